@@ -1,0 +1,458 @@
+"""The only door to bytes on disk: publish, append, move, read, and strict YAML.
+
+Every system call on a spool goes through the name `kernel`, so that a trial can count, record,
+refuse, or kill the process at any one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from queuectl.errors import BadDocument
+
+kernel: Any = os
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 20
+
+#: What a document holds: scalars stay text (None for a plain null), typed later by their field.
+Node: TypeAlias = "str | None | list[Node] | dict[str, Node]"
+
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+class NotAFile(OSError):
+    """A symlink, a second hard link, a device, a fifo or a directory where a job file should be."""
+
+
+# ── reading ───────────────────────────────────────────────────────────────────────────────────
+
+
+def read(path: Path | str, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file with one link, never following a symlink, never blocking.
+
+    Raises `NotAFile` for anything else than such a file and for one larger than `limit` bytes.
+    """
+    try:
+        fd = kernel.open(path, _READ)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.EMLINK}:
+            raise NotAFile(errno.ELOOP, "a symbolic link is not a job file", str(path)) from None
+        if error.errno == errno.ENXIO:
+            raise NotAFile(errno.ENXIO, "a socket is not a job file", str(path)) from None
+        raise
+    try:
+        facts = kernel.fstat(fd)
+        reason = _unfit(facts, limit)
+        if reason:
+            raise NotAFile(errno.EINVAL, reason, str(path))
+        data: bytes = kernel.read(fd, facts.st_size + 1)
+        while len(data) < facts.st_size:
+            more = kernel.read(fd, facts.st_size + 1 - len(data))
+            if not more:
+                break
+            data += more
+    finally:
+        kernel.close(fd)
+    return data
+
+
+def _unfit(facts: os.stat_result, limit: int) -> str | None:
+    if stat.S_ISFIFO(facts.st_mode):
+        return "a fifo is not a job file"
+    if not stat.S_ISREG(facts.st_mode):
+        return "it is not a regular file"
+    if facts.st_nlink > 1:
+        return "it has a second hard link, through which it could change unseen"
+    if facts.st_size > limit:
+        return f"it has {facts.st_size:,} bytes, more than the {limit:,} that a job may have"
+    return None
+
+
+def list_names(folder: Path | str) -> list[str]:
+    """The names in a directory, in no order; one pass, whatever its size."""
+    names: list[str] = kernel.listdir(folder)
+    return names
+
+
+class Mark(NamedTuple):
+    """What must stay the same for a file or directory to be the same as before."""
+
+    mtime_ns: int
+    size: int
+    inode: int
+
+
+def mark(path: Path | str) -> Mark:
+    """The present `Mark` of a path, itself and not what a link points to."""
+    facts = kernel.lstat(path)
+    return Mark(facts.st_mtime_ns, facts.st_size, facts.st_ino)
+
+
+def exists(path: Path | str) -> bool:
+    """Whether this very name is there now. On a share, ask only for names nobody else makes."""
+    try:
+        kernel.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+# ── writing ───────────────────────────────────────────────────────────────────────────────────
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte, whatever portions the file system takes."""
+    while data:
+        data = data[kernel.write(fd, data) :]
+
+
+def create(path: Path | str, data: bytes = b"", mode: int = 0o600) -> None:
+    """Make a file that was not there; raises `FileExistsError` when it was. Not synced."""
+    fd = kernel.open(path, _NEW, mode)
+    try:
+        write_all(fd, data)
+    finally:
+        kernel.close(fd)
+
+
+def sync_folder(folder: Path | str) -> None:
+    """Make the names in a directory survive a power cut (where a directory can be opened)."""
+    if sys.platform == "win32":
+        return
+    fd = kernel.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        kernel.fsync(fd)
+    finally:
+        kernel.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A file on its way: its open descriptor, its dot name, and the name it is to get."""
+
+    fd: int
+    hidden: str
+    target: str
+
+
+def draft(folder: Path | str, name: str, data: bytes, *, sync: bool) -> Draft:
+    """Write `data` under a dot name beside its target and keep it open.
+
+    Raises `OSError` and leaves nothing behind when the disk does not take it.
+    """
+    hidden = f"{folder}/.{name}.tmp"
+    fd = kernel.open(hidden, _NEW, 0o600)
+    try:
+        write_all(fd, data)
+        if sync:
+            kernel.fsync(fd)
+    except BaseException:
+        kernel.close(fd)
+        with contextlib.suppress(OSError):
+            kernel.unlink(hidden)
+        raise
+    return Draft(fd, hidden, f"{folder}/{name}")
+
+
+def publish(draft: Draft) -> None:
+    """Give a draft its name, then close it: the close is the ring that workers hear.
+
+    The name must be one that nobody else makes.
+    """
+    try:
+        if not move(draft.hidden, draft.target):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), draft.hidden)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            kernel.unlink(draft.hidden)
+        raise
+    finally:
+        kernel.close(draft.fd)
+
+
+def discard(draft: Draft) -> None:
+    """Remove a draft that is not to be published."""
+    kernel.close(draft.fd)
+    with contextlib.suppress(OSError):
+        kernel.unlink(draft.hidden)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put new content under a name that readers poll: whole before or whole after."""
+    hidden = draft(path.parent, f"{path.name}.{os.getpid()}", data, sync=True)
+    kernel.close(hidden.fd)
+    try:
+        kernel.replace(hidden.hidden, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            kernel.unlink(hidden.hidden)
+        raise
+    sync_folder(path.parent)
+
+
+def append(path: Path | str, data: bytes, *, keep: int | None = None, sync: bool = False) -> None:
+    """Add `data` to a file that must be there; cut it to `keep` bytes first if given.
+
+    Raises `FileNotFoundError` when the file has been moved away: nothing comes back to life.
+    On any other error the file is cut back to what it was.
+    """
+    fd = kernel.open(path, _APPEND)
+    try:
+        before = kernel.fstat(fd).st_size if keep is None else keep
+        if keep is not None:
+            kernel.ftruncate(fd, keep)
+        try:
+            write_all(fd, data)
+        except OSError:
+            with contextlib.suppress(OSError):
+                kernel.ftruncate(fd, before)
+            raise
+        if sync:
+            kernel.fsync(fd)
+    finally:
+        kernel.close(fd)
+
+
+def rewrite(path: Path | str, data: bytes) -> None:
+    """Write `data` over the beginning of a file that must be there, in place."""
+    fd = kernel.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        write_all(fd, data)
+    finally:
+        kernel.close(fd)
+
+
+def move(source: Path | str, target: Path | str) -> bool:
+    """Rename to a name that only the caller uses; True when it happened, False when lost.
+
+    Network file systems may report ENOENT for a rename that happened, and EIO or ESTALE for one
+    of either kind; the caller's own name settles it. Raises the error when it cannot be settled.
+    """
+    try:
+        kernel.rename(source, target)
+    except FileNotFoundError:
+        return exists(target)
+    except OSError:
+        if exists(target):
+            return True
+        raise
+    return True
+
+
+def remove(path: Path | str) -> bool:
+    """Delete a file; False when it was gone already."""
+    try:
+        kernel.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def being_written(path: Path | str) -> bool | None:
+    """Whether anybody has the file open for writing; None where the system cannot tell.
+
+    Linux grants a read lease (fcntl F_SETLEASE) only on a file without writers, on local file
+    systems and to its owner; the lease is given back at once.
+    """
+    if sys.platform != "linux":
+        return None
+    import fcntl
+
+    try:
+        fd = kernel.open(path, _READ)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(kernel.fstat(fd).st_mode):
+            return None
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    else:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+    finally:
+        kernel.close(fd)
+
+
+# ── strict YAML ───────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One mapping, and where a further item of its last key would have to stand.
+
+    `indent` is the column of the top-level keys, or None when nothing can be appended (flow
+    style, an end mark). `items` is the column of the dashes of the last key's block sequence.
+    """
+
+    tree: Node
+    indent: int | None = None
+    items: int | None = None
+    last_key: str | None = None
+
+
+def text_of(data: bytes) -> str:
+    """The UTF-8 text; raises `BadDocument` for other encodings and for control characters."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadDocument(f"it is not UTF-8 text (byte {error.start})") from None
+    if "\0" in text:
+        raise BadDocument("it holds a NUL character", text.count("\n", 0, text.index("\0")) + 1)
+    return text
+
+
+def load(text: str) -> Document:
+    """Read a text that holds one document, JSON or YAML; raises `BadDocument`."""
+    documents = load_all(text)
+    if len(documents) != 1:
+        raise BadDocument("it is empty" if not documents else "it holds several documents")
+    return documents[0]
+
+
+def load_all(text: str) -> list[Document]:
+    """Read every document of a text. What begins with a brace or bracket is tried as JSON first."""
+    if text.lstrip()[:1] in {"{", "["}:
+        try:
+            return [Document(load_json(text))]
+        except json.JSONDecodeError:
+            pass
+    return list(_load_yaml(text))
+
+
+def load_json(text: str) -> Node:
+    """Read JSON with numbers and truth values as the text they were written as.
+
+    Raises `json.JSONDecodeError` where it is not JSON, `BadDocument` where it is too deep or
+    has a key twice.
+    """
+    try:
+        tree = json.loads(
+            text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_unique
+        )
+    except RecursionError:
+        raise BadDocument(f"it is nested deeper than {MAX_DEPTH} levels") from None
+    return _textual(tree, 1)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise BadDocument(f"the key {twice!r} stands twice")
+    return mapping
+
+
+def _textual(value: Any, depth: int) -> Node:
+    if depth > MAX_DEPTH:
+        raise BadDocument(f"it is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return {key: _textual(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_textual(item, depth + 1) for item in value]
+    return value  # type: ignore[no-any-return]
+
+
+def _load_yaml(text: str) -> list[Document]:
+    """Build trees from the parser's events, which no alias, tag or depth can blow up."""
+    import yaml
+
+    parse = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = None
+    found: list[Document] = []
+    try:
+        loader = parse(text)
+        while True:
+            event = loader.get_event()
+            kind = type(event).__name__
+            if kind == "StreamEndEvent" or event is None:
+                return found
+            if kind == "DocumentStartEvent":
+                found.append(_document(loader))
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "bad YAML"
+        raise BadDocument(problem, None if place is None else place.line + 1) from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _document(loader: Any) -> Document:
+    event = loader.get_event()
+    if type(event).__name__ != "MappingStartEvent" or event.flow_style:
+        tree = _node(loader, event, 1)
+        loader.get_event()
+        return Document(tree)
+    _refuse_extras(event)
+    last: Any = None
+    key = None
+    tree = {}
+    for key, last in _pairs(loader, 1):
+        tree[key] = _node(loader, last, 2)
+    block = type(last).__name__ == "SequenceStartEvent" and not last.flow_style
+    ended = loader.get_event().explicit
+    return Document(
+        tree,
+        indent=None if ended else event.start_mark.column,
+        items=last.start_mark.column if block and not ended else None,
+        last_key=key,
+    )
+
+
+def _pairs(loader: Any, depth: int) -> Any:
+    """The keys of the mapping that was just entered, each with the event its value begins with."""
+    seen = set()
+    while True:
+        event = loader.get_event()
+        if type(event).__name__ == "MappingEndEvent":
+            return
+        line = event.start_mark.line + 1
+        key = _node(loader, event, depth + 1)
+        if not isinstance(key, str):
+            raise BadDocument("a key is not plain text", line)
+        if key in seen:
+            raise BadDocument(f"the key {key!r} stands twice", line)
+        seen.add(key)
+        yield key, loader.get_event()
+
+
+def _node(loader: Any, event: Any, depth: int) -> Node:
+    _refuse_extras(event)
+    kind = type(event).__name__
+    if depth > MAX_DEPTH:
+        raise BadDocument(f"it is nested deeper than {MAX_DEPTH} levels", event.start_mark.line + 1)
+    if kind == "ScalarEvent":
+        return None if event.implicit[0] and event.value in _NULLS else event.value
+    if kind == "SequenceStartEvent":
+        items: list[Node] = []
+        while type(event := loader.get_event()).__name__ != "SequenceEndEvent":
+            items.append(_node(loader, event, depth + 1))
+        return items
+    return {key: _node(loader, value, depth + 1) for key, value in _pairs(loader, depth)}
+
+
+def _refuse_extras(event: Any) -> None:
+    line = event.start_mark.line + 1
+    if type(event).__name__ == "AliasEvent":
+        raise BadDocument("aliases (*name) are not taken", line)
+    if getattr(event, "anchor", None) is not None:
+        raise BadDocument("anchors (&name) are not taken", line)
+    if getattr(event, "tag", None) is not None:
+        raise BadDocument(f"tags ({event.tag}) are not taken", line)

@@ -1,0 +1,149 @@
+"""Every way in which the queue refuses: each error takes data and writes its own two sentences."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+
+class QueueError(Exception):
+    """What is wrong (`problem`) and what to do about it (`remedy`), each one sentence.
+
+    `exit_status` is what the command line returns: 1 it could not be done, 2 wrong usage,
+    3 no such job, 75 the spool is full, read-only or out of reach.
+    """
+
+    exit_status = 1
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem} {remedy}".strip())
+        self.problem = problem
+        self.remedy = remedy
+
+
+class BadJob(QueueError):
+    """A job that cannot be taken as it stands; `field` names the place, where there is one."""
+
+    exit_status = 2
+
+    def __init__(self, problem: str, remedy: str = "", *, field: str | None = None) -> None:
+        super().__init__(problem, remedy)
+        self.field = field
+
+
+class BadDocument(BadJob):
+    """A text that is not the YAML or JSON that the queue reads; `line` counts from 1."""
+
+    def __init__(self, problem: str, line: int | None = None) -> None:
+        place = "" if line is None else f" (line {line})"
+        super().__init__(f"It cannot be read as YAML: {problem}{place}.", "Mend the text.")
+        self.line = line
+
+
+class BadSetting(QueueError):
+    """A key or a value that config.yaml may not hold."""
+
+    exit_status = 2
+
+
+class BadUsage(QueueError):
+    """Options or arguments that do not go together."""
+
+    exit_status = 2
+
+
+class IdTaken(QueueError):
+    """Another job has this id already."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"The id {job_id!r} is taken.",
+            f"Choose another one, or see `queuectl status {job_id}`; if no job has it, "
+            "`queuectl check --repair` frees it.",
+        )
+        self.job_id = job_id
+
+
+class NoSuchJob(QueueError):
+    """No file in the spool bears this id."""
+
+    exit_status = 3
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"There is no job {job_id!r} in this spool.", "See `queuectl list` for those there are."
+        )
+        self.job_id = job_id
+
+
+class AmbiguousId(QueueError):
+    """A prefix that several ids begin with."""
+
+    exit_status = 2
+
+    def __init__(self, prefix: str, some: list[str]) -> None:
+        super().__init__(
+            f"{prefix!r} is the beginning of several ids: {', '.join(some)}.", "Type more of it."
+        )
+
+
+class WrongState(QueueError):
+    """The job is not where this could be done to it; nothing was changed."""
+
+    def __init__(self, job_id: str, state: str, wanted: str, remedy: str = "") -> None:
+        super().__init__(f"Job {job_id} is {state}, not {wanted}.", remedy)
+
+
+class NotASpool(QueueError):
+    """A directory without config.yaml: perhaps a share that is not mounted."""
+
+    def __init__(self, root: Path) -> None:
+        what = "has no config.yaml, so it is not a spool" if root.is_dir() else "does not exist"
+        super().__init__(
+            f"{root} {what}.",
+            f"If it is on a share, mount the share; to make a spool there, run `queuectl init {root}`.",
+        )
+
+
+class UnsafeSpool(QueueError):
+    """Somebody else could put jobs into this spool and so run commands as its owner."""
+
+    def __init__(self, place: Path, who: str, chmod: str) -> None:
+        super().__init__(f"{place} may be written to by {who}.", f"Run `chmod {chmod} {place}`.")
+
+
+class StorageTrouble(QueueError):
+    """The disk under the spool is full, read-only or out of reach; the same call may work later."""
+
+    exit_status = 75
+
+    ERRNOS = frozenset(
+        getattr(errno, name)
+        for name in (
+            "ENOSPC EDQUOT EROFS EIO ESTALE ENOTCONN ENODEV ENXIO ETIMEDOUT EHOSTDOWN "
+            "EHOSTUNREACH ECONNREFUSED ECONNRESET ENETDOWN ENETUNREACH ESHUTDOWN EREMOTEIO "
+            "EMFILE ENFILE ENOLCK EBUSY"
+        ).split()
+        if hasattr(errno, name)
+    )
+
+    def __init__(self, error: OSError) -> None:
+        place = f" at {error.filename}" if error.filename else ""
+        super().__init__(
+            f"The spool cannot be used{place}: {error.strerror or error}.",
+            "Nothing was lost; try again when the disk is back.",
+        )
+        self.errno = error.errno
+
+    @classmethod
+    def explains(cls, error: OSError) -> bool:
+        """Whether `error` tells of the storage rather than of a wrong name or permission."""
+        return error.errno in cls.ERRNOS
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`known` in words, led by the name that `word` most likely meant, if there is one."""
+    import difflib  # only an error needs it
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(known)}."

@@ -1,0 +1,420 @@
+"""A job, its states and transitions, and its history: values and decisions, no disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from queuectl.errors import BadJob, nearest
+
+
+class State(StrEnum):
+    """Where a job is; the value is the name of the directory that holds it."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    DONE = "done"
+    FAILED = "failed"
+    DEAD = "dead"
+
+    @property
+    def label(self) -> str:
+        """The word that people and programs are shown: `completed` for done."""
+        return "completed" if self is State.DONE else self.value
+
+
+#: Every move there is. Whatever is not here is refused by `require`.
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.PENDING: frozenset({State.PROCESSING, State.DEAD}),
+    State.FAILED: frozenset({State.PROCESSING, State.DEAD, State.PENDING}),
+    State.PROCESSING: frozenset({State.DONE, State.FAILED, State.DEAD, State.PENDING}),
+    State.DONE: frozenset({State.PENDING}),
+    State.DEAD: frozenset({State.PENDING}),
+}
+
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MAX_COMMAND = 48 * 1024
+URGENT = 10
+
+Event: TypeAlias = Mapping[str, Any]
+
+# The events of a history. The first two begin something, the others end a claim.
+STARTED, RETRIED = "started", "retried"
+COMPLETED, FAILED, CANCELLED, LOST, RETURNED = "completed", "failed", "cancelled", "lost", "returned"
+OUTCOMES = frozenset({COMPLETED, FAILED, CANCELLED, LOST, RETURNED})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run and how. None means: not said, the settings decide when it runs."""
+
+    command: str | tuple[str, ...]
+    id: str | None = None
+    priority: int | None = None
+    run_at: datetime | None = None
+    max_retries: int | None = None
+    timeout: float | None = None
+    backoff_base: float | None = None
+    cwd: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    created_at: datetime | None = None
+    history: tuple[Event, ...] = ()
+
+    @property
+    def command_line(self) -> str:
+        """The command as one would type it into a shell."""
+        if isinstance(self.command, str):
+            return self.command
+        import shlex
+
+        return shlex.join(self.command)
+
+
+# ── time as text ──────────────────────────────────────────────────────────────────────────────
+
+STAMP_FORMAT = "%Y%m%dT%H%M%S.%fZ"
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+LONGEST = 100 * 365 * 86400.0
+
+
+def utc_now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)
+
+
+def iso(moment: datetime) -> str:
+    """`2026-11-22T04:27:00.123456Z`, always with six digits: text order is time order."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def stamp(moment: datetime) -> str:
+    """`20261122T042700.123456Z`, the form in file names."""
+    return iso(moment).replace("-", "").replace(":", "")
+
+
+def from_stamp(text: str) -> datetime:
+    """The moment that a file name tells."""
+    return datetime.fromisoformat(f"{text[:8]}T{text[9:]}")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds, from `90`, `90s`, `1.5h`, `10m`, `2d`, `1w`, `250ms`. Raises `ValueError`."""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else LONGEST + 1
+    if seconds > LONGEST:
+        raise ValueError(text)
+    return seconds
+
+
+def parse_moment(text: str, now: datetime | None = None) -> datetime:
+    """A moment in ISO 8601 (UTC where no zone is given) or, where `now` is given, `+10m`.
+
+    Raises `ValueError`.
+    """
+    if text.startswith("+"):
+        if now is None:
+            raise ValueError(text)
+        return now + timedelta(seconds=parse_duration(text[1:]))
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(text) from None
+
+
+# ── from fields to a job ──────────────────────────────────────────────────────────────────────
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("text")
+    if "\0" in value:
+        raise ValueError("text without NUL")
+    return value
+
+
+def _command(value: Any) -> str | tuple[str, ...]:
+    if isinstance(value, str) and value.strip():
+        _text(value)
+        size = len(value.encode())
+    elif isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        value = tuple(_text(word) for word in value)
+        size = sum(len(word.encode()) for word in value)
+        if not value[0]:
+            raise ValueError("a list that begins with the name of a program")
+    else:
+        raise ValueError("text for the shell, or a list of words to run without one")
+    if size > MAX_COMMAND:
+        raise ValueError(f"at most {MAX_COMMAND:,} bytes: put more into a script")
+    return value
+
+
+def _id(value: Any) -> str:
+    if not isinstance(value, str) or not ID.fullmatch(value):
+        raise ValueError("1 to 100 of letters, digits, '.', '_' and '-', a letter or digit first")
+    return value
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"0|[1-9]\d{0,8}", value):
+            raise ValueError(f"a whole number from {low} to {high}")
+        if not low <= int(value) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(value)
+
+    return parse
+
+
+def _seconds(value: Any) -> float:
+    try:
+        return parse_duration(value)
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError("a number of seconds, or a time such as 90s, 10m, 2h") from None
+
+
+def _base(value: Any) -> float:
+    if not isinstance(value, str) or not re.fullmatch(r"\d{1,4}(\.\d{1,6})?", value):
+        raise ValueError("a number from 0 to 9999")
+    return float(value)
+
+
+def _moment(value: Any) -> datetime:
+    try:
+        return parse_moment(value)
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError("a moment such as 2026-11-08T15:00:00Z") from None
+
+
+def _environment(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("a mapping of names to text")
+    for name, text in value.items():
+        if not name or "=" in name or "\0" in name:
+            raise ValueError(f"names of variables, not {name!r}")
+        if text is not None:
+            _text(text)
+    return {name: text or "" for name, text in value.items()}
+
+
+def _events(value: Any) -> tuple[Event, ...]:
+    if not isinstance(value, list) or not all(isinstance(event, dict) for event in value):
+        raise ValueError("a list of events")
+    return tuple({key: _untext(key, item) for key, item in event.items()} for event in value)
+
+
+_TEXT_KEYS = frozenset({"event", "at", "worker", "error", "next_try", "signal", "why"})
+
+
+def _untext(key: str, value: Any) -> Any:
+    """A history that a YAML program has laid out anew comes back as text; make it numbers again."""
+    if key in _TEXT_KEYS or not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+PARSERS: Mapping[str, Callable[[Any], Any]] = {
+    "id": _id,
+    "command": _command,
+    "priority": _whole(0, URGENT),
+    "run_at": _moment,
+    "max_retries": _whole(0, 1_000_000),
+    "timeout": _seconds,
+    "backoff_base": _base,
+    "cwd": _text,
+    "env": _environment,
+    "created_at": _moment,
+    "history": _events,
+}
+ALIASES = {"timeout_sec": "timeout", "timeout_seconds": "timeout"}
+#: What `list --json` shows beside the fields of a job; taken back, and of no effect.
+SHOWN_ONLY = frozenset(
+    "state attempts exit_code error worker path next_try duration_seconds updated_at".split()
+)
+
+
+def from_fields(tree: Any) -> Job:
+    """Build a job from a mapping of text, lists and mappings; raises `BadJob`.
+
+    A null counts as not said. An unknown field, a wrong type, or a value out of bounds is refused.
+    """
+    if not isinstance(tree, dict):
+        raise BadJob("It is not a mapping of fields.", "Write at least `command: …`.")
+    values: dict[str, Any] = {}
+    for key, raw in tree.items():
+        name = ALIASES.get(key, key)
+        if name not in PARSERS:
+            if key in SHOWN_ONLY:
+                continue
+            raise BadJob(
+                f"The field {key!r} is unknown.", nearest(key, [*PARSERS, *ALIASES]), field=key
+            )
+        if raw is None:
+            continue
+        if name in values:
+            raise BadJob(f"{key!r} says again what {name!r} says.", "Keep one.", field=key)
+        try:
+            values[name] = PARSERS[name](raw)
+        except ValueError as error:
+            raise BadJob(f"{key}: {_shown(raw)} is not {error}.", field=key) from None
+    if "command" not in values:
+        raise BadJob("It has no command.", "Write `command: …`.", field="command")
+    return Job(**values)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+# ── from a job to text ────────────────────────────────────────────────────────────────────────
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./~(][^\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]*")
+_LINES = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]*")
+_OTHER_TYPES = re.compile(
+    r"[\d.+-][\d_.:eExXa-fA-F+-]*|\d{4}-\d\d?-\d\d?.*|~|null|true|false|yes|no|on|off|y|n|\.inf|\.nan",
+    re.IGNORECASE,
+)
+
+
+def scalar(text: str) -> str:
+    """A text as one YAML scalar on one line, plain where no YAML reader can take it otherwise."""
+    plain = (
+        _PLAIN.fullmatch(text)
+        and ": " not in text
+        and " #" not in text
+        and not text.endswith((":", " "))
+        and not _OTHER_TYPES.fullmatch(text)
+    )
+    return text if plain else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """A text between double quotes, with every character escaped that does not print."""
+    return re.sub(
+        r"[\x7f-\x9f\u2028\u2029\ufeff]",
+        lambda found: f"\\u{ord(found[0]):04x}",
+        json.dumps(text, ensure_ascii=False),
+    )
+
+
+def _block(text: str) -> str:
+    """A command of several lines as a literal block, readable and editable as it is."""
+    lines = text.removesuffix("\n").split("\n")
+    legible = (
+        _LINES.fullmatch(text)
+        and lines[0]
+        and not lines[0].startswith((" ", "\t"))
+        and all(line and not line.isspace() for line in lines[-1:])
+        and "\t" not in {line[:1] for line in lines}
+    )
+    if len(lines) == 1 or not legible:
+        return scalar(text)
+    chomp = "|" if text.endswith("\n") else "|-"
+    return "\n".join([chomp, *(f"  {line}" if line else "" for line in lines)])
+
+
+def to_yaml(job: Job) -> str:
+    """The file of a job: block YAML that ends with its history, ready for an event to be added."""
+    lines = [f"id: {scalar(job.id)}"] if job.id else []
+    if isinstance(job.command, str):
+        lines.append(f"command: {_block(job.command)}")
+    else:
+        lines.append(f"command: [{', '.join(quoted(word) for word in job.command)}]")
+    for name in ("priority", "max_retries", "timeout", "backoff_base"):
+        value = getattr(job, name)
+        if value is not None:
+            lines.append(f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {value}")
+    if job.run_at is not None:
+        lines.append(f"run_at: {iso(job.run_at)}")
+    if job.cwd is not None:
+        lines.append(f"cwd: {scalar(job.cwd)}")
+    if job.env:
+        lines.append("env:")
+        lines.extend(f"  {scalar(name)}: {scalar(value)}" for name, value in job.env.items())
+    if job.created_at is not None:
+        lines.append(f"created_at: {iso(job.created_at)}")
+    lines.append("history:")
+    return "\n".join(lines) + "\n" + "".join(event_line(event) for event in job.history)
+
+
+def event_line(event: Event, column: int = 0) -> str:
+    """One event as the one line that is added to the file."""
+    text = json.dumps(event, ensure_ascii=False)
+    text = re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff]", lambda m: f"\\u{ord(m[0]):04x}", text)
+    return f"{' ' * column}- {text}\n"
+
+
+# ── history ───────────────────────────────────────────────────────────────────────────────────
+
+
+def last_attempt(history: Sequence[Event]) -> int:
+    """The number of the latest run, 0 before the first; numbers never start over."""
+    return max((number for event in history if isinstance(number := event.get("attempt"), int)), default=0)
+
+
+def since_retry(history: Sequence[Event]) -> Sequence[Event]:
+    """The events after a person last gave the job its tries anew."""
+    for index in range(len(history) - 1, -1, -1):
+        if history[index].get("event") == RETRIED:
+            return history[index + 1 :]
+    return history
+
+
+def attempts(history: Sequence[Event]) -> int:
+    """Runs so far, counted anew after a retry."""
+    return len({event["attempt"] for event in since_retry(history) if "attempt" in event})
+
+
+def failures(history: Sequence[Event]) -> int:
+    """Runs that count against the retries: those that failed or were lost since the last retry."""
+    return sum(event.get("event") in {FAILED, LOST} for event in since_retry(history))
+
+
+def destination(outcome: Event) -> State:
+    """Where the claim that ended so has to go."""
+    kind = outcome.get("event")
+    if kind == COMPLETED:
+        return State.DONE
+    if kind == RETURNED:
+        return State.PENDING
+    if kind in {FAILED, LOST} and outcome.get("next_try"):
+        return State.FAILED if kind == FAILED else State.PENDING
+    return State.DEAD
+
+
+def outcome_by(history: Sequence[Event], owner: str) -> Event | None:
+    """The outcome that this owner recorded last, if nothing came after it."""
+    last = history[-1] if history else {}
+    return last if last.get("event") in OUTCOMES and last.get("worker") == owner else None
+
+
+def moved_by_hand(history: Sequence[Event]) -> bool:
+    """Whether a person put the job back to pending, which the history does not tell of."""
+    last = history[-1] if history else {}
+    return last.get("event") in OUTCOMES and destination(last) is not State.PENDING
+
+
+def shifted(moment: datetime) -> datetime:
+    """One microsecond on: the next name for a job that returns to a directory it has left."""
+    return moment + timedelta(microseconds=1)
+
+
+def filled(job: Job, **values: Any) -> Job:
+    """The job with these fields where it does not say its own."""
+    missing = {name: value for name, value in values.items() if getattr(job, name) is None}
+    return replace(job, **missing)
+
+
+FIELD_NAMES = tuple(item.name for item in fields(Job))

@@ -1,0 +1,212 @@
+"""What the spool's config.yaml may say: defaults, meaning, type and bounds of each key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from queuectl import disk
+from queuectl.errors import BadDocument, BadSetting, nearest
+from queuectl.job import parse_duration, scalar
+from queuectl.retry import Policy
+
+FILE = "config.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values in force; the names are the keys of config.yaml."""
+
+    scheduling_mode: Literal["priority", "fifo"] = "priority"
+    priority: int = 0
+    job_timeout_seconds: float = 3600.0
+    max_retries: int = 3
+    backoff_base: float = 2.0
+    max_backoff_seconds: float = 300.0
+    retry_delay: float = 0.0
+    backoff_jitter: float = 0.1
+    lock_lease_seconds: float = 300.0
+    poll_interval: float = 1.0
+    stop_grace_seconds: float = 0.3
+    durability: Literal["filed", "full", "none"] = "filed"
+
+    def policy(self, max_retries: int | None, backoff_base: float | None) -> Policy:
+        """How failures of a job are met that says these two of its own, or None."""
+        return Policy(
+            max_retries=self.max_retries if max_retries is None else max_retries,
+            backoff_base=self.backoff_base if backoff_base is None else backoff_base,
+            max_backoff=self.max_backoff_seconds,
+            retry_delay=self.retry_delay,
+            jitter=self.backoff_jitter,
+        )
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = parse_duration(text)
+        except ValueError:
+            value = -1
+        if not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,9}", text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key: how its text becomes a value, what it means, and how it was called elsewhere."""
+
+    parse: Callable[[str], Any]
+    meaning: str
+    older: tuple[str, ...] = ()
+
+
+_YEAR = 365 * 86400
+KEYS: Mapping[str, Key] = {
+    "scheduling_mode": Key(
+        _choice("priority", "fifo"),
+        "priority, or fifo: jobs filed from now on run in the order of time alone",
+    ),
+    "priority": Key(_whole(0, 10), "of jobs that name none, 0 to 10; 10 is the most urgent"),
+    "job_timeout_seconds": Key(
+        _number(0, _YEAR),
+        "time limit of a job that names none, in seconds; 0 = none",
+        ("timeout", "command_timeout"),
+    ),
+    "max_retries": Key(_whole(0, 1_000_000), "tries after the first one: 3 means at most 4 runs"),
+    "backoff_base": Key(_number(0, 9999), "the n-th retry waits backoff_base ** n seconds"),
+    "max_backoff_seconds": Key(_number(0, _YEAR), "the longest such wait"),
+    "retry_delay": Key(_number(0, _YEAR), "seconds added to every such wait"),
+    "backoff_jitter": Key(
+        _number(0, 1), "each wait is lengthened by a random share of at most this"
+    ),
+    "lock_lease_seconds": Key(
+        _number(1, 86400),
+        "a worker on another host that shows no sign of life for this long is dead",
+    ),
+    "poll_interval": Key(
+        _number(0.05, 3600), "seconds between looks where no file events arrive (network shares)"
+    ),
+    "stop_grace_seconds": Key(
+        _number(0, 3600), "seconds between SIGTERM and SIGKILL when a command is stopped"
+    ),
+    "durability": Key(
+        _choice("filed", "full", "none"),
+        "filed: a job is on disk before its id is printed; full: outcomes too; none",
+    ),
+}
+OLDER = {older: name for name, key in KEYS.items() for older in key.older}
+DEFAULTS = Settings()
+
+
+def key_name(word: str) -> str:
+    """The key that `word` means: `-` and `_` are the same, older names are known."""
+    name = word.strip().replace("-", "_")
+    name = OLDER.get(name, name)
+    if name not in KEYS:
+        raise BadSetting(f"There is no key {word!r}.", nearest(name, list(KEYS)))
+    return name
+
+
+def parse_value(name: str, text: Any) -> Any:
+    """The value that `text` gives the key `name`; raises `BadSetting` with what is allowed."""
+    if not isinstance(text, str):
+        raise BadSetting(f"{name}: this is not a plain value.", f"It means: {KEYS[name].meaning}.")
+    try:
+        return KEYS[name].parse(text.strip())
+    except ValueError as error:
+        raise BadSetting(f"{name}: {text!r} is not {error}.", f"It means: {KEYS[name].meaning}.") from None
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The values that a config.yaml sets; raises `BadSetting` for the first that it may not."""
+    try:
+        documents = disk.load_all(text)
+    except BadDocument as error:
+        raise BadSetting(f"{FILE}: {error.problem}", error.remedy) from None
+    tree = documents[0].tree if documents else None
+    if len(documents) > 1 or not (tree is None or isinstance(tree, dict)):
+        raise BadSetting(f"{FILE} is not one mapping of keys to values.", "Write `key: value` lines.")
+    values: dict[str, Any] = {}
+    for word, raw in (tree or {}).items():
+        name = key_name(word)
+        if name in values:
+            raise BadSetting(f"{FILE} sets {name} twice.", "Keep one.")
+        if raw is not None:
+            values[name] = parse_value(name, raw)
+    return values
+
+
+def load(root: Path) -> Settings:
+    """The settings of a spool; raises `FileNotFoundError` or `BadSetting`."""
+    return Settings(**parse(disk.text_of(disk.read(root / FILE))))
+
+
+def template(values: Mapping[str, Any] | None = None) -> str:
+    """A config.yaml that explains each key; those not in `values` stand there as comments."""
+    lines = ["# Settings of this queuectl spool; running workers take changes up by themselves."]
+    for name, key in KEYS.items():
+        value = shown((values or {}).get(name, getattr(DEFAULTS, name)))
+        mute = "" if values and name in values else "# "
+        lines += ["", f"# {key.meaning}", f"{mute}{name}: {value}"]
+    return "\n".join(lines) + "\n"
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in the file."""
+    return f"{value:g}" if isinstance(value, float) else scalar(value) if isinstance(value, str) else str(value)
+
+
+def edited(text: str, name: str, value: str | None) -> str:
+    """The text of config.yaml with one key set, or unset with None; all else stays as it is.
+
+    The line that sets the key is changed; else the line is added below the comment that shows its
+    default; else at the end. Raises `BadSetting` when the text cannot be edited so.
+    """
+    words = [word for word in (name, *KEYS[name].older) for word in (word, word.replace("_", "-"))]
+    names = "|".join(sorted(set(words)))
+    line = re.compile(rf"^(['\"]?)(?:{names})\1[ \t]*:[^\n]*?(?P<comment>[ \t]+#[^\n]*)?$\n?", re.MULTILINE)
+    example = re.compile(rf"^#[ \t]*{name}[ \t]*:[^\n]*$\n?", re.MULTILINE)
+    found = line.search(text)
+    new = "" if value is None else f"{name}: {value}"
+    if found:
+        comment = (found["comment"] or "") if new else ""
+        end = "\n" if new else ""
+        result = text[: found.start()] + new + comment + end + text[found.end() :]
+    elif value is None:
+        result = text
+    else:
+        place = example.search(text)
+        at = place.end() if place else len(text)
+        before = text[:at] if not text[:at] or text[:at].endswith("\n") else text[:at] + "\n"
+        result = f"{before}{new}\n{text[at:]}"
+    wanted = parse(text)
+    wanted.pop(name, None)
+    if value is not None:
+        wanted[name] = parse_value(name, value)
+    if parse(result) != wanted:
+        raise BadSetting(f"{FILE} is laid out in a way that cannot be edited line by line.", "Edit it by hand.")
+    return result
