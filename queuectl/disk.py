@@ -14,7 +14,7 @@ import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from queuectl.errors import BadDocument
 
@@ -27,7 +27,9 @@ MAX_DEPTH = 20
 Node: TypeAlias = "str | None | list[Node] | dict[str, Node]"
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_READ = (
+    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -127,6 +129,41 @@ def create(path: Path | str, data: bytes = b"", mode: int = 0o600) -> None:
         kernel.close(fd)
 
 
+def create_synced(path: Path | str, data: bytes) -> None:
+    """Make a file that was not there, its content safe from a power cut."""
+    fd = kernel.open(path, _NEW, 0o600)
+    try:
+        write_all(fd, data)
+        kernel.fsync(fd)
+    finally:
+        kernel.close(fd)
+
+
+def probe(path: Path | str) -> None:
+    """Try whether the disk takes a file of one block; raises the `OSError` if it does not."""
+    remove(path)
+    try:
+        create_synced(path, b"\0" * 4096)
+    finally:
+        with contextlib.suppress(OSError):
+            remove(path)
+
+
+def open_new(path: Path | str) -> BinaryIO:
+    """Make a file for a command to write to; raises `FileExistsError` when it was there."""
+    return open(path, "xb", buffering=0, opener=_opener)
+
+
+def open_log(path: Path | str) -> BinaryIO:
+    """Open a file for a command to write to, made where it is missing, emptied where it is not."""
+    return open(path, "wb", buffering=0, opener=_opener)
+
+
+def _opener(path: str, flags: int) -> int:
+    fd: int = kernel.open(path, flags | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    return fd
+
+
 def sync_folder(folder: Path | str) -> None:
     """Make the names in a directory survive a power cut (where a directory can be opened)."""
     if sys.platform == "win32":
@@ -146,6 +183,11 @@ class Draft:
     hidden: str
     target: str
 
+    @property
+    def job_name(self) -> str:
+        """The file name that it is to get."""
+        return self.target.rpartition("/")[2]
+
 
 def draft(folder: Path | str, name: str, data: bytes, *, sync: bool) -> Draft:
     """Write `data` under a dot name beside its target and keep it open.
@@ -164,6 +206,11 @@ def draft(folder: Path | str, name: str, data: bytes, *, sync: bool) -> Draft:
             kernel.unlink(hidden)
         raise
     return Draft(fd, hidden, f"{folder}/{name}")
+
+
+def sync(draft: Draft) -> None:
+    """Make the content of a draft survive a power cut."""
+    kernel.fsync(draft.fd)
 
 
 def publish(draft: Draft) -> None:
@@ -225,10 +272,11 @@ def append(path: Path | str, data: bytes, *, keep: int | None = None, sync: bool
         kernel.close(fd)
 
 
-def rewrite(path: Path | str, data: bytes) -> None:
-    """Write `data` over the beginning of a file that must be there, in place."""
+def patch(path: Path | str, data: bytes, at: int) -> None:
+    """Write `data` over the bytes from `at` of a file that must be there, in place."""
     fd = kernel.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
+        kernel.lseek(fd, at, os.SEEK_SET)
         write_all(fd, data)
     finally:
         kernel.close(fd)
@@ -340,9 +388,7 @@ def load_json(text: str) -> Node:
     has a key twice.
     """
     try:
-        tree = json.loads(
-            text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_unique
-        )
+        tree = json.loads(text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_unique)
     except RecursionError:
         raise BadDocument(f"it is nested deeper than {MAX_DEPTH} levels") from None
     return _textual(tree, 1)

@@ -205,13 +205,27 @@ def _environment(value: Any) -> dict[str, str]:
     return {name: text or "" for name, text in value.items()}
 
 
-def _events(value: Any) -> tuple[Event, ...]:
+_TEXT_KEYS = frozenset({"event", "at", "worker", "error", "next_try", "signal"})
+
+
+def events(value: Any) -> tuple[Event, ...]:
+    """A history, checked: each event a mapping, its numbers numbers, its texts text.
+
+    Raises `ValueError` with what it should have been.
+    """
     if not isinstance(value, list) or not all(isinstance(event, dict) for event in value):
         raise ValueError("a list of events")
-    return tuple({key: _untext(key, item) for key, item in event.items()} for event in value)
-
-
-_TEXT_KEYS = frozenset({"event", "at", "worker", "error", "next_try", "signal", "why"})
+    history = tuple({key: _untext(key, item) for key, item in event.items()} for event in value)
+    for event in history:
+        attempt = event.get("attempt", 1)
+        if not isinstance(attempt, int) or not 0 < attempt < 10**9:
+            raise ValueError("a list of events whose attempts are whole numbers")
+        for key in _TEXT_KEYS & event.keys():
+            if not isinstance(event[key], str):
+                raise ValueError(f"a list of events in which {key} is text")
+        if "next_try" in event:
+            parse_moment(event["next_try"])
+    return history
 
 
 def _untext(key: str, value: Any) -> Any:
@@ -235,7 +249,7 @@ PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "cwd": _text,
     "env": _environment,
     "created_at": _moment,
-    "history": _events,
+    "history": events,
 }
 ALIASES = {"timeout_sec": "timeout", "timeout_seconds": "timeout"}
 #: What `list --json` shows beside the fields of a job; taken back, and of no effect.
@@ -257,9 +271,7 @@ def from_fields(tree: Any) -> Job:
         if name not in PARSERS:
             if key in SHOWN_ONLY:
                 continue
-            raise BadJob(
-                f"The field {key!r} is unknown.", nearest(key, [*PARSERS, *ALIASES]), field=key
-            )
+            raise BadJob(f"The field {key!r} is unknown.", nearest(key, [*PARSERS, *ALIASES]), field=key)
         if raw is None:
             continue
         if name in values:

@@ -100,9 +100,7 @@ KEYS: Mapping[str, Key] = {
     "backoff_base": Key(_number(0, 9999), "the n-th retry waits backoff_base ** n seconds"),
     "max_backoff_seconds": Key(_number(0, _YEAR), "the longest such wait"),
     "retry_delay": Key(_number(0, _YEAR), "seconds added to every such wait"),
-    "backoff_jitter": Key(
-        _number(0, 1), "each wait is lengthened by a random share of at most this"
-    ),
+    "backoff_jitter": Key(_number(0, 1), "each wait is lengthened by a random share of at most this"),
     "lock_lease_seconds": Key(
         _number(1, 86400),
         "a worker on another host that shows no sign of life for this long is dead",
@@ -177,7 +175,9 @@ def template(values: Mapping[str, Any] | None = None) -> str:
 
 def shown(value: Any) -> str:
     """A value as it stands in the file."""
-    return f"{value:g}" if isinstance(value, float) else scalar(value) if isinstance(value, str) else str(value)
+    return (
+        f"{value:g}" if isinstance(value, float) else scalar(value) if isinstance(value, str) else str(value)
+    )
 
 
 def edited(text: str, name: str, value: str | None) -> str:
@@ -208,5 +208,32 @@ def edited(text: str, name: str, value: str | None) -> str:
     if value is not None:
         wanted[name] = parse_value(name, value)
     if parse(result) != wanted:
-        raise BadSetting(f"{FILE} is laid out in a way that cannot be edited line by line.", "Edit it by hand.")
+        raise BadSetting(
+            f"{FILE} is laid out in a way that cannot be edited line by line.", "Edit it by hand."
+        )
     return result
+
+
+class Live:
+    """The settings of a spool as they are now: read again when the file has changed.
+
+    A broken file keeps the last good values; `trouble` then says what is wrong with it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._mark: disk.Mark | None = None
+        self.last: Settings = DEFAULTS
+        self.trouble: str | None = None
+
+    def now(self) -> Settings:
+        """The values in force. Raises `OSError` when the spool is out of reach."""
+        mark = disk.mark(self._root / FILE)
+        if mark != self._mark:
+            try:
+                self.last = load(self._root)
+                self.trouble = None
+            except (BadSetting, BadDocument) as error:
+                self.trouble = f"{error} The last good values stay in force."
+            self._mark = mark
+        return self.last

@@ -1,0 +1,1 @@
+"""What happens to a claimed job: running its command, the loop, starting and stopping workers."""

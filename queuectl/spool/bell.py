@@ -1,0 +1,103 @@
+"""The bell: a ring means look. Events are a hint, the directory is the truth."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+from collections import deque
+from typing import Any
+
+from queuectl.job import State
+from queuectl.spool.root import Root
+
+log = logging.getLogger(__name__)
+
+
+class Wake:
+    """Something that a thread can ring and another can wait for, beside other descriptors."""
+
+    def __init__(self) -> None:
+        self._ear, self._hand = socket.socketpair()
+        self._ear.setblocking(False)
+        self._hand.setblocking(False)
+
+    def fileno(self) -> int:
+        """The descriptor that is readable after a ring."""
+        return self._ear.fileno()
+
+    def ring(self) -> None:
+        """Wake whoever waits; rings that nobody heard yet count as one."""
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._hand.send(b"!")
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a ring at most so long; whether there was one."""
+        ready, _, _ = select.select([self._ear], [], [], max(0.0, seconds))
+        self.hush()
+        return bool(ready)
+
+    def hush(self) -> None:
+        """Forget the rings so far."""
+        with contextlib.suppress(BlockingIOError):
+            while self._ear.recv(4096):
+                pass
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._ear.close()
+        self._hand.close()
+
+
+class Bell:
+    """Rings when a file in pending/ was closed after writing, and keeps the names that did.
+
+    Watching for more than that costs dear: watchdog holds back half of a move for half a second
+    to find its other half.
+    """
+
+    def __init__(self, root: Root, wake: Wake) -> None:
+        self._heard: deque[str] = deque(maxlen=100_000)
+        self._wake = wake
+        self._observer: Any = None
+        self._start(root)
+
+    def _start(self, root: Root) -> None:
+        from watchdog.events import FileClosedEvent, FileSystemEvent, FileSystemEventHandler
+        from watchdog.observers import Observer
+
+        bell = self
+
+        class Ear(FileSystemEventHandler):
+            def on_closed(self, event: FileSystemEvent) -> None:
+                bell.heard(os.path.basename(os.fsdecode(event.src_path)))
+
+        observer = Observer()
+        try:
+            observer.schedule(Ear(), root.folder(State.PENDING), event_filter=[FileClosedEvent])
+            observer.start()
+        except OSError as error:
+            log.warning("No file events here (%s); looking every poll_interval instead.", error)
+            return
+        self._observer = observer
+
+    def heard(self, name: str) -> None:
+        """Note that a file of this name was closed in pending/."""
+        if name[:1] != ".":
+            self._heard.append(name)
+            self._wake.ring()
+
+    def names(self) -> list[str]:
+        """The names heard since the last call."""
+        found = []
+        while self._heard:
+            found.append(self._heard.popleft())
+        return found
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(2)

@@ -1,0 +1,186 @@
+"""The auditor: reads the whole spool and reports, or mends, whatever does not belong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from queuectl import disk, settings
+from queuectl.errors import BadJob, BadSetting
+from queuectl.job import OUTCOMES, State, destination
+from queuectl.spool import claiming, dropping, finding, output, record, recovery
+from queuectl.spool.finding import REASON
+from queuectl.spool.names import Name, parse, parse_claim
+from queuectl.spool.presence import PAUSED, Onlooker, described
+from queuectl.spool.root import FOLDERS, Root
+
+#: Dot files of a writer that is still at work are younger than this many seconds.
+FRESH = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that does not belong: where, what is wrong, and what mends it (None: a person)."""
+
+    path: str
+    problem: str
+    remedy: str
+    mend: Callable[[], object] | None = None
+
+
+def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> Iterator[Finding]:
+    """Every finding in the spool. Reads each job file once; changes nothing."""
+    yield from _config(root)
+    yield from _strays(root)
+    ids: dict[str, list[str]] = defaultdict(list)
+    for state in State:
+        yield from _jobs(root, state, ids, onlooker, lease, now)
+    for places in ids.values():
+        if len(places) > 1:
+            yield Finding(places[1], f"its id is also that of {places[0]}", "Delete or rename one by hand.")
+    yield from _logs(root, set(ids))
+    yield from _workers(root, onlooker, lease)
+
+
+def _config(root: Root) -> Iterator[Finding]:
+    try:
+        settings.load(root.path)
+    except (BadSetting, BadJob, OSError) as error:
+        yield Finding(str(root.config), str(error), "Edit it; workers keep the last good values.")
+
+
+def _strays(root: Root) -> Iterator[Finding]:
+    for text in disk.list_names(root.path):
+        if text not in FOLDERS and text != settings.FILE and not text.startswith("."):
+            if text.upper().startswith("README"):
+                continue
+            yield Finding(f"{root.path}/{text}", "it is no part of a spool", "Move it elsewhere by hand.")
+
+
+def _jobs(
+    root: Root, state: State, ids: dict[str, list[str]], onlooker: Onlooker, lease: float, now: datetime
+) -> Iterator[Finding]:
+    folder = root.folder(state)
+    names = disk.list_names(folder)
+    for text in names:
+        path = f"{folder}/{text}"
+        name = parse_claim(text) if state is State.PROCESSING else parse(text)
+        if name is None:
+            yield from _no_job(state, text, path, set(names))
+            continue
+        ids[name.id.lower()].append(path)
+        if state is State.PROCESSING and name.owner and not onlooker.is_alive(name.owner, lease):
+            yield Finding(path, f"its worker {name.owner} is dead", "`--repair` files it again.", _recovered)
+        elif state is not State.DEAD:
+            yield from _content(root, state, name, path, now)
+
+
+def _recovered() -> None:
+    """Mended by the recovery that precedes every repair."""
+
+
+def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> Iterator[Finding]:
+    try:
+        reading = record.read(path)
+    except FileNotFoundError:
+        return
+    except (BadJob, disk.NotAFile, PermissionError) as error:
+        yield Finding(path, f"it cannot be read: {claiming.why(error)}", "Mend it by hand.")
+        return
+    last = reading.job.history[-1] if reading.job.history else {}
+    if state is State.PENDING:
+        claim = claiming.Claim(root, name, reading, state)
+        right = claiming.true_name(claim, settings.DEFAULTS, now)
+        if right:
+            yield Finding(
+                path,
+                f"its content asks for the name {right}",
+                "A worker or `--repair` files it again under that name.",
+                lambda: disk.move(path, f"{root.folder(state)}/{claiming.free_name(root, state, right)}"),
+            )
+    if state is State.DONE and (last.get("event") not in OUTCOMES or destination(last) is not State.DONE):
+        yield Finding(path, "it is in done/ without an end with status 0", "Move it to pending/ by hand.")
+
+
+def _no_job(state: State, text: str, path: str, names: set[str]) -> Iterator[Finding]:
+    if text.startswith("."):
+        if _age(path) > FRESH:
+            if text.endswith(".tmp"):
+                yield Finding(
+                    path, "a filing that was cut off left it", "`--repair` deletes it.", _removal(path)
+                )
+            elif state is State.PROCESSING and text.endswith((".old", ".new")):
+                yield Finding(path, "a rewrite that was cut off left it", "`--repair` mends it.", _recovered)
+    elif text.endswith(REASON):
+        if text.removesuffix(REASON) not in names:
+            yield Finding(path, "its job has gone", "`--repair` deletes it.", _removal(path))
+    elif state is State.PENDING and dropping.is_job_file(text):
+        if os.path.isdir(path):
+            yield Finding(path, "a directory is not a job", "Move it elsewhere by hand.")
+        elif _age(path) > FRESH:
+            yield Finding(path, "no worker has taken it in yet", "Start one: `queuectl worker start`.")
+    elif not dropping.is_left_alone(text):
+        yield Finding(path, "its name is not that of a job", "Rename it to NAME.yaml, or move it elsewhere.")
+
+
+def _age(path: str) -> float:
+    try:
+        return time.time() - os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _removal(path: str) -> Callable[[], object]:
+    return lambda: disk.remove(path)
+
+
+def _logs(root: Root, ids: set[str]) -> Iterator[Finding]:
+    for text in disk.list_names(root.logs):
+        owner = output.owner_of_log(text)
+        if owner and owner[0] not in ids:
+            path = f"{root.logs}/{text}"
+            if _age(path) > FRESH:
+                yield Finding(path, "no job has its id", "`--repair` deletes it.", _removal(path))
+
+
+def _workers(root: Root, onlooker: Onlooker, lease: float) -> Iterator[Finding]:
+    known = set(described(root))
+    for owner in known:
+        if not onlooker.is_alive(owner, lease):
+            yield Finding(
+                f"{root.workers}/{owner}.yaml", "this worker is dead", "`--repair` clears it.", _recovered
+            )
+    for text in disk.list_names(root.workers):
+        stem, _, ending = text.rpartition(".")
+        path = f"{root.workers}/{text}"
+        if text == PAUSED or (ending == "yaml" and stem in known) or _age(path) < FRESH:
+            continue
+        if ending in {"lock", "stop"} and stem in known:
+            continue
+        if ending == "cancel" and stem.rpartition("@")[2] in known:
+            continue
+        yield Finding(path, "it belongs to no live worker", "`--repair` deletes it.", _removal(path))
+
+
+def repair(
+    root: Root,
+    onlooker: Onlooker,
+    values: settings.Settings,
+    stop_remains: recovery.StopRemains,
+    now: datetime,
+) -> list[Finding]:
+    """Recover what dead workers left, then mend what can be mended; returns what is left."""
+    recovery.recover(root, onlooker, values, stop_remains, now)
+    left = []
+    for finding_ in list(check(root, onlooker, values.lock_lease_seconds, now)):
+        if finding_.mend is None:
+            left.append(finding_)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                finding_.mend()
+    return left

@@ -1,0 +1,310 @@
+"""From a waiting file to a claim: one listing, many tries, one rename that one worker wins.
+
+pending/N, failed/N   ->  processing/N@OWNER     the claim
+the content is read, and decides:
+    it is a job, and the name tells the truth    the claim stands
+    the name is out of date                      back to pending/ under the right name
+    nothing can be added to its layout           written anew once, then as above
+    it cannot be a job                           dead/, untouched, with the reason beside it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from queuectl import disk
+from queuectl.errors import BadJob
+from queuectl.job import Event, Job, State, stamp, to_yaml
+from queuectl.settings import Settings
+from queuectl.spool import filing, finding, record
+from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of
+from queuectl.spool.record import Record
+from queuectl.spool.root import Root
+
+#: Workers that have just lost a race take any of this many equals instead of the next.
+SPREAD = 32
+#: A listing may be this many times as old as it took to make: listing costs 5 % at most.
+PATIENCE = 20
+#: How many scheduled names are checked against their content in one idle look.
+DOUBTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that this owner, and nobody else, may run: its file, and what the file says."""
+
+    root: Root
+    name: Name
+    record: Record
+    source: State
+
+    @property
+    def path(self) -> str:
+        """Where the file is for as long as the claim lasts."""
+        return f"{self.root.folder(State.PROCESSING)}/{self.name}"
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.name.id
+
+    @property
+    def owner(self) -> str:
+        """The worker whose claim it is."""
+        assert self.name.owner is not None  # noqa: S101 - a claim's name bears its owner
+        return self.name.owner
+
+    @property
+    def job(self) -> Job:
+        """What is to run."""
+        return self.record.job
+
+    def noted(self, *added: Event, sync: bool = False) -> Claim:
+        """The claim after these events were added to its file.
+
+        Raises `FileNotFoundError` when the claim was lost: somebody took this owner for dead.
+        """
+        return replace(self, record=record.append(self.path, self.record, added, sync=sync))
+
+
+class Waiting:
+    """The names that wait, as last listed, the most urgent first. One per worker."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._due: dict[State, list[str]] = {State.PENDING: [], State.FAILED: []}
+        self._later: dict[State, list[str]] = {State.PENDING: [], State.FAILED: []}
+        self._trusted: set[str] = set()
+        self._trusted_at = 0.0
+        self._listed_at = float("-inf")
+        self._cost = 0.0
+        self.strangers: list[str] = []
+
+    def age(self) -> float:
+        """Seconds since the last listing."""
+        return time.monotonic() - self._listed_at
+
+    def is_stale(self, interval: float) -> bool:
+        """Whether it is time to list again: after `interval`, or later where listing is dear."""
+        return self.age() >= max(interval, PATIENCE * self._cost)
+
+    def list(self, now: datetime) -> None:
+        """Look at the directories: the truth, whatever events told."""
+        begun = time.monotonic()
+        moment = stamp(now)
+        for state in self._due:
+            due, later, strangers = [], [], []
+            for text in disk.list_names(self._root.folder(state)):
+                if not WAITING_NAME(text):
+                    strangers.append(text)
+                elif text[DUE] <= moment:
+                    due.append(text)
+                else:
+                    later.append(text[DUE] + text)
+            heapq.heapify(due)
+            heapq.heapify(later)
+            self._due[state], self._later[state] = due, later
+            if state is State.PENDING:
+                self.strangers = strangers
+        self._listed_at = time.monotonic()
+        self._cost = self._listed_at - begun
+
+    def hear(self, text: str) -> None:
+        """Take in a name of pending/ that an event told of; it may be gone, or known already."""
+        self._trusted.discard(text)
+        if not WAITING_NAME(text):
+            self.strangers.append(text)
+        else:
+            self.expect(State.PENDING, text)
+
+    def expect(self, state: State, text: str) -> None:
+        """Take in a name that is known to be there; it is due when its time has come."""
+        heapq.heappush(self._later[state], text[DUE] + text)
+
+    def next_due(self) -> datetime | None:
+        """When the next of those that are not due yet will be."""
+        firsts = [later[0] for later in self._later.values() if later]
+        return finding.parse_due(min(firsts)[:23]) if firsts else None
+
+    def has_due(self, now: datetime) -> bool:
+        """Whether any listed job may run now."""
+        self._promote(stamp(now))
+        return any(self._due.values())
+
+    def take(self, owner: str, now: datetime) -> tuple[Name, State] | None:
+        """Claim the most urgent job that may run, by rename; None when none is left."""
+        self._promote(stamp(now))
+        lost = False
+        while (state := self._front()) is not None:
+            text = self._pick(self._due[state]) if lost else heapq.heappop(self._due[state])
+            name = parse(text)
+            if name is None:
+                continue
+            mine = name.owned(owner)
+            source = f"{self._root.folder(state)}/{text}"
+            if disk.move(source, f"{self._root.folder(State.PROCESSING)}/{mine}"):
+                return mine, state
+            lost = True
+        return None
+
+    def _promote(self, moment: str) -> None:
+        for state, later in self._later.items():
+            while later and later[0] <= moment:
+                heapq.heappush(self._due[state], heapq.heappop(later)[23:])
+
+    def _front(self) -> State | None:
+        pending, failed = self._due[State.PENDING], self._due[State.FAILED]
+        if pending and (not failed or pending[0] <= failed[0]):
+            return State.PENDING
+        return State.FAILED if failed else None
+
+    @staticmethod
+    def _pick(due: list[str]) -> str:
+        """Any of the first few equals, so that workers do not race for the same name again."""
+        near = [heapq.heappop(due)]
+        for _ in range(random.randrange(SPREAD)):  # noqa: S311 - spreading, not secrecy
+            if not due or due[0][:2] != near[0][:2]:
+                break
+            near.append(heapq.heappop(due))
+        chosen = near.pop()
+        for text in near:
+            heapq.heappush(due, text)
+        return chosen
+
+    def doubt(self, now: datetime) -> None:
+        """Check some names that say "later" against their content, which wins.
+
+        A job without `run_at` is never late: its name may come from a clock that was ahead. One
+        that was edited to run earlier is found here too. Each is read once in ten minutes.
+        """
+        later = self._later[State.PENDING]
+        often = 60 if len(later) <= DOUBTS else 600
+        if time.monotonic() - self._trusted_at > often:
+            self._trusted.clear()
+            self._trusted_at = time.monotonic()
+        checked = 0
+        for entry in later.copy() if len(later) <= DOUBTS else later:
+            text = entry[23:]
+            if text in self._trusted:
+                continue
+            checked += 1
+            if checked > DOUBTS:
+                break
+            self._trusted.add(text)
+            with contextlib.suppress(BadJob, OSError):
+                job = record.read(f"{self._root.folder(State.PENDING)}/{text}").job
+                if job.run_at is None or job.run_at < finding_due(text) - LEEWAY:
+                    heapq.heappush(self._due[State.PENDING], text)
+
+
+#: A name may be this much later than `run_at` says: each return to pending/ adds a microsecond.
+LEEWAY = timedelta(seconds=1)
+
+
+def finding_due(text: str) -> datetime:
+    """The moment in a waiting name."""
+    due = finding.parse_due(text[DUE])
+    assert due is not None  # noqa: S101 - WAITING_NAME matched
+    return due
+
+
+def confirm(root: Root, name: Name, source: State, settings: Settings, now: datetime) -> Claim | None:
+    """Read what was claimed; None when it is no claim after all, and has been put where it belongs."""
+    path = f"{root.folder(State.PROCESSING)}/{name}"
+    try:
+        if disk.being_written(path):
+            disk.move(path, f"{root.folder(State.PENDING)}/{name.later()}")
+            return None
+        reading = record.read(path)
+    except (BadJob, disk.NotAFile, PermissionError) as error:
+        bury(root, name, why(error))
+        return None
+    except FileNotFoundError:
+        return None
+    if reading.columns is None:
+        write_anew(path, reading)
+        reading = record.read(path)
+    claim = Claim(root, name, reading, source)
+    right = true_name(claim, settings, now)
+    if right is None:
+        return claim
+    if right.id != name.id and not filing.id_is_free(root, right.id):
+        bury(root, name, f"The id {right.id!r} that it gives itself is taken.")
+        return None
+    disk.move(path, f"{root.folder(State.PENDING)}/{right}")
+    return None
+
+
+def true_name(claim: Claim, settings: Settings, now: datetime) -> Name | None:
+    """The name that the content asks for, None where the file has it already."""
+    name, job = claim.name.free(), claim.job
+    right = name
+    if job.id is not None and job.id != name.id:
+        right = replace(right, id=job.id)
+    if job.priority is not None and name.rank != FIFO_RANK:
+        right = replace(right, rank=rank_of(job.priority, fifo=False))
+    if claim.source is State.PENDING and job.run_at is not None and not job.history:
+        early = finding_due(str(name)) < job.run_at
+        late = finding_due(str(name)) > job.run_at + LEEWAY and finding_due(str(name)) > now
+        if early or late:
+            right = replace(right, due=stamp(job.run_at))
+    return None if right == name else right
+
+
+def why(error: BadJob | OSError) -> str:
+    """What is wrong with a file, in one line."""
+    if isinstance(error, BadJob):
+        return str(error)
+    if isinstance(error, PermissionError):
+        return "No permission to read it."
+    text = error.strerror or str(error)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def bury(root: Root, name: Name, reason: str) -> str:
+    """Move a claim that cannot be a job to dead/, bytes untouched, with the reason beside it."""
+    dead = root.folder(State.DEAD)
+    target = free_name(root, State.DEAD, name.free())
+    text = (
+        f"{reason}\n\nThe file beside this one was not run and not changed. Mend it and move it back:\n"
+        f"    mv '{target}' ../pending/\n"
+    )
+    with contextlib.suppress(FileExistsError):
+        disk.create(f"{dead}/{target}{finding.REASON}", text.encode("utf-8", "replace"))
+    disk.move(f"{root.folder(State.PROCESSING)}/{name}", f"{dead}/{target}")
+    return f"{dead}/{target}"
+
+
+def free_name(root: Root, state: State, name: Name) -> Name:
+    """The name, moved on by microseconds until nothing in that directory bears it."""
+    while disk.exists(f"{root.folder(state)}/{name}"):
+        name = name.later()
+    return name
+
+
+def write_anew(path: str, reading: Record) -> None:
+    """Give a job that was written as JSON or in flow style the layout that events can be added to.
+
+    Crash: what is left is the new text under `PATH.new`, the old one under `PATH` or `PATH.old`.
+    Recovery puts the old one back and drops the new one.
+    """
+    folder, _, name = path.rpartition("/")
+    new, old = f"{folder}/.{name}.new", f"{folder}/.{name}.old"
+    disk.create_synced(new, to_yaml(reading.job).encode())
+    disk.move(path, old)
+    disk.move(new, path)
+    disk.sync_folder(folder)
+    disk.remove(old)
+
+
+def leftovers(root: Root) -> Iterable[tuple[str, str]]:
+    """Dot files that a rewrite left in processing/: each with the claim's name it belongs to."""
+    for text in disk.list_names(root.folder(State.PROCESSING)):
+        if text.startswith(".") and text.endswith((".new", ".old")):
+            yield text, text[1:-4]

@@ -1,0 +1,128 @@
+"""Files that people and programs put into pending/: taken in once whole, or put aside with a reason."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from queuectl import disk
+from queuectl.errors import BadJob
+from queuectl.job import Job, State, stamp
+from queuectl.settings import Settings
+from queuectl.spool import claiming, filing, record
+from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
+from queuectl.spool.root import Root
+
+#: Seconds that a file must have stayed the same, where the system tells that nobody writes to it.
+SETTLE = 0.2
+#: The same where it cannot tell (other hosts, other systems).
+SETTLE_BLIND = 2.0
+
+_ENDINGS = (".yaml", ".yml", ".json")
+_UNFINISHED = ("~", ".tmp", ".swp", ".part")
+
+
+def is_job_file(text: str) -> bool:
+    """Whether a file of this name is meant as a job."""
+    return text[:1] != "." and text.lower().endswith(_ENDINGS)
+
+
+def is_left_alone(text: str) -> bool:
+    """Whether a file of this name is somebody's unfinished work, and no news."""
+    return text[:1] == "." or text.endswith(_UNFINISHED)
+
+
+@dataclass(slots=True)
+class _Seen:
+    mark: disk.Mark
+    since: float
+
+
+class Drops:
+    """The files in pending/ that have no sortable name yet, and since when each stands still."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._seen: dict[str, _Seen] = {}
+
+    def look(self, names: list[str], owner: str, settings: Settings, now: datetime) -> list[str]:
+        """Take in those that are whole; returns the names that want another look soon."""
+        clock = time.monotonic()
+        unsettled = []
+        for text in dict.fromkeys(names):
+            if not is_job_file(text):
+                continue
+            path = f"{self._root.folder(State.PENDING)}/{text}"
+            try:
+                facts = os.lstat(path)
+            except FileNotFoundError:
+                self._seen.pop(text, None)
+                continue
+            if stat.S_ISDIR(facts.st_mode):
+                continue
+            if self._has_settled(text, path, facts, clock, now):
+                self._seen.pop(text, None)
+                self._take_in(text, owner, settings, now)
+            else:
+                unsettled.append(text)
+        self._seen = {text: seen for text, seen in self._seen.items() if text in set(unsettled)}
+        return unsettled
+
+    def _has_settled(self, text: str, path: str, facts: os.stat_result, clock: float, now: datetime) -> bool:
+        if not stat.S_ISREG(facts.st_mode):
+            return True
+        mark = disk.Mark(facts.st_mtime_ns, facts.st_size, facts.st_ino)
+        seen = self._seen.get(text)
+        if seen is None or seen.mark != mark:
+            seen = self._seen[text] = _Seen(mark, clock)
+        written = disk.being_written(path)
+        if written is None:
+            return clock - seen.since >= SETTLE_BLIND
+        age = now.timestamp() - facts.st_mtime
+        return not written and (age >= SETTLE or clock - seen.since >= SETTLE)
+
+    def _take_in(self, text: str, owner: str, settings: Settings, now: datetime) -> None:
+        """Claim the file, so that no other worker judges it, then name it or put it aside."""
+        root = self._root
+        fifo = settings.scheduling_mode == "fifo"
+        rank = rank_of(settings.priority, fifo=fifo)
+        suggested = id_from_file_name(text)
+        name = Name(rank, stamp(now), suggested, owner)
+        path = f"{root.folder(State.PROCESSING)}/{name}"
+        if disk.exists(path):
+            name = replace(name, id=f"{suggested}-{make_id()[:6]}")
+            path = f"{root.folder(State.PROCESSING)}/{name}"
+        if not disk.move(f"{root.folder(State.PENDING)}/{text}", path):
+            return
+        try:
+            reading = record.read(path)
+        except (BadJob, disk.NotAFile, PermissionError) as error:
+            self._put_aside(name, claiming.why(error))
+            return
+        if reading.job.id is not None and not filing.id_is_free(root, reading.job.id):
+            self._put_aside(name, f"The id {reading.job.id!r} is taken by another job.")
+            return
+        if reading.columns is None:
+            claiming.write_anew(path, reading)
+        target = self._name_for(name, reading.job, now, fifo=fifo)
+        target = claiming.free_name(root, State.PENDING, target)
+        disk.move(path, f"{root.folder(State.PENDING)}/{target}")
+
+    def _name_for(self, name: Name, job: Job, now: datetime, *, fifo: bool) -> Name:
+        rank = name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
+        return Name(rank, stamp(job.run_at or now), job.id or self._free_id(name.id))
+
+    def _free_id(self, suggested: str) -> str:
+        while not filing.id_is_free(self._root, suggested):
+            suggested = f"{suggested[:80]}-{make_id()[:4]}"
+        return suggested
+
+    def _put_aside(self, name: Name, reason: str) -> None:
+        free = replace(name, id=self._free_id(name.id))
+        if free != name:
+            processing = self._root.folder(State.PROCESSING)
+            disk.move(f"{processing}/{name}", f"{processing}/{free}")
+        claiming.bury(self._root, free, reason)

@@ -1,0 +1,121 @@
+"""From a job to a file in pending/: on disk, under its name, before its id is told.
+
+logs/ID.1.out        the id is taken (only for an id that somebody chose)
+pending/.NAME.tmp    written and synced: a crash leaves a dot file that no worker reads
+pending/NAME         renamed: the job is filed; closed: workers hear it
+fsync of pending/    a power cut leaves it filed; now the id may be told
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+
+from queuectl import disk
+from queuectl.errors import IdTaken, QueueError, StorageTrouble
+from queuectl.job import Job, State, shifted, stamp, to_yaml
+from queuectl.settings import Settings
+from queuectl.spool import finding, output
+from queuectl.spool.names import Name, is_made_id, make_id, rank_of
+from queuectl.spool.root import Root
+
+#: Jobs that share one sync of the directory; each holds a file open until then.
+TOGETHER = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """What became of one job: its id, or why it was not taken."""
+
+    id: str
+    error: QueueError | None = None
+
+
+def file_jobs(
+    root: Root, settings: Settings, jobs: Iterable[Job], clock: Callable[[], datetime]
+) -> Iterator[Filed]:
+    """File jobs in their order; one answer each, given when the job is safely on disk.
+
+    A job that is refused leaves no trace and does not hinder the others. Raises `StorageTrouble`
+    when the disk takes no more: every job answered for until then is filed, no other is.
+    """
+    jobs = iter(jobs)
+    moment = clock()
+    while chunk := list(islice(jobs, TOGETHER)):
+        named: list[tuple[Name, Job]] = []
+        answers: list[Filed] = []
+        for job in chunk:
+            moment = max(clock(), shifted(moment))
+            named.append(_named(job, settings, moment))
+        try:
+            answers = _file_together(root, settings, named)
+        except OSError as error:
+            if StorageTrouble.explains(error):
+                raise StorageTrouble(error) from error
+            raise
+        yield from answers
+
+
+def _named(job: Job, settings: Settings, moment: datetime) -> tuple[Name, Job]:
+    job = replace(job, id=job.id or make_id(), created_at=job.created_at or moment)
+    priority = settings.priority if job.priority is None else job.priority
+    rank = rank_of(priority, fifo=settings.scheduling_mode == "fifo")
+    assert job.id is not None  # noqa: S101 - made above
+    return Name(rank, stamp(job.run_at or moment), job.id), job
+
+
+def _file_together(root: Root, settings: Settings, named: list[tuple[Name, Job]]) -> list[Filed]:
+    sync = settings.durability != "none"
+    pending = root.folder(State.PENDING)
+    drafts: list[disk.Draft] = []
+    taken: list[str] = []
+    answers: list[Filed] = []
+    try:
+        for name, job in named:
+            if not _take(root, name.id, taken):
+                answers.append(Filed(name.id, IdTaken(name.id)))
+                continue
+            drafts.append(disk.draft(pending, str(name), to_yaml(job).encode(), sync=False))
+            answers.append(Filed(name.id))
+        if sync:
+            for draft in drafts:
+                disk.sync(draft)
+            if taken:
+                # Crash: without this the job could survive a power cut that its id does not.
+                disk.sync_folder(root.logs)
+        while drafts:
+            disk.publish(drafts[0])
+            drafts.pop(0)
+    except BaseException:
+        # Those published already are whole jobs; their ids were not told, so they may stay.
+        unfiled = {draft.job_name for draft in drafts}
+        for draft in drafts:
+            with contextlib.suppress(OSError):
+                disk.discard(draft)
+        for job_id in taken:
+            if not unfiled or any(name.endswith(f"-{job_id}.yaml") for name in unfiled):
+                with contextlib.suppress(OSError):
+                    output.release_id(root, job_id)
+        raise
+    if sync:
+        disk.sync_folder(pending)
+    return answers
+
+
+def _take(root: Root, job_id: str, taken: list[str]) -> bool:
+    if is_made_id(job_id):
+        return True
+    if not output.take_id(root, job_id):
+        return False
+    taken.append(job_id)
+    return True
+
+
+def id_is_free(root: Root, job_id: str) -> bool:
+    """Take an id that a person wrote into a file; False when a job has it."""
+    if is_made_id(job_id) and finding.names_of(root, job_id):
+        return False
+    return output.take_id(root, job_id)

@@ -1,0 +1,317 @@
+"""Looking a job up, listing and counting: what `ls` shows, read the way people ask for it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from queuectl import disk
+from queuectl.errors import AmbiguousId, BadJob, NoSuchJob
+from queuectl.job import (
+    COMPLETED,
+    FAILED,
+    LOST,
+    OUTCOMES,
+    STARTED,
+    Event,
+    Job,
+    State,
+    attempts,
+    iso,
+    moved_by_hand,
+    stamp,
+)
+from queuectl.settings import Settings
+from queuectl.spool import record
+from queuectl.spool.names import Name, parse, parse_claim, priority_of
+from queuectl.spool.root import Root
+
+REASON = ".reason.txt"
+SCHEDULED = "scheduled"
+#: What `list --state` takes, and the state each word means.
+WORDS = {
+    "pending": State.PENDING,
+    SCHEDULED: State.PENDING,
+    "processing": State.PROCESSING,
+    "completed": State.DONE,
+    "done": State.DONE,
+    "failed": State.FAILED,
+    "dead": State.DEAD,
+}
+_ORDER = (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A job's file: where it is and, once read, what it says. `job` is None if it cannot be read."""
+
+    state: State
+    name: Name
+    path: str
+    job: Job | None = None
+    unreadable: str = ""
+
+    @property
+    def id(self) -> str:
+        """The id, as the file name tells it."""
+        return self.name.id
+
+    def label(self, now: datetime) -> str:
+        """The state in the words of `list --state`."""
+        if self.state is State.PENDING and self.name.due > stamp(now):
+            return SCHEDULED
+        return self.state.label
+
+
+def names_in(root: Root, state: State) -> list[Name]:
+    """The names of all jobs in a state, in no order; other files are passed over."""
+    read_name = parse_claim if state is State.PROCESSING else parse
+    names = (read_name(text) for text in disk.list_names(root.folder(state)))
+    return [name for name in names if name is not None]
+
+
+def names_of(root: Root, job_id: str) -> list[Found]:
+    """Every file that bears this id, whatever its case. One is right, more are duplicates."""
+    wanted = job_id.lower()
+    ends = (f"-{wanted}.yaml", f"-{wanted}@")
+    found = []
+    for state in _ORDER:
+        for text in disk.list_names(root.folder(state)):
+            if ends[0] in (lower := text.lower()) or ends[1] in lower:
+                name = parse_claim(text) if state is State.PROCESSING else parse(text)
+                if name and name.id.lower() == wanted:
+                    found.append(Found(state, name, f"{root.folder(state)}/{text}"))
+    return found
+
+
+def find(root: Root, prefix: str) -> Found:
+    """The job whose id this is, or is the beginning of; read.
+
+    Raises `NoSuchJob` or `AmbiguousId`. A job that moves while it is looked for is looked for again.
+    """
+    for _ in range(20):
+        found = _find(root, prefix)
+        reading = read(found)
+        if reading is not None:
+            return reading
+    raise NoSuchJob(prefix)
+
+
+def _find(root: Root, prefix: str) -> Found:
+    for _ in range(3):  # Race: a job may move from a directory not yet listed to one just listed.
+        near: dict[str, Found] = {}
+        for state in _ORDER:
+            for name in names_in(root, state):
+                if name.id.startswith(prefix):
+                    here = Found(state, name, f"{root.folder(state)}/{name}")
+                    if name.id == prefix:
+                        return here
+                    near.setdefault(name.id, here)
+        if len(near) == 1:
+            return next(iter(near.values()))
+        if near:
+            raise AmbiguousId(prefix, sorted(near)[:5])
+    raise NoSuchJob(prefix)
+
+
+def read(found: Found) -> Found | None:
+    """The same with what the file says; None when it has moved meanwhile."""
+    try:
+        job = record.read(found.path).job
+    except FileNotFoundError:
+        return None
+    except (BadJob, disk.NotAFile, PermissionError) as error:
+        why = error.problem if isinstance(error, BadJob) else (error.strerror or str(error))
+        return Found(found.state, found.name, found.path, None, why)
+    return Found(found.state, found.name, found.path, job)
+
+
+def listing(root: Root, now: datetime, word: str | None = None, limit: int | None = None) -> Iterator[Found]:
+    """Jobs, read: what runs, what waits in run order, what is dead, what is done, newest first."""
+    left = limit
+    states = _ORDER if word is None else (WORDS[word],)
+    for state in states:
+        for found in _ordered(root, state, left, word, now):
+            reading = read(found)
+            if reading is None:
+                continue
+            yield reading
+            if left is not None:
+                left -= 1
+                if left <= 0:
+                    return
+
+
+def _ordered(root: Root, state: State, limit: int | None, word: str | None, now: datetime) -> Iterable[Found]:
+    names = names_in(root, state)
+    folder = root.folder(state)
+    if state is State.PENDING and word is not None:
+        moment = stamp(now)
+        names = [name for name in names if (name.due > moment) == (word == SCHEDULED)]
+    if state in {State.DONE, State.DEAD}:
+        dated = []
+        for name in names:
+            try:
+                dated.append((-disk.mark(f"{folder}/{name}").mtime_ns, str(name), name))
+            except FileNotFoundError:
+                continue
+        spare = None if limit is None else limit + 16
+        newest = sorted(dated) if spare is None else heapq.nsmallest(spare, dated)
+        return [Found(state, name, f"{folder}/{name}") for _, _, name in newest]
+    names.sort(key=str)
+    return (Found(state, name, f"{folder}/{name}") for name in names)
+
+
+def exit_of(history: tuple[Event, ...]) -> Event:
+    """The last outcome of a run, or an empty event."""
+    return next((event for event in reversed(history) if event.get("event") in OUTCOMES), {})
+
+
+def view(found: Found, settings: Settings, now: datetime) -> dict[str, Any]:
+    """A job as the documented JSON object. Fields of the job itself can be filed again as they are."""
+    job = found.job
+    history = job.history if job else ()
+    outcome = exit_of(history)
+    started = next((event for event in reversed(history) if event.get("event") == STARTED), {})
+    command = None if job is None else job.command
+    error = found.unreadable or outcome.get("error")
+    priority = job.priority if job and job.priority is not None else None
+    shown: dict[str, Any] = {
+        "id": found.id,
+        "state": found.label(now),
+        "command": list(command) if isinstance(command, tuple) else command,
+        "priority": priority_of(found.name.rank, settings.priority) if priority is None else priority,
+        "run_at": iso(found.name.due_at),
+        "attempts": attempts(history),
+        "max_retries": _or(job and job.max_retries, settings.max_retries),
+        "timeout": _or(job and job.timeout, settings.job_timeout_seconds),
+        "exit_code": outcome.get("exit_code"),
+        "error": error,
+        "worker": found.name.owner or outcome.get("worker") or started.get("worker"),
+        "created_at": iso(job.created_at) if job and job.created_at else None,
+        "path": found.path,
+    }
+    if job:
+        extra = {"cwd": job.cwd, "env": dict(job.env) or None, "backoff_base": job.backoff_base}
+        shown |= {key: value for key, value in extra.items() if value is not None}
+    return shown | {"history": [dict(event) for event in history]}
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def reason_for(found: Found) -> str:
+    """Why a dead job is dead, in words."""
+    try:
+        text = disk.read(found.path + REASON).decode("utf-8", "replace")
+        return text.splitlines()[0] if text else ""
+    except OSError:
+        pass
+    if found.job is None:
+        return found.unreadable
+    last = found.job.history[-1] if found.job.history else {}
+    if last.get("event") not in OUTCOMES or not moved_by_hand(found.job.history):
+        return "moved here by hand"
+    return str(last.get("error") or last.get("event"))
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many jobs there are in each state, and what the names alone tell."""
+
+    pending: int
+    scheduled: int
+    processing: int
+    completed: int
+    failed: int
+    dead: int
+    oldest_due: datetime | None
+    strangers: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, int]:
+        """An entry a state, as `status --json` prints it."""
+        return {
+            word: getattr(self, word)
+            for word in ("pending", "scheduled", "processing", "completed", "failed", "dead")
+        }
+
+
+def counts(root: Root, now: datetime) -> Counts:
+    """Count by listing each directory once; no file is read."""
+    moment = stamp(now)
+    texts = {state: disk.list_names(root.folder(state)) for state in State}
+    strangers = tuple(
+        f"{state.value}/{text}" for state in State for text in texts[state] if not _belongs(state, text)
+    )
+    waiting = [text for text in texts[State.PENDING] if parse(text)]
+    due = [text[3:26] for text in waiting if text[3:26] <= moment]
+    oldest = min(due, default=None)
+    tally = {
+        state: sum(text.endswith(".yaml") and text[:1] != "." for text in texts[state]) for state in State
+    }
+    return Counts(
+        pending=len(due),
+        scheduled=len(waiting) - len(due),
+        processing=tally[State.PROCESSING],
+        completed=tally[State.DONE],
+        failed=tally[State.FAILED],
+        dead=tally[State.DEAD],
+        oldest_due=parse_due(oldest),
+        strangers=strangers,
+    )
+
+
+def parse_due(text: str | None) -> datetime | None:
+    """The moment that the RUNAT part of a name tells."""
+    from queuectl.job import from_stamp
+
+    return None if text is None else from_stamp(text)
+
+
+def _belongs(state: State, text: str) -> bool:
+    if text[:1] == "." or text.endswith((REASON, "~", ".tmp", ".swp", ".part")):
+        return True
+    if state is State.PROCESSING:
+        return text.endswith(".yaml") and "@" in text
+    if state is State.PENDING and text.lower().endswith((".yaml", ".yml", ".json")):
+        return True
+    return text[2:3] == "-" and text.endswith(".yaml") and text[26:27] == "-"
+
+
+def average_duration(root: Root, sample: int = 200) -> float | None:
+    """Mean seconds of completed jobs' last runs: of all up to `sample` jobs, else of an even sample."""
+    names = sorted(text for text in disk.list_names(root.folder(State.DONE)) if parse(text))
+    step = max(1, len(names) // sample)
+    seconds = []
+    for text in names[::step]:
+        try:
+            history = record.read(f"{root.folder(State.DONE)}/{text}").job.history
+        except (BadJob, OSError):
+            continue
+        run = exit_of(history).get("seconds")
+        if isinstance(run, int | float):
+            seconds.append(float(run))
+    return sum(seconds) / len(seconds) if seconds else None
+
+
+def runs_of(job: Job) -> list[dict[str, Any]]:
+    """One entry a run: its start joined with its outcome."""
+    found: dict[int, dict[str, Any]] = {}
+    for event in job.history:
+        number = event.get("attempt")
+        if not isinstance(number, int):
+            continue
+        run = found.setdefault(number, {"attempt": number})
+        if event.get("event") == STARTED:
+            run |= {"started_at": event.get("at"), "worker": event.get("worker"), "pid": event.get("pid")}
+        else:
+            run |= {key: value for key, value in event.items() if key not in {"event", "at"}}
+            run |= {"outcome": event.get("event"), "ended_at": event.get("at")}
+    return list(found.values())
+
+
+ENDED_BY_ITSELF = frozenset({COMPLETED, FAILED, LOST})

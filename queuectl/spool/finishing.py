@@ -1,0 +1,124 @@
+"""From a claim to where it ends: the outcome is added first, the rename is the commit.
+
+processing/N@OWNER gets its outcome     a crash after this: whoever finds it makes the move
+processing/N@OWNER  ->  done/N failed/N' dead/N pending/N'     the end of the claim
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from queuectl import disk
+from queuectl.job import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    LOST,
+    RETRIED,
+    RETURNED,
+    Event,
+    State,
+    destination,
+    failures,
+    iso,
+    last_attempt,
+    parse_moment,
+    stamp,
+)
+from queuectl.settings import Settings
+from queuectl.spool import claiming
+from queuectl.spool.claiming import Claim
+from queuectl.spool.names import Name
+
+
+def completed(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
+    """The outcome of a run that ended with status 0."""
+    return _outcome(COMPLETED, claim, facts, now)
+
+
+def failed(claim: Claim, facts: dict[str, Any], settings: Settings, now: datetime, luck: float) -> Event:
+    """The outcome of a run that failed: with the moment of its next try, or without one left."""
+    event = dict(_outcome(FAILED, claim, facts, now))
+    policy = settings.policy(claim.job.max_retries, claim.job.backoff_base)
+    runs = failures((*claim.job.history, event))
+    if not policy.gives_up(runs):
+        event["next_try"] = iso(now + timedelta(seconds=policy.wait(runs, luck)))
+    return event
+
+
+def lost(claim: Claim, settings: Settings, now: datetime, why: str) -> Event:
+    """The outcome of a run whose worker died: it counts, and the next try may come at once."""
+    attempt = last_attempt(claim.job.history)
+    begun = bool(claim.job.history) and claim.job.history[-1].get("attempt") == attempt
+    open_run = begun and claim.job.history[-1].get("event") == "started"
+    event: dict[str, Any] = {
+        "event": LOST,
+        "attempt": attempt if open_run else attempt + 1,
+        "at": iso(now),
+        "worker": claim.owner,
+        "error": why,
+    }
+    policy = settings.policy(claim.job.max_retries, claim.job.backoff_base)
+    if not policy.gives_up(failures((*claim.job.history, event))):
+        event["next_try"] = iso(now)
+    return event
+
+
+def cancelled(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
+    """The outcome of a run that a person stopped for good."""
+    return _outcome(CANCELLED, claim, {"error": "cancelled"} | facts, now)
+
+
+def returned(claim: Claim, facts: dict[str, Any], now: datetime, why: str) -> Event:
+    """The outcome of a run that its worker gave back; it does not count as a failure."""
+    return _outcome(RETURNED, claim, facts | {"error": why}, now)
+
+
+def retried(now: datetime) -> Event:
+    """The note that a person gave the job its tries anew."""
+    return {"event": RETRIED, "at": iso(now)}
+
+
+def _outcome(kind: str, claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
+    attempt = last_attempt(claim.job.history)
+    return {"event": kind, "attempt": attempt, "at": iso(now), "worker": claim.owner} | facts
+
+
+def finish(claim: Claim, outcome: Event, *, sync: bool = False) -> tuple[State, Name]:
+    """Record the outcome, then move the claim to where it sends it; returns state and new name.
+
+    Raises `FileNotFoundError` when the claim was lost: then nothing was recorded.
+    """
+    return settle(claim.noted(outcome, sync=sync), outcome, sync=sync)
+
+
+def settle(claim: Claim, outcome: Event, *, sync: bool = False) -> tuple[State, Name]:
+    """Make the move that a recorded outcome asks for; the same whoever makes it."""
+    state = destination(outcome)
+    name = claim.name.free()
+    if state is State.PENDING:
+        name = name.later()
+    elif state is State.FAILED:
+        name = replace(name, due=stamp(parse_moment(outcome["next_try"])))
+    name = claiming.free_name(claim.root, state, name)
+    release(claim, state, name, sync=sync)
+    return state, name
+
+
+def give_back(claim: Claim) -> None:
+    """Put a claim back whose command was never started; nothing is recorded."""
+    name = claiming.free_name(claim.root, claim.source, claim.name.later())
+    release(claim, claim.source, name)
+
+
+def release(claim: Claim, state: State, name: Name, *, sync: bool = False) -> None:
+    """The rename that ends a claim. Raises `FileNotFoundError` when it was lost."""
+    root = claim.root
+    target = f"{root.folder(state)}/{name}"
+    if not disk.move(claim.path, target):
+        raise FileNotFoundError(2, "the claim was lost", claim.path)
+    if sync:
+        disk.sync_folder(root.folder(state))
+        disk.sync_folder(root.folder(State.PROCESSING))

@@ -1,0 +1,179 @@
+"""One who works the spool off: a presence, the names that wait, and the drops; claims one at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from queuectl import settings
+
+from queuectl.job import RETRIED, STARTED, Event, State, iso, last_attempt, moved_by_hand
+from queuectl.spool import claiming, finding, finishing, output, presence, recovery
+from queuectl.spool.claiming import Claim, Waiting
+from queuectl.spool.dropping import Drops
+from queuectl.spool.root import Root
+
+#: Seconds between looks for claims of dead workers.
+RECOVERY_EVERY = 2.0
+
+
+class Member:
+    """A claimant of a spool, from `join` to `leave`. Its claims are taken by others once it is dead.
+
+    Used as a context manager it leaves at the end. A program that holds a claim for longer than a
+    third of `lock_lease_seconds` on a network share calls `beat` meanwhile.
+    """
+
+    def __init__(self, root: Root, live: settings.Live, presence_: presence.Presence) -> None:
+        self.root = root
+        self.live = live
+        self.presence = presence_
+        self.name = presence_.name
+        self.done = 0
+        self._waiting = Waiting(root)
+        self._drops = Drops(root)
+        self._unsettled: list[str] = []
+        self._onlooker = presence.Onlooker(root)
+        self._recovered_at = float("-inf")
+
+    @classmethod
+    def join(cls, root: Root, kind: str, now: datetime) -> Member:
+        """Become a member of this spool; `kind` is a word for `worker status`."""
+        return cls(root, settings.Live(root.path), presence.join(root, kind, now))
+
+    def beat(self, now: datetime) -> None:
+        """Show a sign of life to other hosts."""
+        self.presence.beat(now, self.done)
+
+    def leave(self) -> None:
+        """Go; the caller holds no claim any more."""
+        self.presence.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def look(self, now: datetime, heard: Iterable[str] = (), *, again: bool = False) -> None:
+        """Take in what was heard of, list the directories where it is time, and judge the drops."""
+        values = self.live.now()
+        for text in heard:
+            self._waiting.hear(text)
+        if self._waiting.is_stale(0.0 if again else values.poll_interval):
+            self._waiting.list(now)
+        candidates = [*self._waiting.strangers, *self._unsettled]
+        self._waiting.strangers = []
+        if candidates:
+            self._unsettled = self._drops.look(candidates, self.name, values, now)
+            self._waiting.list(now)
+            self._waiting.strangers = []
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether a dropped file is being watched until it is whole."""
+        return bool(self._unsettled)
+
+    def has_due(self, now: datetime) -> bool:
+        """Whether any listed job may run now."""
+        return self._waiting.has_due(now)
+
+    @property
+    def live_lease(self) -> float:
+        """`lock_lease_seconds` as last read; asks nothing of a disk that may hang."""
+        return self.live.last.lock_lease_seconds
+
+    @property
+    def live_grace(self) -> float:
+        """`stop_grace_seconds` as last read."""
+        return self.live.last.stop_grace_seconds
+
+    def next_due(self) -> datetime | None:
+        """When the next scheduled job or retry may run."""
+        return self._waiting.next_due()
+
+    def doubt(self, now: datetime) -> None:
+        """While idle: check names that say "later" against their content."""
+        self._waiting.doubt(now)
+
+    def claim(self, now: datetime) -> Claim | None:
+        """Claim the most urgent job that may run now; None when there is none among those listed.
+
+        Raises `OSError` when the spool is out of reach.
+        """
+        values = self.live.now()
+        while (taken := self._waiting.take(self.name, now)) is not None:
+            claim = claiming.confirm(self.root, *taken, values, now)
+            if claim is not None:
+                return claim
+            self._waiting.list(now)
+        return None
+
+    def begin(self, claim: Claim, now: datetime) -> tuple[Claim, int, tuple[Any, Any]] | None:
+        """Open the logs of the next attempt: from here on the claim counts as a run.
+
+        None where another file with this id has begun this very attempt: then the claim is put
+        aside, as a duplicate.
+        """
+        attempt = last_attempt(claim.job.history) + 1
+        while True:
+            try:
+                return claim, attempt, output.open_logs(self.root, claim.id, attempt)
+            except FileExistsError:
+                others = [one for one in finding.names_of(self.root, claim.id) if one.path != claim.path]
+                if others:
+                    claiming.bury(self.root, claim.name, f"Another file has the same id: {others[0].path}.")
+                    return None
+                attempt += 1  # a power cut took the history's last lines, not the log
+
+    def started(self, claim: Claim, attempt: int, pid: int, now: datetime) -> tuple[Event, ...]:
+        """The events that tell of a command's start."""
+        start = {"event": STARTED, "attempt": attempt, "at": iso(now), "worker": self.name, "pid": pid}
+        if claim.source is State.PENDING and moved_by_hand(claim.job.history):
+            return ({"event": RETRIED, "at": iso(now)}, start)
+        return (start,)
+
+    def complete(self, claim: Claim, facts: dict[str, Any], now: datetime) -> State:
+        """End a claim as done; the facts (exit_code, seconds …) go into the history."""
+        self.done += 1
+        return self.finish(claim, finishing.completed(claim, facts, now))
+
+    def fail(self, claim: Claim, facts: dict[str, Any], now: datetime, luck: float) -> State:
+        """End a claim as failed; it is tried again by the policy, or is dead."""
+        self.done += 1
+        outcome = finishing.failed(claim, facts, self.live.now(), now, luck)
+        return self.finish(claim, outcome)
+
+    def finish(self, claim: Claim, outcome: Event) -> State:
+        """End a claim with an outcome of another kind (see `finishing`)."""
+        state, name = finishing.finish(claim, outcome, sync=self._sync)
+        if state in {State.PENDING, State.FAILED}:
+            self._waiting.expect(state, str(name))
+        return state
+
+    @property
+    def _sync(self) -> bool:
+        return self.live.now().durability == "full"
+
+    def recover(self, stop_remains: recovery.StopRemains, now: datetime) -> list[str]:
+        """Every few seconds: end the claims of dead workers; returns what was done, in words."""
+        clock = time.monotonic()
+        if clock - self._recovered_at < RECOVERY_EVERY:
+            return []
+        self._recovered_at = clock
+        told = recovery.recover(self.root, self._onlooker, self.live.now(), stop_remains, now)
+        if told:
+            self._waiting.list(now)
+        return told
+
+
+def seconds_until(moment: datetime | None, now: datetime, longest: float) -> float:
+    """How long to wait for a moment, never longer than `longest` (clocks are set)."""
+    if moment is None:
+        return longest
+    return min(max(0.0, (moment - now) / timedelta(seconds=1)), longest)

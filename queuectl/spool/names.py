@@ -1,0 +1,100 @@
+"""File names that sort in run order and, for a claim, say who runs it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from queuectl.job import ID, URGENT, from_stamp, shifted, stamp
+
+FIFO_RANK = 11
+_STAMP = r"\d{8}T\d{6}\.\d{6}Z"
+_WAITING = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})\.yaml")
+_CLAIMED = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})@([A-Za-z0-9-]{{1,80}})\.yaml")
+WAITING_NAME = _WAITING.fullmatch
+DUE = slice(3, 26)
+_FIRST, _REST = "abcdefghjkmnpqrstvwxyz", "0123456789abcdefghjkmnpqrstvwxyz"
+_MADE = re.compile(rf"[{_FIRST}][{_REST}]{{11}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """`RANK-RUNAT-ID.yaml`, in processing/ `RANK-RUNAT-ID@OWNER.yaml`."""
+
+    rank: int
+    due: str
+    id: str
+    owner: str | None = None
+
+    def __str__(self) -> str:
+        owner = f"@{self.owner}" if self.owner else ""
+        return f"{self.rank:02}-{self.due}-{self.id}{owner}.yaml"
+
+    def owned(self, owner: str) -> Name:
+        """The name of the claim that `owner` makes on this job."""
+        return replace(self, owner=owner)
+
+    def free(self) -> Name:
+        """The name without an owner."""
+        return replace(self, owner=None)
+
+    def later(self) -> Name:
+        """The free name one microsecond on: no name comes back to a directory it has left."""
+        return replace(self, due=stamp(shifted(self.due_at)), owner=None)
+
+    @property
+    def due_at(self) -> datetime:
+        """When the job may run, or when it was filed."""
+        return from_stamp(self.due)
+
+
+def parse(text: str) -> Name | None:
+    """The parts of a waiting or finished job's file name, None for any other name."""
+    match = _WAITING.fullmatch(text)
+    return Name(int(match[1]), match[2], match[3]) if match and _real(match[2]) else None
+
+
+def parse_claim(text: str) -> Name | None:
+    """The parts of a name in processing/, None for any other name."""
+    match = _CLAIMED.fullmatch(text)
+    return Name(int(match[1]), match[2], match[3], match[4]) if match and _real(match[2]) else None
+
+
+def _real(due: str) -> bool:
+    try:
+        from_stamp(due)
+    except ValueError:
+        return False
+    return True
+
+
+def rank_of(priority: int, *, fifo: bool) -> int:
+    """00 is the most urgent; in fifo mode all are behind those that are ranked already."""
+    return FIFO_RANK if fifo else URGENT - priority
+
+
+def priority_of(rank: int, default: int) -> int:
+    """The priority that a rank tells, `default` where it tells none."""
+    return URGENT - rank if 0 <= rank <= URGENT else default
+
+
+def make_id() -> str:
+    """A short id that no other job has: 58 random bits, a letter first.
+
+    Among a million jobs the chance that any two share one is 2 in a million.
+    """
+    return secrets.choice(_FIRST) + "".join(secrets.choice(_REST) for _ in range(11))
+
+
+def is_made_id(job_id: str) -> bool:
+    """Whether `make_id` could have made it: such ids are not reserved when they are filed."""
+    return _MADE.fullmatch(job_id) is not None
+
+
+def id_from_file_name(text: str) -> str:
+    """The id that a dropped file's name suggests; always a legal one."""
+    stem = re.sub(r"\.(yaml|yml|json)$", "", text, flags=re.IGNORECASE)
+    legal = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")[:80].rstrip("._-")
+    return legal or make_id()

@@ -1,0 +1,292 @@
+"""Who is alive: one lock and one beat a worker; and what is asked of workers, as files.
+
+workers/NAME.lock          held by a FileLock for as long as the worker lives
+workers/NAME.yaml          who it is; its last line is the beat, rewritten in place
+workers/NAME.stop          finish the job at hand and exit; past the time in it, give it back
+workers/JOB@NAME.cancel    stop this job
+workers/paused             claim nothing
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from queuectl import disk
+from queuectl.errors import BadJob
+from queuectl.job import iso, scalar
+from queuectl.spool.root import Root, on_a_share
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+PAUSED = "paused"
+_BEAT_WIDTH = 160
+
+
+def host_name() -> str:
+    """This host's name as owners' names bear it."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().split(".")[0])[:40].strip("-") or "host"
+
+
+@cache
+def kernel_id() -> str:
+    """The same for processes that share a kernel and see each other's pids, else different."""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    import psutil
+
+    return f"{socket.gethostname()}/{psutil.boot_time():.0f}"
+
+
+def place_of(root: Root) -> str:
+    """The kernel and the mount: where a lock on a file in this spool is seen by others."""
+    return f"{kernel_id()}/{os.stat(root.workers).st_dev}"
+
+
+def _lock(root: Root, name: str) -> FileLock:
+    from filelock import FileLock
+
+    return FileLock(
+        f"{root.workers}/{name}.lock",
+        timeout=0,
+        mode=0o600,
+        fallback_to_soft=False,
+        preserve_lock_file=True,
+        thread_local=False,
+    )
+
+
+class Presence:
+    """One live worker's lock and description. Made by `join`, ended by `leave`."""
+
+    def __init__(self, root: Root, name: str, lock: FileLock, at: int) -> None:
+        self.name = name
+        self._root = root
+        self._lock = lock  # released when collected, so it is kept
+        self._path = f"{root.workers}/{name}.yaml"
+        self._beat_at = at
+        self._count = 0
+
+    def beat(self, now: datetime, jobs_done: int) -> None:
+        """Show a sign of life. Raises `OSError` when the share does not take it."""
+        self._count += 1
+        disk.patch(self._path, _beat_line(self._count, now, jobs_done), self._beat_at)
+
+    def leave(self) -> None:
+        """Take the description away, then the lock; call it when no claim bears the name."""
+        for text in _names_in(self._root):
+            if text.endswith((f"@{self.name}.cancel", f"{self.name}.stop")):
+                disk.remove(f"{self._root.workers}/{text}")
+        disk.remove(self._path)
+        if os.name == "posix":
+            disk.remove(self._lock.lock_file)
+        self._lock.release()
+
+
+def join(root: Root, kind: str, now: datetime) -> Presence:
+    """Become a worker of this spool, under a name that no owner ever had."""
+    while True:
+        name = f"{host_name()}-{os.getpid()}-{secrets.token_hex(2)}"
+        lock = _lock(root, name)
+        lock.acquire()
+        facts = {
+            "name": name,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "kind": kind,
+            "place": place_of(root),
+            "started_at": iso(now),
+        }
+        head = "".join(f"{key}: {scalar(str(value))}\n" for key, value in facts.items()).encode()
+        try:
+            disk.create(f"{root.workers}/{name}.yaml", head + _beat_line(1, now, 0))
+        except FileExistsError:
+            lock.release()
+            continue
+        return Presence(root, name, lock, len(head))
+
+
+def _beat_line(count: int, now: datetime, jobs_done: int) -> bytes:
+    text = f"beat: {json.dumps({'count': count, 'at': iso(now), 'jobs_done': jobs_done})}"
+    return (text.ljust(_BEAT_WIDTH - 1) + "\n").encode()
+
+
+def _names_in(root: Root) -> list[str]:
+    return disk.list_names(root.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a worker tells of itself."""
+
+    name: str
+    host: str
+    pid: int
+    kind: str
+    place: str
+    started_at: str
+    beat: int
+    beat_at: str
+    jobs_done: int
+
+
+def describe(root: Root, name: str) -> Description | None:
+    """Read a worker's description afresh; None where it has none or a broken one."""
+    try:
+        tree: Any = disk.load(disk.text_of(disk.read(f"{root.workers}/{name}.yaml"))).tree
+        beat = tree["beat"]
+        return Description(
+            name=name,
+            host=tree["host"],
+            pid=int(tree["pid"]),
+            kind=tree["kind"],
+            place=tree["place"],
+            started_at=tree["started_at"],
+            beat=int(beat["count"]),
+            beat_at=beat["at"],
+            jobs_done=int(beat["jobs_done"]),
+        )
+    except (OSError, BadJob, KeyError, TypeError, ValueError):
+        return None
+
+
+def described(root: Root) -> list[str]:
+    """The names of the workers that have a description, sorted."""
+    return sorted(text[:-5] for text in _names_in(root) if text.endswith(".yaml"))
+
+
+class Onlooker:
+    """Tells live owners from dead ones, by locks on this kernel and by watching beats elsewhere.
+
+    A beat is dead when it has stayed the same for the lease on this process's monotonic clock:
+    no clock of another host is compared.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._share = on_a_share(root)
+        self._place = place_of(root)
+        self._since: dict[str, tuple[object, float]] = {}
+
+    def is_here(self, owner: str) -> bool:
+        """Whether the owner runs on this kernel, so that its processes can be seen from here."""
+        description = describe(self._root, owner)
+        if description is None:
+            return owner.startswith(f"{host_name()}-") and not self._share
+        return description.place == self._place
+
+    def is_alive(self, owner: str, lease: float) -> bool:
+        """Whether claims of this owner must be left alone."""
+        description = describe(self._root, owner)
+        if description is None:
+            # A share may show a claim before the description of its owner.
+            return self._share and self._unchanged(owner, None) < lease
+        if description.place == self._place:
+            return self._is_locked(owner)
+        return self._unchanged(owner, description.beat) < lease
+
+    def _unchanged(self, owner: str, beat: int | None) -> float:
+        now = time.monotonic()
+        seen = self._since.get(owner)
+        if seen is None or seen[0] != beat:
+            self._since[owner] = (beat, now)
+            return 0.0
+        return now - seen[1]
+
+    def _is_locked(self, owner: str) -> bool:
+        from filelock import Timeout
+
+        if not disk.exists(f"{self._root.workers}/{owner}.lock"):
+            return False
+        lock = _lock(self._root, owner)
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def bury(self, owner: str) -> None:
+        """Clear away what a dead worker left in workers/, once none of its claims is left."""
+        for ending in (".yaml", ".stop", ".lock"):
+            disk.remove(f"{self._root.workers}/{owner}{ending}")
+        self._since.pop(owner, None)
+
+
+# ── what is asked of workers ──────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What a look into workers/ told one worker."""
+
+    paused: bool = False
+    stop: bool = False
+    limit: float | None = None
+    cancelled: frozenset[str] = frozenset()
+
+
+def requests_to(root: Root, name: str) -> Requests:
+    """Everything that is asked of one worker now, found by listing (never by asking for a name)."""
+    names = _names_in(root)
+    ending = f"@{name}.cancel"
+    stop = f"{name}.stop" in names
+    return Requests(
+        paused=PAUSED in names,
+        stop=stop,
+        limit=_limit(f"{root.workers}/{name}.stop") if stop else None,
+        cancelled=frozenset(text.removesuffix(ending) for text in names if text.endswith(ending)),
+    )
+
+
+def _limit(path: str) -> float | None:
+    try:
+        return float(disk.read(path).decode("ascii").strip())
+    except (OSError, ValueError):
+        return None
+
+
+def ask_to_stop(root: Root, names: Iterable[str], limit: float | None) -> None:
+    """Ask workers to finish the job at hand and exit; past `limit` seconds to give it back."""
+    for name in names:
+        path = f"{root.workers}/{name}.stop"
+        disk.remove(path)
+        with contextlib.suppress(FileExistsError):
+            disk.create(path, b"" if limit is None else f"{limit:g}\n".encode())
+
+
+def ask_to_cancel(root: Root, job_id: str, owner: str) -> str:
+    """Ask the owner of a running job to stop it; returns the path of the request."""
+    path = f"{root.workers}/{job_id}@{owner}.cancel"
+    with contextlib.suppress(FileExistsError):
+        disk.create(path)
+    return path
+
+
+def pause(root: Root, now: datetime) -> None:
+    """Let no worker claim anything until `resume`."""
+    with contextlib.suppress(FileExistsError):
+        disk.create(f"{root.workers}/{PAUSED}", f"since {iso(now)} by {host_name()}\n".encode())
+
+
+def resume(root: Root) -> bool:
+    """Let workers claim again; False when nothing was paused."""
+    return disk.remove(f"{root.workers}/{PAUSED}")
+
+
+def is_paused(root: Root) -> bool:
+    """Whether claims are held back."""
+    return PAUSED in _names_in(root)

@@ -1,0 +1,124 @@
+"""The job file: read whole, never rewritten, added to by one line an event."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from queuectl import disk
+from queuectl.errors import BadJob
+from queuectl.job import Event, Job, event_line, events, from_fields
+
+_HEADING = "\nhistory:\n"
+_TORN = re.compile(r"[ ]*(-|-[ ]\{.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A job as its file tells it, and how the file takes a further event.
+
+    `columns` is None where nothing can be added to the layout that the file has; otherwise the
+    column of the top-level keys and, where the history has begun, that of its dashes.
+    `keep` is the length to cut the file to first, where a crash cut the last line short.
+    """
+
+    job: Job
+    columns: tuple[int, int | None] | None
+    heading: bool
+    newline: bool
+    keep: int | None
+
+    def addition(self, added: Iterable[Event]) -> bytes:
+        """The bytes that add these events to the end of the file. Needs `columns`."""
+        assert self.columns is not None  # noqa: S101 - callers write such a file anew first
+        indent, dashes = self.columns
+        column = indent if dashes is None else dashes
+        start = "\n" if self.newline else ""
+        start += f"{' ' * indent}history:\n" if self.heading else ""
+        return (start + "".join(event_line(event, column) for event in added)).encode()
+
+
+def parse(data: bytes) -> Record:
+    """Read a job file; raises `BadJob` (or `BadDocument`) with what is wrong in it."""
+    text, keep = _whole(data)
+    head, heading, tail = text.rpartition(_HEADING)
+    history = _event_lines(tail) if heading else None
+    if history is None:
+        document = disk.load(text)
+        job = from_fields(document.tree)
+        columns = _columns(document)
+    else:
+        document = disk.load(head + heading)
+        job = replace(from_fields(document.tree), history=history)
+        columns = None if document.indent is None else (document.indent, 0 if history else None)
+    named = isinstance(document.tree, dict) and "history" in document.tree
+    return Record(job, columns, not named, bool(text) and not text.endswith("\n"), keep)
+
+
+def _columns(document: disk.Document) -> tuple[int, int | None] | None:
+    tree = document.tree
+    if document.indent is None or not isinstance(tree, dict):
+        return None
+    if "history" not in tree or (document.last_key == "history" and tree["history"] is None):
+        return document.indent, None
+    if document.last_key == "history" and document.items is not None:
+        return document.indent, document.items
+    return None
+
+
+def _whole(data: bytes) -> tuple[str, int | None]:
+    """The text without a last line that a crash cut short, and the length that is left of it."""
+    body = data
+    begun = data.find(_HEADING.encode())
+    if begun >= 0 and (zero := data.find(b"\0", begun)) >= 0:
+        body = data[:zero]
+    if body.endswith(b"\n") or not body:
+        return disk.text_of(body), None if body is data else len(body)
+    cut = body.rfind(b"\n") + 1
+    last = body[cut:]
+    if cut and (_is_torn(last, began=begun >= 0) or body is not data):
+        return disk.text_of(body[:cut]), cut
+    return disk.text_of(body), None
+
+
+def _is_torn(last: bytes, *, began: bool) -> bool:
+    line = last.decode("utf-8", "replace")
+    if not began:
+        return "history:".startswith(line)
+    if not _TORN.fullmatch(line):
+        return False
+    try:
+        json.loads(line.strip()[1:])
+    except json.JSONDecodeError:
+        return True
+    return False
+
+
+def _event_lines(tail: str) -> tuple[Event, ...] | None:
+    lines = tail.splitlines()
+    if not all(line.startswith("- {") and line.endswith("}") for line in lines):
+        return None
+    try:
+        return events([json.loads(line[2:]) for line in lines])
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    except ValueError as error:
+        raise BadJob(f"history: this is not {error}.", field="history") from None
+
+
+def read(path: str) -> Record:
+    """Read the job file at `path`; raises `BadJob`, `disk.NotAFile` or `OSError`."""
+    return parse(disk.read(path))
+
+
+def append(path: str, record: Record, added: tuple[Event, ...], *, sync: bool = False) -> Record:
+    """Add events to the file, and return the record as it is then.
+
+    Raises `FileNotFoundError` when the claim was lost meanwhile.
+    """
+    disk.append(path, record.addition(added), keep=record.keep, sync=sync)
+    job = replace(record.job, history=(*record.job.history, *added))
+    indent, dashes = record.columns or (0, None)
+    return Record(job, (indent, indent if dashes is None else dashes), False, False, None)

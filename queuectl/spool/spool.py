@@ -1,0 +1,157 @@
+"""`Spool`: what a directory of jobs can do, for programs and for the command line alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from queuectl import settings
+from queuectl.errors import NoSuchJob
+from queuectl.job import FIELD_NAMES, Job, State, from_fields, utc_now
+from queuectl.spool import root as roots
+from queuectl.spool.finding import Found
+from queuectl.spool.root import Root
+
+
+class Spool:
+    """A spool directory. `Spool(path)` opens one; `Spool.create(path)` makes one.
+
+    Raises `NotASpool` where there is no config.yaml, `UnsafeSpool` where others could write.
+    """
+
+    def __init__(self, path: str | Path, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.root: Root = roots.open_root(Path(path))
+        self.clock = clock
+
+    @classmethod
+    def create(cls, path: str | Path, *, shared: bool = False) -> Spool:
+        """Make a spool, private to its owner, or with `shared` for the group; then open it."""
+        return cls(roots.create(Path(path), shared=shared).path)
+
+    @property
+    def path(self) -> Path:
+        """The absolute path of the directory."""
+        return self.root.path
+
+    def settings(self) -> settings.Settings:
+        """The settings as config.yaml has them now; raises `BadSetting` where it is broken."""
+        return settings.load(self.path)
+
+    def file(self, job: Job | str | dict[str, Any]) -> str:
+        """File one job (a `Job`, a shell command, or a mapping of fields); returns its id.
+
+        When this returns the job is on disk (`durability`). Raises `IdTaken` or `BadJob`, and
+        `StorageTrouble` when the disk does not take it; then nothing is filed.
+        """
+        for filed in self.file_many([job]):
+            if filed.error:
+                raise filed.error
+            return filed.id
+        raise AssertionError("one job gives one answer")
+
+    def file_many(self, jobs: Iterable[Job | str | dict[str, Any]]) -> Iterator[Any]:
+        """File many jobs in their order, syncing few times; yields a `Filed` for each."""
+        from queuectl.spool import filing
+
+        return filing.file_jobs(self.root, self.settings(), map(_job, jobs), self.clock)
+
+    def find(self, job_id: str) -> Found:
+        """The job with this id, or the only one whose id begins so; raises `NoSuchJob`."""
+        from queuectl.spool import finding
+
+        return finding.find(self.root, job_id)
+
+    def list(self, state: str | None = None, limit: int | None = None) -> Iterator[Found]:
+        """Jobs in the order they run, completed ones newest first; `state` as `list --state` takes it."""
+        from queuectl.spool import finding
+
+        return finding.listing(self.root, self.clock(), state, limit)
+
+    def view(self, found: Found) -> dict[str, Any]:
+        """A job as the JSON object that `status JOB_ID --json` prints."""
+        from queuectl.spool import finding
+
+        return finding.view(found, self.settings(), self.clock())
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Found | None:
+        """The job once it is done or dead; None when `timeout` seconds have passed before that."""
+        end = None if timeout is None else time.monotonic() + timeout
+        found = self.find(job_id)
+        pause = 0.005
+        while found.state not in {State.DONE, State.DEAD}:
+            if end is not None and time.monotonic() >= end:
+                return None
+            time.sleep(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
+            pause = min(pause * 1.3, 0.25)
+            found = self._again(found)
+        return found
+
+    def _again(self, found: Found) -> Found:
+        from queuectl import disk
+
+        if disk.exists(found.path):
+            return found
+        return self.find(found.id)
+
+    def retry(self, job_id: str) -> str:
+        """Put a failed, dead or completed job back to pending; returns its path."""
+        from queuectl.spool import acting
+
+        return self._act(job_id, lambda found: acting.retry(self.root, found, self.settings(), self.clock()))
+
+    def cancel_waiting(self, job_id: str) -> str:
+        """Move a waiting job to dead as cancelled; raises `WrongState` for others."""
+        from queuectl.errors import WrongState
+        from queuectl.spool import acting
+
+        def act(found: Found) -> str:
+            if found.state not in {State.PENDING, State.FAILED}:
+                raise WrongState(found.id, found.state.label, "waiting")
+            return acting.cancel_waiting(self.root, found, self.clock())
+
+        return self._act(job_id, act)
+
+    def _act(self, job_id: str, act: Callable[[Found], str]) -> str:
+        for _ in range(50):
+            found = self.find(job_id)
+            try:
+                return act(found)
+            except FileNotFoundError:  # it moved meanwhile: look where it is now
+                continue
+        raise NoSuchJob(job_id)
+
+    def member(self, kind: str = "program") -> Any:
+        """Join as one who claims jobs: `with spool.member() as me: claim = me.claim(…)`."""
+        from queuectl.spool.member import Member
+
+        return Member.join(self.root, kind, self.clock())
+
+
+def _job(job: Job | str | dict[str, Any]) -> Job:
+    if isinstance(job, Job):
+        return _checked(job)
+    if isinstance(job, str):
+        return _checked(Job(command=job))
+    return from_fields(_textual(job))
+
+
+def _checked(job: Job) -> Job:
+    """The job with each field put through the same checks as one from a file."""
+    return from_fields(_textual({name: getattr(job, name) for name in FIELD_NAMES}))
+
+
+def _textual(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return {str(key): _textual(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_textual(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)

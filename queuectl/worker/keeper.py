@@ -1,0 +1,94 @@
+"""The thread that shows signs of life and hears what is asked, while the worker runs a command."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+from queuectl import disk
+from queuectl.job import State, utc_now
+from queuectl.spool import presence
+from queuectl.spool.bell import Wake
+from queuectl.spool.member import Member
+from queuectl.spool.presence import Requests
+from queuectl.spool.root import on_a_share
+
+#: Seconds between looks at the directories' times, where a look costs no round trip.
+LOOK = 0.15
+#: A directory's time proves nothing for so many seconds after it last changed.
+YOUNG = 2.0
+
+
+class Keeper(threading.Thread):
+    """Beats, and looks for requests and for files that no event told of.
+
+    All that the worker does on a share while a command runs is done here: if the share hangs, this
+    thread hangs, and the worker sees that it does (`silence`).
+    """
+
+    def __init__(self, member: Member, control: Wake, bell: Wake) -> None:
+        super().__init__(name="keeper", daemon=True)
+        self._member = member
+        self._control = control
+        self._bell = bell
+        self._ending = threading.Event()
+        self._share = on_a_share(member.root)
+        self._marks: dict[str, tuple[disk.Mark, float]] = {}
+        self._beaten = time.monotonic()
+        self.requests = Requests()
+        self.changed = False
+        self.trouble: OSError | None = None
+
+    def silence(self) -> float:
+        """Seconds since the last sign of life that the spool took."""
+        return time.monotonic() - self._beaten
+
+    def run(self) -> None:
+        """Look until `end`."""
+        while not self._ending.wait(self._interval()):
+            try:
+                self.look()
+                self.trouble = None
+            except OSError as error:
+                self.trouble = error
+
+    def _interval(self) -> float:
+        if not self._share:
+            return LOOK
+        with contextlib.suppress(OSError):
+            return self._member.live.now().poll_interval
+        return 1.0
+
+    def look(self) -> None:
+        """One look: beat if it is time, hear requests, notice a changed pending/."""
+        lease = self._member.live.now().lock_lease_seconds
+        if self.silence() >= min(lease / 5, 10.0):
+            self._member.beat(utc_now())
+            self._beaten = time.monotonic()
+        root = self._member.root
+        if self._may_differ(root.workers):
+            requests = presence.requests_to(root, self._member.name)
+            if requests != self.requests:
+                self.requests = requests
+                self._control.ring()
+                self._bell.ring()
+        if self._may_differ(root.folder(State.PENDING)):
+            self.changed = True
+            self._bell.ring()
+
+    def _may_differ(self, folder: str) -> bool:
+        """Whether a directory may hold other names than at the last look."""
+        if self._share:
+            return True
+        mark, now = disk.mark(folder), time.monotonic()
+        seen = self._marks.get(folder)
+        if seen is None or seen[0] != mark:
+            self._marks[folder] = (mark, now)
+            return True
+        return now - seen[1] < YOUNG
+
+    def end(self) -> None:
+        """Stop looking; returns at once if the share hangs."""
+        self._ending.set()
+        self.join(1.0)

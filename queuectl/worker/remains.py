@@ -1,0 +1,66 @@
+"""What a dead worker's command left running on this host: found by its environment, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import datetime
+
+import psutil
+
+from queuectl.job import STARTED, parse_moment
+from queuectl.spool.claiming import Claim
+
+#: Seconds by which the clocks of the kernel and of the history may differ.
+_SLACK = 2.0
+
+
+def stop_remains(claim: Claim) -> None:
+    """Kill every process that the claim's command started, and wait until none is left.
+
+    A process is one of them if its environment names the worker and the job, or if it is of the
+    session that the command led.
+    """
+    session = _session(claim)
+    for _ in range(100):
+        found = [process for process in psutil.process_iter() if _belongs(process, claim, session)]
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=0.2)
+
+
+def _belongs(process: psutil.Process, claim: Claim, session: int | None) -> bool:
+    if process.pid == os.getpid():
+        return False
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if session is not None and os.name == "posix" and os.getsid(process.pid) == session:
+            return True
+        names = process.environ()
+    except (psutil.Error, OSError):
+        return False
+    return (
+        names.get("QUEUECTL_WORKER") == claim.owner
+        and names.get("QUEUECTL_JOB_ID") == claim.id
+        and names.get("QUEUECTL_SPOOL") == str(claim.root.path)
+    )
+
+
+def _session(claim: Claim) -> int | None:
+    """The session of the command, unless its number has gone to a stranger since."""
+    last = claim.job.history[-1] if claim.job.history else {}
+    pid = last.get("pid")
+    if last.get("event") != STARTED or not isinstance(pid, int) or pid <= 1:
+        return None
+    try:
+        born = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return pid  # the leader has gone; its session keeps the number for as long as it has members
+    except psutil.Error:
+        return None
+    noted: datetime = parse_moment(last["at"])
+    return pid if born <= noted.timestamp() + _SLACK else None
