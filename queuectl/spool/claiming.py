@@ -94,7 +94,7 @@ class Waiting:
         """Whether it is time to list again: after `interval`, or later where listing is dear."""
         return self.age() >= max(interval, PATIENCE * self._cost)
 
-    def list(self, now: datetime) -> None:
+    def relist(self, now: datetime) -> None:
         """Look at the directories: the truth, whatever events told."""
         begun = time.monotonic()
         moment = stamp(now)

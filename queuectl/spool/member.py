@@ -66,12 +66,12 @@ class Member:
         for text in heard:
             self._waiting.hear(text)
         if self._waiting.is_stale(0.0 if again else values.poll_interval):
-            self._waiting.list(now)
+            self._waiting.relist(now)
         candidates = [*self._waiting.strangers, *self._unsettled]
         self._waiting.strangers = []
         if candidates:
             self._unsettled = self._drops.look(candidates, self.name, values, now)
-            self._waiting.list(now)
+            self._waiting.relist(now)
             self._waiting.strangers = []
 
     @property
@@ -111,7 +111,7 @@ class Member:
             claim = claiming.confirm(self.root, *taken, values, now)
             if claim is not None:
                 return claim
-            self._waiting.list(now)
+            self._waiting.relist(now)
         return None
 
     def begin(self, claim: Claim, now: datetime) -> tuple[Claim, int, tuple[Any, Any]] | None:
@@ -168,7 +168,7 @@ class Member:
         self._recovered_at = clock
         told = recovery.recover(self.root, self._onlooker, self.live.now(), stop_remains, now)
         if told:
-            self._waiting.list(now)
+            self._waiting.relist(now)
         return told
 
 

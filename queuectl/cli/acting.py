@@ -1,0 +1,263 @@
+"""`retry`, `cancel`, `wait`, `dlq`, `prune`: what a person does to jobs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from queuectl import disk
+from queuectl.cli import show
+from queuectl.cli.places import complete_id, spool_of
+from queuectl.errors import BadUsage, QueueError, WrongState
+from queuectl.job import State, parse_duration
+from queuectl.spool import acting, finding, presence
+from queuectl.spool.finding import Found
+from queuectl.spool.spool import Spool
+
+ids_argument = click.argument("job_ids", nargs=-1, required=True, shell_complete=complete_id)
+
+
+def each(job_ids: Iterable[str], act: Callable[[str], str]) -> int:
+    """Do something to each job; what fails is told and does not hinder the next."""
+    status = 0
+    for job_id in dict.fromkeys(job_ids):
+        try:
+            show.line(act(job_id))
+        except QueueError as error:
+            show.note(f"Error: {error}")
+            status = status or error.exit_status
+    return status
+
+
+@click.command("retry", epilog="\b\nExample:\n  queuectl retry resize-42")
+@ids_argument
+@click.pass_context
+def retry_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
+    """Put failed, dead or completed jobs back to pending, their tries counted anew."""
+    spool = spool_of(ctx)
+    return each(job_ids, lambda job_id: _retry(spool, job_id))
+
+
+def _retry(spool: Spool, job_id: str) -> str:
+    spool.retry(job_id)
+    return f"{spool.find(job_id).id} is pending"
+
+
+@click.command("cancel", epilog="\b\nExample:\n  queuectl cancel resize-42")
+@ids_argument
+@click.pass_context
+def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
+    """Cancel jobs: a waiting one goes to dead, a running one is stopped first."""
+    spool = spool_of(ctx)
+    return each(job_ids, lambda job_id: _cancel(spool, job_id))
+
+
+def _cancel(spool: Spool, job_id: str) -> str:
+    """Wherever the job is by the time it is looked at: one outcome."""
+    asked: str | None = None
+    end = time.monotonic() + 60 + spool.settings().stop_grace_seconds
+    onlooker = presence.Onlooker(spool.root)
+    try:
+        while time.monotonic() < end:
+            found = spool.find(job_id)
+            if found.state is State.DEAD and asked:
+                return f"{found.id} is dead (cancelled while it ran)"
+            if found.state in {State.DONE, State.DEAD}:
+                raise WrongState(
+                    found.id, found.state.label, "waiting or running", "There is nothing to cancel."
+                )
+            if found.state is State.PROCESSING:
+                owner = found.name.owner or ""
+                if not onlooker.is_alive(owner, spool.settings().lock_lease_seconds):
+                    _recover(spool, onlooker)
+                    continue
+                asked = presence.ask_to_cancel(spool.root, found.id, owner)
+                _until_moved(found, end)
+                continue
+            try:
+                spool.cancel_waiting(found.id)
+            except WrongState:
+                continue
+            return f"{found.id} is dead (cancelled before it ran)"
+    finally:
+        if asked:
+            disk.remove(asked)
+    raise QueueError(f"Job {job_id} could not be stopped in time.", "Its worker does not answer; try again.")
+
+
+def _recover(spool: Spool, onlooker: presence.Onlooker) -> None:
+    from queuectl.spool import recovery
+    from queuectl.worker.remains import stop_remains
+
+    recovery.recover(spool.root, onlooker, spool.settings(), stop_remains, spool.clock())
+
+
+def _until_moved(found: Found, end: float) -> None:
+    while disk.exists(found.path) and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+@click.command(
+    "wait",
+    epilog='\b\nExamples:\n  queuectl wait "$(queuectl enqueue make)"\n  queuectl wait --all --timeout 10m',
+)
+@click.argument("job_ids", nargs=-1, shell_complete=complete_id)
+@click.option("--all", "everything", is_flag=True, help="All jobs that wait or run now.")
+@click.option("--timeout", "-t", metavar="SECONDS", help="Return 124 after so long.")
+@click.pass_context
+def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool, timeout: str | None) -> int:
+    """Wait until jobs are done or dead; returns the job's own exit status, of many 0 if all did."""
+    if bool(job_ids) == everything:
+        raise BadUsage("Name jobs, or say --all.", "One of the two.")
+    spool = spool_of(ctx)
+    limit = None if timeout is None else _seconds("--timeout", timeout)
+    end = None if limit is None else time.monotonic() + limit
+    if everything:
+        waiting = [found for state in _LIVE for found in spool.list(state)]
+    else:
+        waiting = [spool.find(job_id) for job_id in dict.fromkeys(job_ids)]
+    single = len(waiting) == 1 and not everything
+    worst = 0
+    with show.progress("waiting", len(waiting)) as advance:
+        for done, found in enumerate(waiting):
+            left = None if end is None else max(0.0, end - time.monotonic())
+            ended = spool.wait(found.id, left)
+            if ended is None:
+                show.note(f"{found.id} has not ended in time.")
+                return 124
+            code = _exit_status(ended)
+            worst = max(worst, code if single else min(code, 1))
+            advance(done + 1)
+    return worst
+
+
+_LIVE = ("processing", "pending", "scheduled", "failed")
+
+
+def _exit_status(found: Found) -> int:
+    if found.state is State.DONE:
+        return 0
+    code = finding.exit_of(found.job.history).get("exit_code") if found.job else None
+    return code if isinstance(code, int) and 0 < code < 256 else 1
+
+
+def _seconds(option: str, text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise BadUsage(f"{option}: {text!r} is no time.", "Write seconds, or 90s, 10m, 2h, 7d.") from None
+
+
+# ── dead letters ──────────────────────────────────────────────────────────────────────────────
+
+
+@click.group("dlq")
+def dlq_command() -> None:
+    """The dead letter queue: jobs that need a person."""
+
+
+@dlq_command.command("list")
+@click.option("--limit", "-n", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+@click.pass_context
+def _dlq_list(ctx: click.Context, limit: int | None, as_json: bool) -> None:
+    """List dead jobs, newest first, with the reason of each."""
+    spool = spool_of(ctx)
+    rows = []
+    for found in spool.list("dead", limit):
+        if as_json:
+            show.as_json(spool.view(found) | {"reason": finding.reason_for(found)})
+        else:
+            command = found.job.command_line if found.job else "(unreadable)"
+            rows.append((found.id, finding.reason_for(found), command))
+    if not as_json:
+        if rows or not show.is_terminal():
+            show.table(("ID", "REASON", "COMMAND"), rows)
+        else:
+            show.note("No dead jobs.")
+
+
+@dlq_command.command("retry")
+@click.argument("job_ids", nargs=-1, shell_complete=complete_id)
+@click.option("--all", "everything", is_flag=True, help="Every dead job.")
+@click.pass_context
+def _dlq_retry(ctx: click.Context, job_ids: tuple[str, ...], everything: bool) -> int:
+    """Put dead jobs back to pending, their tries counted anew."""
+    if bool(job_ids) == everything:
+        raise BadUsage("Name jobs, or say --all.", "One of the two.")
+    spool = spool_of(ctx)
+    if not everything:
+        return each(job_ids, lambda job_id: _retry_dead(spool, job_id))
+    names = finding.names_in(spool.root, State.DEAD)
+    return each([name.id for name in sorted(names, key=str)], lambda job_id: _retry_dead(spool, job_id))
+
+
+def _retry_dead(spool: Spool, job_id: str) -> str:
+    found = spool.find(job_id)
+    if found.state is not State.DEAD:
+        raise WrongState(found.id, found.state.label, "dead", "Nothing was changed.")
+    return _retry(spool, found.id)
+
+
+@dlq_command.command("purge")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.pass_context
+def _dlq_purge(ctx: click.Context, yes: bool, dry_run: bool) -> int:
+    """Delete all dead jobs and what they printed."""
+    spool = spool_of(ctx)
+    found = list(spool.list("dead"))
+    return _delete(spool, found, yes=yes, dry_run=dry_run)
+
+
+@click.command("prune", epilog="\b\nExample:\n  queuectl prune --older-than 7d --state completed --dry-run")
+@click.option("--older-than", metavar="AGE", required=True, help="Ended so long ago: 7d, 12h, 30m.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(["completed", "done", "dead"]),
+    help="Only these; else completed and dead.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.pass_context
+def prune_command(
+    ctx: click.Context, older_than: str, states: tuple[str, ...], dry_run: bool, yes: bool
+) -> int:
+    """Delete finished jobs and their logs."""
+    spool = spool_of(ctx)
+    oldest = spool.clock() - timedelta(seconds=_seconds("--older-than", older_than))
+    found = []
+    for state in {finding.WORDS[word] for word in states or ("completed", "dead")}:
+        folder = spool.root.folder(state)
+        for name in finding.names_in(spool.root, state):
+            path = f"{folder}/{name}"
+            try:
+                ended = disk.mark(path).mtime_ns / 1e9
+            except FileNotFoundError:
+                continue
+            if ended <= oldest.timestamp():
+                found.append(Found(state, name, path))
+    return _delete(spool, found, yes=yes, dry_run=dry_run)
+
+
+def _delete(spool: Spool, found: list[Any], *, yes: bool, dry_run: bool) -> int:
+    what = f"{len(found)} job" + ("" if len(found) == 1 else "s")
+    if dry_run:
+        for item in found:
+            show.line(item.id)
+        show.note(f"{what} would be deleted.")
+        return 0
+    if found and not show.sure(f"Delete {what} and what they printed?", yes):
+        show.note("Nothing was deleted.")
+        return 1
+    gone = acting.delete(spool.root, found)
+    show.note(f"{gone} job{'' if gone == 1 else 's'} deleted.")
+    sys.stdout.flush()
+    return 0

@@ -1,0 +1,80 @@
+"""`config`: the settings of a spool, one key at a time."""
+
+from __future__ import annotations
+
+import click
+
+from queuectl import disk, settings
+from queuectl.cli import show
+from queuectl.cli.places import spool_of
+from queuectl.spool.root import Root
+
+
+@click.group("config")
+def config_command() -> None:
+    """The settings in config.yaml; running workers take a change up by themselves."""
+
+
+def _complete_key(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in settings.KEYS if name.startswith(incomplete.replace("-", "_"))]
+
+
+key_argument = click.argument("key", shell_complete=_complete_key)
+
+
+def _text(root: Root) -> str:
+    return disk.text_of(disk.read(root.config))
+
+
+@config_command.command("get")
+@key_argument
+@click.pass_context
+def _get(ctx: click.Context, key: str) -> None:
+    """Print the value in force."""
+    name = settings.key_name(key)
+    click.echo(settings.shown(getattr(spool_of(ctx).settings(), name)))
+
+
+@config_command.command("set", epilog="\b\nExample:\n  queuectl config set max-retries 5")
+@key_argument
+@click.argument("value")
+@click.pass_context
+def _set(ctx: click.Context, key: str, value: str) -> None:
+    """Set a key; comments in the file stay."""
+    name = settings.key_name(key)
+    text = settings.shown(settings.parse_value(name, value))
+    root = spool_of(ctx).root
+    disk.replace(root.config, settings.edited(_text(root), name, text).encode())
+    show.line(f"{name}: {text}")
+
+
+@config_command.command("unset")
+@key_argument
+@click.pass_context
+def _unset(ctx: click.Context, key: str) -> None:
+    """Go back to the default."""
+    name = settings.key_name(key)
+    root = spool_of(ctx).root
+    disk.replace(root.config, settings.edited(_text(root), name, None).encode())
+    show.line(f"{name}: {settings.shown(getattr(settings.DEFAULTS, name))} (the default)")
+
+
+def _list(ctx: click.Context, as_json: bool) -> None:
+    values = spool_of(ctx).settings()
+    rows = []
+    for name, key in settings.KEYS.items():
+        value, default = getattr(values, name), getattr(settings.DEFAULTS, name)
+        if as_json:
+            show.as_json({"key": name, "value": value, "default": default, "meaning": key.meaning})
+        else:
+            rows.append((name, settings.shown(value), settings.shown(default), key.meaning))
+    if not as_json:
+        show.table(("KEY", "VALUE", "DEFAULT", "MEANING"), rows)
+
+
+for _name in ("list", "show"):
+    config_command.command(_name, help="Show each key: value, default and meaning.")(
+        click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")(
+            click.pass_context(_list)
+        )
+    )

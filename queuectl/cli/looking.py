@@ -1,0 +1,465 @@
+"""`status`, `list`, `output`: what is there, and why it does not run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from queuectl.cli import show
+from queuectl.cli.places import complete_id, spool_of
+from queuectl.errors import BadUsage, QueueError
+from queuectl.job import State, iso, last_attempt, parse_moment, stamp
+from queuectl.spool import dropping, finding, output, presence
+from queuectl.spool.finding import Found
+from queuectl.spool.spool import Spool
+
+LIVE = ("pending", "scheduled", "processing", "failed")
+
+
+# ── status ────────────────────────────────────────────────────────────────────────────────────
+
+
+@click.command(
+    "status",
+    epilog="\b\nExamples:\n  queuectl status            the whole queue\n"
+    "  queuectl status resize-42  one job, and why it does not run\n"
+    "  queuectl status --watch    redrawn until Ctrl-C",
+)
+@click.argument("job_id", required=False, shell_complete=complete_id)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
+@click.option("--watch", "-w", is_flag=True, help="Redraw until Ctrl-C.")
+@click.pass_context
+def status_command(ctx: click.Context, job_id: str | None, as_json: bool, watch: bool) -> None:
+    """Show the whole queue, or one job."""
+    spool = spool_of(ctx)
+    if job_id is not None:
+        found = spool.find(job_id)
+        if as_json:
+            show.as_json(spool.view(found))
+        elif watch:
+            show.watch(lambda: _job_text(spool, spool.find(found.id)))
+        else:
+            click.echo(_job_text(spool, found), nl=False)
+    elif as_json:
+        show.as_json(_overview(spool))
+    elif watch:
+        batch = _Batch()
+        show.watch(lambda: _overview_text(_overview(spool), batch))
+    else:
+        click.echo(_overview_text(_overview(spool)), nl=False)
+
+
+def _overview(spool: Spool) -> dict[str, Any]:
+    root, now = spool.root, spool.clock()
+    counts = finding.counts(root, now)
+    workers = [worker for worker in worker_facts(spool) if worker["state"] != "dead"]
+    oldest = None if counts.oldest_due is None else max(0.0, (now - counts.oldest_due).total_seconds())
+    return {
+        "counts": counts.as_dict(),
+        "workers": len(workers),
+        "average_duration_seconds": finding.average_duration(root),
+        "oldest_pending_seconds": oldest,
+        "spool": str(spool.path),
+        "paused": presence.is_paused(root),
+        "attention": _attention(spool, counts, len(workers)),
+    }
+
+
+def _attention(spool: Spool, counts: finding.Counts, workers: int) -> list[str]:
+    told = []
+    if presence.is_paused(spool.root):
+        told.append("Paused: nothing new is started; `queuectl resume` ends that.")
+    if (counts.pending or counts.failed) and not workers:
+        told.append("No worker is alive; `queuectl worker start` starts one.")
+    if counts.dead:
+        told.append(f"{counts.dead} dead: see `queuectl dlq list`.")
+    strange = [
+        text
+        for text in counts.strangers
+        if not dropping.is_left_alone(text.partition("/")[2]) and not Path(spool.path / text).is_dir()
+    ]
+    if strange:
+        some = ", ".join(strange[:3])
+        told.append(f"{len(strange)} files whose names are not those of jobs ({some}): see `queuectl check`.")
+    try:
+        spool.settings()
+    except QueueError as error:
+        told.append(f"{error} Workers keep the last good values.")
+    return told
+
+
+class _Batch:
+    """What a watcher has seen since it began: how many are done, and how long the rest takes."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._first: int | None = None
+
+    def line(self, counts: dict[str, int]) -> str:
+        """`done 120 of 500, about 3 min left`."""
+        ended = counts["completed"] + counts["dead"]
+        if self._first is None:
+            self._first = ended
+        left = counts["pending"] + counts["processing"] + counts["failed"]
+        gained = ended - self._first
+        total = gained + left
+        rate = gained / max(0.001, time.monotonic() - self._began)
+        rest = f", about {show.duration(left / rate)} left" if rate > 0 and left else ""
+        return f"done {gained} of {total} since this was opened{rest}"
+
+
+def _overview_text(facts: dict[str, Any], batch: _Batch | None = None) -> str:
+    lines = [f"spool      {show.visible(facts['spool'])}"]
+    for word, count in facts["counts"].items():
+        shown = f"{word:<11}{count:>8,}"
+        lines.append(click.style(shown, fg=show.COLOURS[word]) if show.colour() and count else shown)
+    lines.append(f"workers    {facts['workers']:>8,}")
+    average, oldest = facts["average_duration_seconds"], facts["oldest_pending_seconds"]
+    lines.append(f"average    {show.duration(average):>8}   of a completed job's last run")
+    lines.append(f"oldest     {show.duration(oldest):>8}   since the first of those that wait was due")
+    if batch is not None:
+        lines.append(batch.line(facts["counts"]))
+    lines += [f"! {show.visible(text)}" for text in facts["attention"]]
+    return "\n".join(lines) + "\n"
+
+
+def _job_text(spool: Spool, found: Found) -> str:
+    now = spool.clock()
+    view = spool.view(found)
+    label = view["state"]
+    state = click.style(label, fg=show.COLOURS.get(label)) if show.colour() else label
+    job = found.job
+    pairs: list[tuple[str, Any]] = [
+        ("job", found.id),
+        ("state", f"{state}: {show.visible(_why(spool, found, now))}"),
+        ("command", show.visible(job.command_line) if job else "(the file cannot be read)"),
+        ("priority", view["priority"]),
+        ("filed", show.when(job.created_at, now) if job and job.created_at else None),
+        ("due", show.when(found.name.due_at, now) if label in {"scheduled", "failed"} else None),
+        ("runs", f"{view['attempts']}; at most {view['max_retries'] + 1} before it is dead"),
+        ("limit", show.duration(view["timeout"]) if view["timeout"] else "none"),
+        ("cwd", job.cwd if job else None),
+        ("env", " ".join(f"{key}={value}" for key, value in job.env.items()) if job and job.env else None),
+        ("file", found.path),
+    ]
+    width = 10
+    lines = [
+        f"{name:<{width}}{value if name == 'state' else show.visible(str(value))}"
+        for name, value in pairs
+        if value is not None
+    ]
+    runs = finding.runs_of(job) if job else []
+    if runs:
+        lines.append("")
+        lines.append(f"{'run':<5}{'outcome':<12}{'exit':<14}{'took':<14}{'cpu':<10}{'memory':<10}worker")
+        lines += [_run_line(run, now) for run in runs]
+        for stream in output.STREAMS:
+            path = output.log_path(spool.root, found.id, runs[-1]["attempt"], stream)
+            lines.append(f"std{stream:<7}{path}")
+    return "\n".join(lines) + "\n"
+
+
+def _run_line(run: dict[str, Any], now: datetime) -> str:
+    outcome = run.get("outcome") or "running"
+    took = run.get("seconds")
+    if took is None and outcome == "running" and run.get("started_at"):
+        took = (now - parse_moment(run["started_at"])).total_seconds()
+    code = "" if run.get("exit_code") is None else str(run["exit_code"])
+    if run.get("signal"):
+        code = f"{code} {run['signal']}"
+    memory = f"{run['max_rss_kb'] / 1024:.0f} MB" if run.get("max_rss_kb") else "-"
+    cells = (
+        f"{run['attempt']:<5}{outcome:<12}{code or '-':<14}{show.duration(took):<14}"
+        f"{show.duration(run.get('cpu_seconds')):<10}{memory:<10}{run.get('worker', '')}"
+    )
+    error = run.get("error")
+    return show.visible(cells) + (f"\n     {show.visible(error)}" if error else "")
+
+
+def _why(spool: Spool, found: Found, now: datetime) -> str:
+    """In words: why it does not run, or how it stands."""
+    root = spool.root
+    if found.state is State.PROCESSING:
+        runs = finding.runs_of(found.job) if found.job else []
+        since = runs[-1].get("started_at") if runs else None
+        return f"running on {found.name.owner}" + (f" since {_clock(since)}" if since else "")
+    if found.state is State.DONE:
+        event = finding.exit_of(found.job.history) if found.job else {}
+        return f"done, exit status {event.get('exit_code', '?')}"
+    if found.state is State.DEAD:
+        return f"{finding.reason_for(found)} (`queuectl retry {found.id}` runs it again)"
+    told = []
+    if presence.is_paused(root):
+        told.append("the queue is paused (`queuectl resume`)")
+    if found.name.due > stamp(now):
+        what = "next try at" if found.state is State.FAILED else "due at"
+        told.append(f"{what} {show.when(found.name.due_at, now)}")
+    if not [worker for worker in worker_facts(spool) if worker["state"] != "dead"]:
+        told.append("no worker is alive (`queuectl worker start`)")
+    if found.unreadable:
+        told.append(f"its file cannot be read: {found.unreadable}")
+    if found.name.due <= stamp(now):
+        before = _before(spool, found, now)
+        told.append(f"{before:,} jobs before it" if before != 1 else "1 job before it")
+    return "; ".join(told)
+
+
+def _before(spool: Spool, found: Found, now: datetime) -> int:
+    moment, own = stamp(now), str(found.name)
+    return sum(
+        name.due <= moment and str(name) < own
+        for state in (State.PENDING, State.FAILED)
+        for name in finding.names_in(spool.root, state)
+    )
+
+
+def _clock(text: str | None) -> str:
+    return "-" if text is None else parse_moment(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def worker_facts(spool: Spool) -> list[dict[str, Any]]:
+    """Every worker with a description: who it is, whether it lives, what it does."""
+    root = spool.root
+    onlooker = presence.Onlooker(root)
+    lease = float("inf")
+    claims = {name.owner: name for name in finding.names_in(root, State.PROCESSING)}
+    told = []
+    for name in presence.described(root):
+        worker = presence.describe(root, name)
+        if worker is None:
+            continue
+        claim = claims.get(name)
+        alive = onlooker.is_alive(name, lease)
+        since = None
+        if claim is not None:
+            reading = finding.read(Found(State.PROCESSING, claim, f"{root.folder(State.PROCESSING)}/{claim}"))
+            runs = finding.runs_of(reading.job) if reading and reading.job else []
+            since = runs[-1].get("started_at") if runs else None
+        asked = presence.requests_to(root, name)
+        state = "busy" if claim else "paused" if asked.paused else "idle"
+        told.append(
+            {
+                "name": name,
+                "host": worker.host,
+                "pid": worker.pid,
+                "kind": worker.kind,
+                "state": "dead" if not alive else "stopping" if asked.stop else state,
+                "job": claim.id if claim else None,
+                "since": since or worker.started_at,
+                "started_at": worker.started_at,
+                "last_heartbeat": worker.beat_at,
+                "jobs_done": worker.jobs_done,
+            }
+        )
+    return told
+
+
+# ── list ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@click.command(
+    "list",
+    epilog="\b\nExamples:\n  queuectl list --state pending --limit 20\n"
+    "  queuectl list --state dead --json | queuectl -s OTHER enqueue -",
+)
+@click.option("--state", type=click.Choice(list(finding.WORDS)), help="Only jobs in this state.")
+@click.option("--limit", "-n", type=click.IntRange(min=0), help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+@click.option("--watch", "-w", is_flag=True, help="Redraw until Ctrl-C.")
+@click.pass_context
+def list_command(
+    ctx: click.Context, state: str | None, limit: int | None, as_json: bool, watch: bool
+) -> None:
+    """List jobs in the order in which they run; completed ones newest first."""
+    spool = spool_of(ctx)
+    if as_json:
+        if limit != 0:
+            for found in spool.list(state, limit):
+                show.as_json(spool.view(found))
+    elif watch:
+        if not show.is_terminal():
+            raise BadUsage("--watch wants a terminal.", "Leave it out in a pipe.")
+        height = max(5, (limit or 1000))
+        batch = _Batch()
+        show.watch(lambda: _live_list(spool, state, min(height, show.console().height - 6), batch))
+    else:
+        rows = [] if limit == 0 else [_row(found, spool.clock()) for found in spool.list(state, limit)]
+        if not rows and show.is_terminal():
+            show.note("No jobs.")
+        else:
+            show.table(COLUMNS, rows, state_column=1)
+
+
+COLUMNS = ("ID", "STATE", "PRI", "RUNS", "WHEN", "COMMAND")
+
+
+def _live_list(spool: Spool, state: str | None, limit: int, batch: _Batch) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    now = spool.clock()
+    rows = [[show.visible(str(cell)) for cell in _row(found, now)] for found in spool.list(state, limit)]
+    head = batch.line(finding.counts(spool.root, now).as_dict())
+    return Group(Text(head), show.rich_table(COLUMNS, rows, state_column=1))
+
+
+def _row(found: Found, now: datetime) -> tuple[Any, ...]:
+    label = found.label(now)
+    job = found.job
+    runs = last_attempt(job.history) if job else 0
+    command = job.command_line if job else f"({found.unreadable})"
+    priority = 10 - found.name.rank if found.name.rank <= 10 else "-"
+    if job and job.priority is not None:
+        priority = job.priority
+    return found.id, label, priority, runs, _when(found, label, now), command
+
+
+def _when(found: Found, label: str, now: datetime) -> str:
+    if label in {"scheduled", "failed"} and found.name.due > stamp(now):
+        return f"in {show.duration((found.name.due_at - now).total_seconds())}"
+    if label in {"completed", "dead", "processing"} and found.job and found.job.history:
+        at = found.job.history[-1].get("at")
+        if isinstance(at, str):
+            return f"{show.duration(max(0.0, (now - parse_moment(at)).total_seconds()))} ago"
+    return f"{show.duration(max(0.0, (now - found.name.due_at).total_seconds()))} ago"
+
+
+# ── output ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _output_options(command: Any) -> Any:
+    for option in (
+        click.option("--follow", "-f", is_flag=True, help="Go on until the job ends."),
+        click.option("--stderr", "err", is_flag=True, help="Only standard error, byte for byte."),
+        click.option("--stdout", "out", is_flag=True, help="Only standard output, byte for byte."),
+        click.option("--attempt", "-a", type=click.IntRange(min=1), help="Which run; else the last."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object and nothing else."),
+        click.argument("job_id", shell_complete=complete_id),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("output")
+def output_command() -> None:
+    """What jobs printed."""
+
+
+@output_command.command("get", epilog="\b\nExample:\n  queuectl output get resize-42 --stdout > result.txt")
+@_output_options
+@click.pass_context
+def _get(ctx: click.Context, **options: Any) -> None:
+    """Captured stdout and stderr, exit code and completion time of a run."""
+    _print_output(spool_of(ctx), **options)
+
+
+@click.command("logs", epilog="\b\nExample:\n  queuectl logs resize-42 --follow")
+@_output_options
+@click.pass_context
+def logs_command(ctx: click.Context, **options: Any) -> None:
+    """What a job printed: the short form of `output get`."""
+    _print_output(spool_of(ctx), **options)
+
+
+def _print_output(
+    spool: Spool, job_id: str, attempt: int | None, *, as_json: bool, out: bool, err: bool, follow: bool
+) -> None:
+    found = spool.find(job_id)
+    if as_json and follow:
+        raise BadUsage("--json and --follow do not go together.", "Leave one of them out.")
+    if follow and attempt is None:
+        _follow(
+            spool, found, [name for name, wanted in (("out", out), ("err", err)) if wanted] or ["out", "err"]
+        )
+        return
+    runs = {run["attempt"]: run for run in finding.runs_of(found.job)} if found.job else {}
+    if not runs:
+        raise QueueError(f"Job {found.id} has not run yet.", f"See `queuectl status {found.id}`.")
+    number = attempt or max(runs)
+    if number not in runs:
+        raise QueueError(f"Job {found.id} has no run {number}.", f"It has run {max(runs)} times.")
+    run = runs[number]
+    paths = {stream: output.log_path(spool.root, found.id, number, stream) for stream in output.STREAMS}
+    if as_json:
+        texts = {f"std{s}": _bytes(paths[s]).decode("utf-8", "replace") for s in output.STREAMS}
+        facts = {key: run.get(key) for key in ("exit_code", "signal", "error", "worker", "started_at")}
+        show.as_json(
+            {"id": found.id, "attempt": number, **texts, **facts, "completed_at": run.get("ended_at")}
+        )
+        return
+    if out or err:
+        for stream in [name for name, wanted in (("out", out), ("err", err)) if wanted]:
+            _copy(paths[stream])
+        return
+    ended = run.get("ended_at")
+    print_head = f"run {number}: {run.get('outcome') or 'running'}"
+    if run.get("exit_code") is not None:
+        print_head += f", exit code {run['exit_code']}"
+    show.line(print_head + (f", completed at {_clock(ended)}" if ended else ""))
+    for stream in output.STREAMS:
+        show.line(f"── std{stream} ──")
+        _copy(paths[stream])
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _copy(path: Path) -> None:
+    """The bytes as they are into a pipe or file; on a terminal with control characters made visible."""
+    try:
+        with path.open("rb") as source:
+            while block := source.read(1 << 20):
+                _emit(block)
+    except FileNotFoundError:
+        return
+    sys.stdout.flush()
+
+
+def _emit(block: bytes) -> None:
+    sys.stdout.flush()
+    if not show.is_terminal():
+        sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+        return
+    lines = block.decode("utf-8", "replace").split("\n")
+    sys.stdout.write("\n".join(show.visible(line) for line in lines))
+
+
+def _follow(spool: Spool, found: Found, streams: list[str]) -> None:
+    """Print what comes, run after run, until the job is done or dead."""
+    sent: dict[Path, int] = {}
+    while True:
+        ended = found.state in {State.DONE, State.DEAD}
+        number = max(1, last_attempt(found.job.history) if found.job else 1)
+        for stream in streams:
+            _tail(output.log_path(spool.root, found.id, number, stream), sent)
+        if ended:
+            return
+        time.sleep(0.1)
+        found = spool.find(found.id)
+
+
+def _tail(path: Path, sent: dict[Path, int]) -> None:
+    try:
+        with path.open("rb") as source:
+            source.seek(sent.get(path, 0))
+            while block := source.read(1 << 20):
+                sent[path] = sent.get(path, 0) + len(block)
+                _emit(block)
+    except FileNotFoundError:
+        return
+    sys.stdout.flush()
+
+
+def shown_moment(moment: datetime) -> str:
+    """A moment for JSON."""
+    return iso(moment)

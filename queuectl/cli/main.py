@@ -1,0 +1,151 @@
+"""The command `queuectl`: finds each subcommand where it is used, turns errors into words."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from queuectl.errors import QueueError, StorageTrouble
+
+#: Where each command is. A module is imported when its command is used: starting is part of the speed.
+COMMANDS = {
+    "enqueue": "enqueue",
+    "status": "looking",
+    "list": "looking",
+    "output": "looking",
+    "logs": "looking",
+    "retry": "acting",
+    "cancel": "acting",
+    "wait": "acting",
+    "dlq": "acting",
+    "prune": "acting",
+    "worker": "worker",
+    "pause": "worker",
+    "resume": "worker",
+    "config": "config",
+    "init": "spool",
+    "check": "spool",
+    "completion": "spool",
+    "version": "spool",
+}
+
+
+class Lazy(click.Group):
+    """A group that knows its commands by name and imports them when asked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table, which is the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the one that is asked for."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"queuectl.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command where there is none of that name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from queuectl.errors import BadUsage, nearest
+
+            raise BadUsage(f"There is no command {args[0]!r}.", nearest(args[0], list(COMMANDS)))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: queuectl enqueue 'echo hello' && queuectl worker start --drain",
+)
+@click.option(
+    "--spool",
+    "-s",
+    "where",
+    metavar="DIR",
+    help="The spool. Else $QUEUECTL_SPOOL, else your own in the state directory.",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _version(*a))
+@click.pass_context
+def app(ctx: click.Context, where: str | None) -> None:
+    """A job queue of shell commands that needs no database and no server.
+
+    Each job is a YAML file; the directory it lies in is its state.
+    """
+    ctx.obj = place(where)
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from queuectl import __version__
+
+        click.echo(f"queuectl {__version__}")
+        ctx.exit()
+
+
+def place(where: str | None) -> Path:
+    """The directory of the spool: as said, as in the environment, or the user's own."""
+    said = where or os.environ.get("QUEUECTL_SPOOL")
+    if said:
+        return Path(said).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_state_path("queuectl")) / "spool"
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line; returns the exit status. No traceback leaves it."""
+    try:
+        result: Any = app.main(args=arguments, prog_name="queuectl", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except click.ClickException as error:
+        return _say(*_usage(error))
+    except QueueError as error:
+        return _say(error.problem, error.remedy, error.exit_status)
+    except BrokenPipeError:
+        # The reader has gone (`| head -1`): there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if StorageTrouble.explains(error):
+            trouble = StorageTrouble(error)
+            return _say(trouble.problem, trouble.remedy, trouble.exit_status)
+        place_ = f"{error.filename}: " if error.filename else ""
+        return _say(f"{place_}{error.strerror or error}.", "Check that path and its permissions.", 1)
+    except Exception as error:  # noqa: BLE001 - the boundary: a person sees a sentence, not a traceback
+        if os.environ.get("QUEUECTL_DEBUG"):
+            raise
+        return _say(
+            f"This is a fault of queuectl: {type(error).__name__}: {error}.",
+            "Run it again with QUEUECTL_DEBUG=1 and report what it prints.",
+            1,
+        )
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: click.ClickException) -> tuple[str, str, int]:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "queuectl"
+    return error.format_message(), f"See `{path} --help`.", error.exit_code
+
+
+def _say(problem: str, remedy: str, status: int) -> int:
+    from queuectl.cli.show import visible
+
+    click.echo(f"Error: {visible(problem)}", err=True)
+    if remedy:
+        click.echo(visible(remedy), err=True)
+    return status

@@ -1,0 +1,48 @@
+"""Which spool a command means, and how a job id is completed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from queuectl.cli import show
+from queuectl.spool.spool import Spool
+
+
+def spool_of(ctx: click.Context) -> Spool:
+    """The spool that this command works on; raises `NotASpool`."""
+    return Spool(ctx.obj)
+
+
+def spool_or_new(ctx: click.Context) -> Spool:
+    """The spool, made where nothing of that name exists yet but its parent does."""
+    path: Path = ctx.obj
+    if not path.exists():
+        if ctx.find_root().params.get("where") is None and path == _own():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent.is_dir():
+            Spool.create(path)
+            show.note(f"Made a new spool: {path}")
+    return Spool(path)
+
+
+def _own() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_state_path("queuectl")) / "spool"
+
+
+def complete_id(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The ids that begin as typed so far."""
+    from queuectl.cli.main import place
+    from queuectl.errors import QueueError
+    from queuectl.job import State
+    from queuectl.spool import finding
+
+    try:
+        root = Spool(place(ctx.find_root().params.get("where"))).root
+        names = [name.id for state in State for name in finding.names_in(root, state)]
+    except (QueueError, OSError):
+        return []
+    return sorted(name for name in names if name.startswith(incomplete))[:200]

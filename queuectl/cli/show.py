@@ -1,0 +1,171 @@
+"""The one module that prints: tables, progress and JSON, for people and for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_NICE = {"\n": "⏎", "\t": " ", "\r": "␍", "\x1b": "␛"}
+COLOURS = {
+    "pending": "cyan",
+    "scheduled": "blue",
+    "processing": "yellow",
+    "completed": "green",
+    "failed": "magenta",
+    "dead": "red",
+}
+
+
+def visible(text: str) -> str:
+    """The text on one line, control characters shown as what they are, not obeyed."""
+    return _CONTROL.sub(lambda found: _NICE.get(found[0], f"\\x{ord(found[0]):02x}"), text)
+
+
+def is_terminal() -> bool:
+    """Whether a person reads standard output."""
+    return sys.stdout.isatty()
+
+
+def as_json(value: Any) -> None:
+    """One JSON value on one line."""
+    click.echo(json.dumps(value, ensure_ascii=not is_utf8()))
+
+
+def is_utf8() -> bool:
+    """Whether standard output takes any character."""
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def line(text: str = "") -> None:
+    """A line of words for people, on standard output."""
+    click.echo(visible(text))
+
+
+def note(text: str) -> None:
+    """A remark for people, on standard error: never part of what a program reads."""
+    click.echo(visible(text), err=True)
+
+
+def console() -> Any:
+    """Rich's console for standard output; it honours NO_COLOR and the terminal's width."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, state_column: int | None = None) -> None:
+    """A table: coloured on a terminal, plain columns in a pipe; the last column takes what is left."""
+    shown = [[visible("" if cell is None else str(cell)) for cell in row] for row in rows]
+    if is_terminal():
+        console().print(rich_table(columns, shown, state_column=state_column))
+        return
+    widths = [
+        max([len(name), *(len(row[index]) for row in shown)]) for index, name in enumerate(columns[:-1])
+    ]
+    for row in [list(columns), *shown]:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[-1]]).rstrip())
+
+
+def rich_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, state_column: int | None = None
+) -> Any:
+    """The table for a terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns[:-1]:
+        made.add_column(name, no_wrap=True, overflow="ellipsis")
+    made.add_column(columns[-1], no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        cells = [Text(cell) for cell in row]
+        if state_column is not None:
+            cells[state_column].stylize(COLOURS.get(row[state_column], ""))
+        made.add_row(*cells)
+    return made
+
+
+def facts(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Names and values, one a line."""
+    kept = [(name, visible(str(value))) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in kept), default=0)
+    for name, value in kept:
+        label = f"{name}:".ljust(width + 2)
+        click.echo(f"{click.style(label, bold=True) if colour() else label}{value}")
+
+
+def colour() -> bool:
+    """Whether to colour what people see."""
+    return is_terminal() and not os.environ.get("NO_COLOR")
+
+
+def duration(seconds: float | None) -> str:
+    """`0.42 s`, `12 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
+    if seconds is None:
+        return "-"
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds >= 0.001 else "0 s"
+    whole = round(seconds)
+    for small, big, size in (("s", "min", 60), ("min", "h", 3600), ("h", "d", 86400)):
+        if whole < size * (60 if size < 3600 else 24) or size == 86400:
+            if size == 60 and whole < 60:
+                return f"{whole} s"
+            unit = size // (60 if size <= 3600 else 24)
+            return f"{whole // size} {big} {whole % size // unit} {small}"
+    raise AssertionError("the last unit takes all")
+
+
+def when(moment: datetime, now: datetime) -> str:
+    """A moment as people place it: local time, and how far from now."""
+    away = (moment - now).total_seconds()
+    local = moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return f"{local} (in {duration(away)})" if away > 0 else f"{local} ({duration(-away)} ago)"
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error if that is a terminal; yields what takes the number done."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def watch(draw: Callable[[], Any], interval: float = 0.5) -> None:
+    """Redraw until Ctrl-C; without a terminal, draw once."""
+    if not is_terminal():
+        console().print(draw())
+        return
+    from rich.live import Live
+
+    with Live(draw(), console=console(), screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(interval)
+            live.update(draw(), refresh=True)
+
+
+def sure(question: str, yes: bool) -> bool:
+    """Whether to go on with something that destroys: asked on a terminal, else taken as said."""
+    if yes or not sys.stdin.isatty():
+        return True
+    return click.confirm(question, err=True)

@@ -1,0 +1,143 @@
+"""`worker`, `pause`, `resume`: the ones who do the work."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from queuectl.cli import show
+from queuectl.cli.places import spool_of, spool_or_new
+from queuectl.errors import BadUsage, QueueError
+from queuectl.job import parse_duration, parse_moment
+from queuectl.spool import presence
+
+
+@click.group("worker")
+def worker_command() -> None:
+    """Start workers, stop them, see what they do."""
+
+
+@worker_command.command(
+    "start",
+    epilog="\b\nExamples:\n  queuectl worker start --count 4      four in the background\n"
+    "  queuectl worker start --foreground   for systemd, containers, a second terminal\n"
+    "  queuectl worker start --drain        until nothing is left to run now",
+)
+@click.option("--count", "-n", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many.")
+@click.option("--foreground", "-f", is_flag=True, help="Stay, log to the terminal.")
+@click.option("--drain", is_flag=True, help="Stay, and end when nothing is left to run now.")
+@click.pass_context
+def _start(ctx: click.Context, count: int, foreground: bool, drain: bool) -> int:
+    """Start workers; prints their names."""
+    from queuectl.worker import fleet
+
+    spool = spool_or_new(ctx)
+    if not foreground and not drain:
+        for name in fleet.start_detached(spool.root, count):
+            click.echo(name)
+        return 0
+    kind = fleet.DRAIN if drain else fleet.FOREGROUND
+    if count == 1:
+        return fleet.run_here(spool.root, kind)
+    return fleet.run_several(spool.root, kind, count)
+
+
+def _complete_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    from queuectl.cli.main import place
+    from queuectl.spool.spool import Spool
+
+    try:
+        names = presence.described(Spool(place(ctx.find_root().params.get("where"))).root)
+    except (QueueError, OSError):
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+@worker_command.command(
+    "stop", epilog="\b\nExamples:\n  queuectl worker stop\n  queuectl worker stop --timeout 30 web1-4242-9f3c"
+)
+@click.argument("names", nargs=-1, shell_complete=_complete_name)
+@click.option("--timeout", "-t", metavar="SECONDS", help="Past this, the job is stopped and given back.")
+@click.pass_context
+def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> int:
+    """Let workers, on any host, finish the job at hand and exit; all of them if none is named."""
+    from queuectl.worker import fleet
+
+    spool = spool_of(ctx)
+    present = presence.described(spool.root)
+    onlooker = presence.Onlooker(spool.root)
+    unknown = sorted(set(names) - set(present))
+    if unknown:
+        raise QueueError(f"There is no worker {unknown[0]!r}.", "See `queuectl worker status`.")
+    wanted = [name for name in names or present if onlooker.is_alive(name, float("inf"))]
+    if not wanted:
+        show.note("No worker is alive.")
+        return 0
+    limit = None
+    if timeout is not None:
+        try:
+            limit = parse_duration(timeout)
+        except ValueError:
+            raise BadUsage(f"--timeout: {timeout!r} is no time.", "Write seconds, or 90s, 10m.") from None
+    patience = None if limit is None else limit + spool.settings().stop_grace_seconds + 30
+    if sys.stderr.isatty():
+        show.note(f"Waiting for {len(wanted)} to finish the job at hand …")
+    left = fleet.stop(spool.root, wanted, limit, lambda name: click.echo(name), patience)
+    for name in left:
+        show.note(f"{name} has not stopped yet; it does not answer.")
+    return 1 if left else 0
+
+
+@worker_command.command("status")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+@click.pass_context
+def _status(ctx: click.Context, as_json: bool) -> None:
+    """Show every worker: name, host, pid, state, current job, since when, last beat, jobs done."""
+    from queuectl.cli.looking import worker_facts
+
+    spool = spool_of(ctx)
+    facts = worker_facts(spool)
+    if as_json:
+        for worker in facts:
+            show.as_json(worker)
+        return
+    if not facts and show.is_terminal():
+        show.note("No workers.")
+        return
+    now = spool.clock()
+
+    def ago(text: str) -> str:
+        return f"{show.duration(max(0.0, (now - parse_moment(text)).total_seconds()))} ago"
+
+    rows = [
+        (
+            worker["name"],
+            worker["host"],
+            worker["pid"],
+            worker["state"],
+            worker["job"] or "-",
+            ago(worker["since"]),
+            ago(worker["last_heartbeat"]),
+            worker["jobs_done"],
+        )
+        for worker in facts
+    ]
+    show.table(("NAME", "HOST", "PID", "STATE", "JOB", "SINCE", "BEAT", "DONE"), rows)
+
+
+@click.command("pause")
+@click.pass_context
+def pause_command(ctx: click.Context) -> None:
+    """Start nothing new; what runs goes on."""
+    spool = spool_of(ctx)
+    presence.pause(spool.root, spool.clock())
+    show.line("paused")
+
+
+@click.command("resume")
+@click.pass_context
+def resume_command(ctx: click.Context) -> None:
+    """Let workers claim jobs again."""
+    was = presence.resume(spool_of(ctx).root)
+    show.line("resumed" if was else "it was not paused")
