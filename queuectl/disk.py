@@ -13,10 +13,12 @@ import os
 import stat
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 from queuectl.errors import BadDocument
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 kernel: Any = os
 
@@ -24,7 +26,7 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
 
 #: What a document holds: scalars stay text (None for a plain null), typed later by their field.
-Node: TypeAlias = "str | None | list[Node] | dict[str, Node]"
+Node: TypeAlias = "str | list[Node] | dict[str, Node] | None"
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _READ = (
@@ -183,11 +185,6 @@ class Draft:
     hidden: str
     target: str
 
-    @property
-    def job_name(self) -> str:
-        """The file name that it is to get."""
-        return self.target.rpartition("/")[2]
-
 
 def draft(folder: Path | str, name: str, data: bytes, *, sync: bool) -> Draft:
     """Write `data` under a dot name beside its target and keep it open.
@@ -230,8 +227,9 @@ def publish(draft: Draft) -> None:
 
 
 def discard(draft: Draft) -> None:
-    """Remove a draft that is not to be published."""
-    kernel.close(draft.fd)
+    """Remove a draft that is not to be published; never raises."""
+    with contextlib.suppress(OSError):
+        kernel.close(draft.fd)
     with contextlib.suppress(OSError):
         kernel.unlink(draft.hidden)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class QueueError(Exception):
@@ -119,11 +122,29 @@ class StorageTrouble(QueueError):
 
     ERRNOS = frozenset(
         getattr(errno, name)
-        for name in (
-            "ENOSPC EDQUOT EROFS EIO ESTALE ENOTCONN ENODEV ENXIO ETIMEDOUT EHOSTDOWN "
-            "EHOSTUNREACH ECONNREFUSED ECONNRESET ENETDOWN ENETUNREACH ESHUTDOWN EREMOTEIO "
-            "EMFILE ENFILE ENOLCK EBUSY"
-        ).split()
+        for name in [
+            "ENOSPC",
+            "EDQUOT",
+            "EROFS",
+            "EIO",
+            "ESTALE",
+            "ENOTCONN",
+            "ENODEV",
+            "ENXIO",
+            "ETIMEDOUT",
+            "EHOSTDOWN",
+            "EHOSTUNREACH",
+            "ECONNREFUSED",
+            "ECONNRESET",
+            "ENETDOWN",
+            "ENETUNREACH",
+            "ESHUTDOWN",
+            "EREMOTEIO",
+            "EMFILE",
+            "ENFILE",
+            "ENOLCK",
+            "EBUSY",
+        ]
         if hasattr(errno, name)
     )
 

@@ -142,19 +142,20 @@ def _text(value: Any) -> str:
 
 
 def _command(value: Any) -> str | tuple[str, ...]:
+    command: str | tuple[str, ...]
     if isinstance(value, str) and value.strip():
-        _text(value)
+        command = _text(value)
         size = len(value.encode())
     elif isinstance(value, list) and value and all(isinstance(word, str) for word in value):
-        value = tuple(_text(word) for word in value)
-        size = sum(len(word.encode()) for word in value)
-        if not value[0]:
+        command = tuple(_text(word) for word in value)
+        size = sum(len(word.encode()) for word in command)
+        if not command[0]:
             raise ValueError("a list that begins with the name of a program")
     else:
         raise ValueError("text for the shell, or a list of words to run without one")
     if size > MAX_COMMAND:
         raise ValueError(f"at most {MAX_COMMAND:,} bytes: put more into a script")
-    return value
+    return command
 
 
 def _id(value: Any) -> str:
@@ -254,7 +255,17 @@ PARSERS: Mapping[str, Callable[[Any], Any]] = {
 ALIASES = {"timeout_sec": "timeout", "timeout_seconds": "timeout"}
 #: What `list --json` shows beside the fields of a job; taken back, and of no effect.
 SHOWN_ONLY = frozenset(
-    "state attempts exit_code error worker path next_try duration_seconds updated_at".split()
+    [
+        "state",
+        "attempts",
+        "exit_code",
+        "error",
+        "worker",
+        "path",
+        "next_try",
+        "duration_seconds",
+        "updated_at",
+    ]
 )
 
 
@@ -267,7 +278,7 @@ def from_fields(tree: Any) -> Job:
         raise BadJob("It is not a mapping of fields.", "Write at least `command: …`.")
     values: dict[str, Any] = {}
     for key, raw in tree.items():
-        name = ALIASES.get(key, key)
+        name: str = ALIASES.get(key, key)
         if name not in PARSERS:
             if key in SHOWN_ONLY:
                 continue

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from queuectl import disk
 from queuectl.errors import BadDocument, BadSetting, nearest
 from queuectl.job import parse_duration, scalar
 from queuectl.retry import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 FILE = "config.yaml"
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +16,11 @@ from queuectl.errors import BadUsage, QueueError, WrongState
 from queuectl.job import State, parse_duration
 from queuectl.spool import acting, finding, presence
 from queuectl.spool.finding import Found
-from queuectl.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from queuectl.spool.spool import Spool
 
 ids_argument = click.argument("job_ids", nargs=-1, required=True, shell_complete=complete_id)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +16,9 @@ from queuectl.cli import show
 from queuectl.cli.places import spool_or_new
 from queuectl.errors import BadDocument, BadJob, BadUsage, QueueError
 from queuectl.job import ALIASES, Job, from_fields, iso, parse_moment, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EXAMPLES = """\b
 Examples:
@@ -68,6 +70,7 @@ class Source:
 @click.pass_context
 def enqueue_command(
     ctx: click.Context,
+    /,
     what: tuple[str, ...],
     job_id: str | None,
     command: str | None,
@@ -262,8 +265,8 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
             advance(filed_count)
     if len(sources) == 1 and refused:
         raise refused[0][1]
-    for place, error in refused:
-        show.note(f"{place}: {error}")
+    for place, why in refused:
+        show.note(f"{place}: {why}")
     if refused:
         show.note(f"{filed_count} of {len(sources)} jobs were filed, {len(refused)} were refused.")
     return 1 if refused else 0

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +15,11 @@ from queuectl.errors import BadUsage, QueueError
 from queuectl.job import State, iso, last_attempt, parse_moment, stamp
 from queuectl.spool import dropping, finding, output, presence
 from queuectl.spool.finding import Found
-from queuectl.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from queuectl.spool.spool import Spool
 
 LIVE = ("pending", "scheduled", "processing", "failed")
 
@@ -353,7 +356,7 @@ def output_command() -> None:
 @output_command.command("get", epilog="\b\nExample:\n  queuectl output get resize-42 --stdout > result.txt")
 @_output_options
 @click.pass_context
-def _get(ctx: click.Context, **options: Any) -> None:
+def _get(ctx: click.Context, /, **options: Any) -> None:
     """Captured stdout and stderr, exit code and completion time of a run."""
     _print_output(spool_of(ctx), **options)
 
@@ -361,7 +364,7 @@ def _get(ctx: click.Context, **options: Any) -> None:
 @click.command("logs", epilog="\b\nExample:\n  queuectl logs resize-42 --follow")
 @_output_options
 @click.pass_context
-def logs_command(ctx: click.Context, **options: Any) -> None:
+def logs_command(ctx: click.Context, /, **options: Any) -> None:
     """What a job printed: the short form of `output get`."""
     _print_output(spool_of(ctx), **options)
 

@@ -40,10 +40,12 @@ class Lazy(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the table, which is the order of use."""
+        del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the one that is asked for."""
+        del ctx
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"queuectl.cli.{COMMANDS[cmd_name]}")
@@ -61,6 +63,14 @@ class Lazy(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from queuectl import __version__
+
+        click.echo(f"queuectl {__version__}")
+        ctx.exit()
+
+
 @click.group(
     cls=Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -73,7 +83,7 @@ class Lazy(click.Group):
     metavar="DIR",
     help="The spool. Else $QUEUECTL_SPOOL, else your own in the state directory.",
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _version(*a))
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
 @click.pass_context
 def app(ctx: click.Context, where: str | None) -> None:
     """A job queue of shell commands that needs no database and no server.
@@ -81,14 +91,6 @@ def app(ctx: click.Context, where: str | None) -> None:
     Each job is a YAML file; the directory it lies in is its state.
     """
     ctx.obj = place(where)
-
-
-def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        from queuectl import __version__
-
-        click.echo(f"queuectl {__version__}")
-        ctx.exit()
 
 
 def place(where: str | None) -> Path:
@@ -125,7 +127,7 @@ def run(arguments: list[str] | None = None) -> int:
             return _say(trouble.problem, trouble.remedy, trouble.exit_status)
         place_ = f"{error.filename}: " if error.filename else ""
         return _say(f"{place_}{error.strerror or error}.", "Check that path and its permissions.", 1)
-    except Exception as error:  # noqa: BLE001 - the boundary: a person sees a sentence, not a traceback
+    except Exception as error:
         if os.environ.get("QUEUECTL_DEBUG"):
             raise
         return _say(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import click
+from typing import TYPE_CHECKING
 
 from queuectl.cli import show
 from queuectl.spool.spool import Spool
+
+if TYPE_CHECKING:
+    import click
 
 
 def spool_of(ctx: click.Context) -> Spool:

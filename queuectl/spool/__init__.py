@@ -1,0 +1,1 @@
+"""What a directory of jobs can do: filing, claiming, finishing, finding, presence, recovery."""

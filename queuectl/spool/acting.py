@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import WrongState
 from queuectl.job import CANCELLED, TRANSITIONS, State, iso, last_attempt, stamp
-from queuectl.settings import Settings
 from queuectl.spool import claiming, finishing, output, presence, record
 from queuectl.spool.finding import REASON, Found
 from queuectl.spool.names import Name, rank_of
-from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from queuectl.settings import Settings
+    from queuectl.spool.root import Root
 
 _BY_HAND = "hand"
 
@@ -25,7 +29,7 @@ def retry(root: Root, found: Found, settings: Settings, now: datetime) -> str:
     """
     if found.state in {State.PENDING, State.PROCESSING}:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
-    assert State.PENDING in TRANSITIONS[found.state]  # noqa: S101 - the table allows what is left
+    assert State.PENDING in TRANSITIONS[found.state]
     reading = record.read(found.path)
     fifo = settings.scheduling_mode == "fifo"
     rank = found.name.rank if reading.job.priority is None else rank_of(reading.job.priority, fifo=fifo)

@@ -8,10 +8,12 @@ import os
 import select
 import socket
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from queuectl.job import State
-from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from queuectl.spool.root import Root
 
 log = logging.getLogger(__name__)
 

@@ -6,18 +6,21 @@ import contextlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from queuectl import disk, settings
 from queuectl.errors import BadJob, BadSetting
 from queuectl.job import OUTCOMES, State, destination
-from queuectl.spool import claiming, dropping, finding, output, record, recovery
+from queuectl.spool import claiming, dropping, output, record, recovery
 from queuectl.spool.finding import REASON
 from queuectl.spool.names import Name, parse, parse_claim
 from queuectl.spool.presence import PAUSED, Onlooker, described
 from queuectl.spool.root import FOLDERS, Root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
 
 #: Dot files of a writer that is still at work are younger than this many seconds.
 FRESH = 60.0
@@ -95,7 +98,7 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
     last = reading.job.history[-1] if reading.job.history else {}
     if state is State.PENDING:
         claim = claiming.Claim(root, name, reading, state)
-        right = claiming.true_name(claim, settings.DEFAULTS, now)
+        right = claiming.true_name(claim, now)
         if right:
             yield Finding(
                 path,

@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import logging
 import random
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Event, Job, State, stamp, to_yaml
-from queuectl.settings import Settings
 from queuectl.spool import filing, finding, record
 from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of
-from queuectl.spool.record import Record
-from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from queuectl.spool.record import Record
+    from queuectl.spool.root import Root
+
+log = logging.getLogger("queuectl")
 
 #: Workers that have just lost a race take any of this many equals instead of the next.
 SPREAD = 32
@@ -57,13 +63,18 @@ class Claim:
     @property
     def owner(self) -> str:
         """The worker whose claim it is."""
-        assert self.name.owner is not None  # noqa: S101 - a claim's name bears its owner
+        assert self.name.owner is not None
         return self.name.owner
 
     @property
     def job(self) -> Job:
         """What is to run."""
         return self.record.job
+
+    def foreseen(self, *added: Event) -> Claim:
+        """The claim as it will be once these events have been added."""
+        job = replace(self.job, history=(*self.job.history, *added))
+        return replace(self, record=replace(self.record, job=job))
 
     def noted(self, *added: Event, sync: bool = False) -> Claim:
         """The claim after these events were added to its file.
@@ -148,8 +159,12 @@ class Waiting:
                 continue
             mine = name.owned(owner)
             source = f"{self._root.folder(state)}/{text}"
-            if disk.move(source, f"{self._root.folder(State.PROCESSING)}/{mine}"):
-                return mine, state
+            try:
+                if disk.move(source, f"{self._root.folder(State.PROCESSING)}/{mine}"):
+                    return mine, state
+            except PermissionError as error:
+                log.warning("%s cannot be claimed: %s", source, error.strerror)
+                continue
             lost = True
         return None
 
@@ -168,7 +183,7 @@ class Waiting:
     def _pick(due: list[str]) -> str:
         """Any of the first few equals, so that workers do not race for the same name again."""
         near = [heapq.heappop(due)]
-        for _ in range(random.randrange(SPREAD)):  # noqa: S311 - spreading, not secrecy
+        for _ in range(random.randrange(SPREAD)):
             if not due or due[0][:2] != near[0][:2]:
                 break
             near.append(heapq.heappop(due))
@@ -177,7 +192,7 @@ class Waiting:
             heapq.heappush(due, text)
         return chosen
 
-    def doubt(self, now: datetime) -> None:
+    def doubt(self) -> None:
         """Check some names that say "later" against their content, which wins.
 
         A job without `run_at` is never late: its name may come from a clock that was ahead. One
@@ -210,11 +225,11 @@ LEEWAY = timedelta(seconds=1)
 def finding_due(text: str) -> datetime:
     """The moment in a waiting name."""
     due = finding.parse_due(text[DUE])
-    assert due is not None  # noqa: S101 - WAITING_NAME matched
+    assert due is not None
     return due
 
 
-def confirm(root: Root, name: Name, source: State, settings: Settings, now: datetime) -> Claim | None:
+def confirm(root: Root, name: Name, source: State, now: datetime) -> Claim | None:
     """Read what was claimed; None when it is no claim after all, and has been put where it belongs."""
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
@@ -231,7 +246,7 @@ def confirm(root: Root, name: Name, source: State, settings: Settings, now: date
         write_anew(path, reading)
         reading = record.read(path)
     claim = Claim(root, name, reading, source)
-    right = true_name(claim, settings, now)
+    right = true_name(claim, now)
     if right is None:
         return claim
     if right.id != name.id and not filing.id_is_free(root, right.id):
@@ -241,7 +256,14 @@ def confirm(root: Root, name: Name, source: State, settings: Settings, now: date
     return None
 
 
-def true_name(claim: Claim, settings: Settings, now: datetime) -> Name | None:
+def put_back(root: Root, name: Name, source: State) -> None:
+    """Undo a claim that cannot be read now, as far as the disk lets us."""
+    with contextlib.suppress(OSError):
+        path = f"{root.folder(State.PROCESSING)}/{name}"
+        disk.move(path, f"{root.folder(source)}/{free_name(root, source, name.later())}")
+
+
+def true_name(claim: Claim, now: datetime) -> Name | None:
     """The name that the content asks for, None where the file has it already."""
     name, job = claim.name.free(), claim.job
     right = name

@@ -6,15 +6,19 @@ import os
 import stat
 import time
 from dataclasses import dataclass, replace
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Job, State, stamp
-from queuectl.settings import Settings
 from queuectl.spool import claiming, filing, record
 from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
-from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from queuectl.settings import Settings
+    from queuectl.spool.root import Root
 
 #: Seconds that a file must have stayed the same, where the system tells that nobody writes to it.
 SETTLE = 0.2

@@ -9,18 +9,22 @@ fsync of pending/    a power cut leaves it filed; now the id may be told
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import IdTaken, QueueError, StorageTrouble
 from queuectl.job import Job, State, shifted, stamp, to_yaml
-from queuectl.settings import Settings
 from queuectl.spool import finding, output
 from queuectl.spool.names import Name, is_made_id, make_id, rank_of
-from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
+
+    from queuectl.settings import Settings
+    from queuectl.spool.root import Root
 
 #: Jobs that share one sync of the directory; each holds a file open until then.
 TOGETHER = 200
@@ -63,54 +67,60 @@ def _named(job: Job, settings: Settings, moment: datetime) -> tuple[Name, Job]:
     job = replace(job, id=job.id or make_id(), created_at=job.created_at or moment)
     priority = settings.priority if job.priority is None else job.priority
     rank = rank_of(priority, fifo=settings.scheduling_mode == "fifo")
-    assert job.id is not None  # noqa: S101 - made above
+    assert job.id is not None
     return Name(rank, stamp(job.run_at or moment), job.id), job
 
 
 def _file_together(root: Root, settings: Settings, named: list[tuple[Name, Job]]) -> list[Filed]:
+    """File a few jobs with one sync of each directory. All of them, or an `OSError` and none told."""
     sync = settings.durability != "none"
-    pending = root.folder(State.PENDING)
     drafts: list[disk.Draft] = []
-    taken: list[str] = []
+    taken: list[Name] = []
     answers: list[Filed] = []
     try:
         for name, job in named:
-            if not _take(root, name.id, taken):
+            if _take(root, name, taken):
+                drafts.append(_drafted(root, name, job))
+                answers.append(Filed(name.id))
+            else:
                 answers.append(Filed(name.id, IdTaken(name.id)))
-                continue
-            drafts.append(disk.draft(pending, str(name), to_yaml(job).encode(), sync=False))
-            answers.append(Filed(name.id))
         if sync:
             for draft in drafts:
                 disk.sync(draft)
-            if taken:
-                # Crash: without this the job could survive a power cut that its id does not.
-                disk.sync_folder(root.logs)
+        if sync and taken:
+            # Crash: without this the job could survive a power cut that its id does not.
+            disk.sync_folder(root.logs)
         while drafts:
-            disk.publish(drafts[0])
-            drafts.pop(0)
+            disk.publish(drafts.pop(0))
     except BaseException:
-        # Those published already are whole jobs; their ids were not told, so they may stay.
-        unfiled = {draft.job_name for draft in drafts}
         for draft in drafts:
-            with contextlib.suppress(OSError):
-                disk.discard(draft)
-        for job_id in taken:
-            if not unfiled or any(name.endswith(f"-{job_id}.yaml") for name in unfiled):
-                with contextlib.suppress(OSError):
-                    output.release_id(root, job_id)
+            disk.discard(draft)
+        _release(root, taken)
         raise
     if sync:
-        disk.sync_folder(pending)
+        disk.sync_folder(root.folder(State.PENDING))
     return answers
 
 
-def _take(root: Root, job_id: str, taken: list[str]) -> bool:
-    if is_made_id(job_id):
+def _drafted(root: Root, name: Name, job: Job) -> disk.Draft:
+    return disk.draft(root.folder(State.PENDING), str(name), to_yaml(job).encode(), sync=False)
+
+
+def _release(root: Root, taken: list[Name]) -> None:
+    """Give the ids back of jobs that were not published; those published are whole, and stay."""
+    with contextlib.suppress(OSError):
+        present = set(disk.list_names(root.folder(State.PENDING)))
+        for name in taken:
+            if str(name) not in present:
+                output.release_id(root, name.id)
+
+
+def _take(root: Root, name: Name, taken: list[Name]) -> bool:
+    if is_made_id(name.id):
         return True
-    if not output.take_id(root, job_id):
+    if not output.take_id(root, name.id):
         return False
-    taken.append(job_id)
+    taken.append(name)
     return True
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from queuectl import disk
 from queuectl.errors import AmbiguousId, BadJob, NoSuchJob
@@ -24,10 +22,15 @@ from queuectl.job import (
     moved_by_hand,
     stamp,
 )
-from queuectl.settings import Settings
 from queuectl.spool import record
 from queuectl.spool.names import Name, parse, parse_claim, priority_of
-from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+    from queuectl.settings import Settings
+    from queuectl.spool.root import Root
 
 REASON = ".reason.txt"
 SCHEDULED = "scheduled"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from queuectl import disk
 from queuectl.job import (
@@ -27,10 +27,12 @@ from queuectl.job import (
     parse_moment,
     stamp,
 )
-from queuectl.settings import Settings
 from queuectl.spool import claiming
-from queuectl.spool.claiming import Claim
-from queuectl.spool.names import Name
+
+if TYPE_CHECKING:
+    from queuectl.settings import Settings
+    from queuectl.spool.claiming import Claim
+    from queuectl.spool.names import Name
 
 
 def completed(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
@@ -68,12 +70,12 @@ def lost(claim: Claim, settings: Settings, now: datetime, why: str) -> Event:
 
 def cancelled(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
     """The outcome of a run that a person stopped for good."""
-    return _outcome(CANCELLED, claim, {"error": "cancelled"} | facts, now)
+    return _outcome(CANCELLED, claim, facts, now)
 
 
-def returned(claim: Claim, facts: dict[str, Any], now: datetime, why: str) -> Event:
+def returned(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
     """The outcome of a run that its worker gave back; it does not count as a failure."""
-    return _outcome(RETURNED, claim, facts | {"error": why}, now)
+    return _outcome(RETURNED, claim, facts, now)
 
 
 def retried(now: datetime) -> Event:
@@ -84,14 +86,6 @@ def retried(now: datetime) -> Event:
 def _outcome(kind: str, claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
     attempt = last_attempt(claim.job.history)
     return {"event": kind, "attempt": attempt, "at": iso(now), "worker": claim.owner} | facts
-
-
-def finish(claim: Claim, outcome: Event, *, sync: bool = False) -> tuple[State, Name]:
-    """Record the outcome, then move the claim to where it sends it; returns state and new name.
-
-    Raises `FileNotFoundError` when the claim was lost: then nothing was recorded.
-    """
-    return settle(claim.noted(outcome, sync=sync), outcome, sync=sync)
 
 
 def settle(claim: Claim, outcome: Event, *, sync: bool = False) -> tuple[State, Name]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from queuectl import settings
-
 from queuectl.job import RETRIED, STARTED, Event, State, iso, last_attempt, moved_by_hand
 from queuectl.spool import claiming, finding, finishing, output, presence, recovery
 from queuectl.spool.claiming import Claim, Waiting
 from queuectl.spool.dropping import Drops
-from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from queuectl.spool.root import Root
 
 #: Seconds between looks for claims of dead workers.
 RECOVERY_EVERY = 2.0
@@ -97,24 +99,28 @@ class Member:
         """When the next scheduled job or retry may run."""
         return self._waiting.next_due()
 
-    def doubt(self, now: datetime) -> None:
+    def doubt(self) -> None:
         """While idle: check names that say "later" against their content."""
-        self._waiting.doubt(now)
+        self._waiting.doubt()
 
     def claim(self, now: datetime) -> Claim | None:
         """Claim the most urgent job that may run now; None when there is none among those listed.
 
         Raises `OSError` when the spool is out of reach.
         """
-        values = self.live.now()
         while (taken := self._waiting.take(self.name, now)) is not None:
-            claim = claiming.confirm(self.root, *taken, values, now)
+            try:
+                claim = claiming.confirm(self.root, *taken, now)
+            except OSError:
+                name, source = taken
+                claiming.put_back(self.root, name, source)
+                raise
             if claim is not None:
                 return claim
             self._waiting.relist(now)
         return None
 
-    def begin(self, claim: Claim, now: datetime) -> tuple[Claim, int, tuple[Any, Any]] | None:
+    def begin(self, claim: Claim) -> tuple[Claim, int, tuple[Any, Any]] | None:
         """Open the logs of the next attempt: from here on the claim counts as a run.
 
         None where another file with this id has begun this very attempt: then the claim is put
@@ -131,34 +137,45 @@ class Member:
                     return None
                 attempt += 1  # a power cut took the history's last lines, not the log
 
-    def started(self, claim: Claim, attempt: int, pid: int, now: datetime) -> tuple[Event, ...]:
-        """The events that tell of a command's start."""
-        start = {"event": STARTED, "attempt": attempt, "at": iso(now), "worker": self.name, "pid": pid}
+    def started(self, claim: Claim, attempt: int, pid: int | None, now: datetime) -> tuple[Event, ...]:
+        """The events that tell of a command's start; without `pid`, of one that never came to be."""
+        start: Event = {"event": STARTED, "attempt": attempt, "at": iso(now), "worker": self.name}
+        if pid is not None:
+            start = {**start, "pid": pid}
         if claim.source is State.PENDING and moved_by_hand(claim.job.history):
             return ({"event": RETRIED, "at": iso(now)}, start)
         return (start,)
 
     def complete(self, claim: Claim, facts: dict[str, Any], now: datetime) -> State:
         """End a claim as done; the facts (exit_code, seconds …) go into the history."""
-        self.done += 1
-        return self.finish(claim, finishing.completed(claim, facts, now))
+        return self.end(claim, finishing.completed(claim, facts, now))
 
     def fail(self, claim: Claim, facts: dict[str, Any], now: datetime, luck: float) -> State:
         """End a claim as failed; it is tried again by the policy, or is dead."""
-        self.done += 1
-        outcome = finishing.failed(claim, facts, self.live.now(), now, luck)
-        return self.finish(claim, outcome)
+        return self.end(claim, finishing.failed(claim, facts, self.live.last, now, luck))
 
-    def finish(self, claim: Claim, outcome: Event) -> State:
-        """End a claim with an outcome of another kind (see `finishing`)."""
-        state, name = finishing.finish(claim, outcome, sync=self._sync)
+    def end(self, claim: Claim, outcome: Event) -> State:
+        """End a claim with an outcome (see `finishing`): recorded first, then moved; where to.
+
+        Raises `FileNotFoundError` when the claim was lost: then nothing was recorded.
+        """
+        return self.settle(self.note(claim, outcome), outcome)
+
+    def note(self, claim: Claim, *added: Event) -> Claim:
+        """Add events to the file of a claim."""
+        return claim.noted(*added, sync=self._sync)
+
+    def settle(self, claim: Claim, outcome: Event) -> State:
+        """Move a claim to where the outcome in its file sends it."""
+        state, name = finishing.settle(claim, outcome, sync=self._sync)
+        self.done += 1
         if state in {State.PENDING, State.FAILED}:
             self._waiting.expect(state, str(name))
         return state
 
     @property
     def _sync(self) -> bool:
-        return self.live.now().durability == "full"
+        return self.live.last.durability == "full"
 
     def recover(self, stop_remains: recovery.StopRemains, now: datetime) -> list[str]:
         """Every few seconds: end the claims of dead workers; returns what was done, in words."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass, replace
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from queuectl.job import ID, URGENT, from_stamp, shifted, stamp
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 FIFO_RANK = 11
 _STAMP = r"\d{8}T\d{6}\.\d{6}Z"

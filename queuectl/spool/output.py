@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from queuectl import disk
-from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from queuectl.spool.root import Root
 
 STREAMS = ("out", "err")
 _LOG = re.compile(r"(.+)\.(\d+)\.(out|err)")

@@ -16,9 +16,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +27,9 @@ from queuectl.job import iso, scalar
 from queuectl.spool.root import Root, on_a_share
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
     from filelock import FileLock
 
 PAUSED = "paused"
@@ -36,7 +37,7 @@ _BEAT_WIDTH = 160
 
 
 def host_name() -> str:
-    """This host's name as owners' names bear it."""
+    """The name of the host as owners' names bear it."""
     return re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().split(".")[0])[:40].strip("-") or "host"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Event, Job, event_line, events, from_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _HEADING = "\nhistory:\n"
 _TORN = re.compile(r"[ ]*(-|-[ ]\{.*)", re.DOTALL)
@@ -32,7 +35,7 @@ class Record:
 
     def addition(self, added: Iterable[Event]) -> bytes:
         """The bytes that add these events to the end of the file. Needs `columns`."""
-        assert self.columns is not None  # noqa: S101 - callers write such a file anew first
+        assert self.columns is not None
         indent, dashes = self.columns
         column = indent if dashes is None else dashes
         start = "\n" if self.newline else ""

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import LOST, STARTED, State, last_attempt, outcome_by
-from queuectl.settings import Settings
 from queuectl.spool import claiming, finishing, output, record
 from queuectl.spool.claiming import Claim
 from queuectl.spool.names import Name, parse_claim
 from queuectl.spool.presence import Onlooker, described
-from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from queuectl.settings import Settings
+    from queuectl.spool.root import Root
 
 #: Stops whatever still runs of a claim's command on this host, and returns when nothing does.
 StopRemains = Callable[[Claim], None]

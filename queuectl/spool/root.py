@@ -17,8 +17,31 @@ LOGS, WORKERS = "logs", "workers"
 FOLDERS = (*(str(state) for state in State), LOGS, WORKERS)
 
 _LOCAL = frozenset(
-    "ext2 ext3 ext4 xfs btrfs zfs f2fs jfs tmpfs ramfs overlay bcachefs reiserfs vfat exfat ntfs3 "
-    "fuseblk apfs hfs ufs ntfs erofs squashfs".split()
+    [
+        "ext2",
+        "ext3",
+        "ext4",
+        "xfs",
+        "btrfs",
+        "zfs",
+        "f2fs",
+        "jfs",
+        "tmpfs",
+        "ramfs",
+        "overlay",
+        "bcachefs",
+        "reiserfs",
+        "vfat",
+        "exfat",
+        "ntfs3",
+        "fuseblk",
+        "apfs",
+        "hfs",
+        "ufs",
+        "ntfs",
+        "erofs",
+        "squashfs",
+    ]
 )
 
 

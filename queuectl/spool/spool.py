@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from queuectl import settings
 from queuectl.errors import NoSuchJob
 from queuectl.job import FIELD_NAMES, Job, State, from_fields, utc_now
 from queuectl.spool import root as roots
-from queuectl.spool.finding import Found
-from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from queuectl.spool.finding import Found
+    from queuectl.spool.root import Root
 
 
 class Spool:

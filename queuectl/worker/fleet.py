@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from queuectl.errors import QueueError
 from queuectl.spool import presence
 from queuectl.spool.root import Root, open_root
 from queuectl.worker.loop import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 DETACHED, FOREGROUND, DRAIN = "detached", "foreground", "drain"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -47,7 +49,7 @@ def start_detached(root: Root, count: int) -> list[str]:
     Raises `QueueError` when one does not come up; those before it run on.
     """
     started = [
-        subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        subprocess.Popen(
             _command(root, DETACHED),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -59,7 +61,7 @@ def start_detached(root: Root, count: int) -> list[str]:
     ]
     names = []
     for child in started:
-        assert child.stdout is not None  # noqa: S101 - it is a pipe
+        assert child.stdout is not None
         with child.stdout:
             said = child.stdout.read()
         word, _, rest = said.partition(" ")
@@ -105,7 +107,7 @@ def _detach(root: Root, name: str) -> None:
 
 def run_several(root: Root, kind: str, count: int) -> int:
     """Run `count` workers as children of this process until all have ended."""
-    children = [subprocess.Popen(_command(root, kind)) for _ in range(count)]  # noqa: S603
+    children = [subprocess.Popen(_command(root, kind)) for _ in range(count)]
 
     def pass_on(number: int, _: object) -> None:
         for child in children:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from queuectl import disk
+from queuectl.errors import NotASpool
 from queuectl.job import State, utc_now
 from queuectl.spool import presence
-from queuectl.spool.bell import Wake
-from queuectl.spool.member import Member
 from queuectl.spool.presence import Requests
 from queuectl.spool.root import on_a_share
+
+if TYPE_CHECKING:
+    from queuectl.spool.bell import Wake
+    from queuectl.spool.member import Member
 
 #: Seconds between looks at the directories' times, where a look costs no round trip.
 LOOK = 0.15
@@ -38,7 +42,8 @@ class Keeper(threading.Thread):
         self._beaten = time.monotonic()
         self.requests = Requests()
         self.changed = False
-        self.trouble: OSError | None = None
+        self.trouble: Exception | None = None
+        self.buried = False
 
     def silence(self) -> float:
         """Seconds since the last sign of life that the spool took."""
@@ -50,7 +55,7 @@ class Keeper(threading.Thread):
             try:
                 self.look()
                 self.trouble = None
-            except OSError as error:
+            except (OSError, NotASpool) as error:
                 self.trouble = error
 
     def _interval(self) -> float:
@@ -63,10 +68,9 @@ class Keeper(threading.Thread):
     def look(self) -> None:
         """One look: beat if it is time, hear requests, notice a changed pending/."""
         lease = self._member.live.now().lock_lease_seconds
-        if self.silence() >= min(lease / 5, 10.0):
-            self._member.beat(utc_now())
-            self._beaten = time.monotonic()
         root = self._member.root
+        if self.silence() >= min(lease / 5, 10.0):
+            self._beat()
         if self._may_differ(root.workers):
             requests = presence.requests_to(root, self._member.name)
             if requests != self.requests:
@@ -76,6 +80,20 @@ class Keeper(threading.Thread):
         if self._may_differ(root.folder(State.PENDING)):
             self.changed = True
             self._bell.ring()
+
+    def _beat(self) -> None:
+        try:
+            self._member.beat(utc_now())
+        except FileNotFoundError:
+            root = self._member.root
+            root.require()  # the share is gone: that is trouble, and no news of this worker
+            if f"{self._member.name}.yaml" in disk.list_names(root.workers):
+                raise
+            self.buried = True
+            self._control.ring()
+            self._bell.ring()
+            return
+        self._beaten = time.monotonic()
 
     def _may_differ(self, folder: str) -> bool:
         """Whether a directory may hold other names than at the last look."""

@@ -8,24 +8,29 @@ import os
 import random
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
 from queuectl.job import Event, State, utc_now
-from queuectl.spool import finishing
+from queuectl.spool import finishing, presence
 from queuectl.spool.bell import Bell, Wake
-from queuectl.spool.claiming import Claim
 from queuectl.spool.member import Member, seconds_until
-from queuectl.spool.root import Root
 from queuectl.worker import process
 from queuectl.worker.keeper import Keeper
 from queuectl.worker.process import Cannot, Command, Waited
 from queuectl.worker.remains import stop_remains
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from queuectl.spool.claiming import Claim
+    from queuectl.spool.root import Root
+
 log = logging.getLogger("queuectl")
+T = TypeVar("T")
 
 #: An idle worker looks at the directories at least this often, in seconds, whatever rang.
 IDLE = 2.0
@@ -43,13 +48,12 @@ class Stop(Enum):
 
 @dataclass(slots=True)
 class _Run:
-    """A command that runs, and what is still to be written down about it."""
+    """A command, None once it has been reaped, and what is still to be written down about it."""
 
     claim: Claim
-    command: Command
+    command: Command | None
     limit: float
     unwritten: tuple[Event, ...] = ()
-    limit_end: float | None = None
 
 
 class Worker:
@@ -63,6 +67,7 @@ class Worker:
         self._stop = Stop.NO
         self._stop_by: float | None = None
         self._trouble_said: str | None = None
+        self._kind = kind
         self.member = Member.join(root, kind, utc_now())
 
     @property
@@ -80,23 +85,31 @@ class Worker:
         """Work the spool off."""
         process.adopt_orphans()
         bell = Bell(self._root, self._ring)
+        try:
+            while self._serve(bell):
+                log.error("worker %s was taken for dead; it goes on under a new name", self.name)
+                self.member = Member.join(self._root, self._kind, utc_now())
+        finally:
+            bell.close()
+
+    def _serve(self, bell: Bell) -> bool:
+        """Work under one name; True when others took its owner for dead meanwhile."""
         keeper = Keeper(self.member, self._control, self._ring)
         keeper.start()
         log.info("worker %s started", self.name)
         try:
-            while not self._is_to_end(keeper):
+            while not self._is_to_end(keeper) and not keeper.buried:
                 try:
                     if not self._step(bell, keeper):
                         break
-                    self._trouble_said = None
                 except OSError as error:
                     self._sit_out(error)
         finally:
             keeper.end()
-            bell.close()
             with contextlib.suppress(OSError):
                 self.member.leave()
             log.info("worker %s ended after %d jobs", self.name, self.member.done)
+        return keeper.buried and self._stop is Stop.NO
 
     def _is_to_end(self, keeper: Keeper) -> bool:
         if keeper.requests.stop and self._stop is Stop.NO:
@@ -122,10 +135,8 @@ class Worker:
                 return True
         if self._drain and not keeper.requests.paused and not member.is_settling:
             member.look(now, again=True)
-            if not member.is_settling and not member.has_due(now):
-                return False
-            return True
-        member.doubt(now)
+            return not (not member.is_settling and not member.has_due(now))
+        member.doubt()
         if member.has_due(now) and not keeper.requests.paused:
             return True
         longest = 0.05 if member.is_settling else IDLE
@@ -148,22 +159,27 @@ class Worker:
             self._trouble_said = text
         while self._stop is Stop.NO:
             self._ring.wait(1.0)
-            try:
-                self._root.require()
-                disk.probe(f"{self._root.workers}/.{self.name}.probe")
-            except (OSError, QueueError):
-                continue
-            log.info("The spool can be used again.")
-            return
+            if self._is_usable():
+                log.info("The spool can be used again.")
+                self._trouble_said = None
+                return
+
+    def _is_usable(self) -> bool:
+        try:
+            self._root.require()
+            disk.probe(f"{self._root.workers}/.{self.name}.probe")
+        except (OSError, QueueError):
+            return False
+        return True
 
     # ── one job ───────────────────────────────────────────────────────────────────────────
 
     def _work(self, claim: Claim, keeper: Keeper) -> None:
         began = utc_now()
         try:
-            opened = self.member.begin(claim, began)
+            opened = self.member.begin(claim)
         except OSError:
-            finishing.give_back(claim)
+            self._insist(lambda: finishing.give_back(claim))
             raise
         if opened is None:
             log.error("job %s: put aside, another file has its id", claim.id)
@@ -182,12 +198,12 @@ class Worker:
         log.info("job %s: run %d started (pid %d)", claim.id, attempt, command.pid)
         try:
             self._write(run)
-            self._watch(run, keeper)
+            self._watch(run, command, keeper)
         except FileNotFoundError:
-            log.error(
-                "job %s: this worker was taken for dead; its run is stopped, nothing recorded", claim.id
-            )
-            self._put_down(run)
+            log.error("job %s: the claim was lost; its run is stopped and not recorded", claim.id)
+        finally:
+            if run.command is not None:
+                self._put_down(run)
 
     def _environment(self, claim: Claim, attempt: int) -> dict[str, str]:
         return {
@@ -201,16 +217,12 @@ class Worker:
 
     def _limit(self, claim: Claim) -> float:
         own = claim.job.timeout
-        return self.member.live.now().job_timeout_seconds if own is None else own
+        return self.member.live.last.job_timeout_seconds if own is None else own
 
     def _could_not_start(self, claim: Claim, attempt: int, error: Cannot, began: datetime) -> None:
+        begun = self.member.started(claim, attempt, None, began)
         facts = {"exit_code": error.exit_code, "seconds": 0.0, "error": str(error)}
-        begun = self.member.started(claim, attempt, 0, began)
-        claim = self._insist(
-            lambda: claim.noted(*({k: v for k, v in e.items() if k != "pid"} for e in begun))
-        )
-        state = self._insist(lambda: self.member.fail(claim, facts, utc_now(), random.random()))  # noqa: S311
-        log.warning("job %s: %s; it is %s", claim.id, error, state.label)
+        self._fail(_Run(claim, None, 0, begun), facts)
 
     def _write(self, run: _Run) -> None:
         """Add what is not in the file yet; a full disk leaves it for later."""
@@ -225,25 +237,23 @@ class Worker:
             if not StorageTrouble.explains(error):
                 raise
 
-    def _watch(self, run: _Run, keeper: Keeper) -> None:
+    def _watch(self, run: _Run, command: Command, keeper: Keeper) -> None:
         """Wait for the end of a command, or for a reason to end it."""
         begun = time.monotonic()
         due = begun + run.limit if run.limit else None
         while True:
-            if run.claim.id in keeper.requests.cancelled:
-                ended = self._put_down(run)
-                self._end(run, finishing.cancelled(run.claim, ended, utc_now()))
+            if keeper.buried:
+                raise FileNotFoundError(run.claim.path)
+            if self._is_cancelled(run, keeper):
+                self._give_up(run, "cancelled")
                 return
             if self._is_to_give_back(keeper):
-                ended = self._put_down(run)
-                self._end(run, finishing.returned(run.claim, ended, utc_now(), "the worker was stopped"))
+                self._give_up(run, "the worker was stopped")
                 return
             lease = self.member.live_lease
             if keeper.silence() > lease * GIVE_UP:
                 # Others may take this job over after the lease: nothing of it may run by then.
-                log.error("job %s: no sign of life could be given; its run is stopped", run.claim.id)
-                ended = self._put_down(run)
-                self._end(run, finishing.returned(run.claim, ended, utc_now(), "the spool was out of reach"))
+                self._give_up(run, "the spool was out of reach")
                 return
             now = time.monotonic()
             if due is not None and now >= due:
@@ -254,15 +264,22 @@ class Worker:
             waits = [lease * GIVE_UP / 2]
             waits += [due - now] if due is not None else []
             waits += [self._stop_by - now] if self._stop_by is not None else []
-            if run.command.wait(self._control, max(0.0, min(waits))) is Waited.EXITED:
+            if command.wait(self._control, max(0.0, min(waits))) is Waited.EXITED:
                 break
         ended = self._reap(run)
         if ended["exit_code"] == 0:
-            state = self._end(run, None, ended)
-            log.info("job %s: %s in %.3f s", run.claim.id, state.label, ended["seconds"])
+            self._end(run, finishing.completed(run.claim.foreseen(*run.unwritten), ended, utc_now()))
+            log.info("job %s: completed in %.3f s", run.claim.id, ended["seconds"])
             return
         how = f"killed by {ended['signal']}" if "signal" in ended else f"exit status {ended['exit_code']}"
         self._fail(run, ended | {"error": how})
+
+    def _is_cancelled(self, run: _Run, keeper: Keeper) -> bool:
+        """Whether this very run is to be stopped; what the keeper saw may be of an earlier run."""
+        if run.claim.id not in keeper.requests.cancelled:
+            return False
+        asked = presence.requests_to(self._root, self.name).cancelled
+        return run.claim.id in asked
 
     def _is_to_give_back(self, keeper: Keeper) -> bool:
         if keeper.requests.stop and self._stop_by is None and keeper.requests.limit is not None:
@@ -270,50 +287,54 @@ class Worker:
         late = self._stop_by is not None and time.monotonic() >= self._stop_by
         return late or self._stop is Stop.NOW
 
+    def _give_up(self, run: _Run, why: str) -> None:
+        """Stop the command: for good if a person cancelled the job, else for another worker to run."""
+        facts = self._put_down(run) | {"error": why}
+        claim = run.claim.foreseen(*run.unwritten)
+        if why == "cancelled":
+            self._end(run, finishing.cancelled(claim, facts, utc_now()))
+        else:
+            self._end(run, finishing.returned(claim, facts, utc_now()))
+        log.warning("job %s: %s; its run is stopped", claim.id, why)
+
     def _put_down(self, run: _Run) -> dict[str, Any]:
+        assert run.command is not None  # a run is put down once
         run.command.stop(self._control, self.member.live_grace)
         return self._reap(run)
 
     def _reap(self, run: _Run) -> dict[str, Any]:
+        assert run.command is not None  # and reaped once
         ended = run.command.reap()
+        run.command = None
         process.end_orphans()
         return ended.facts()
 
     def _fail(self, run: _Run, facts: dict[str, Any]) -> None:
-        def record() -> State:
-            self._flush(run)
-            return self.member.fail(run.claim, facts, utc_now(), random.random())  # noqa: S311
+        luck = random.random()
+        claim = run.claim.foreseen(*run.unwritten)
+        state = self._end(run, finishing.failed(claim, facts, self.member.live.last, utc_now(), luck))
+        log.warning("job %s: %s; it is %s", claim.id, facts["error"], state.label)
 
-        state = self._insist(record)
-        log.warning("job %s: %s; it is %s", run.claim.id, facts["error"], state.label)
-
-    def _end(self, run: _Run, outcome: Event | None, facts: dict[str, Any] | None = None) -> State:
-        def record() -> State:
-            self._flush(run)
-            if outcome is None:
-                return self.member.complete(run.claim, facts or {}, utc_now())
-            return self.member.finish(run.claim, outcome)
-
-        state = self._insist(record)
-        if outcome is not None:
-            log.warning("job %s: %s", run.claim.id, outcome.get("error"))
+    def _end(self, run: _Run, outcome: Event) -> State:
+        """Record an outcome, then make its move; each is done once, however long the disk is away."""
+        noted: Claim = self._insist(lambda: self.member.note(run.claim, *run.unwritten, outcome))
+        state: State = self._insist(lambda: self.member.settle(noted, outcome))
         return state
 
-    def _flush(self, run: _Run) -> None:
-        if run.unwritten:
-            run.claim = run.claim.noted(*run.unwritten)
-            run.unwritten = ()
+    def _insist(self, act: Callable[[], T]) -> T:
+        """Do it, however long the disk is full or away: until then the claim keeps the job safe.
 
-    def _insist(self, record: Any) -> Any:
-        """Record an outcome, however long the disk is full or away: the claim keeps it safe."""
+        Raises `FileNotFoundError` when the claim is lost while the spool is there.
+        """
         while True:
             try:
-                return record()
-            except FileNotFoundError:
-                self._root.require()  # raises where the whole spool is gone rather than the claim
-                raise
+                return act()
             except OSError as error:
-                if not StorageTrouble.explains(error):
+                gone = isinstance(error, FileNotFoundError)
+                if (gone and self._is_usable()) or not (gone or StorageTrouble.explains(error)):
                     raise
-                log.error("%s The outcome is recorded as soon as it can be.", StorageTrouble(error))
+                text = str(StorageTrouble(error))
+                if text != self._trouble_said:
+                    log.error("%s The outcome is recorded as soon as it can be.", text)
+                    self._trouble_said = text
                 self._ring.wait(1.0)

@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 POSIX = os.name == "posix"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -189,7 +191,7 @@ def start(
     shell = isinstance(command, str)
     arguments: Any = ["/bin/sh", "-c", command] if shell and POSIX else command
     try:
-        process = subprocess.Popen(  # noqa: S603 - running commands is what this is for
+        process = subprocess.Popen(
             arguments,
             shell=shell and not POSIX,
             stdin=subprocess.DEVNULL,

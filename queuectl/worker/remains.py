@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 import psutil
 
 from queuectl.job import STARTED, parse_moment
-from queuectl.spool.claiming import Claim
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from queuectl.spool.claiming import Claim
 
 #: Seconds by which the clocks of the kernel and of the history may differ.
 _SLACK = 2.0
