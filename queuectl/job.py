@@ -278,7 +278,7 @@ def from_fields(tree: Any) -> Job:
         raise BadJob("It is not a mapping of fields.", "Write at least `command: …`.")
     values: dict[str, Any] = {}
     for key, raw in tree.items():
-        name: str = ALIASES.get(key, key)
+        name = ALIASES.get(str(key), str(key))
         if name not in PARSERS:
             if key in SHOWN_ONLY:
                 continue

@@ -79,7 +79,7 @@ def _cancel(spool: Spool, job_id: str) -> str:
                 if not onlooker.is_alive(owner, spool.settings().lock_lease_seconds):
                     _recover(spool, onlooker)
                     continue
-                asked = presence.ask_to_cancel(spool.root, found.id, owner)
+                asked = presence.ask_to_cancel(spool.root, found.name)
                 _until_moved(found, end)
                 continue
             try:

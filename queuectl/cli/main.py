@@ -103,7 +103,7 @@ def place(where: str | None) -> Path:
     return Path(platformdirs.user_state_path("queuectl")) / "spool"
 
 
-def run(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one return an error
     """Run one command line; returns the exit status. No traceback leaves it."""
     try:
         result: Any = app.main(args=arguments, prog_name="queuectl", standalone_mode=False)

@@ -42,7 +42,7 @@ def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> Iterat
     yield from _strays(root)
     ids: dict[str, list[str]] = defaultdict(list)
     for state in State:
-        yield from _jobs(root, state, ids, onlooker, lease, now)
+        yield from _jobs(root, state, ids, lambda owner: not onlooker.is_alive(owner, lease), now)
     for places in ids.values():
         if len(places) > 1:
             yield Finding(places[1], f"its id is also that of {places[0]}", "Delete or rename one by hand.")
@@ -66,7 +66,7 @@ def _strays(root: Root) -> Iterator[Finding]:
 
 
 def _jobs(
-    root: Root, state: State, ids: dict[str, list[str]], onlooker: Onlooker, lease: float, now: datetime
+    root: Root, state: State, ids: dict[str, list[str]], is_dead: Callable[[str], bool], now: datetime
 ) -> Iterator[Finding]:
     folder = root.folder(state)
     names = disk.list_names(folder)
@@ -77,7 +77,7 @@ def _jobs(
             yield from _no_job(state, text, path, set(names))
             continue
         ids[name.id.lower()].append(path)
-        if state is State.PROCESSING and name.owner and not onlooker.is_alive(name.owner, lease):
+        if state is State.PROCESSING and name.owner and is_dead(name.owner):
             yield Finding(path, f"its worker {name.owner} is dead", "`--repair` files it again.", _recovered)
         elif state is not State.DEAD:
             yield from _content(root, state, name, path, now)
@@ -112,13 +112,7 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
 
 def _no_job(state: State, text: str, path: str, names: set[str]) -> Iterator[Finding]:
     if text.startswith("."):
-        if _age(path) > FRESH:
-            if text.endswith(".tmp"):
-                yield Finding(
-                    path, "a filing that was cut off left it", "`--repair` deletes it.", _removal(path)
-                )
-            elif state is State.PROCESSING and text.endswith((".old", ".new")):
-                yield Finding(path, "a rewrite that was cut off left it", "`--repair` mends it.", _recovered)
+        yield from _hidden(state, text, path)
     elif text.endswith(REASON):
         if text.removesuffix(REASON) not in names:
             yield Finding(path, "its job has gone", "`--repair` deletes it.", _removal(path))
@@ -129,6 +123,15 @@ def _no_job(state: State, text: str, path: str, names: set[str]) -> Iterator[Fin
             yield Finding(path, "no worker has taken it in yet", "Start one: `queuectl worker start`.")
     elif not dropping.is_left_alone(text):
         yield Finding(path, "its name is not that of a job", "Rename it to NAME.yaml, or move it elsewhere.")
+
+
+def _hidden(state: State, text: str, path: str) -> Iterator[Finding]:
+    if _age(path) <= FRESH:
+        return
+    if text.endswith(".tmp"):
+        yield Finding(path, "a filing that was cut off left it", "`--repair` deletes it.", _removal(path))
+    elif state is State.PROCESSING and text.endswith((".old", ".new")):
+        yield Finding(path, "a rewrite that was cut off left it", "`--repair` mends it.", _recovered)
 
 
 def _age(path: str) -> float:

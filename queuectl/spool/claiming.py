@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Event, Job, State, stamp, to_yaml
-from queuectl.spool import filing, finding, record
-from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of
+from queuectl.spool import filing, finding, output, record
+from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, make_id, parse, rank_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,6 +59,11 @@ class Claim:
     def id(self) -> str:
         """The job's id."""
         return self.name.id
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its ending: no other claim has or had it."""
+        return str(self.name).removesuffix(".yaml")
 
     @property
     def owner(self) -> str:
@@ -183,7 +188,7 @@ class Waiting:
     def _pick(due: list[str]) -> str:
         """Any of the first few equals, so that workers do not race for the same name again."""
         near = [heapq.heappop(due)]
-        for _ in range(random.randrange(SPREAD)):
+        for _ in range(random.randrange(SPREAD)):  # noqa: S311 - spreading, not secrecy
             if not due or due[0][:2] != near[0][:2]:
                 break
             near.append(heapq.heappop(due))
@@ -249,11 +254,54 @@ def confirm(root: Root, name: Name, source: State, now: datetime) -> Claim | Non
     right = true_name(claim, now)
     if right is None:
         return claim
-    if right.id != name.id and not filing.id_is_free(root, right.id):
-        bury(root, name, f"The id {right.id!r} that it gives itself is taken.")
-        return None
-    disk.move(path, f"{root.folder(State.PENDING)}/{right}")
+    renamed = take_own_id(root, name, right.id)
+    if renamed is not None:
+        disk.move(f"{root.folder(State.PROCESSING)}/{renamed}", f"{root.folder(State.PENDING)}/{right}")
     return None
+
+
+def take_own_id(root: Root, name: Name, job_id: str) -> Name | None:
+    """Give a claim the id that its content names; None where it is taken: then it is put aside.
+
+    Crash: the claim bears the id before the id is taken, so that what is left agrees with itself
+    and `keep_id` can tell whether another job has it.
+    """
+    if job_id == name.id:
+        return name
+    processing = root.folder(State.PROCESSING)
+    own = replace(name, id=job_id)
+    if disk.exists(f"{processing}/{own}") or not disk.move(f"{processing}/{name}", f"{processing}/{own}"):
+        return None
+    if filing.id_is_free(root, job_id):
+        return own
+    disk.move(f"{processing}/{own}", f"{processing}/{name}")
+    put_aside(root, name, f"The id {job_id!r} is taken by another job.")
+    return None
+
+
+def keep_id(root: Root, name: Name) -> bool:
+    """Make sure that the id of a claim found orphaned is taken, for it; False if another file has it."""
+    if any(str(other.name) != str(name) for other in finding.names_of(root, name.id)):
+        return False
+    output.take_id(root, name.id)
+    return True
+
+
+def put_aside(root: Root, name: Name, reason: str) -> str:
+    """Bury a claim under an id that nobody else has; returns its path in dead/."""
+    return bury(root, take_free_id(root, name), reason)
+
+
+def take_free_id(root: Root, name: Name) -> Name:
+    """Take the id that a claim bears, or one that begins like it, and rename the claim to it."""
+    free = name.id
+    while not filing.id_is_free(root, free):
+        free = f"{name.id[:80]}-{make_id()[:4]}"
+    own = replace(name, id=free)
+    if own != name:
+        processing = root.folder(State.PROCESSING)
+        disk.move(f"{processing}/{name}", f"{processing}/{own}")
+    return own
 
 
 def put_back(root: Root, name: Name, source: State) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import BadJob
-from queuectl.job import Job, State, stamp
-from queuectl.spool import claiming, filing, record
+from queuectl.job import State, stamp
+from queuectl.spool import claiming, record
 from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
 
 if TYPE_CHECKING:
@@ -104,29 +104,18 @@ class Drops:
         try:
             reading = record.read(path)
         except (BadJob, disk.NotAFile, PermissionError) as error:
-            self._put_aside(name, claiming.why(error))
+            claiming.put_aside(root, name, claiming.why(error))
             return
-        if reading.job.id is not None and not filing.id_is_free(root, reading.job.id):
-            self._put_aside(name, f"The id {reading.job.id!r} is taken by another job.")
+        if reading.job.id is None:
+            own: Name | None = claiming.take_free_id(root, name)
+        else:
+            own = claiming.take_own_id(root, name, reading.job.id)
+        if own is None:
             return
+        path = f"{root.folder(State.PROCESSING)}/{own}"
         if reading.columns is None:
             claiming.write_anew(path, reading)
-        target = self._name_for(name, reading.job, now, fifo=fifo)
-        target = claiming.free_name(root, State.PENDING, target)
-        disk.move(path, f"{root.folder(State.PENDING)}/{target}")
-
-    def _name_for(self, name: Name, job: Job, now: datetime, *, fifo: bool) -> Name:
-        rank = name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
-        return Name(rank, stamp(job.run_at or now), job.id or self._free_id(name.id))
-
-    def _free_id(self, suggested: str) -> str:
-        while not filing.id_is_free(self._root, suggested):
-            suggested = f"{suggested[:80]}-{make_id()[:4]}"
-        return suggested
-
-    def _put_aside(self, name: Name, reason: str) -> None:
-        free = replace(name, id=self._free_id(name.id))
-        if free != name:
-            processing = self._root.folder(State.PROCESSING)
-            disk.move(f"{processing}/{name}", f"{processing}/{free}")
-        claiming.bury(self._root, free, reason)
+        priority = reading.job.priority
+        rank = name.rank if priority is None else rank_of(priority, fifo=fifo)
+        target = Name(rank, stamp(reading.job.run_at or now), own.id)
+        disk.move(path, f"{root.folder(State.PENDING)}/{claiming.free_name(root, State.PENDING, target)}")

@@ -3,7 +3,7 @@
 workers/NAME.lock          held by a FileLock for as long as the worker lives
 workers/NAME.yaml          who it is; its last line is the beat, rewritten in place
 workers/NAME.stop          finish the job at hand and exit; past the time in it, give it back
-workers/JOB@NAME.cancel    stop this job
+workers/CLAIM.cancel       end this claim (its name without .yaml, so no other run is meant)
 workers/paused             claim nothing
 """
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from filelock import FileLock
+
+    from queuectl.spool.names import Name
 
 PAUSED = "paused"
 _BEAT_WIDTH = 160
@@ -249,7 +251,7 @@ def requests_to(root: Root, name: str) -> Requests:
         paused=PAUSED in names,
         stop=stop,
         limit=_limit(f"{root.workers}/{name}.stop") if stop else None,
-        cancelled=frozenset(text.removesuffix(ending) for text in names if text.endswith(ending)),
+        cancelled=frozenset(text.removesuffix(".cancel") for text in names if text.endswith(ending)),
     )
 
 
@@ -269,9 +271,12 @@ def ask_to_stop(root: Root, names: Iterable[str], limit: float | None) -> None:
             disk.create(path, b"" if limit is None else f"{limit:g}\n".encode())
 
 
-def ask_to_cancel(root: Root, job_id: str, owner: str) -> str:
-    """Ask the owner of a running job to stop it; returns the path of the request."""
-    path = f"{root.workers}/{job_id}@{owner}.cancel"
+def ask_to_cancel(root: Root, claim: Name) -> str:
+    """Ask the owner of a running job to stop this run of it; returns the path of the request.
+
+    No name of a claim is ever used twice, so a request that comes too late means no later run.
+    """
+    path = f"{root.workers}/{str(claim).removesuffix('.yaml')}.cancel"
     with contextlib.suppress(FileExistsError):
         disk.create(path)
     return path

@@ -53,7 +53,8 @@ def recover(
         name = parse_claim(text)
         if name and name.owner and is_dead(name.owner):
             with contextlib.suppress(FileNotFoundError):  # another one recovers it, too
-                told.append(_end(root, name, onlooker, settings, stop_remains, now))
+                stop = stop_remains if onlooker.is_here(name.owner) else _none_here
+                told.append(_end(root, name, settings, stop, now))
     for owner in described(root):
         if is_dead(owner):
             onlooker.bury(owner)
@@ -64,7 +65,6 @@ def recover(
 def _end(
     root: Root,
     name: Name,
-    onlooker: Onlooker,
     settings: Settings,
     stop_remains: StopRemains,
     now: datetime,
@@ -84,10 +84,11 @@ def _end(
     outcome = outcome_by(history, owner)
     begun = output.was_begun(root, name.id, last_attempt(history) + 1)
     if outcome is None or begun:
-        if onlooker.is_here(owner):
-            stop_remains(claim)
+        stop_remains(claim)
         running = bool(history) and history[-1].get("event") == STARTED
         if not running and not begun:
+            if reading.job.id == name.id and not history and not claiming.keep_id(root, name):
+                return claiming.put_aside(root, name, f"The id {name.id!r} is taken by another job.")
             finishing.give_back(claim)
             return f"Job {name.id}: its worker {owner} died before it ran; it waits again."
         outcome = finishing.lost(claim, settings, now, "the worker died while it ran")
@@ -95,6 +96,10 @@ def _end(
     state, _ = finishing.settle(claim, outcome)
     what = "run was lost" if outcome["event"] == LOST else f"outcome ({outcome['event']}) was recorded"
     return f"Job {name.id}: its worker {owner} died, its {what}; it is {state.label}."
+
+
+def _none_here(_: Claim) -> None:
+    """The owner was on another kernel: nothing of its command can be on this one."""
 
 
 def _undo_rewrite(root: Root, text: str, belonging: str) -> None:

@@ -52,7 +52,8 @@ class Spool:
         for filed in self.file_many([job]):
             if filed.error:
                 raise filed.error
-            return filed.id
+            job_id: str = filed.id
+            return job_id
         raise AssertionError("one job gives one answer")
 
     def file_many(self, jobs: Iterable[Job | str | dict[str, Any]]) -> Iterator[Any]:

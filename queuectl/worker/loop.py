@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
 from queuectl.job import Event, State, utc_now
-from queuectl.spool import finishing, presence
+from queuectl.spool import finishing
 from queuectl.spool.bell import Bell, Wake
 from queuectl.spool.member import Member, seconds_until
 from queuectl.worker import process
@@ -244,7 +244,7 @@ class Worker:
         while True:
             if keeper.buried:
                 raise FileNotFoundError(run.claim.path)
-            if self._is_cancelled(run, keeper):
+            if run.claim.stem in keeper.requests.cancelled:
                 self._give_up(run, "cancelled")
                 return
             if self._is_to_give_back(keeper):
@@ -273,13 +273,6 @@ class Worker:
             return
         how = f"killed by {ended['signal']}" if "signal" in ended else f"exit status {ended['exit_code']}"
         self._fail(run, ended | {"error": how})
-
-    def _is_cancelled(self, run: _Run, keeper: Keeper) -> bool:
-        """Whether this very run is to be stopped; what the keeper saw may be of an earlier run."""
-        if run.claim.id not in keeper.requests.cancelled:
-            return False
-        asked = presence.requests_to(self._root, self.name).cancelled
-        return run.claim.id in asked
 
     def _is_to_give_back(self, keeper: Keeper) -> bool:
         if keeper.requests.stop and self._stop_by is None and keeper.requests.limit is not None:
@@ -310,7 +303,7 @@ class Worker:
         return ended.facts()
 
     def _fail(self, run: _Run, facts: dict[str, Any]) -> None:
-        luck = random.random()
+        luck = random.random()  # noqa: S311 - jitter, not secrecy
         claim = run.claim.foreseen(*run.unwritten)
         state = self._end(run, finishing.failed(claim, facts, self.member.live.last, utc_now(), luck))
         log.warning("job %s: %s; it is %s", claim.id, facts["error"], state.label)
