@@ -20,6 +20,9 @@ from queuectl.errors import BadDocument
 if TYPE_CHECKING:
     from pathlib import Path
 
+if sys.platform != "win32":
+    import fcntl
+
 kernel: Any = os
 
 MAX_BYTES = 64 * 1024
@@ -48,8 +51,25 @@ def read(path: Path | str, limit: int = MAX_BYTES) -> bytes:
 
     Raises `NotAFile` for anything else than such a file and for one larger than `limit` bytes.
     """
+    fd = _open_fit(path, limit)
     try:
-        fd = kernel.open(path, _READ)
+        return _read_all(fd, limit)
+    finally:
+        kernel.close(fd)
+
+
+def read_settled(path: Path | str) -> bytes | None:
+    """Like `read`, but None while anybody has the file open for writing, where that can be told."""
+    fd = _open_fit(path, MAX_BYTES)
+    try:
+        return None if _has_writer(fd) else _read_all(fd, MAX_BYTES)
+    finally:
+        kernel.close(fd)
+
+
+def _open_fit(path: Path | str, limit: int) -> int:
+    try:
+        fd: int = kernel.open(path, _READ)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.EMLINK}:
             raise NotAFile(errno.ELOOP, "a symbolic link is not a job file", str(path)) from None
@@ -57,18 +77,19 @@ def read(path: Path | str, limit: int = MAX_BYTES) -> bytes:
             raise NotAFile(errno.ENXIO, "a socket is not a job file", str(path)) from None
         raise
     try:
-        facts = kernel.fstat(fd)
-        reason = _unfit(facts, limit)
+        reason = _unfit(kernel.fstat(fd), limit)
         if reason:
             raise NotAFile(errno.EINVAL, reason, str(path))
-        data: bytes = kernel.read(fd, facts.st_size + 1)
-        while len(data) < facts.st_size:
-            more = kernel.read(fd, facts.st_size + 1 - len(data))
-            if not more:
-                break
-            data += more
-    finally:
+    except BaseException:
         kernel.close(fd)
+        raise
+    return fd
+
+
+def _read_all(fd: int, limit: int) -> bytes:
+    data = b""
+    while block := kernel.read(fd, limit + 1 - len(data)):
+        data += block
     return data
 
 
@@ -307,30 +328,30 @@ def remove(path: Path | str) -> bool:
 
 
 def being_written(path: Path | str) -> bool | None:
-    """Whether anybody has the file open for writing; None where the system cannot tell.
-
-    Linux grants a read lease (fcntl F_SETLEASE) only on a file without writers, on local file
-    systems and to its owner; the lease is given back at once.
-    """
-    if sys.platform != "linux":
-        return None
-    import fcntl
-
+    """Whether anybody has the file open for writing; None where the system cannot tell."""
     try:
-        fd = kernel.open(path, _READ)
+        fd = _open_fit(path, sys.maxsize)
     except OSError:
         return None
     try:
-        if not stat.S_ISREG(kernel.fstat(fd).st_mode):
-            return None
+        return _has_writer(fd)
+    finally:
+        kernel.close(fd)
+
+
+def _has_writer(fd: int) -> bool | None:
+    """Whether the file has a writer: else Linux grants its owner a read lease, on local file systems.
+
+    The lease (F_SETLEASE) is given back at once.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return True if error.errno == errno.EAGAIN else None
-    else:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return False
-    finally:
-        kernel.close(fd)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 # ── strict YAML ───────────────────────────────────────────────────────────────────────────────

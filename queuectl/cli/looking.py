@@ -387,7 +387,7 @@ def _print_output(
     if number not in runs:
         raise QueueError(f"Job {found.id} has no run {number}.", f"It has run {max(runs)} times.")
     run = runs[number]
-    paths = {stream: output.log_path(spool.root, found.id, number, stream) for stream in output.STREAMS}
+    paths = {stream: Path(output.log_path(spool.root, found.id, number, stream)) for stream in output.STREAMS}
     if as_json:
         texts = {f"std{s}": _bytes(paths[s]).decode("utf-8", "replace") for s in output.STREAMS}
         facts = {key: run.get(key) for key in ("exit_code", "signal", "error", "worker", "started_at")}
@@ -444,7 +444,7 @@ def _follow(spool: Spool, found: Found, streams: list[str]) -> None:
         ended = found.state in {State.DONE, State.DEAD}
         number = max(1, last_attempt(found.job.history) if found.job else 1)
         for stream in streams:
-            _tail(output.log_path(spool.root, found.id, number, stream), sent)
+            _tail(Path(output.log_path(spool.root, found.id, number, stream)), sent)
         if ended:
             return
         time.sleep(0.1)

@@ -238,10 +238,11 @@ def confirm(root: Root, name: Name, source: State, now: datetime) -> Claim | Non
     """Read what was claimed; None when it is no claim after all, and has been put where it belongs."""
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
-        if disk.being_written(path):
+        data = disk.read_settled(path)
+        if data is None:  # an editor is saving it: half of a command must never run
             disk.move(path, f"{root.folder(State.PENDING)}/{name.later()}")
             return None
-        reading = record.read(path)
+        reading = record.parse(data)
     except (BadJob, disk.NotAFile, PermissionError) as error:
         bury(root, name, why(error))
         return None

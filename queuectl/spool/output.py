@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from queuectl import disk
@@ -15,9 +14,9 @@ STREAMS = ("out", "err")
 _LOG = re.compile(r"(.+)\.(\d+)\.(out|err)")
 
 
-def log_path(root: Root, job_id: str, attempt: int, stream: str) -> Path:
+def log_path(root: Root, job_id: str, attempt: int, stream: str) -> str:
     """Where a stream of an attempt is; ids that differ in case alone share it, so none may."""
-    return Path(f"{root.logs}/{job_id.lower()}.{attempt}.{stream}")
+    return f"{root.logs}/{job_id.lower()}.{attempt}.{stream}"
 
 
 def take_id(root: Root, job_id: str) -> bool:

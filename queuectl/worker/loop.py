@@ -38,6 +38,10 @@ IDLE = 2.0
 GIVE_UP = 0.7
 
 
+#: Seconds after which the log tells that a job runs; of shorter ones it tells the end alone.
+TELL = 0.5
+
+
 class Stop(Enum):
     """How soon a worker is to end."""
 
@@ -68,6 +72,7 @@ class Worker:
         self._stop_by: float | None = None
         self._trouble_said: str | None = None
         self._kind = kind
+        self._inherited = dict(os.environb) if os.name == "posix" else {}
         self.member = Member.join(root, kind, utc_now())
 
     @property
@@ -195,7 +200,6 @@ class Worker:
             return
         run = _Run(claim, command, self._limit(claim))
         run.unwritten = self.member.started(claim, attempt, command.pid, began)
-        log.info("job %s: run %d started (pid %d)", claim.id, attempt, command.pid)
         try:
             self._write(run)
             self._watch(run, command, keeper)
@@ -205,15 +209,18 @@ class Worker:
             if run.command is not None:
                 self._put_down(run)
 
-    def _environment(self, claim: Claim, attempt: int) -> dict[str, str]:
-        return {
-            **os.environ,
+    def _environment(self, claim: Claim, attempt: int) -> dict[Any, Any]:
+        """The worker's own environment (encoded once for all), the job's, and what we tell it."""
+        told = {
             **claim.job.env,
             "QUEUECTL_JOB_ID": claim.id,
             "QUEUECTL_ATTEMPT": str(attempt),
             "QUEUECTL_SPOOL": str(self._root.path),
             "QUEUECTL_WORKER": self.name,
         }
+        if os.name != "posix":
+            return {**os.environ, **told}
+        return self._inherited | {os.fsencode(name): os.fsencode(text) for name, text in told.items()}
 
     def _limit(self, claim: Claim) -> float:
         own = claim.job.timeout
@@ -241,6 +248,7 @@ class Worker:
         """Wait for the end of a command, or for a reason to end it."""
         begun = time.monotonic()
         due = begun + run.limit if run.limit else None
+        told = False
         while True:
             if keeper.buried:
                 raise FileNotFoundError(run.claim.path)
@@ -261,7 +269,10 @@ class Worker:
                 ended["error"] = f"it ran longer than its limit of {run.limit:g} s"
                 self._fail(run, ended)
                 return
-            waits = [lease * GIVE_UP / 2]
+            if not told and now >= begun + TELL:
+                log.info("job %s: running (pid %d)", run.claim.id, command.pid)
+                told = True
+            waits = [lease * GIVE_UP / 2 if told else TELL]
             waits += [due - now] if due is not None else []
             waits += [self._stop_by - now] if self._stop_by is not None else []
             if command.wait(self._control, max(0.0, min(waits))) is Waited.EXITED:

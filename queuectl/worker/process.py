@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def start(
     out: BinaryIO,
     err: BinaryIO,
     cwd: str | None,
-    environment: Mapping[str, str],
+    environment: Mapping[Any, Any],
 ) -> Command:
     """Start a shell command, or an argument list without a shell; raises `Cannot`."""
     shell = isinstance(command, str)
@@ -194,7 +195,7 @@ def start(
         process = subprocess.Popen(
             arguments,
             shell=shell and not POSIX,
-            stdin=subprocess.DEVNULL,
+            stdin=_nothing(),
             stdout=out,
             stderr=err,
             cwd=cwd,
@@ -204,6 +205,12 @@ def start(
     except (OSError, ValueError) as error:
         raise _cannot(error, command, cwd) from error
     return Command(process)
+
+
+@cache
+def _nothing() -> int:
+    """The null device, opened once for all commands."""
+    return os.open(os.devnull, os.O_RDONLY)
 
 
 def _cannot(error: OSError | ValueError, command: str | tuple[str, ...], cwd: str | None) -> Cannot:
