@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from queuectl import disk
@@ -50,7 +51,7 @@ def cancel_waiting(root: Root, found: Found, now: datetime) -> str:
     Raises `FileNotFoundError` when a worker was faster. The job is claimed first, so that no
     worker starts what is being cancelled.
     """
-    owner = f"{presence.host_name()}-{_BY_HAND}-{_token()}"
+    owner = f"{presence.host_name()}-{_BY_HAND}-{os.urandom(4).hex()}"
     mine = found.name.owned(owner)
     path = f"{root.folder(State.PROCESSING)}/{mine}"
     if not disk.move(found.path, path):
@@ -66,12 +67,6 @@ def cancel_waiting(root: Root, found: Found, now: datetime) -> str:
         record.append(path, reading, (event | ({"attempt": attempt} if attempt else {}),))
     disk.move(path, target)
     return target
-
-
-def _token() -> str:
-    import secrets
-
-    return secrets.token_hex(4)
 
 
 def delete(root: Root, found: list[Found]) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,13 @@ def make_id() -> str:
 
     Among a million jobs the chance that any two share one is 2 in a million.
     """
-    return secrets.choice(_FIRST) + "".join(secrets.choice(_REST) for _ in range(11))
+    number = int.from_bytes(os.urandom(16))
+    number, first = divmod(number, len(_FIRST))
+    letters = [_FIRST[first]]
+    for _ in range(11):
+        number, rest = divmod(number, len(_REST))
+        letters.append(_REST[rest])
+    return "".join(letters)
 
 
 def is_made_id(job_id: str) -> bool:

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import socket
 import time
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ class Presence:
 def join(root: Root, kind: str, now: datetime) -> Presence:
     """Become a worker of this spool, under a name that no owner ever had."""
     while True:
-        name = f"{host_name()}-{os.getpid()}-{secrets.token_hex(2)}"
+        name = f"{host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
         lock = _lock(root, name)
         lock.acquire()
         facts = {

@@ -71,14 +71,20 @@ class Keeper(threading.Thread):
         root = self._member.root
         if self.silence() >= min(lease / 5, 10.0):
             self._beat()
-        if self._may_differ(root.workers):
-            requests = presence.requests_to(root, self._member.name)
-            if requests != self.requests:
-                self.requests = requests
-                self._control.ring()
-                self._bell.ring()
+        self.hear()
         if self._may_differ(root.folder(State.PENDING)):
             self.changed = True
+            self._bell.ring()
+
+    def hear(self, *, at_once: bool = False) -> None:
+        """Take in what is asked of this worker. `at_once` asks nothing of a share that may be slow."""
+        root = self._member.root
+        if (at_once and self._share) or not self._may_differ(root.workers):
+            return
+        requests = presence.requests_to(root, self._member.name)
+        if requests != self.requests:
+            self.requests = requests
+            self._control.ring()
             self._bell.ring()
 
     def _beat(self) -> None:

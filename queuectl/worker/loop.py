@@ -100,9 +100,11 @@ class Worker:
     def _serve(self, bell: Bell) -> bool:
         """Work under one name; True when others took its owner for dead meanwhile."""
         keeper = Keeper(self.member, self._control, self._ring)
-        keeper.start()
         log.info("worker %s started", self.name)
         try:
+            with contextlib.suppress(OSError, QueueError):
+                keeper.look()  # what was asked before we came, such as a pause, holds from the start
+            keeper.start()
             while not self._is_to_end(keeper) and not keeper.buried:
                 try:
                     if not self._step(bell, keeper):
@@ -130,6 +132,7 @@ class Worker:
         for told in member.recover(stop_remains, now):
             log.warning("%s", told)
         self._tell_settings()
+        keeper.hear(at_once=True)
         claim = None if keeper.requests.paused else member.claim(now)
         if claim is not None:
             self._work(claim, keeper)
