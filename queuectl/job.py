@@ -402,7 +402,9 @@ def attempts(history: Sequence[Event]) -> int:
 
 def failures(history: Sequence[Event]) -> int:
     """Runs that count against the retries: those that failed or were lost since the last retry."""
-    return sum(event.get("event") in {FAILED, LOST} for event in since_retry(history))
+    return len(
+        {event.get("attempt") for event in since_retry(history) if event.get("event") in {FAILED, LOST}}
+    )
 
 
 def destination(outcome: Event) -> State:

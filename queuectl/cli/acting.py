@@ -77,7 +77,7 @@ def _cancel(spool: Spool, job_id: str) -> str:
             if found.state is State.PROCESSING:
                 owner = found.name.owner or ""
                 if not onlooker.is_alive(owner, spool.settings().lock_lease_seconds):
-                    _recover(spool, onlooker)
+                    _recover(spool)
                     continue
                 asked = presence.ask_to_cancel(spool.root, found.name)
                 _until_moved(found, end)
@@ -93,11 +93,11 @@ def _cancel(spool: Spool, job_id: str) -> str:
     raise QueueError(f"Job {job_id} could not be stopped in time.", "Its worker does not answer; try again.")
 
 
-def _recover(spool: Spool, onlooker: presence.Onlooker) -> None:
-    from queuectl.spool import recovery
+def _recover(spool: Spool) -> None:
     from queuectl.worker.remains import stop_remains
 
-    recovery.recover(spool.root, onlooker, spool.settings(), stop_remains, spool.clock())
+    with spool.member(acting.BY_HAND) as me:
+        me.recover(stop_remains, spool.clock())
 
 
 def _until_moved(found: Found, end: float) -> None:

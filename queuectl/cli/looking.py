@@ -13,7 +13,7 @@ from queuectl.cli import show
 from queuectl.cli.places import complete_id, spool_of
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job import State, iso, last_attempt, parse_moment, stamp
-from queuectl.spool import dropping, finding, output, presence
+from queuectl.spool import acting, dropping, finding, output, presence
 from queuectl.spool.finding import Found
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def worker_facts(spool: Spool) -> list[dict[str, Any]]:
     told = []
     for name in presence.described(root):
         worker = presence.describe(root, name)
-        if worker is None:
+        if worker is None or worker.kind == acting.BY_HAND:
             continue
         claim = claims.get(name)
         alive = onlooker.is_alive(name, lease)

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING
 
 from queuectl import disk
-from queuectl.errors import WrongState
-from queuectl.job import CANCELLED, TRANSITIONS, State, iso, last_attempt, stamp
+from queuectl.errors import BadJob, WrongState
+from queuectl.job import CANCELLED, TRANSITIONS, State, iso, stamp
 from queuectl.spool import claiming, finishing, output, presence, record
 from queuectl.spool.finding import REASON, Found
 from queuectl.spool.names import Name, rank_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
+    from queuectl.job import Event
     from queuectl.settings import Settings
+    from queuectl.spool.record import Record
     from queuectl.spool.root import Root
 
-_BY_HAND = "hand"
+#: The kind of a member that lives for one act of a person.
+BY_HAND = "by hand"
+
+
+@contextlib.contextmanager
+def _claimed(root: Root, found: Found, now: datetime) -> Iterator[tuple[Name, str]]:
+    """The job in processing/ under a live owner's name: no worker can start it, no other hand act on it.
+
+    Raises `FileNotFoundError` when somebody else was faster.
+    """
+    me = presence.join(root, BY_HAND, now)
+    try:
+        name = found.name.owned(me.name)
+        path = f"{root.folder(State.PROCESSING)}/{name}"
+        if not disk.move(found.path, path):
+            raise FileNotFoundError(found.path)
+        yield name, path
+    finally:
+        me.leave()
 
 
 def retry(root: Root, found: Found, settings: Settings, now: datetime) -> str:
@@ -28,19 +48,17 @@ def retry(root: Root, found: Found, settings: Settings, now: datetime) -> str:
     Raises `WrongState` for a job that waits or runs, `FileNotFoundError` when it moved meanwhile,
     and `BadJob` when its file has not been mended.
     """
-    if found.state in {State.PENDING, State.PROCESSING}:
+    if State.PENDING not in TRANSITIONS[found.state] or found.state is State.PROCESSING:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
-    assert State.PENDING in TRANSITIONS[found.state]
-    reading = record.read(found.path)
-    fifo = settings.scheduling_mode == "fifo"
-    rank = found.name.rank if reading.job.priority is None else rank_of(reading.job.priority, fifo=fifo)
-    name = claiming.free_name(root, State.PENDING, Name(rank, stamp(now), found.name.id))
-    target = f"{root.folder(State.PENDING)}/{name}"
-    # Crash: the note is added first; without the move the job stays where it is, and says so.
-    if reading.job.history and reading.columns is not None:
-        record.append(found.path, reading, (finishing.retried(now),))
-    if not disk.move(found.path, target):
-        raise FileNotFoundError(2, "it moved meanwhile", found.path)
+    record.read(found.path)
+    with _claimed(root, found, now) as (claim, path):
+        reading = _noted(path, finishing.retried(now))
+        fifo = settings.scheduling_mode == "fifo"
+        priority = reading.job.priority
+        rank = claim.rank if priority is None else rank_of(priority, fifo=fifo)
+        name = claiming.free_name(root, State.PENDING, Name(rank, stamp(now), claim.id))
+        target = f"{root.folder(State.PENDING)}/{name}"
+        disk.move(path, target)
     disk.remove(found.path + REASON)
     return target
 
@@ -48,25 +66,23 @@ def retry(root: Root, found: Found, settings: Settings, now: datetime) -> str:
 def cancel_waiting(root: Root, found: Found, now: datetime) -> str:
     """Move a waiting job to dead as cancelled; returns its path.
 
-    Raises `FileNotFoundError` when a worker was faster. The job is claimed first, so that no
-    worker starts what is being cancelled.
+    Raises `FileNotFoundError` when a worker was faster.
     """
-    owner = f"{presence.host_name()}-{_BY_HAND}-{os.urandom(4).hex()}"
-    mine = found.name.owned(owner)
-    path = f"{root.folder(State.PROCESSING)}/{mine}"
-    if not disk.move(found.path, path):
-        raise FileNotFoundError(2, "it moved meanwhile", found.path)
-    target = f"{root.folder(State.DEAD)}/{claiming.free_name(root, State.DEAD, found.name.free())}"
-    with contextlib.suppress(disk.NotAFile):
-        reading = record.read(path)
-        if reading.columns is None:
-            claiming.write_anew(path, reading)
-            reading = record.read(path)
-        event = {"event": CANCELLED, "at": iso(now), "worker": owner, "error": "cancelled before it ran"}
-        attempt = last_attempt(reading.job.history)
-        record.append(path, reading, (event | ({"attempt": attempt} if attempt else {}),))
-    disk.move(path, target)
+    with _claimed(root, found, now) as (claim, path):
+        target = f"{root.folder(State.DEAD)}/{claiming.free_name(root, State.DEAD, claim.free())}"
+        with contextlib.suppress(disk.NotAFile, BadJob):
+            event = {"event": CANCELLED, "at": iso(now), "worker": claim.owner}
+            _noted(path, event | {"error": "cancelled before it ran"})
+        disk.move(path, target)
     return target
+
+
+def _noted(path: str, event: Event) -> Record:
+    reading = record.read(path)
+    if reading.columns is None:
+        claiming.write_anew(path, reading)
+        reading = record.read(path)
+    return record.append(path, reading, (event,))
 
 
 def delete(root: Root, found: list[Found]) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from queuectl import disk, settings
 from queuectl.errors import BadJob, BadSetting
 from queuectl.job import OUTCOMES, State, destination
-from queuectl.spool import claiming, dropping, output, record, recovery
+from queuectl.spool import acting, claiming, dropping, output, presence, record, recovery
 from queuectl.spool.finding import REASON
 from queuectl.spool.names import Name, parse, parse_claim
 from queuectl.spool.presence import PAUSED, Onlooker, described
@@ -181,7 +181,11 @@ def repair(
     now: datetime,
 ) -> list[Finding]:
     """Recover what dead workers left, then mend what can be mended; returns what is left."""
-    recovery.recover(root, onlooker, values, stop_remains, now)
+    me = presence.join(root, acting.BY_HAND, now)
+    try:
+        recovery.Rescue(root, me.name, onlooker, values, stop_remains).recover(now)
+    finally:
+        me.leave()
     left = []
     for finding_ in list(check(root, onlooker, values.lock_lease_seconds, now)):
         if finding_.mend is None:

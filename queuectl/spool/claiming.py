@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Event, Job, State, stamp, to_yaml
-from queuectl.spool import filing, finding, output, record
-from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, make_id, parse, rank_of
+from queuectl.spool import filing, finding, record
+from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -244,7 +244,7 @@ def confirm(root: Root, name: Name, source: State, now: datetime) -> Claim | Non
             return None
         reading = record.parse(data)
     except (BadJob, disk.NotAFile, PermissionError) as error:
-        bury(root, name, why(error))
+        bury(root, name, name.free(), why(error))
         return None
     except FileNotFoundError:
         return None
@@ -255,54 +255,11 @@ def confirm(root: Root, name: Name, source: State, now: datetime) -> Claim | Non
     right = true_name(claim, now)
     if right is None:
         return claim
-    renamed = take_own_id(root, name, right.id)
-    if renamed is not None:
-        disk.move(f"{root.folder(State.PROCESSING)}/{renamed}", f"{root.folder(State.PENDING)}/{right}")
-    return None
-
-
-def take_own_id(root: Root, name: Name, job_id: str) -> Name | None:
-    """Give a claim the id that its content names; None where it is taken: then it is put aside.
-
-    Crash: the claim bears the id before the id is taken, so that what is left agrees with itself
-    and `keep_id` can tell whether another job has it.
-    """
-    if job_id == name.id:
-        return name
-    processing = root.folder(State.PROCESSING)
-    own = replace(name, id=job_id)
-    if disk.exists(f"{processing}/{own}") or not disk.move(f"{processing}/{name}", f"{processing}/{own}"):
+    if right.id != name.id and not filing.id_is_free(root, right.id):
+        bury(root, name, name.free(), f"The id {right.id!r} that it gives itself is taken.")
         return None
-    if filing.id_is_free(root, job_id):
-        return own
-    disk.move(f"{processing}/{own}", f"{processing}/{name}")
-    put_aside(root, name, f"The id {job_id!r} is taken by another job.")
+    disk.move(path, f"{root.folder(State.PENDING)}/{right}")
     return None
-
-
-def keep_id(root: Root, name: Name) -> bool:
-    """Make sure that the id of a claim found orphaned is taken, for it; False if another file has it."""
-    if any(str(other.name) != str(name) for other in finding.names_of(root, name.id)):
-        return False
-    output.take_id(root, name.id)
-    return True
-
-
-def put_aside(root: Root, name: Name, reason: str) -> str:
-    """Bury a claim under an id that nobody else has; returns its path in dead/."""
-    return bury(root, take_free_id(root, name), reason)
-
-
-def take_free_id(root: Root, name: Name) -> Name:
-    """Take the id that a claim bears, or one that begins like it, and rename the claim to it."""
-    free = name.id
-    while not filing.id_is_free(root, free):
-        free = f"{name.id[:80]}-{make_id()[:4]}"
-    own = replace(name, id=free)
-    if own != name:
-        processing = root.folder(State.PROCESSING)
-        disk.move(f"{processing}/{name}", f"{processing}/{own}")
-    return own
 
 
 def put_back(root: Root, name: Name, source: State) -> None:
@@ -338,17 +295,21 @@ def why(error: BadJob | OSError) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def bury(root: Root, name: Name, reason: str) -> str:
-    """Move a claim that cannot be a job to dead/, bytes untouched, with the reason beside it."""
+def bury(root: Root, name: Name, target: Name, reason: str) -> str:
+    """Move a claim that cannot be a job to dead/, bytes untouched, with the reason beside it.
+
+    Returns its path there. Where the claim is lost meanwhile, nothing is left of this.
+    """
     dead = root.folder(State.DEAD)
-    target = free_name(root, State.DEAD, name.free())
+    target = free_name(root, State.DEAD, target)
     text = (
         f"{reason}\n\nThe file beside this one was not run and not changed. Mend it and move it back:\n"
         f"    mv '{target}' ../pending/\n"
     )
     with contextlib.suppress(FileExistsError):
         disk.create(f"{dead}/{target}{finding.REASON}", text.encode("utf-8", "replace"))
-    disk.move(f"{root.folder(State.PROCESSING)}/{name}", f"{dead}/{target}")
+    if not disk.move(f"{root.folder(State.PROCESSING)}/{name}", f"{dead}/{target}"):
+        disk.remove(f"{dead}/{target}{finding.REASON}")
     return f"{dead}/{target}"
 
 

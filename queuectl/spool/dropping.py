@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import State, stamp
-from queuectl.spool import claiming, record
+from queuectl.spool import claiming, filing, record
 from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
 
 if TYPE_CHECKING:
@@ -89,33 +89,33 @@ class Drops:
         return not written and (age >= SETTLE or clock - seen.since >= SETTLE)
 
     def _take_in(self, text: str, owner: str, settings: Settings, now: datetime) -> None:
-        """Claim the file, so that no other worker judges it, then name it or put it aside."""
+        """Claim the file, so that no other worker judges it, then name it or put it aside.
+
+        Crash: the claim bears an id that nobody has; recovery files it again under that.
+        """
         root = self._root
         fifo = settings.scheduling_mode == "fifo"
-        rank = rank_of(settings.priority, fifo=fifo)
-        suggested = id_from_file_name(text)
-        name = Name(rank, stamp(now), suggested, owner)
+        name = Name(rank_of(settings.priority, fifo=fifo), stamp(now), make_id(), owner)
         path = f"{root.folder(State.PROCESSING)}/{name}"
-        if disk.exists(path):
-            name = replace(name, id=f"{suggested}-{make_id()[:6]}")
-            path = f"{root.folder(State.PROCESSING)}/{name}"
         if not disk.move(f"{root.folder(State.PENDING)}/{text}", path):
             return
+        suggested = id_from_file_name(text)
         try:
             reading = record.read(path)
         except (BadJob, disk.NotAFile, PermissionError) as error:
-            claiming.put_aside(root, name, claiming.why(error))
+            self._put_aside(name, suggested, claiming.why(error))
             return
-        if reading.job.id is None:
-            own: Name | None = claiming.take_free_id(root, name)
-        else:
-            own = claiming.take_own_id(root, name, reading.job.id)
-        if own is None:
+        job = reading.job
+        if job.id is not None and not filing.id_is_free(root, job.id):
+            self._put_aside(name, suggested, f"The id {job.id!r} is taken by another job.")
             return
-        path = f"{root.folder(State.PROCESSING)}/{own}"
         if reading.columns is None:
             claiming.write_anew(path, reading)
-        priority = reading.job.priority
-        rank = name.rank if priority is None else rank_of(priority, fifo=fifo)
-        target = Name(rank, stamp(reading.job.run_at or now), own.id)
-        disk.move(path, f"{root.folder(State.PENDING)}/{claiming.free_name(root, State.PENDING, target)}")
+        rank = name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
+        own = job.id or filing.take_free_id(root, suggested)
+        target = claiming.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
+        disk.move(path, f"{root.folder(State.PENDING)}/{target}")
+
+    def _put_aside(self, name: Name, suggested: str, reason: str) -> None:
+        target = replace(name, id=filing.take_free_id(self._root, suggested), owner=None)
+        claiming.bury(self._root, name, target, reason)

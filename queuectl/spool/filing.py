@@ -9,6 +9,7 @@ fsync of pending/    a power cut leaves it filed; now the id may be told
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Jobs that share one sync of the directory; each holds a file open until then.
 TOGETHER = 200
+#: Seconds after which an id that is taken, but borne by no file, was left by somebody who died.
+FILING_TAKES = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,26 @@ def _take(root: Root, name: Name, taken: list[Name]) -> bool:
 
 
 def id_is_free(root: Root, job_id: str) -> bool:
-    """Take an id that a person wrote into a file; False when a job has it."""
+    """Take an id that a person wrote into a file; False when another job has it.
+
+    Crash: who died after taking an id leaves it taken by nobody. It is taken over once no file
+    has come to bear it for longer than a filing takes.
+    """
     if is_made_id(job_id) and finding.names_of(root, job_id):
         return False
-    return output.take_id(root, job_id)
+    if output.take_id(root, job_id):
+        return True
+    end = time.monotonic() + FILING_TAKES
+    while not finding.names_of(root, job_id) and not output.was_begun(root, job_id, 1):
+        if time.monotonic() > end:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def take_free_id(root: Root, suggested: str) -> str:
+    """Take an id, or one that begins like it, for a file that names none."""
+    free = suggested
+    while not output.take_id(root, free):
+        free = f"{suggested[:80]}-{make_id()[:4]}"
+    return free

@@ -312,7 +312,8 @@ def runs_of(job: Job) -> list[dict[str, Any]]:
         if event.get("event") == STARTED:
             run |= {"started_at": event.get("at"), "worker": event.get("worker"), "pid": event.get("pid")}
         else:
-            run |= {key: value for key, value in event.items() if key not in {"event", "at"}}
+            own = {"event", "at", "worker"} if event.get("event") == LOST else {"event", "at"}
+            run |= {key: value for key, value in event.items() if key not in own}
             run |= {"outcome": event.get("event"), "ended_at": event.get("at")}
     return list(found.values())
 

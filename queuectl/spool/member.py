@@ -133,7 +133,8 @@ class Member:
             except FileExistsError:
                 others = [one for one in finding.names_of(self.root, claim.id) if one.path != claim.path]
                 if others:
-                    claiming.bury(self.root, claim.name, f"Another file has the same id: {others[0].path}.")
+                    reason = f"Another file has the same id: {others[0].path}."
+                    claiming.bury(self.root, claim.name, claim.name.free(), reason)
                     return None
                 attempt += 1  # a power cut took the history's last lines, not the log
 
@@ -183,7 +184,9 @@ class Member:
         if clock - self._recovered_at < RECOVERY_EVERY:
             return []
         self._recovered_at = clock
-        told = recovery.recover(self.root, self._onlooker, self.live.now(), stop_remains, now)
+        told = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains).recover(
+            now
+        )
         if told:
             self._waiting.relist(now)
         return told

@@ -1,20 +1,24 @@
 """Dead workers' claims: the move that an outcome asked for is finished, all others are lost runs.
 
-a crash after …                     left is                          mended by
-the claim, no command started       processing/N@OWNER               back to pending/
-the command was started             … and logs/ID.K.err              the rest of it stopped, lost, pending/
-the outcome was recorded            … with the outcome at its end    the move it asks for
+    a crash after                       left is                          mended by
+    the claim, no command started       processing/N@DEAD                back to pending/
+    the command was started             and logs/ID.K.err                its rest stopped, N@ME, lost, moved
+    the outcome was recorded            the outcome at its end           the move it asks for
+
+Any number of processes may do this at once: each step is one rename that one of them wins, and
+nothing is added to a file before it bears the name of the one who adds.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import BadJob
-from queuectl.job import LOST, STARTED, State, last_attempt, outcome_by
+from queuectl.job import STARTED, State, last_attempt, outcome_by
 from queuectl.spool import claiming, finishing, output, record
 from queuectl.spool.claiming import Claim
 from queuectl.spool.names import Name, parse_claim
@@ -30,76 +34,76 @@ if TYPE_CHECKING:
 StopRemains = Callable[[Claim], None]
 
 
-def recover(
-    root: Root, onlooker: Onlooker, settings: Settings, stop_remains: StopRemains, now: datetime
-) -> list[str]:
-    """End the claims of every dead owner; returns a sentence for each, for the log.
+@dataclass(frozen=True)
+class Rescue:
+    """One live owner, `me`, that ends the claims of dead ones."""
 
-    Any number of processes may do this at once: each move is one rename that one of them wins.
-    """
-    told: list[str] = []
-    owners: dict[str, bool] = {}
+    root: Root
+    me: str
+    onlooker: Onlooker
+    settings: Settings
+    stop_remains: StopRemains
 
-    def is_dead(owner: str) -> bool:
-        if owner not in owners:
-            owners[owner] = not onlooker.is_alive(owner, settings.lock_lease_seconds)
-        return owners[owner]
+    def recover(self, now: datetime) -> list[str]:
+        """End the claims of every dead owner; returns a sentence for each."""
+        told: list[str] = []
+        dead: dict[str, bool] = {self.me: False}
 
-    for text, belonging in list(claiming.leftovers(root)):
-        name = parse_claim(belonging)
-        if name and name.owner and is_dead(name.owner):
-            _undo_rewrite(root, text, belonging)
-    for text in disk.list_names(root.folder(State.PROCESSING)):
-        name = parse_claim(text)
-        if name and name.owner and is_dead(name.owner):
-            with contextlib.suppress(FileNotFoundError):  # another one recovers it, too
-                stop = stop_remains if onlooker.is_here(name.owner) else _none_here
-                told.append(_end(root, name, settings, stop, now))
-    for owner in described(root):
-        if is_dead(owner):
-            onlooker.bury(owner)
-            told.append(f"Worker {owner} is dead; its place is cleared.")
-    return told
+        def is_dead(name: Name | None) -> bool:
+            owner = name.owner if name else None
+            if owner is not None and owner not in dead:
+                dead[owner] = not self.onlooker.is_alive(owner, self.settings.lock_lease_seconds)
+            return owner is not None and dead[owner]
 
+        for text, belonging in list(claiming.leftovers(self.root)):
+            if is_dead(parse_claim(belonging)):
+                _undo_rewrite(self.root, text, belonging)
+        for text in disk.list_names(self.root.folder(State.PROCESSING)):
+            name = parse_claim(text)
+            if name is not None and is_dead(name):
+                with contextlib.suppress(FileNotFoundError):  # another one recovers it, too
+                    told.append(f"Job {name.id}: {self._end(name, now)}")
+        for owner in described(self.root):
+            if is_dead(Name(0, "", "", owner)):
+                self.onlooker.bury(owner)
+                told.append(f"Worker {owner} is dead; its place is cleared.")
+        return told
 
-def _end(
-    root: Root,
-    name: Name,
-    settings: Settings,
-    stop_remains: StopRemains,
-    now: datetime,
-) -> str:
-    path = f"{root.folder(State.PROCESSING)}/{name}"
-    owner = name.owner or ""
-    try:
-        reading = record.read(path)
-    except (BadJob, disk.NotAFile, PermissionError) as error:
-        where = claiming.bury(root, name, claiming.why(error))
-        return f"Job {name.id}: its worker {owner} died and its file cannot be read; see {where}."
-    if reading.columns is None:
-        claiming.write_anew(path, reading)
-        reading = record.read(path)
-    claim = Claim(root, name, reading, State.PENDING)
-    history = reading.job.history
-    outcome = outcome_by(history, owner)
-    begun = output.was_begun(root, name.id, last_attempt(history) + 1)
-    if outcome is None or begun:
-        stop_remains(claim)
-        running = bool(history) and history[-1].get("event") == STARTED
-        if not running and not begun:
-            if reading.job.id == name.id and not history and not claiming.keep_id(root, name):
-                return claiming.put_aside(root, name, f"The id {name.id!r} is taken by another job.")
+    def _end(self, name: Name, now: datetime) -> str:
+        root, owner = self.root, name.owner or ""
+        try:
+            reading = record.read(f"{root.folder(State.PROCESSING)}/{name}")
+        except (BadJob, disk.NotAFile, PermissionError) as error:
+            where = claiming.bury(root, name, name.free(), claiming.why(error))
+            return f"its worker {owner} died and its file cannot be read; see {where}."
+        claim = Claim(root, name, reading, State.PENDING)
+        history = reading.job.history
+        begun = output.was_begun(root, name.id, last_attempt(history) + 1)
+        outcome = outcome_by(history, owner)
+        if outcome is not None and not begun:
+            state, _ = finishing.settle(claim, outcome)
+            return f"its worker {owner} died, its outcome was recorded; it is {state.label}."
+        if not begun and not (history and history[-1].get("event") == STARTED):
             finishing.give_back(claim)
-            return f"Job {name.id}: its worker {owner} died before it ran; it waits again."
-        outcome = finishing.lost(claim, settings, now, "the worker died while it ran")
-        claim = claim.noted(outcome)
-    state, _ = finishing.settle(claim, outcome)
-    what = "run was lost" if outcome["event"] == LOST else f"outcome ({outcome['event']}) was recorded"
-    return f"Job {name.id}: its worker {owner} died, its {what}; it is {state.label}."
+            return f"its worker {owner} died before it ran; it waits again."
+        if self.onlooker.is_here(owner):
+            self.stop_remains(claim)
+        claim = _taken_over(claim, self.me)
+        lost = finishing.lost(claim, self.settings, now, f"its worker {owner} died while it ran")
+        state, _ = finishing.settle(claim.noted(lost), lost)
+        return f"its worker {owner} died, its run was lost; it is {state.label}."
 
 
-def _none_here(_: Claim) -> None:
-    """The owner was on another kernel: nothing of its command can be on this one."""
+def _taken_over(claim: Claim, me: str) -> Claim:
+    """The claim under a name of our own; raises `FileNotFoundError` where somebody else took it."""
+    mine = replace(claim, name=claim.name.owned(me))
+    if not disk.move(claim.path, mine.path):
+        raise FileNotFoundError(claim.path)
+    reading = record.read(mine.path)
+    if reading.columns is None:
+        claiming.write_anew(mine.path, reading)
+        reading = record.read(mine.path)
+    return replace(mine, record=reading)
 
 
 def _undo_rewrite(root: Root, text: str, belonging: str) -> None:
