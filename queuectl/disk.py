@@ -27,6 +27,8 @@ kernel: Any = os
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
+#: What is read of a job's file at most, with its history: some 80,000 runs.
+MAX_WITH_HISTORY = 16 * 1024 * 1024
 
 #: What a document holds: scalars stay text (None for a plain null), typed later by their field.
 Node: TypeAlias = "str | list[Node] | dict[str, Node] | None"
@@ -58,11 +60,11 @@ def read(path: Path | str, limit: int = MAX_BYTES) -> bytes:
         kernel.close(fd)
 
 
-def read_settled(path: Path | str) -> bytes | None:
+def read_settled(path: Path | str, limit: int = MAX_BYTES) -> bytes | None:
     """Like `read`, but None while anybody has the file open for writing, where that can be told."""
-    fd = _open_fit(path, MAX_BYTES)
+    fd = _open_fit(path, limit)
     try:
-        return None if _has_writer(fd) else _read_all(fd, MAX_BYTES)
+        return None if _has_writer(fd) else _read_all(fd, limit)
     finally:
         kernel.close(fd)
 

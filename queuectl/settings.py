@@ -62,7 +62,9 @@ def _number(low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             value = -1
         if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
+            raise ValueError(
+                f"a number from {low:g} to {high:,g}" if high < 1e6 else f"a number from {low:g} up"
+            )
         return value
 
     return parse
@@ -161,7 +163,7 @@ def _pairs(text: str) -> Iterable[tuple[str, Any]]:
 
     Importing one takes longer than all else that `enqueue` does.
     """
-    matches = [_LINE.fullmatch(line) for line in text.splitlines()]
+    matches = [_LINE.fullmatch(line) for line in text.split("\n")]
     plain = [(match[1], match[2]) for match in matches if match and match[1]]
     if all(matches) and not any(value == "null" for _, value in plain):
         return plain

@@ -186,14 +186,14 @@ def _text(name: str) -> tuple[str, str]:
 
 
 def _lines(text: str, place: str) -> Iterator[Source]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield Source(f"{place}, line {number}", {"command": line})
 
 
 def _documents(text: str, place: str) -> Iterator[Source]:
     """One job, a list of jobs, JSON lines, or several YAML documents."""
-    if text.lstrip()[:1] == "{" and len(text.strip().splitlines()) > 1:
+    if text.lstrip()[:1] == "{" and "\n" in text.strip():
         try:
             tree = disk.load_json(text)
         except json.JSONDecodeError:
@@ -217,7 +217,7 @@ def _documents(text: str, place: str) -> Iterator[Source]:
 
 
 def _json_lines(text: str, place: str) -> Iterator[Source]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         where = f"{place}, line {number}"

@@ -81,10 +81,13 @@ def _attention(spool: Spool, counts: finding.Counts, workers: int) -> list[str]:
         told.append("No worker is alive; `queuectl worker start` starts one.")
     if counts.dead:
         told.append(f"{counts.dead} dead: see `queuectl dlq list`.")
+    drops = [text for text in counts.strangers if text.startswith("pending/") and dropping.is_job_file(text)]
+    if drops:
+        told.append(f"{len(drops)} dropped in pending/, not taken in by a worker yet ({drops[0][8:]}).")
     strange = [
         text
         for text in counts.strangers
-        if not dropping.is_left_alone(text.partition("/")[2]) and not Path(spool.path / text).is_dir()
+        if text not in drops and not dropping.is_left_alone(text.partition("/")[2])
     ]
     if strange:
         some = ", ".join(strange[:3])

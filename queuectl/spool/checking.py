@@ -46,6 +46,7 @@ def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> Iterat
     for places in ids.values():
         if len(places) > 1:
             yield Finding(places[1], f"its id is also that of {places[0]}", "Delete or rename one by hand.")
+    yield from _reasons(root, set(ids))
     yield from _logs(root, set(ids))
     yield from _workers(root, onlooker, lease)
 
@@ -69,12 +70,11 @@ def _jobs(
     root: Root, state: State, ids: dict[str, list[str]], is_dead: Callable[[str], bool], now: datetime
 ) -> Iterator[Finding]:
     folder = root.folder(state)
-    names = disk.list_names(folder)
-    for text in names:
+    for text in disk.list_names(folder):
         path = f"{folder}/{text}"
         name = parse_claim(text) if state is State.PROCESSING else parse(text)
         if name is None:
-            yield from _no_job(state, text, path, set(names))
+            yield from _no_job(state, text, path)
             continue
         ids[name.id.lower()].append(path)
         if state is State.PROCESSING and name.owner and is_dead(name.owner):
@@ -93,7 +93,7 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
     except FileNotFoundError:
         return
     except (BadJob, disk.NotAFile, PermissionError) as error:
-        yield Finding(path, f"it cannot be read: {claiming.why(error)}", "Mend it by hand.")
+        yield Finding(path, f"it cannot be read: {claiming.why(error).rstrip('.')}", "Mend it by hand.")
         return
     last = reading.job.history[-1] if reading.job.history else {}
     if state is State.PENDING:
@@ -110,12 +110,11 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
         yield Finding(path, "it is in done/ without an end with status 0", "Move it to pending/ by hand.")
 
 
-def _no_job(state: State, text: str, path: str, names: set[str]) -> Iterator[Finding]:
+def _no_job(state: State, text: str, path: str) -> Iterator[Finding]:
     if text.startswith("."):
         yield from _hidden(state, text, path)
-    elif text.endswith(REASON):
-        if text.removesuffix(REASON) not in names:
-            yield Finding(path, "its job has gone", "`--repair` deletes it.", _removal(path))
+    elif state is State.DEAD and text.endswith(REASON):
+        return
     elif state is State.PENDING and dropping.is_job_file(text):
         if os.path.isdir(path):
             yield Finding(path, "a directory is not a job", "Move it elsewhere by hand.")
@@ -145,6 +144,15 @@ def _removal(path: str) -> Callable[[], object]:
     return lambda: disk.remove(path)
 
 
+def _reasons(root: Root, ids: set[str]) -> Iterator[Finding]:
+    """Reasons of jobs that are nowhere; that of a job that was mended and moved on tells no lie."""
+    for text in disk.list_names(root.folder(State.DEAD)):
+        name = parse(text.removesuffix(REASON)) if text.endswith(REASON) else None
+        if name is not None and name.id.lower() not in ids:
+            path = f"{root.folder(State.DEAD)}/{text}"
+            yield Finding(path, "its job has gone", "`--repair` deletes it.", _removal(path))
+
+
 def _logs(root: Root, ids: set[str]) -> Iterator[Finding]:
     for text in disk.list_names(root.logs):
         owner = output.owner_of_log(text)
@@ -164,6 +172,8 @@ def _workers(root: Root, onlooker: Onlooker, lease: float) -> Iterator[Finding]:
     for text in disk.list_names(root.workers):
         stem, _, ending = text.rpartition(".")
         path = f"{root.workers}/{text}"
+        if text.startswith(".") and ending not in {"probe", "tmp"}:
+            continue
         if text == PAUSED or (ending == "yaml" and stem in known) or _age(path) < FRESH:
             continue
         if ending in {"lock", "stop"} and stem in known:

@@ -238,7 +238,7 @@ def confirm(root: Root, name: Name, source: State, now: datetime) -> Claim | Non
     """Read what was claimed; None when it is no claim after all, and has been put where it belongs."""
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
-        data = disk.read_settled(path)
+        data = disk.read_settled(path, disk.MAX_WITH_HISTORY)
         if data is None:  # an editor is saving it: half of a command must never run
             disk.move(path, f"{root.folder(State.PENDING)}/{name.later()}")
             return None

@@ -22,8 +22,8 @@ from queuectl.job import (
     moved_by_hand,
     stamp,
 )
-from queuectl.spool import record
-from queuectl.spool.names import Name, parse, parse_claim, priority_of
+from queuectl.spool import output, record
+from queuectl.spool.names import Name, is_made_id, parse, parse_claim, priority_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -104,7 +104,10 @@ def find(root: Root, prefix: str) -> Found:
 
 
 def _find(root: Root, prefix: str) -> Found:
-    for _ in range(3):  # Race: a job may move from a directory not yet listed to one just listed.
+    # Race: a job may move from a directory not yet listed to one just listed, and so be in none.
+    # Then the only id that begins like its own must not be taken for it.
+    whole = is_made_id(prefix) or output.is_taken(root, prefix)
+    for _ in range(20 if whole else 2):
         near: dict[str, Found] = {}
         for state in _ORDER:
             for name in names_in(root, state):
@@ -112,11 +115,11 @@ def _find(root: Root, prefix: str) -> Found:
                     here = Found(state, name, f"{root.folder(state)}/{name}")
                     if name.id == prefix:
                         return here
-                    near.setdefault(name.id, here)
-        if len(near) == 1:
-            return next(iter(near.values()))
-        if near:
-            raise AmbiguousId(prefix, sorted(near)[:5])
+                    near[name.id] = here
+    if len(near) == 1:
+        return next(iter(near.values()))
+    if near:
+        raise AmbiguousId(prefix, sorted(near)[:5])
     raise NoSuchJob(prefix)
 
 
@@ -280,8 +283,6 @@ def _belongs(state: State, text: str) -> bool:
         return True
     if state is State.PROCESSING:
         return text.endswith(".yaml") and "@" in text
-    if state is State.PENDING and text.lower().endswith((".yaml", ".yml", ".json")):
-        return True
     return text[2:3] == "-" and text.endswith(".yaml") and text[26:27] == "-"
 
 

@@ -18,6 +18,7 @@ from queuectl.job import (
     LOST,
     RETRIED,
     RETURNED,
+    STARTED,
     Event,
     State,
     destination,
@@ -52,16 +53,7 @@ def failed(claim: Claim, facts: dict[str, Any], settings: Settings, now: datetim
 
 def lost(claim: Claim, settings: Settings, now: datetime, why: str) -> Event:
     """The outcome of a run whose worker died: it counts, and the next try may come at once."""
-    attempt = last_attempt(claim.job.history)
-    begun = bool(claim.job.history) and claim.job.history[-1].get("attempt") == attempt
-    open_run = begun and claim.job.history[-1].get("event") == "started"
-    event: dict[str, Any] = {
-        "event": LOST,
-        "attempt": attempt if open_run else attempt + 1,
-        "at": iso(now),
-        "worker": claim.owner,
-        "error": why,
-    }
+    event: dict[str, Any] = dict(_outcome(LOST, claim, {"error": why}, now))
     policy = settings.policy(claim.job.max_retries, claim.job.backoff_base)
     if not policy.gives_up(failures((*claim.job.history, event))):
         event["next_try"] = iso(now)
@@ -84,7 +76,9 @@ def retried(now: datetime) -> Event:
 
 
 def _outcome(kind: str, claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
-    attempt = last_attempt(claim.job.history)
+    history = claim.job.history
+    running = bool(history) and history[-1].get("event") == STARTED
+    attempt = last_attempt(history) + (0 if running else 1)
     return {"event": kind, "attempt": attempt, "at": iso(now), "worker": claim.owner} | facts
 
 

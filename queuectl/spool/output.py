@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, BinaryIO
 
 from queuectl import disk
+from queuectl.job import ID
 
 if TYPE_CHECKING:
     from queuectl.spool.root import Root
@@ -26,6 +27,11 @@ def take_id(root: Root, job_id: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def is_taken(root: Root, text: str) -> bool:
+    """Whether this is, or was meant to be, the whole id of a job."""
+    return ID.fullmatch(text) is not None and disk.exists(log_path(root, text, 1, "out"))
 
 
 def release_id(root: Root, job_id: str) -> None:

@@ -218,6 +218,9 @@ class Onlooker:
             lock.acquire()
         except Timeout:
             return True
+        if describe(self._root, owner) is None:
+            # Race: it left while we asked; the lock file that we hold is one that we made.
+            disk.remove(lock.lock_file)
         lock.release()
         return False
 

@@ -45,10 +45,14 @@ class Record:
 
 def parse(data: bytes) -> Record:
     """Read a job file; raises `BadJob` (or `BadDocument`) with what is wrong in it."""
+    if data.find(_HEADING.encode(), 0, disk.MAX_BYTES) < 0 and len(data) > disk.MAX_BYTES:
+        raise BadJob(f"It has {len(data):,} bytes, more than the {disk.MAX_BYTES:,} that a job may have.")
     text, keep = _whole(data)
     head, heading, tail = text.rpartition(_HEADING)
     history = _event_lines(tail) if heading else None
     if history is None:
+        if len(data) > disk.MAX_BYTES:
+            raise BadJob(f"It has {len(data):,} bytes, and its history is not one line an event.")
         document = disk.load(text)
         job = from_fields(document.tree)
         columns = _columns(document)
@@ -100,7 +104,7 @@ def _is_torn(last: bytes, *, began: bool) -> bool:
 
 
 def _event_lines(tail: str) -> tuple[Event, ...] | None:
-    lines = tail.splitlines()
+    lines = tail.removesuffix("\n").split("\n") if tail else []
     if not all(line.startswith("- {") and line.endswith("}") for line in lines):
         return None
     try:
@@ -113,7 +117,7 @@ def _event_lines(tail: str) -> tuple[Event, ...] | None:
 
 def read(path: str) -> Record:
     """Read the job file at `path`; raises `BadJob`, `disk.NotAFile` or `OSError`."""
-    return parse(disk.read(path))
+    return parse(disk.read(path, disk.MAX_WITH_HISTORY))
 
 
 def append(path: str, record: Record, added: tuple[Event, ...], *, sync: bool = False) -> Record:

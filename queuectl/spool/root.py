@@ -145,10 +145,12 @@ def refuse_unsafe(root: Root) -> None:
             raise UnsafeSpool(place, "anybody", "o-w")
         if facts.st_mode & stat.S_IWGRP and not facts.st_mode & stat.S_ISGID and not _own_group(facts):
             raise UnsafeSpool(place, "its group", "g-w")
-    for parent in root.path.parents:
+    for parent in reversed(root.path.parents):
         facts = parent.stat()
         if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
             raise UnsafeSpool(parent, "anybody, who could put another spool in its place", "o-w")
+        if not facts.st_mode & stat.S_IXOTH:
+            return  # nobody else comes any further
 
 
 def _own_group(facts: os.stat_result) -> bool:

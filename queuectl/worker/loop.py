@@ -115,7 +115,7 @@ class Worker:
             keeper.end()
             with contextlib.suppress(OSError):
                 self.member.leave()
-            log.info("worker %s ended after %d jobs", self.name, self.member.done)
+            log.info("worker %s ended; runs: %d", self.name, self.member.done)
         return keeper.buried and self._stop is Stop.NO
 
     def _is_to_end(self, keeper: Keeper) -> bool:

@@ -1,0 +1,375 @@
+"""What the whole-system tests share: a private spool, real workers, waiting by condition, an audit."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import psutil
+import pytest
+
+from queuectl import Spool, State
+from queuectl.job import Event, last_attempt
+from queuectl.spool import checking, finding, presence
+from queuectl.worker.remains import stop_remains
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.context import ForkProcess
+    from pathlib import Path
+
+    from queuectl.spool.finding import Found
+
+FAST = "poll_interval: 0.05\nbackoff_base: 0\nbackoff_jitter: 0\n"
+T = TypeVar("T")
+
+
+class Until(Protocol):
+    """Waits for a condition and returns what made it true; fails after so many seconds."""
+
+    def __call__(self, condition: Callable[[], T], what: str, seconds: float = 15.0) -> T: ...
+
+
+def wait_until(condition: Callable[[], T], what: str, seconds: float = 15.0) -> T:
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        time.sleep(0.005)
+    return found
+
+
+@pytest.fixture
+def until() -> Until:
+    return wait_until
+
+
+@pytest.fixture
+def size() -> Callable[[int, int], int]:
+    """Picks the quick figure, or the full one where QUEUECTL_TRIALS=full is set."""
+    full = os.environ.get("QUEUECTL_TRIALS") == "full"
+    return lambda quick, thorough: thorough if full else quick
+
+
+@pytest.fixture
+def new_spool(tmp_path: Path) -> Callable[[str], Spool]:
+    """Makes further spools with fast settings."""
+
+    def make(name: str) -> Spool:
+        spool = Spool.create(tmp_path / name)
+        spool.root.config.write_text(FAST)
+        return spool
+
+    return make
+
+
+@pytest.fixture
+def spool(new_spool: Callable[[str], Spool]) -> Spool:
+    return new_spool("spool")
+
+
+# ── real workers ──────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Process:
+    """One worker process that a test started."""
+
+    popen: subprocess.Popen[bytes]
+    spool: Spool
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.popen.poll() is None
+
+    @property
+    def name(self) -> str:
+        """The owner's name that its claims bear."""
+
+        def described() -> str | None:
+            names = presence.described(self.spool.root)
+            return next((name for name in names if f"-{self.pid}-" in name), None)
+
+        return wait_until(described, f"worker {self.pid} describes itself") or ""
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+    def wait(self, seconds: float = 30.0) -> int:
+        return self.popen.wait(seconds)
+
+
+def commands_of(spool: Spool) -> list[psutil.Process]:
+    """Every live process on this machine that a job of this spool started."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            inside = process.environ().get("QUEUECTL_SPOOL") == str(spool.path)
+            if inside and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+class Workers:
+    """Starts worker processes of one spool; whatever happens, none of them outlives the test."""
+
+    def __init__(self, spool: Spool, log: Path) -> None:
+        self.spool = spool
+        self.log = log
+        self.started: list[Process] = []
+
+    def start(self, kind: str = "foreground") -> Process:
+        arguments = [sys.executable, "-m", "queuectl.worker", str(self.spool.path), kind]
+        with self.log.open("ab") as log:
+            popen = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = Process(popen, self.spool)
+        self.started.append(process)
+        return process
+
+    def drain(self, count: int = 1, seconds: float = 60.0) -> None:
+        """Have workers run everything that may run now, and end."""
+        assert [process.wait(seconds) for process in [self.start("drain") for _ in range(count)]] == [
+            0
+        ] * count
+
+    def running(self) -> list[Process]:
+        return [process for process in self.started if process.is_running]
+
+    def refill(self, count: int) -> None:
+        """Start as many workers as are missing."""
+        for _ in range(count - len(self.running())):
+            self.start()
+
+    def stop(self) -> None:
+        """Ask all to stop after the job at hand, and wait for them."""
+        running = self.running()
+        presence.ask_to_stop(self.spool.root, [process.name for process in running if process.name], None)
+        for process in running:
+            assert process.wait() == 0
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def end(self) -> None:
+        for worker in self.running():
+            worker.kill()
+        for command in (left := commands_of(self.spool)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                command.kill()
+        psutil.wait_procs(left, timeout=5)
+
+
+@pytest.fixture
+def workers(spool: Spool, tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(spool, tmp_path / "workers.log")
+    yield workers
+    workers.end()
+    print(workers.said())
+
+
+@pytest.fixture
+def ended(spool: Spool) -> Callable[[str], Found]:
+    """Waits until a job is done or dead."""
+
+    def wait(job_id: str) -> Found:
+        found = spool.wait(job_id, 20)
+        assert found, f"{job_id} is still {spool.find(job_id)}"
+        return found
+
+    return wait
+
+
+def history_of(found: Found) -> tuple[Event, ...]:
+    assert found.job, found
+    return found.job.history
+
+
+@pytest.fixture
+def history(spool: Spool) -> Callable[[str], tuple[Event, ...]]:
+    """What a job's file tells of its runs."""
+    return lambda job_id: history_of(spool.find(job_id))
+
+
+# ── what really ran ───────────────────────────────────────────────────────────────────────────
+
+
+class Evidence:
+    """What jobs did, told by their commands in a file, so that the queue need not be asked.
+
+    Each run holds a lock of its job's own for as long as any of its processes lives: a second
+    run that meets the lock has overlapped the first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.path = folder / "runs"
+        self.path.touch()
+
+    def command(self, body: str = ":") -> str:
+        """A shell command that runs `body` and leaves evidence of when."""
+        tell = f'echo "$QUEUECTL_JOB_ID $QUEUECTL_ATTEMPT $$ %s" >> {self.path}'
+        return "; ".join(
+            (
+                f'exec 9>>"{self.folder}/$QUEUECTL_JOB_ID.lock"',
+                f"flock -n 9 || {tell % 'overlap'}",
+                tell % "start",
+                body,
+                tell % "end",
+            )
+        )
+
+    def lines(self) -> list[list[str]]:
+        return [line.split() for line in self.path.read_text().splitlines()]
+
+    def started(self, job_id: str | None = None) -> list[str]:
+        """The ids of the runs that began, in their order."""
+        begun = [line[0] for line in self.lines() if line[3] == "start"]
+        return begun if job_id is None else [one for one in begun if one == job_id]
+
+    def finished(self) -> list[str]:
+        return [line[0] for line in self.lines() if line[3] == "end"]
+
+    def pids(self, job_id: str) -> list[int]:
+        return [int(line[2]) for line in self.lines() if line[0] == job_id and line[3] == "start"]
+
+    def faults(self, spool: Spool) -> list[str]:
+        """Runs that overlapped, were not recorded, or are claimed but never happened."""
+        found = [f"{line[0]}: run {line[1]} overlaps" for line in self.lines() if line[3] == "overlap"]
+        runs, ends = defaultdict(list), set(self.finished())
+        for line in self.lines():
+            if line[3] == "start":
+                runs[line[0]].append(int(line[1]))
+        for job in spool.list():
+            numbers = runs.pop(job.id, [])
+            recorded = last_attempt(job.job.history) if job.job else 0
+            if len(set(numbers)) != len(numbers) or len(numbers) > recorded:
+                found.append(f"{job.id}: runs {numbers}, recorded {recorded}")
+            if numbers and job.state is State.DONE and job.id not in ends:
+                found.append(f"{job.id}: done, but its command never came to its end")
+        return found + [f"{job_id}: ran, but no job has this id" for job_id in runs]
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> Evidence:
+    return Evidence(tmp_path / "evidence")
+
+
+# ── the audit ─────────────────────────────────────────────────────────────────────────────────
+
+
+def make_old(spool: Spool) -> None:
+    """Let every file look an hour old: to the auditor nothing is somebody's work in progress."""
+    past = time.time() - 3600
+    for folder, _, names in os.walk(os.fsencode(spool.path)):
+        for name in names:
+            os.utime(os.path.join(folder, name), (past, past), follow_symlinks=False)
+
+
+def problems_in(spool: Spool) -> list[str]:
+    """Everything that the auditor finds, as `FOLDER/NAME: what is wrong`."""
+    make_old(spool)
+    findings = checking.check(spool.root, presence.Onlooker(spool.root), 1, spool.clock())
+    return [f"{os.path.relpath(one.path, spool.path)}: {one.problem}" for one in findings]
+
+
+@pytest.fixture
+def problems() -> Callable[[Spool], list[str]]:
+    return problems_in
+
+
+@pytest.fixture
+def problems_left() -> Callable[[Spool], list[str]]:
+    """Everything that the auditor finds after `check --repair` has mended what it can."""
+
+    def repaired(spool: Spool) -> list[str]:
+        make_old(spool)
+        root, values = spool.root, spool.settings()
+        checking.repair(root, presence.Onlooker(root), values, stop_remains, spool.clock())
+        return problems_in(spool)
+
+    return repaired
+
+
+@pytest.fixture
+def places() -> Callable[[Spool], dict[str, list[State]]]:
+    """Each id, with every directory in which a file bears it."""
+    return places_in
+
+
+def places_in(spool: Spool) -> dict[str, list[State]]:
+    found: dict[str, list[State]] = defaultdict(list)
+    for state in State:
+        for name in finding.names_in(spool.root, state):
+            found[name.id].append(state)
+    return found
+
+
+@pytest.fixture
+def audited(spool: Spool, workers: Workers, evidence: Evidence) -> Iterator[None]:
+    """At the end: the workers stop when asked, nothing of a job still runs, and the audit is clean."""
+    yield
+    workers.stop()
+    assert commands_of(spool) == []
+    assert problems_in(spool) == []
+    assert evidence.faults(spool) == []
+    assert {job_id: found for job_id, found in places_in(spool).items() if len(found) != 1} == {}
+
+
+# ── many at once ──────────────────────────────────────────────────────────────────────────────
+
+
+class AtOnce(Protocol):
+    """Runs actions in processes of their own, all let go at one moment; returns their results."""
+
+    def __call__(self, actions: Sequence[Callable[[], Any]]) -> list[Any]: ...
+
+
+@pytest.fixture
+def at_once() -> Iterator[AtOnce]:
+    context = multiprocessing.get_context("fork")
+    children: list[ForkProcess] = []
+
+    def run(actions: Sequence[Callable[[], Any]]) -> list[Any]:
+        gate = context.Barrier(len(actions))
+
+        def child(action: Callable[[], Any], answer: Any) -> None:
+            random.seed()
+            gate.wait(30)
+            answer.send(action())
+
+        ears = []
+        for action in actions:
+            ear, mouth = context.Pipe(duplex=False)
+            process = context.Process(target=child, args=(action, mouth))
+            process.start()
+            mouth.close()
+            children.append(process)
+            ears.append(ear)
+        answers = []
+        for ear in ears:
+            with ear:
+                assert ear.poll(60), "no answer within 60 s"
+                answers.append(ear.recv())  # EOFError: it raised, and its traceback is on stderr
+        for process in children:
+            process.join(10)
+        return answers
+
+    yield run
+    for process in children:
+        if process.is_alive():
+            process.kill()
+        process.join()

@@ -1,0 +1,394 @@
+"""The command line as people use it: the real command, in a pipe or on a terminal, in a home of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import psutil
+import pytest
+import yaml
+
+from queuectl import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+FAST = "poll_interval: 0.05\nbackoff_base: 0\nbackoff_jitter: 0\nstop_grace_seconds: 0.1\n"
+SECONDS = 20.0
+SGR = re.compile(r"\x1b\[[\d;]*m")
+_ESCAPES = re.compile(r"\x1b\[[?\d;]*[A-Za-z]")
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_TWO_SENTENCES = re.compile(r"Error: \S.*?([.?!)]\s|\n)\s*\S.*", re.DOTALL)
+_COMMAND = [sys.executable, "-m", "queuectl"]
+_START = "os.execv(sys.executable, [sys.executable, '-m', 'queuectl', *sys.argv[1:]])"
+# A session leader makes the terminal on its standard error its own, so that Ctrl-C there reaches it.
+_ON_TERMINAL = f"import fcntl, os, sys, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0); {_START}"
+# Without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH the mode of a file counts for root, too.
+_UNPRIVILEGED = (
+    f"import ctypes, os, sys; [ctypes.CDLL(None).prctl(24, one, 0, 0, 0) for one in (1, 2)]; {_START}"
+)
+
+
+def until(condition: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
+    """Wait for a condition and return what made it true."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        time.sleep(0.01)
+    return found
+
+
+def controls_in(shown: str) -> set[str]:
+    """The control characters in what a terminal was sent, but for line ends and our own colours."""
+    return set(_CONTROLS.findall(SGR.sub("", shown).replace("\r\n", "\n")))
+
+
+def has_two_sentences(error: str) -> bool:
+    """Whether this says what is wrong, and then what to do."""
+    return _TWO_SENTENCES.fullmatch(error.strip()) is not None
+
+
+@dataclass(frozen=True)
+class Said:
+    """How one command ended, and what it wrote."""
+
+    status: int
+    raw: bytes
+    err: str
+
+    @property
+    def out(self) -> str:
+        return self.raw.decode()
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def json(self) -> Any:
+        """The one JSON value that is all of standard output."""
+        return json.loads(self.raw)
+
+    @property
+    def json_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.raw.split(b"\n") if line]
+
+
+class Started:
+    """A command that runs in the background, its streams in files."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], out: Path, err: Path) -> None:
+        self.popen = popen
+        self._out, self._err = out, err
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def out(self) -> bytes:
+        return self._out.read_bytes()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+    @property
+    def runs(self) -> bool:
+        return self.popen.poll() is None
+
+    def end(self, seconds: float = SECONDS) -> int:
+        """Wait for its end; returns the exit status."""
+        return self.popen.wait(seconds)
+
+
+class Terminal:
+    """A command on a pseudo-terminal: what it was sent, and a keyboard."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], master: int, out: Path | None) -> None:
+        self.popen = popen
+        self._master = master
+        self._raw = bytearray()
+        self._out = out
+
+    @property
+    def sent(self) -> str:
+        """All that the terminal got, escape sequences and all."""
+        return self._raw.decode("utf-8", "replace")
+
+    @property
+    def text(self) -> str:
+        """What can be read of it."""
+        return _ESCAPES.sub("", self.sent).replace("\r\n", "\n")
+
+    @property
+    def redirected(self) -> str:
+        """What went to standard output where that was no terminal."""
+        assert self._out is not None
+        return self._out.read_text()
+
+    def until(self, words: str, seconds: float = SECONDS) -> None:
+        """Read until these words have been shown."""
+        end = time.monotonic() + seconds
+        while words not in self.text:
+            if not self._read(0.05) or time.monotonic() > end:
+                pytest.fail(f"not shown: {words!r} in {self.sent!r}")
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def interrupt_question(self) -> int:
+        """Press Ctrl-C until the command ends; one that falls just before Python reads is not heard."""
+
+        def has_ended() -> bool:
+            self.type("\x03")
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                if not self._read(0.05):
+                    return True
+            return False
+
+        until(has_ended, "it has ended")
+        return self.end()
+
+    def end(self, seconds: float = SECONDS) -> int:
+        """Read to the end; returns the exit status."""
+        end = time.monotonic() + seconds
+        while self._read(0.05):
+            if time.monotonic() > end:
+                pytest.fail(f"not ended within {seconds:g} s: {self.sent!r}")
+        return self.popen.wait(seconds)
+
+    def _read(self, seconds: float) -> bool:
+        """Take what has come; False once nothing more can come."""
+        gone = self.popen.poll() is not None
+        ready, _, _ = select.select([self._master], [], [], seconds)
+        if not ready:
+            return not gone
+        try:
+            block = os.read(self._master, 1 << 16)
+        except OSError:  # Linux: the last one on the other side has closed it
+            return False
+        self._raw += block
+        return bool(block)
+
+    def close(self) -> None:
+        os.close(self._master)
+
+
+class Shell:
+    """Runs `queuectl` with a home and a spool of its own; leaves no process behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.root = folder / "spool"
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._terminals: list[Terminal] = []
+        self._may_leave = False
+        kept = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+        self.environment = kept | {
+            "HOME": str(self.home),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            "TERM": "xterm-256color",
+            "QUEUECTL_SPOOL": str(self.root),
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    # ── running the command ──────────────────────────────────────────────────────────────────
+
+    def __call__(
+        self,
+        *arguments: str | Path | bytes,
+        stdin: str | bytes = b"",
+        cwd: Path | bytes | None = None,
+        env: Mapping[str, str | None] | None = None,
+        status: int = 0,
+        unprivileged: bool = False,
+    ) -> Said:
+        """Run one command line to its end; it must end with this status, and never with a traceback."""
+        self._may_leave |= "worker" in arguments
+        command = [sys.executable, "-ISc", _UNPRIVILEGED] if unprivileged else _COMMAND
+        done = subprocess.run(
+            [*command, *arguments],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            cwd=cwd or self.home,
+            env=self._env(env),
+            timeout=60,
+            check=False,
+        )
+        err = done.stderr.decode("utf-8", "replace")
+        said = Said(done.returncode, done.stdout, err)
+        assert "Traceback" not in err, said
+        assert "fault of queuectl" not in err, said
+        assert said.status == status, said
+        return said
+
+    def refused(
+        self,
+        *arguments: str | Path | bytes,
+        status: int,
+        stdin: str | bytes = b"",
+        cwd: Path | bytes | None = None,
+        env: Mapping[str, str | None] | None = None,
+        unprivileged: bool = False,
+    ) -> str:
+        """Run a command line that cannot be done; returns its two sentences."""
+        said = self(*arguments, stdin=stdin, cwd=cwd, env=env, status=status, unprivileged=unprivileged)
+        assert said.raw == b"", said
+        assert has_two_sentences(said.err), said.err
+        return said.err
+
+    def start(self, *arguments: str | Path) -> Started:
+        """Run a command line in the background."""
+        out, err = (self.home.parent / f"{len(self._started)}.{name}" for name in ("out", "err"))
+        with out.open("wb") as out_file, err.open("wb") as err_file:
+            popen = subprocess.Popen(
+                [*_COMMAND, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out_file,
+                stderr=err_file,
+                cwd=self.home,
+                env=self._env(None),
+            )
+        self._started.append(popen)
+        return Started(popen, out, err)
+
+    def terminal(
+        self,
+        *arguments: str | Path,
+        env: Mapping[str, str | None] | None = None,
+        stdin: Path | None = None,
+        redirected: bool = False,
+    ) -> Terminal:
+        """Run a command line on a terminal; standard input or output may be a file instead."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+        out = self.home.parent / f"{len(self._started)}.out" if redirected else None
+        with contextlib.ExitStack() as stack:
+            popen = subprocess.Popen(
+                [sys.executable, "-ISc", _ON_TERMINAL, *arguments],
+                stdin=stack.enter_context(stdin.open("rb")) if stdin else slave,
+                stdout=stack.enter_context(out.open("wb")) if out else slave,
+                stderr=slave,
+                cwd=self.home,
+                env=self._env(env),
+                start_new_session=True,
+            )
+        os.close(slave)
+        self._started.append(popen)
+        terminal = Terminal(popen, master, out)
+        self._terminals.append(terminal)
+        return terminal
+
+    def _env(self, changed: Mapping[str, str | None] | None) -> dict[str, str]:
+        both: dict[str, str | None] = {**self.environment, **(changed or {})}
+        return {name: value for name, value in both.items() if value is not None}
+
+    # ── the spool ────────────────────────────────────────────────────────────────────────────
+
+    def make_spool(self) -> Self:
+        """Make the spool, with settings that let no test wait."""
+        Spool.create(self.root)
+        (self.root / "config.yaml").write_text(FAST)
+        return self
+
+    def copy_spool(self, other: Shell) -> Self:
+        """Have the spool of another shell as it stands: it is no more than a directory."""
+        shutil.copytree(other.root, self.root, symlinks=True)
+        return self
+
+    @property
+    def spool(self) -> Spool:
+        return Spool(self.root)
+
+    def file(self, command: str | list[str], **fields: Any) -> str:
+        """File a job that a test needs but is not about."""
+        return self.spool.file({"command": command, **fields})
+
+    def place(self, job_id: str) -> Path | None:
+        """The file of a job; None at the moment of a move."""
+        pattern = re.compile(rf"\d\d-[^-]+-{re.escape(job_id)}(@[\w-]+)?\.yaml")
+        for folder in ("pending", "processing", "failed", "dead", "done"):
+            for name in os.listdir(self.root / folder):
+                if pattern.fullmatch(name):
+                    return self.root / folder / name
+        return None
+
+    def state(self, job_id: str) -> str | None:
+        """The directory in which a job lies."""
+        path = self.place(job_id)
+        return path.parent.name if path else None
+
+    def fields(self, job_id: str) -> dict[str, Any]:
+        """What a job's file says to any YAML reader."""
+        path = self.place(job_id)
+        assert path is not None, f"no job {job_id}"
+        tree: dict[str, Any] = yaml.safe_load(path.read_text())
+        return tree
+
+    def jobs(self, root: Path | None = None) -> list[dict[str, Any]]:
+        """What all waiting jobs' files say, in the order of their names."""
+        folder = (root or self.root) / "pending"
+        return [yaml.safe_load(path.read_text()) for path in sorted(folder.iterdir())]
+
+    def reaches(self, job_id: str, state: str) -> None:
+        """Wait until a job lies in a directory."""
+        until(lambda: self.state(job_id) == state, f"{job_id} is in {state}/")
+
+    def drain(self) -> None:
+        """Have a worker run everything that may run now."""
+        self("worker", "start", "--drain")
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────
+
+    def __exit__(self, *_: object) -> None:
+        for popen in self._started:
+            if popen.poll() is None:
+                popen.kill()
+            popen.wait()
+        for terminal in self._terminals:
+            terminal.close()
+        if self._may_leave or self._started:
+            self._end_what_is_left()
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that a command of this shell has started and left running."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get("HOME") == str(self.home):
+                    found.append(process)
+        return [process for process in found if process.is_running()]
+
+    def _end_what_is_left(self) -> None:
+        def none_is_left() -> bool:
+            left = self.processes()
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            return not left
+
+        until(none_is_left, "every process of this shell has ended")

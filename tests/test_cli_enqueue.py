@@ -1,0 +1,522 @@
+"""`queuectl enqueue`: every form, field and flag, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import textwrap
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.shell import Shell, has_two_sentences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    with Shell(tmp_path) as shell:
+        yield shell.make_spool()
+
+
+@pytest.fixture
+def homeless(tmp_path: Path) -> Iterator[Shell]:
+    """A shell whose spool has not been made yet."""
+    with Shell(tmp_path) as shell:
+        yield shell
+
+
+def moment(value: datetime | str) -> datetime:
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+
+
+# ── the forms ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_bare_command_is_filed_and_its_id_alone_is_printed(shell: Shell) -> None:
+    said = shell("enqueue", "echo hello")
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,19}\n", said.out)
+    assert said.err == ""
+    assert [(job["id"], job["command"]) for job in shell.jobs()] == [(said.out.strip(), "echo hello")]
+
+
+def test_words_after_two_dashes_run_without_a_shell(shell: Shell) -> None:
+    words = ["printf", "%s|", "$HOME", "a  b", "--id", ";", "--"]
+    job_id = shell("enqueue", "--priority", "4", "--", *words).out.strip()
+    assert shell.fields(job_id)["command"] == words
+    shell.drain()
+    assert shell("output", "get", job_id, "--stdout").out == "$HOME|a  b|--id|;|--|"
+
+
+def test_a_bare_command_is_run_by_the_shell(shell: Shell) -> None:
+    job_id = shell("enqueue", "echo a b | tr a-z A-Z; exit 0").out.strip()
+    shell.drain()
+    assert shell("output", "get", job_id, "--stdout").out == "A B\n"
+
+
+def test_a_json_object_is_a_job(shell: Shell) -> None:
+    said = shell("enqueue", '{"id":"job1","command":"echo hi","max_retries":5}')
+    assert said.out == "job1\n"
+    fields = shell.fields("job1")
+    assert (fields["command"], fields["max_retries"]) == ("echo hi", 5)
+
+
+def test_a_shell_group_in_braces_is_no_json(shell: Shell) -> None:
+    shell("enqueue", "{ echo hi; }")
+    assert [job["command"] for job in shell.jobs()] == ["{ echo hi; }"]
+
+
+def test_flags_alone_make_a_job(shell: Shell) -> None:
+    flags = ("--id", "hello", "--command", "echo hi", "--priority", "10", "--max-retries", "3")
+    assert shell("enqueue", *flags).out == "hello\n"
+    fields = shell.fields("hello")
+    assert (fields["command"], fields["priority"], fields["max_retries"]) == ("echo hi", 10, 3)
+    path = shell.place("hello")
+    assert path is not None
+    assert path.name.startswith("00-")
+
+
+def test_flags_win_over_the_fields_of_json(shell: Shell) -> None:
+    job = {"id": "old", "command": "echo", "priority": 1, "timeout_sec": 5, "env": {"A": "1", "B": "2"}}
+    flags = ("--id", "new", "--priority", "7", "--timeout", "9", "--env", "B=3")
+    assert shell("enqueue", *flags, json.dumps(job)).out == "new\n"
+    fields = shell.fields("new")
+    assert (fields["priority"], fields["timeout"], fields["env"]) == (7, 9, {"A": "1", "B": "3"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("one.json", '{"id": "a", "command": "true"}'),
+        ("one.yaml", "id: a\ncommand: true\n"),
+        ("laid-out.json", '{\n  "id": "a",\n  "command": "true"\n}\n'),
+        ("list.json", '[{"id": "a", "command": "true"}, {"id": "b", "command": "true"}]'),
+        ("list.yaml", "- id: a\n  command: 'true'\n- {id: b, command: 'true'}\n"),
+        ("documents.yaml", "id: a\ncommand: 'true'\n---\nid: b\ncommand: 'true'\n"),
+        ("lines.json", '{"id": "a", "command": "true"}\n\n{"id": "b", "command": "true"}\n'),
+    ],
+)
+def test_a_file_or_standard_input_holds_one_job_or_several(shell: Shell, name: str, text: str) -> None:
+    path = shell.home / name
+    path.write_text(text)
+    wanted = "a\nb\n" if name.startswith(("list", "documents", "lines")) else "a\n"
+    assert shell("enqueue", "--file", path).out == wanted
+    assert [job["id"] for job in shell.jobs()] == wanted.split()
+    other = shell.home / "other"
+    assert shell("-s", other, "enqueue", stdin=text).out == wanted
+    assert [str(job["command"]).lower() for job in shell.jobs(other)] == ["true"] * len(wanted.split())
+
+
+def test_a_dash_means_standard_input(shell: Shell) -> None:
+    assert shell("enqueue", "-", stdin='{"id":"j4","command":"echo hi"}').out == "j4\n"
+    assert shell("enqueue", "--file", "-", stdin="id: j5\ncommand: echo hi\n").out == "j5\n"
+
+
+def test_flags_hold_for_each_job_of_a_file(shell: Shell) -> None:
+    shell("enqueue", "--priority", "6", "-", stdin='{"command":"a"}\n{"command":"b","priority":2}\n')
+    assert [(job["command"], job["priority"]) for job in shell.jobs()] == [("a", 6), ("b", 6)]
+
+
+def test_lines_are_shell_commands(shell: Shell) -> None:
+    text = 'echo one | tr a-z A-Z\n\n  echo "two: {x}" # why\n[1, 2]\n'
+    wanted = ["echo one | tr a-z A-Z", '  echo "two: {x}" # why', "[1, 2]"]
+    ids = shell("enqueue", "--lines", "-", stdin=text).lines
+    assert [shell.fields(job_id)["command"] for job_id in ids] == wanted
+    path = shell.home / "cmds.txt"
+    path.write_text(text)
+    ids = shell("enqueue", "--lines", "--file", path).lines
+    assert [shell.fields(job_id)["command"] for job_id in ids] == wanted
+
+
+BREAKS = ("\f", "\v", "\x1c", "\x85", "\u2028")
+
+
+def test_only_a_newline_ends_a_command(shell: Shell) -> None:
+    commands = [f"printf %s 'x{one}y'" for one in BREAKS]
+    ids = shell("enqueue", "--lines", "-", stdin="\n".join(commands)).lines
+    assert [shell.fields(job_id)["command"] for job_id in ids] == commands
+
+
+def test_only_a_newline_ends_a_json_line(shell: Shell) -> None:
+    commands = [f"printf %s 'x{one}y'" for one in BREAKS]
+    text = "\n".join(json.dumps({"command": command}, ensure_ascii=False) for command in commands)
+    ids = shell("enqueue", stdin=text).lines
+    assert [shell.fields(job_id)["command"] for job_id in ids] == commands
+
+
+def test_bare_words_on_standard_input_are_no_job(shell: Shell) -> None:
+    shell.refused("enqueue", stdin="make all\nmake install\n", status=2)
+    assert shell.jobs() == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "seconds"),
+    [
+        (("--run-at", "+10m"), 600),
+        (("--run-at", "+1.5h"), 5400),
+        (("--delay", "90s"), 90),
+        (("--delay", "2d"), 172800),
+        (("--delay", "45"), 45),
+    ],
+)
+def test_a_time_from_now_makes_a_job_wait(shell: Shell, flags: tuple[str, str], seconds: int) -> None:
+    before = datetime.now(UTC)
+    job_id = shell("enqueue", *flags, "true").out.strip()
+    due = moment(shell.fields(job_id)["run_at"])
+    assert before <= due - timedelta(seconds=seconds) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("text", ["2036-11-08T15:00:00Z", "2036-11-08T16:00:00+01:00", "2036-11-08T15:00:00"])
+def test_a_moment_makes_a_job_wait_until_then(shell: Shell, text: str) -> None:
+    job_id = shell("enqueue", "--run-at", text, "true").out.strip()
+    assert moment(shell.fields(job_id)["run_at"]) == datetime(2036, 11, 8, 15, tzinfo=UTC)
+    path = shell.place(job_id)
+    assert path is not None
+    assert path.name == f"10-20361108T150000.000000Z-{job_id}.yaml"
+
+
+def test_a_time_from_now_is_taken_as_a_field_too(shell: Shell) -> None:
+    before = datetime.now(UTC)
+    job_id = shell("enqueue", '{"command": "true", "run_at": "+10m"}').out.strip()
+    assert moment(shell.fields(job_id)["run_at"]) >= before + timedelta(seconds=600)
+
+
+def test_cwd_and_env_and_the_place_of_filing_reach_the_command(shell: Shell) -> None:
+    there = shell.home / "over there"
+    there.mkdir()
+    command = 'echo "$PWD $MODE $MORE"'
+    own = shell("enqueue", "--cwd", "over there", "--env", "MODE=a=b", "-e", "MORE=é", command).out.strip()
+    here = shell("enqueue", command, cwd=there).out.strip()
+    shell.drain()
+    assert shell("output", "get", own, "--stdout").out == f"{there} a=b é\n"
+    assert shell("output", "get", here, "--stdout").out == f"{there}  \n"
+
+
+def test_the_time_limit_ends_a_command(shell: Shell) -> None:
+    job_id = shell("enqueue", "--timeout", "0.2", "--max-retries", "0", "sleep 600").out.strip()
+    shell.drain()
+    assert shell.state(job_id) == "dead"
+    assert "limit of 0.2 s" in shell("status", job_id).out
+
+
+def test_max_retries_bounds_the_runs(shell: Shell) -> None:
+    job_id = shell("enqueue", "--max-retries", "2", "exit 3").out.strip()
+    shell.drain()
+    assert shell.state(job_id) == "dead"
+    assert shell("status", job_id, "--json").json["attempts"] == 3
+
+
+def test_priority_decides_what_runs_first_and_then_age(shell: Shell) -> None:
+    order = shell.home / "order"
+    for name, priority in (("low", "0"), ("first", "5"), ("second", "5"), ("urgent", "10")):
+        shell("enqueue", "--priority", priority, f"echo {name} >> {order}")
+    shell.drain()
+    assert order.read_text().split() == ["urgent", "first", "second", "low"]
+
+
+# ── the fields ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_field_is_taken(shell: Shell) -> None:
+    fields: dict[str, Any] = {
+        "id": "all.of_them-1",
+        "command": ["echo", "x"],
+        "priority": 3,
+        "run_at": "2036-01-02T03:04:05Z",
+        "max_retries": 0,
+        "timeout": 0,
+        "backoff_base": 1.5,
+        "cwd": "/",
+        "env": {"K": "V"},
+    }
+    assert shell("enqueue", stdin=yaml.safe_dump(fields)).out == "all.of_them-1\n"
+    filed = shell.fields("all.of_them-1")
+    assert {key: filed[key] for key in fields} == fields | {"run_at": moment("2036-01-02T03:04:05Z")}
+
+
+@pytest.mark.parametrize("name", ["timeout", "timeout_sec", "timeout_seconds"])
+def test_the_time_limit_has_three_names(shell: Shell, name: str) -> None:
+    job_id = shell("enqueue", json.dumps({"command": "true", name: 7})).out.strip()
+    assert shell("status", job_id, "--json").json["timeout"] == 7
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"),
+    [
+        ("priorty", "priority"),
+        ("retries", "max_retries"),
+        ("comand", "command"),
+        ("timeout_secs", "timeout_sec"),
+    ],
+)
+def test_an_unknown_field_is_refused_and_the_nearest_is_named(shell: Shell, field: str, meant: str) -> None:
+    error = shell.refused("enqueue", json.dumps({"command": "true", field: "1"}), status=2)
+    assert repr(field) in error
+    assert re.search(rf"\b{meant}", error)
+    assert shell.jobs() == []
+
+
+def test_ids_that_no_file_name_can_bear_are_refused(shell: Shell) -> None:
+    ids = ["", "-a", ".a", "a b", "a/b", "é", "a\n", "a" * 101, "../a"]
+    text = "".join(json.dumps({"id": job_id, "command": "true"}) + "\n" for job_id in ids)
+    said = shell("enqueue", stdin=text, status=1)
+    assert [int(line) for line in re.findall(r"\bline (\d+): id\b", said.err)] == list(range(1, 10))
+    shell.refused("enqueue", "--id", "a b", "true", status=2)
+    assert said.out == ""
+    assert shell.jobs() == []
+
+
+def test_the_longest_id_is_taken(shell: Shell) -> None:
+    job_id = "A" + "z9._-" * 19 + "abcd"
+    assert shell("enqueue", "--id", job_id, "true").out == f"{job_id}\n"
+    shell.drain()
+    assert shell.state(job_id) == "done"
+
+
+def test_a_taken_id_is_refused_wherever_the_job_is(shell: Shell) -> None:
+    shell("enqueue", "--id", "mine", "echo first")
+    assert "'mine'" in shell.refused("enqueue", "--id", "mine", "echo second", status=1)
+    shell.refused("enqueue", "--id", "MINE", "echo second", status=1)
+    assert [job["command"] for job in shell.jobs()] == ["echo first"]
+    shell.drain()
+    shell.refused("enqueue", "--id", "mine", "echo second", status=1)
+    assert shell.jobs() == []
+
+
+def test_an_id_goes_to_one_of_those_who_ask_at_once(shell: Shell) -> None:
+    racers = [shell.start("enqueue", "--id", "one", f"echo {number}") for number in range(6)]
+    assert sorted(racer.end() for racer in racers) == [0, 1, 1, 1, 1, 1]
+    assert sorted(racer.out for racer in racers) == [b""] * 5 + [b"one\n"]
+    assert len(shell.jobs()) == 1
+
+
+# ── what is refused ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--priority", "11", "true"),
+        ("--priority", "-1", "true"),
+        ("--priority", "high", "true"),
+        ("--max-retries", "1.5", "true"),
+        ("--timeout", "soon", "true"),
+        ("--backoff-base", "x", "true"),
+        ("--run-at", "tomorrow", "true"),
+        ("--delay", "-5s", "true"),
+        ("--env", "MODE", "true"),
+        ("--env", "=x", "true"),
+        ("--run-at", "+1m", "--delay", "1m", "true"),
+        ("--command", "true", "false"),
+        ("--command", "true", "--", "false"),
+        ("--",),
+        ("",),
+        ("   ",),
+        ('{"id": "a"}',),
+        ('{"command": "true"',),
+        ('{"command": "true", "priority": true}',),
+        ('{"command": "true", "command": "false"}',),
+        ('{"command": []}',),
+        ('{"command": "true", "env": ["A=1"]}',),
+        ('{"command": "a\\u0000b"}',),
+        ("--no-such-option", "true"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_files_nothing(shell: Shell, arguments: tuple[str, ...]) -> None:
+    shell.refused("enqueue", *arguments, status=2)
+    assert shell.jobs() == []
+
+
+def test_standard_input_without_a_job_is_refused(shell: Shell) -> None:
+    shell.refused("enqueue", stdin="", status=2)
+    shell.refused("enqueue", "-", stdin="id: [unclosed\n", status=2)
+    shell.refused("enqueue", "-", stdin=b"command: \xff\n", status=2)
+    assert shell.jobs() == []
+
+
+def test_one_id_cannot_be_given_to_several_jobs(shell: Shell) -> None:
+    text = '{"command":"a"}\n{"command":"b"}\n'
+    shell.refused("enqueue", "--id", "x", stdin=text, status=2)
+    assert shell.jobs() == []
+
+
+def test_a_file_that_cannot_be_read_is_named(shell: Shell) -> None:
+    secret = shell.home / "secret.json"
+    secret.write_text('{"command": "true"}')
+    secret.chmod(0)
+    for path in (shell.home / "absent.json", shell.home, secret):
+        assert str(path) in shell.refused("enqueue", "--file", path, status=1, unprivileged=True)
+    assert shell.jobs() == []
+
+
+def test_without_a_command_a_person_at_a_terminal_is_told_how(shell: Shell) -> None:
+    terminal = shell.terminal("enqueue")
+    assert terminal.end() == 2
+    assert "queuectl enqueue" in terminal.text
+    assert has_two_sentences(terminal.text)
+
+
+# ── many at once ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_good_lines_are_in_and_bad_ones_are_named_with_line_and_reason(shell: Shell) -> None:
+    shell.file("true", id="taken")
+    text = textwrap.dedent("""\
+        {"id": "a", "command": "true"}
+        {"id": "b", "command": "true", "priority": 99}
+        {"id": "c", "command":
+
+        {"id": "taken", "command": "true"}
+        ["true"]
+        {"id": "d", "comand": "true"}
+        {"id": "e", "command": "true"}
+        """)
+    said = shell("enqueue", "-", stdin=text, status=1)
+    assert said.out == "a\ne\n"
+    assert [job["id"] for job in shell.jobs()] == ["taken", "a", "e"]
+    for line, reason in ((2, "priority"), (3, "JSON"), (5, "taken"), (6, "mapping"), (7, "'command'")):
+        assert re.search(rf"\bline {line}\b.*{reason}", said.err), said.err
+    assert re.search(r"\b2 of 7\b", said.err)
+
+
+def test_the_first_line_may_be_the_bad_one(shell: Shell) -> None:
+    said = shell("enqueue", "-", stdin='oops\n{"id": "b", "command": "true"}\n', status=1)
+    assert said.out == "b\n"
+    assert re.search(r"\bline 1\b", said.err)
+    assert [job["id"] for job in shell.jobs()] == ["b"]
+
+
+def test_a_bad_job_in_a_yaml_file_is_named_with_its_line(shell: Shell) -> None:
+    path = shell.home / "jobs.yaml"
+    path.write_text("- command: echo a\n- command: echo b\n  priority: 99\n- command: echo c\n")
+    said = shell("enqueue", "--file", path, status=1)
+    assert [job["command"] for job in shell.jobs()] == ["echo a", "echo c"]
+    assert re.search(rf"{path}\W+line [23]\b.*priority", said.err), said.err
+
+
+def test_a_bad_command_line_is_named_and_the_others_are_in(shell: Shell) -> None:
+    said = shell("enqueue", "--lines", "-", stdin=f"echo a\n{'x' * 70_000}\necho c\n", status=1)
+    assert [job["command"] for job in shell.jobs()] == ["echo a", "echo c"]
+    assert len(said.lines) == 2
+    assert re.search(r"\bline 2\b", said.err)
+
+
+def test_many_jobs_show_progress_on_a_terminal_and_print_only_ids(shell: Shell) -> None:
+    commands = shell.home / "cmds.txt"
+    commands.write_text("true\n" * 300)
+    terminal = shell.terminal("enqueue", "--lines", "--file", commands, redirected=True)
+    assert terminal.end() == 0
+    assert "/300" in terminal.text
+    assert len(set(re.findall(r"^[a-z0-9]{4,}$", terminal.redirected, re.MULTILINE))) == 300
+    assert len(shell.jobs()) == 300
+
+
+def test_on_a_terminal_the_ids_are_shown_too(shell: Shell) -> None:
+    terminal = shell.terminal("enqueue", "--id", "shown", "true")
+    assert terminal.end() == 0
+    seen = [line.rpartition("\r")[2] for line in terminal.text.splitlines()]
+    assert "shown" in seen, terminal.text
+
+
+def test_a_pipe_sees_no_progress(shell: Shell) -> None:
+    said = shell("enqueue", "--lines", "-", stdin="true\n" * 300)
+    assert len(said.lines) == 300
+    assert said.err == ""
+
+
+# ── where to ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_spool_is_made_where_its_parent_exists_and_that_is_said(homeless: Shell) -> None:
+    said = homeless("enqueue", "--id", "a", "true")
+    assert said.out == "a\n"
+    assert str(homeless.root) in said.err
+    assert (homeless.root / "config.yaml").is_file()
+    assert homeless.state("a") == "pending"
+
+
+def test_a_directory_without_config_is_never_taken_for_a_spool(homeless: Shell) -> None:
+    homeless.root.mkdir()
+    assert "queuectl init" in homeless.refused("enqueue", "true", status=1)
+    assert list(homeless.root.iterdir()) == []
+
+
+def test_no_spool_is_made_where_its_parent_is_missing(homeless: Shell) -> None:
+    shutil.rmtree(homeless.root, ignore_errors=True)
+    where = homeless.root / "deeper"
+    assert "queuectl init" in homeless.refused("--spool", where, "enqueue", "true", status=1)
+    assert not homeless.root.exists()
+
+
+def test_without_a_name_the_spool_is_the_users_own(homeless: Shell) -> None:
+    said = homeless("enqueue", "--id", "a", "true", env={"QUEUECTL_SPOOL": None})
+    made = list(homeless.home.rglob("config.yaml"))
+    assert len(made) == 1
+    assert str(made[0].parent) in said.err
+    elsewhere = homeless.home / "state"
+    homeless("enqueue", "true", env={"QUEUECTL_SPOOL": None, "XDG_STATE_HOME": str(elsewhere)})
+    assert len(list(elsewhere.rglob("config.yaml"))) == 1
+
+
+@pytest.mark.parametrize("option", ["--spool", "-s"])
+def test_the_option_wins_over_the_environment(shell: Shell, option: str) -> None:
+    other = shell.home / "other"
+    shell(option, other, "enqueue", "true")
+    assert len(shell.jobs(other)) == 1
+    assert shell.jobs() == []
+
+
+def test_a_listing_is_filed_into_another_spool_as_it_stands(shell: Shell) -> None:
+    shell.file("echo a\u2028b", id="odd", env={"K": "v w"})
+    shell.file(["printf", "%s", "x y"], id="words", priority=7, cwd="/", backoff_base=3, timeout=0)
+    shell.file("true", id="later", run_at="2036-01-01T00:00:00Z", max_retries=0)
+    shell.file("exit 1", id="ran", priority=10, max_retries=0)
+    shell.drain()
+    other = shell.home / "other"
+    listed = shell("list", "--json")
+    said = shell("-s", other, "enqueue", "-", stdin=listed.raw)
+    assert said.lines == [job["id"] for job in listed.json_lines]
+    kept = ("id", "command", "priority", "max_retries", "timeout", "cwd", "env", "backoff_base", "run_at")
+    want = [{key: job.get(key) for key in kept} for job in listed.json_lines]
+    have = [{key: job.get(key) for key in kept} for job in shell("-s", other, "list", "--json").json_lines]
+    assert sorted(have, key=lambda job: str(job["id"])) == sorted(want, key=lambda job: str(job["id"]))
+
+
+def test_json_prints_an_object_a_job(shell: Shell) -> None:
+    said = shell("enqueue", "--json", "-", stdin='{"id":"a","command":"x"}\n{"id":"b","command":"y"}\n')
+    assert [(job["id"], job["state"]) for job in said.json_lines] == [("a", "pending"), ("b", "pending")]
+
+
+# ── odd bytes ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (b"echo \xff",),
+        (b"--env", b"K=\xff", b"true"),
+        (b"--cwd", b"/\xff", b"true"),
+        (b"--id", b"\xff", b"true"),
+        (b"--", b"echo", b"\xff"),
+        (b'{"command": "\xff"}',),
+    ],
+)
+def test_arguments_that_are_not_utf8_are_refused_in_words(shell: Shell, arguments: tuple[bytes, ...]) -> None:
+    error = shell.refused("enqueue", *arguments, status=2)
+    assert "codec" not in error
+    assert shell.jobs() == []
+
+
+def test_a_place_whose_name_is_not_utf8_is_refused_in_words(shell: Shell) -> None:
+    odd = bytes(shell.home) + b"/\xff"
+    os.mkdir(odd)
+    shell.refused("enqueue", "true", cwd=odd, status=2)
+    assert shell.jobs() == []
+    assert shell("enqueue", "--id", "a", "--cwd", "/", "true", cwd=odd).out == "a\n"

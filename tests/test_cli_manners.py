@@ -1,0 +1,389 @@
+"""What holds for every command: help, exit statuses, errors in words, pipes, interrupts, completion."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import queuectl
+from tests.shell import Shell, has_two_sentences, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMMANDS = """\
+enqueue
+status
+list
+output get
+logs
+retry
+cancel
+wait
+pause
+resume
+dlq list
+dlq retry
+dlq purge
+prune
+check
+worker start
+worker stop
+worker status
+config get
+config set
+config unset
+config list
+config show
+init
+version
+completion
+""".splitlines()
+GROUPS = ["", "output", "dlq", "worker", "config"]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    with Shell(tmp_path) as shell:
+        yield shell.make_spool()
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A spool of which every listing and every output is longer than a pipe holds; only looked at."""
+    with Shell(tmp_path_factory.mktemp("long")) as shell:
+        shell.make_spool()
+        (shell.home / "words").write_text("word\n" * 200_000)
+        shell.file("cat words", id="big", cwd=str(shell.home))
+        shell.drain()
+        for folder in ("pending", "dead"):
+            for number in range(300):
+                name = f"10-20260101T000000.{number:06}Z-{folder}{number}.yaml"
+                (shell.root / folder / name).write_text(f"command: echo {'x' * 900}\n")
+        yield shell
+
+
+# ── help and version ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(shell: Shell, command: str) -> None:
+    said = shell(*command.split(), "-h")
+    usage, *rest = said.lines
+    assert usage.startswith(f"Usage: queuectl {command}")
+    assert said.err == ""
+    assert any(re.match(rf"\s+.*\bqueuectl {command}\b", line) for line in rest), said.out
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_lists_its_commands_and_says_so_without_one(shell: Shell, group: str) -> None:
+    long = shell(*group.split(), "--help")
+    assert shell(*group.split(), "-h").out == long.out
+    below = [
+        command.removeprefix(group).split()[0]
+        for command in COMMANDS
+        if command.startswith(group) and command != group
+    ]
+    for name in below:
+        assert re.search(rf"^ +{name}\b", long.out, re.MULTILINE), name
+    bare = shell(*group.split(), status=2)
+    assert long.out.splitlines()[0] in (bare.out + bare.err).splitlines()
+
+
+def test_the_version_is_the_packages(shell: Shell) -> None:
+    for arguments in (("--version",), ("version",)):
+        assert shell(*arguments).out == f"queuectl {queuectl.__version__}\n"
+
+
+def test_the_installed_script_is_the_same_command(shell: Shell) -> None:
+    script = shutil.which("queuectl", path=shell.environment["PATH"])
+    assert script
+    done = subprocess.run([script, "list"], env=shell.environment, capture_output=True, check=True)
+    assert done.stdout == shell("list").raw
+
+
+# ── errors ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sttaus",
+        "status --colour",
+        "status a b",
+        "list --limit",
+        "output got a",
+        "output get",
+        "worker start extra",
+        "dlq lost",
+        "config set priority",
+        "config sett priority 1",
+        "completion tcsh",
+        "check --mend",
+        "prune --older-than",
+        "pause now",
+        "--spool",
+        "--no-such",
+    ],
+)
+def test_wrong_usage_is_status_2_in_two_sentences(shell: Shell, command: str) -> None:
+    shell.refused(*command.split(), status=2)
+    assert "paused" not in os.listdir(shell.root / "workers")
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest(shell: Shell) -> None:
+    assert "'status'" in shell.refused("sttaus", status=2)
+    assert "'start'" in shell.refused("worker", "strat", status=2)
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"a\x1b[2J", "é\u202e".encode(), b"%s%n{}", b"x" * 5000, b"''"])
+def test_odd_arguments_are_answered_in_words(shell: Shell, text: bytes) -> None:
+    shell.refused("status", text, status=3)
+    shell.refused("config", "set", "priority", text, status=2)
+    shell.refused(b"-s", text, "list", status=1)
+
+
+def test_a_spool_whose_name_is_not_utf8_is_used_or_refused_in_words(shell: Shell) -> None:
+    where = os.fsencode(shell.home) + b"/odd-\xff"
+    made = shell("-s", where, "init")
+    assert made.err == ""
+    for command in ("enqueue --id a true", "status", "status a", "list", "check"):
+        shell(b"-s", where, *command.split())
+    assert b"odd-" in shell("-s", where, "status", "--json").raw
+
+
+def test_a_directory_that_is_gone_is_answered_in_words(shell: Shell) -> None:
+    gone = shell.home / "gone"
+    gone.mkdir()
+    inside = f"cd {gone} && rmdir {gone} && exec {shlex.quote(sys.executable)} -m queuectl"
+    for arguments, status in (("list", 0), ("enqueue --cwd / true", 0), ("enqueue true", 1)):
+        done = subprocess.run(
+            ["sh", "-c", f"{inside} {arguments}"],
+            env=shell.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done
+        assert status == 0 or has_two_sentences(done.stderr)
+        gone.mkdir()
+    assert len(shell.jobs()) == 1
+
+
+def test_what_may_not_be_read_is_named(shell: Shell) -> None:
+    shell.file("true", id="secret")
+    path = shell.place("secret")
+    assert path is not None
+    path.chmod(0)
+    assert "secret" in shell("list", unprivileged=True).out
+    assert "cannot be read" in shell("status", "secret", unprivileged=True).out
+    (shell.root / "pending").chmod(0)
+    for command in ("list", "status", "enqueue true", "check", "wait --all"):
+        error = shell.refused(*command.split(), unprivileged=True, status=1)
+        assert str(shell.root / "pending") in error
+    (shell.root / "pending").chmod(0o700)
+    (shell.root / "config.yaml").chmod(0)
+    assert "config.yaml" in shell.refused("enqueue", "true", unprivileged=True, status=1)
+
+
+def test_a_spool_that_is_a_file_is_told_in_words(shell: Shell) -> None:
+    path = shell.home / "file"
+    path.write_text("")
+    for command in ("list", "enqueue true", "worker start"):
+        shell.refused("-s", path, *command.split(), status=1)
+
+
+def mounts_can_be_made() -> bool:
+    trial = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return shutil.which("unshare") is not None and not subprocess.call(trial, stderr=subprocess.DEVNULL)
+
+
+def mounted(shell: Shell, mount: str, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line where this has been mounted, in a namespace of its own."""
+    python = shlex.quote(sys.executable)
+    script = f"{mount.format(shlex.quote(str(shell.root)), python)} && exec {python} -m queuectl {command}"
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        env=shell.environment,
+        cwd=shell.home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not mounts_can_be_made(), reason="no right to mount, not even in a namespace of its own")
+@pytest.mark.parametrize("command", ["enqueue true", "pause", "retry dead", "config set priority 1"])
+def test_a_read_only_spool_is_status_75(shell: Shell, command: str) -> None:
+    shell.file("exit 1", id="dead", max_retries=0)
+    shell.drain()
+    done = mounted(shell, "mount --bind {0} {0} && mount -o remount,bind,ro {0}", command)
+    assert (done.returncode, done.stdout) == (75, ""), done
+    assert has_two_sentences(done.stderr)
+    assert (
+        mounted(shell, "mount --bind {0} {0} && mount -o remount,bind,ro {0}", "status dead").returncode == 0
+    )
+
+
+@pytest.mark.skipif(not mounts_can_be_made(), reason="no right to mount, not even in a namespace of its own")
+def test_a_full_spool_is_status_75(shell: Shell) -> None:
+    (shell.home / "big").write_text(f"echo {'x' * 30_000}\n" * 4)
+    mount = "mount -t tmpfs -o size=40k,mode=700 none {0} && {1} -m queuectl init > /dev/null"
+    done = mounted(shell, mount, "enqueue --lines --file big")
+    assert (done.returncode, done.stdout) == (75, ""), done
+    assert has_two_sentences(done.stderr)
+
+
+# ── pipes and interrupts ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "list --json", "logs big --stdout", "logs big", "logs big --follow", "dlq list", "-h"]
+)
+def test_a_reader_that_goes_away_ends_a_command_quietly(long: Shell, command: str) -> None:
+    status = long.home / "status"
+    done = subprocess.run(
+        ["sh", "-c", f"({shlex.quote(sys.executable)} -m queuectl {command}; echo $? > {status}) | head -1"],
+        env=long.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+    assert status.read_text() == "0\n"
+
+
+def test_without_standard_output_a_job_is_filed_all_the_same(shell: Shell) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl enqueue --id a true >&-"],
+        env=shell.environment,
+        cwd=shell.home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shell.state("a") == "pending"
+
+
+def test_an_interrupt_is_status_130_and_files_nothing(shell: Shell) -> None:
+    pipe = shell.home / "pipe"
+    os.mkfifo(pipe)
+
+    def open_for_writing() -> int | None:
+        with contextlib.suppress(OSError):  # ENXIO: nobody reads yet
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        return None
+
+    started = shell.start("enqueue", "--file", pipe)
+    writer = until(open_for_writing, "the command reads the file") or 0
+    os.write(writer, b"command: echo hi\n")
+    os.kill(started.pid, signal.SIGINT)
+    assert started.end() == 130
+    os.close(writer)
+    assert started.out == b""
+    assert "Traceback" not in started.err
+    assert shell.jobs() == []
+
+
+# ── completion ────────────────────────────────────────────────────────────────────────────────
+
+
+def completed(shell: Shell, line: str, kind: str = "bash") -> set[str]:
+    """What a shell is offered for the last word of this line."""
+    words = line.split(" ")
+    env = {
+        "_QUEUECTL_COMPLETE": f"{kind}_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": words[-1] if kind == "fish" else str(len(words) - 1),
+    }
+    said = shell(env=env)
+    assert said.err == ""
+    return {text.partition(",")[2].partition("\t")[0] for text in said.lines if text}
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["status", "output get", "logs", "retry", "cancel", "wait", "dlq retry", "wait job-a --timeout 3"],
+)
+def test_ids_are_completed_wherever_one_is_wanted(shell: Shell, command: str) -> None:
+    shell.file("true", id="job-a")
+    shell.file("true", id="job-b", run_at="2036-01-01T00:00:00Z")
+    shell.file("true", id="other")
+    assert completed(shell, f"queuectl {command} job") == {"job-a", "job-b"}
+
+
+def test_ids_in_every_state_of_the_spool_that_is_meant_are_completed(shell: Shell) -> None:
+    shell.file("true", id="job-done")
+    shell.file("exit 1", id="job-dead", max_retries=0)
+    shell.file("exit 1", id="job-failed", backoff_base=9000)
+    shell.drain()
+    shell.file("true", id="job-waits")
+    wanted = {"job-done", "job-dead", "job-failed", "job-waits"}
+    assert completed(shell, "queuectl status job") == wanted
+    assert completed(shell, f"queuectl --spool {shell.home} status job") == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("queuectl wor", {"worker"}),
+        ("queuectl worker st", {"start", "stop", "status"}),
+        ("queuectl list --st", {"--state"}),
+        ("queuectl list --state de", {"dead"}),
+        ("queuectl config get max", {"max_retries", "max_backoff_seconds"}),
+        ("queuectl config set poll", {"poll_interval"}),
+        ("queuectl completion z", {"zsh"}),
+        ("queuectl nonsense a", set()),
+    ],
+)
+def test_commands_options_and_keys_are_completed(shell: Shell, line: str, wanted: set[str]) -> None:
+    assert completed(shell, line) == wanted
+
+
+def test_nothing_is_completed_where_there_is_no_spool(shell: Shell) -> None:
+    assert completed(shell, "queuectl -s /nowhere status a") == set()
+
+
+@pytest.mark.parametrize("kind", ["bash", "zsh", "fish"])
+def test_each_shell_gets_a_script_that_asks_the_command(shell: Shell, kind: str) -> None:
+    said = shell("completion", kind)
+    assert said.err == ""
+    assert f"_QUEUECTL_COMPLETE={kind}_complete" in said.out
+    program = shutil.which(kind)
+    if program:
+        arguments = [program, "--no-execute" if kind == "fish" else "-n"]
+        subprocess.run(arguments, input=said.raw, check=True, env=shell.environment)
+
+
+def test_bash_completes_an_id_with_the_script(shell: Shell) -> None:
+    shell.file("true", id="job-a")
+    (shell.home / "script.bash").write_text(shell("completion", "bash").out)
+    steps = (
+        "set -e; source ./script.bash",
+        r"function=$(complete -p queuectl | sed -n 's/.*-F \(\w*\).*/\1/p')",
+        "COMP_WORDS=(queuectl status jo) COMP_CWORD=2",
+        "$function queuectl jo status",
+        'echo "${COMPREPLY[@]}"',
+    )
+    done = subprocess.run(
+        ["bash", "-c", "; ".join(steps)],
+        cwd=shell.home,
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout == "job-a\n"

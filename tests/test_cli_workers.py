@@ -1,0 +1,302 @@
+"""`worker start`, `stop` and `status`: who does the work, and how they are told to end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from tests.shell import Shell, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAME = re.compile(r"[A-Za-z0-9-]+-\d+-[0-9a-f]{4}")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    with Shell(tmp_path) as shell:
+        yield shell.make_spool()
+
+
+@pytest.fixture
+def homeless(tmp_path: Path) -> Iterator[Shell]:
+    """A shell whose spool has not been made yet."""
+    with Shell(tmp_path) as shell:
+        yield shell
+
+
+@pytest.fixture
+def gate(shell: Shell) -> Path:
+    """Where a job that reads from it waits to be let go."""
+    path = shell.home / "gate"
+    os.mkfifo(path)
+    return path
+
+
+def workers(shell: Shell) -> dict[str, dict[str, Any]]:
+    return {worker["name"]: worker for worker in shell("worker", "status", "--json").json_lines}
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def ends(pids: list[int]) -> None:
+    until(lambda: all(is_gone(pid) for pid in pids), f"{pids} end")
+
+
+# ── detached ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_detached_workers_print_their_names_and_work_on_after_the_command(shell: Shell) -> None:
+    said = shell("worker", "start", "--count", "3")
+    names = said.lines
+    assert len(set(names)) == 3
+    assert all(NAME.fullmatch(name) for name in names)
+    assert said.err == ""
+    alive = workers(shell)
+    assert sorted(alive) == sorted(names)
+    for worker in alive.values():
+        process = psutil.Process(worker["pid"])
+        assert os.getsid(worker["pid"]) == worker["pid"]  # no terminal's hang-up reaches it
+        assert process.ppid() != os.getpid()
+    job_id = shell("enqueue", "echo done").out.strip()
+    shell("wait", job_id, "--timeout", "20")
+    ran_on = shell("status", job_id, "--json").json["worker"]
+    assert ran_on in names
+    log = shell.root / "logs" / f"worker@{ran_on}.log"
+    until(lambda: re.search(rf"{job_id}.*completed", log.read_text()), "the worker's log tells of it")
+    assert sorted(shell("worker", "stop").lines) == sorted(names)
+    ends([worker["pid"] for worker in alive.values()])
+    assert workers(shell) == {}
+
+
+def test_a_detached_worker_survives_the_terminal_it_was_started_on(shell: Shell) -> None:
+    terminal = shell.terminal("worker", "start")
+    assert terminal.end() == 0
+    terminal.type("\x03")
+    (name,) = workers(shell)
+    assert terminal.text.strip() == name
+    job_id = shell("enqueue", "true").out.strip()
+    shell("wait", job_id, "--timeout", "20")
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_a_count_that_is_none_is_refused(shell: Shell, count: str) -> None:
+    shell.refused("worker", "start", "--count", count, status=2)
+    assert workers(shell) == {}
+
+
+# ── staying ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_foreground_worker_stays_and_logs_to_the_terminal(shell: Shell) -> None:
+    terminal = shell.terminal("worker", "start", "--foreground")
+    terminal.until("started")
+    shell("enqueue", "--id", "shown", "true")
+    terminal.until("shown: completed")
+    (worker,) = workers(shell).values()
+    assert worker["pid"] == terminal.popen.pid
+    terminal.type("\x03")
+    assert terminal.end() == 130
+    assert workers(shell) == {}
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_foreground_workers_end_on_sigterm_with_status_0(shell: Shell, gate: Path, count: str) -> None:
+    shell.file(f"read x < {gate}", id="a")
+    started = shell.start("worker", "start", "--foreground", "--count", count)
+    shell.reaches("a", "processing")
+    until(lambda: len(workers(shell)) == int(count), "all are there")
+    pids = [worker["pid"] for worker in workers(shell).values()]
+    os.kill(started.pid, signal.SIGTERM)
+    until(lambda: len(workers(shell)) == 1, "only the one with a job is left")
+    assert started.runs
+    gate.write_text("go\n")
+    assert started.end() == 0
+    assert shell.state("a") == "done"
+    ends(pids)
+    assert started.out == b""
+
+
+def test_ctrl_c_ends_several_foreground_workers_with_130(shell: Shell) -> None:
+    terminal = shell.terminal("worker", "start", "--foreground", "--count", "2")
+    until(lambda: len(workers(shell)) == 2, "both are there")
+    terminal.type("\x03")
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.text
+    assert workers(shell) == {}
+
+
+def test_a_draining_worker_ends_when_nothing_is_left_to_run_now(shell: Shell) -> None:
+    shell.file("test $QUEUECTL_ATTEMPT = 2", id="twice")
+    shell.file("true", id="later", run_at="2036-01-01T00:00:00Z")
+    shell.file("false", id="tries-later", backoff_base=9000)
+    said = shell("worker", "start", "--drain")
+    assert said.raw == b""
+    states = [shell.state(job_id) for job_id in ("twice", "later", "tries-later")]
+    assert states == ["done", "pending", "failed"]
+    assert workers(shell) == {}
+
+
+def test_draining_takes_in_dropped_files(shell: Shell) -> None:
+    (shell.root / "pending" / "dropped.yaml").write_text("command: echo dropped\n")
+    shell.drain()
+    assert shell("output", "get", "dropped", "--stdout").out == "dropped\n"
+
+
+def test_several_workers_drain_together(shell: Shell) -> None:
+    meet = 'echo $QUEUECTL_WORKER >> met; i=0; while [ "$(sort -u met | wc -l)" -lt 2 ] && [ $i -lt 900 ]'
+    for number in range(2):
+        shell.file(f"{meet}; do sleep 0.02; i=$((i+1)); done", id=f"a{number}", cwd=str(shell.home))
+    shell("worker", "start", "--drain", "--count", "2")
+    assert len(set((shell.home / "met").read_text().split())) == 2
+    assert [shell.state(f"a{number}") for number in range(2)] == ["done", "done"]
+    assert workers(shell) == {}
+
+
+# ── stop ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_stop_lets_the_job_at_hand_finish(shell: Shell, gate: Path) -> None:
+    shell.file(f"read x < {gate}", id="at-hand")
+    name = shell("worker", "start").out.strip()
+    shell.reaches("at-hand", "processing")
+    for number in range(100):
+        shell.file("sleep 0.1", id=f"next{number:02}")
+    stopping = shell.start("worker", "stop")
+    until(lambda: workers(shell)[name]["state"] == "stopping", "it has been asked")
+    assert stopping.runs
+    gate.write_text("go\n")
+    assert stopping.end() == 0
+    assert stopping.out.decode() == f"{name}\n"
+    assert (shell.state("at-hand"), shell.state("next99")) == ("done", "pending")
+    assert os.listdir(shell.root / "processing") == []
+
+
+def test_past_the_timeout_the_job_is_stopped_and_goes_back(shell: Shell) -> None:
+    shell.file("echo $$ > pid; sleep 600", id="long", cwd=str(shell.home), max_retries=0)
+    name = shell("worker", "start").out.strip()
+    pid = int(until(lambda: (shell.home / "pid").exists() and (shell.home / "pid").read_text(), "it runs"))
+    begun = time.monotonic()
+    assert shell("worker", "stop", "--timeout", "0.3").out == f"{name}\n"
+    assert time.monotonic() - begun >= 0.3
+    assert shell.state("long") == "pending"
+    ends([pid])
+    assert shell.fields("long")["history"][-1]["event"] == "returned"
+    (shell.home / "pid").unlink()
+    shell("worker", "start")
+    until((shell.home / "pid").exists, "it runs again, though it has no retries")
+
+
+def test_one_worker_can_be_stopped_by_name(shell: Shell) -> None:
+    first, second = shell("worker", "start", "--count", "2").lines
+    assert shell("worker", "stop", second).out == f"{second}\n"
+    assert list(workers(shell)) == [first]
+    assert "'nobody'" in shell.refused("worker", "stop", "nobody", status=1)
+    shell.refused("worker", "stop", "--timeout", "soon", status=2)
+    assert list(workers(shell)) == [first]
+
+
+def test_to_stop_where_nobody_works_is_nothing_wrong(shell: Shell) -> None:
+    said = shell("worker", "stop")
+    assert said.out == ""
+    assert "No worker" in said.err
+
+
+def test_a_stop_that_is_interrupted_ends_with_130(shell: Shell, gate: Path) -> None:
+    shell.file(f"read x < {gate}", id="a")
+    name = shell("worker", "start").out.strip()
+    shell.reaches("a", "processing")
+    terminal = shell.terminal("worker", "stop")
+    until(lambda: workers(shell)[name]["state"] == "stopping", "it has heard")
+    terminal.type("\x03")
+    assert terminal.end() == 130
+    gate.write_text("go\n")
+    shell.reaches("a", "done")
+    until(lambda: workers(shell) == {}, "it stops all the same")
+
+
+# ── status ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_status_tells_of_each_worker_all_there_is(shell: Shell, gate: Path) -> None:
+    shell.file("true", id="quick", priority=10)
+    shell.file(f"read x < {gate}", id="long")
+    name = shell("worker", "start").out.strip()
+    shell.reaches("long", "processing")
+    until(lambda: workers(shell)[name]["state"] == "busy", "it is at work")
+    worker = workers(shell)[name]
+    assert (worker["name"], worker["host"], worker["job"]) == (name, socket.gethostname(), "long")
+    assert psutil.pid_exists(worker["pid"])
+    for moment in ("since", "last_heartbeat"):
+        assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", worker[moment])
+    head, line = shell("worker", "status").lines
+    assert len(re.split(r"\s{2,}", head)) == 8
+    told = re.split(r"\s{2,}", line)
+    assert told[:5] == [name, socket.gethostname(), str(worker["pid"]), "busy", "long"]
+    assert all(re.fullmatch(r"\S+ \w+ ago", text) for text in told[5:7])
+    gate.write_text("go\n")
+    until(lambda: workers(shell)[name]["state"] == "idle", "it is idle again")
+    assert workers(shell)[name]["job"] is None
+
+
+def test_status_counts_the_jobs_that_are_done(shell: Shell) -> None:
+    shell("config", "set", "lock_lease_seconds", "10")  # a beat comes five times a lease
+    name = shell("worker", "start").out.strip()
+    for number in range(3):
+        shell.file("true", id=f"a{number}")
+    for number in range(3):
+        shell.reaches(f"a{number}", "done")
+    until(lambda: workers(shell)[name]["jobs_done"] == 3, "the next beat tells it")
+
+
+def test_a_dead_worker_is_told_as_dead_until_it_is_cleared(shell: Shell) -> None:
+    name = shell("worker", "start").out.strip()
+    pid = workers(shell)[name]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    ends([pid])
+    assert workers(shell)[name]["state"] == "dead"
+    assert shell("status", "--json").json["workers"] == 0
+    assert "No worker" in shell("worker", "stop").err
+
+
+def test_without_workers_a_terminal_says_so(shell: Shell) -> None:
+    terminal = shell.terminal("worker", "status")
+    assert terminal.end() == 0
+    assert "No workers" in terminal.text
+    assert shell("worker", "status", "--json").raw == b""
+
+
+# ── where ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_start_makes_a_spool_where_none_is_and_says_so(homeless: Shell) -> None:
+    said = homeless("worker", "start", "--drain")
+    assert str(homeless.root) in said.err
+    assert (homeless.root / "config.yaml").is_file()
+
+
+def test_start_never_takes_a_directory_without_config_for_a_spool(homeless: Shell) -> None:
+    homeless.root.mkdir()
+    for kind in ((), ("--foreground",), ("--drain", "--count", "2")):
+        assert "queuectl init" in homeless.refused("worker", "start", *kind, status=1)
+    assert list(homeless.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["stop", "status"])
+def test_other_commands_make_no_spool(homeless: Shell, command: str) -> None:
+    assert "queuectl init" in homeless.refused("worker", command, status=1)
+    assert not homeless.root.exists()

@@ -1,0 +1,574 @@
+"""The door to the disk: strict YAML in, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queuectl import disk
+from queuectl.errors import BadDocument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+quick = settings(max_examples=100, deadline=None, database=None)
+
+
+def tree(text: str) -> disk.Node:
+    return disk.load(text).tree
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+@contextlib.contextmanager
+def files_no_longer_than(size: int) -> Iterator[None]:
+    """Let the kernel refuse every write past `size` bytes (EFBIG), after it took what fits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# ── strict YAML ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_scalars_stay_the_text_they_were_written_as() -> None:
+    text = "a: no\nb: on\nc: 1e3\nd: 017\ne: 12:30:45\nf: 2026-11-22\ng: .inf\nh: 0x1F\ni: 1_000\n"
+    assert list(disk.load(text).tree or {}) == list("abcdefghi")
+    assert tree(text) == {
+        "a": "no",
+        "b": "on",
+        "c": "1e3",
+        "d": "017",
+        "e": "12:30:45",
+        "f": "2026-11-22",
+        "g": ".inf",
+        "h": "0x1F",
+        "i": "1_000",
+    }
+
+
+def test_keys_stay_text_too() -> None:
+    assert tree("on: 1\n017: 2\n12:30:45: 3\n") == {"on": "1", "017": "2", "12:30:45": "3"}
+
+
+@pytest.mark.parametrize("null", ["", "~", "null", "Null", "NULL"])
+def test_a_plain_null_is_none(null: str) -> None:
+    assert tree(f"a: {null}\n") == {"a": None}
+
+
+@pytest.mark.parametrize("text", ["''", '""', "'null'", '"~"', "|\n  null"])
+def test_a_quoted_null_is_text(text: str) -> None:
+    assert isinstance(tree(f"a: {text}\n"), dict)
+    assert tree(f"a: {text}\n") != {"a": None}
+
+
+def test_json_reads_like_the_yaml_that_says_the_same() -> None:
+    text = '{"a": 1.50, "b": true, "c": null, "d": [1e3, false], "e": {"f": "no"}, "g": -0}'
+    assert tree(text) == {
+        "a": "1.50",
+        "b": "true",
+        "c": None,
+        "d": ["1e3", "false"],
+        "e": {"f": "no"},
+        "g": "-0",
+    }
+
+
+def test_numbers_of_any_length_stay_text_in_json() -> None:
+    assert tree(f'{{"a": NaN, "b": {"1" * 5000}}}') == {"a": "NaN", "b": "1" * 5000}
+
+
+def test_flow_style_that_is_no_json_is_read_as_yaml() -> None:
+    assert tree("{command: echo hi, env: {A: b}}") == {"command": "echo hi", "env": {"A": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: &x 1\n", "anchors"),
+        ("a: &x [1]\n", "anchors"),
+        ("a: &x {b: 1}\n", "anchors"),
+        ("&x a: 1\n", "anchors"),
+        ("&x\na: 1\n", "anchors"),
+        ("a: *x\n", "alias"),
+        ("a: [*x]\n", "alias"),
+        ("*x : 1\n", "alias"),
+        ("*x\n", "alias"),
+        ("a: !!int 1\n", "tags"),
+        ("a: !!python/object/apply:os.system [id]\n", "tags"),
+        ("a: !mine {b: 1}\n", "tags"),
+        ("a: ! 1\n", "tags"),
+        ("!!map\na: 1\n", "tags"),
+        ("!!str a: 1\n", "tags"),
+        ("%TAG ! tag:example.com,2026:\n---\na: !x 1\n", "tags"),
+        ("a: 1\na: 2\n", "stands twice"),
+        ("a:\n  b: 1\n  'b': 2\n", "stands twice"),
+        ("{a: 1, a: 2}\n", "stands twice"),
+        ('{"a": 1, "a": 2}', "stands twice"),
+        ('{"a": {"b": 1, "c": 2, "b": 3}}', "stands twice"),
+        ("? [a, b]\n: 1\n", "a key is not plain text"),
+        ("? {a: b}\n: 1\n", "a key is not plain text"),
+        ("~: 1\n", "a key is not plain text"),
+        ("a: 1\n---\nb: 2\n", "several documents"),
+        ("a: 1\n--- \n", "several documents"),
+        ('{"a": 1}\n---\n{"b": 2}\n', "several documents"),
+        ("", "empty"),
+        ("# nothing but a comment\n", "empty"),
+        ("a: [1\n", "expected"),
+        ("a: 'b\n", "end of stream"),
+        ("a: b: c\n", "not allowed"),
+        ("\ta: 1\n", "cannot start"),
+        ("a: \x01\n", "control characters"),
+        ("a: \x1b[31m\n", "control characters"),
+    ],
+)
+def test_what_the_queue_does_not_read_is_refused_with_its_reason(text: str, reason: str) -> None:
+    with pytest.raises(BadDocument, match=reason):
+        disk.load(text)
+
+
+def test_a_refusal_names_the_line() -> None:
+    with pytest.raises(BadDocument) as caught:
+        disk.load("a: 1\nb: 2\nc: &x 3\n")
+    assert caught.value.line == 3
+    assert "(line 3)" in str(caught.value)
+
+
+def test_a_bomb_of_aliases_is_refused_before_it_grows() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    with pytest.raises(BadDocument, match="anchors"):
+        disk.load("\n".join(lines))
+
+
+@pytest.mark.timeout(5)
+def test_a_bomb_of_merge_keys_is_refused_before_it_grows() -> None:
+    lines = ["a0: &a0 {k: v}"] + [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 25)]
+    with pytest.raises(BadDocument, match="anchors"):
+        disk.load("\n".join(lines))
+
+
+def test_a_merge_key_merges_nothing() -> None:
+    assert tree("a: 1\n<<: {b: 2}\n") == {"a": "1", "<<": {"b": "2"}}
+
+
+def nested(opening: str, closing: str, depth: int) -> str:
+    return opening * depth + closing * depth
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("a: ", "\n"), ('{"a": ', "}"), ("{a: ", "}"), ("? k\n: ", "\n")]
+)
+def test_twenty_levels_are_taken_and_twenty_one_are_not(before: str, after: str) -> None:
+    deep: Any = tree(before + nested("[", "]", disk.MAX_DEPTH - 1) + after)
+    deep = next(iter(deep.values()))
+    levels = 1
+    while deep is not None:
+        levels += 1
+        deep = deep[0] if deep else None
+    assert levels == disk.MAX_DEPTH
+    with pytest.raises(BadDocument, match="nested deeper than 20"):
+        disk.load(before + nested("[", "]", disk.MAX_DEPTH) + after)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 30_000,
+        "a: " + "[" * 30_000,
+        "{" * 30_000,
+        '{"a":' * 6_000,
+        '{"a":' * 6_000 + "1" + "}" * 6_000,
+        nested("[", "]", 30_000),
+        "- " * 30_000,
+        "? " * 30_000,
+        "a: " + "- " * 15_000,
+        "".join(f"{' ' * n}a:\n" for n in range(300)),
+    ],
+    ids=range(10),
+)
+def test_bottomless_nesting_is_refused_and_harms_nobody(text: str) -> None:
+    with pytest.raises(BadDocument):
+        disk.load(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+def test_other_encodings_than_utf8_are_refused(encoding: str) -> None:
+    with pytest.raises(BadDocument, match=r"not UTF-8|NUL"):
+        disk.text_of("command: echo é\n".encode(encoding))
+
+
+def test_a_nul_is_refused_with_its_line() -> None:
+    with pytest.raises(BadDocument, match="NUL") as caught:
+        disk.text_of(b"a: 1\nb: \0\n")
+    assert caught.value.line == 2
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    assert disk.text_of(b"\xef\xbb\xbfa: \xc3\xa9\n") == "a: é\n"
+
+
+@quick
+@given(st.text(alphabet=st.sampled_from("ab01 \t\n:-?!&*|>[]{},#'\"%@`~<=.\\\r\x85é\ufeff"), max_size=60))
+def test_any_text_is_read_or_refused_and_nothing_else(text: str) -> None:
+    with contextlib.suppress(BadDocument):
+        disk.load_all(text)
+
+
+@quick
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused_and_nothing_else(data: bytes) -> None:
+    with contextlib.suppress(BadDocument):
+        disk.load_all(disk.text_of(data))
+
+
+plain_trees = st.recursive(
+    st.none() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@quick
+@given(st.dictionaries(st.text(max_size=8), plain_trees, max_size=4))
+def test_what_another_program_writes_as_yaml_or_json_is_read_as_it_was_meant(meant: dict[str, Any]) -> None:
+    assert tree(yaml.safe_dump(meant, sort_keys=False)) == meant
+    assert tree(yaml.safe_dump(meant, sort_keys=False, width=20)) == meant
+    assert tree(json.dumps(meant)) == meant
+
+
+# ── reading ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_regular_file_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * disk.MAX_BYTES)
+    assert disk.read(tmp_path / "a") == b"x" * disk.MAX_BYTES
+
+
+def test_an_empty_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert disk.read(tmp_path / "a") == b""
+
+
+def test_one_byte_more_than_64_kib_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * (64 * 1024 + 1))
+    with pytest.raises(disk.NotAFile, match="65,537 bytes"):
+        disk.read(tmp_path / "a")
+
+
+def test_a_missing_file_is_missing_and_no_refusal(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        disk.read(tmp_path / "a")
+
+
+def test_a_symlink_is_refused_even_to_a_good_file(tmp_path: Path) -> None:
+    (tmp_path / "good").write_text("a: 1\n")
+    (tmp_path / "a").symlink_to("good")
+    with pytest.raises(disk.NotAFile, match="symbolic link"):
+        disk.read(tmp_path / "a")
+
+
+def test_a_symlink_to_nothing_is_refused_and_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("nothing")
+    with pytest.raises(disk.NotAFile, match="symbolic link"):
+        disk.read(tmp_path / "a")
+
+
+def test_a_second_hard_link_is_refused_under_either_name(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a: 1\n")
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    for name in "ab":
+        with pytest.raises(disk.NotAFile, match="second hard link"):
+            disk.read(tmp_path / name)
+    (tmp_path / "b").unlink()
+    assert disk.read(tmp_path / "a") == b"a: 1\n"
+
+
+@pytest.mark.timeout(10)
+def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(disk.NotAFile, match="fifo"):
+        disk.read(tmp_path / "a")
+
+
+def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path has at most 107 bytes
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("a")
+        with pytest.raises(disk.NotAFile, match="socket"):
+            disk.read(tmp_path / "a")
+
+
+def test_a_directory_and_a_device_are_refused(tmp_path: Path) -> None:
+    for place in (tmp_path, Path("/dev/null")):
+        with pytest.raises(disk.NotAFile, match="not a regular file"):
+            disk.read(place)
+
+
+def test_a_refusal_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(b"x" * 70_000)
+    before = descriptors()
+    for name in ("fifo", "large", "."):
+        with pytest.raises(disk.NotAFile):
+            disk.read(tmp_path / name)
+    assert descriptors() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_a_file_that_somebody_is_writing_is_told_from_one_that_nobody_is(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("w") as writer:
+        writer.write("half")
+        writer.flush()
+        assert disk.being_written(path) is True
+    assert disk.being_written(path) is False
+    with path.open() as _reader:
+        assert disk.being_written(path) is False
+
+
+# ── writing ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_append_adds_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one\n")
+    disk.append(tmp_path / "a", b"two\n", sync=True)
+    assert (tmp_path / "a").read_bytes() == b"one\ntwo\n"
+
+
+def test_an_append_cuts_a_torn_end_first(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one\nto")
+    disk.append(tmp_path / "a", b"two\n", keep=4)
+    assert (tmp_path / "a").read_bytes() == b"one\ntwo\n"
+
+
+def test_an_append_never_brings_a_file_back_to_life(tmp_path: Path) -> None:
+    for keep in (None, 0):
+        with pytest.raises(FileNotFoundError):
+            disk.append(tmp_path / "a", b"two\n", keep=keep)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_append_follows_no_symlink(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"one\n")
+    (tmp_path / "a").symlink_to("target")
+    with pytest.raises(OSError, match="symbolic links"):
+        disk.append(tmp_path / "a", b"two\n")
+    assert (tmp_path / "target").read_bytes() == b"one\n"
+
+
+@pytest.mark.parametrize(("keep", "left"), [(None, b"one\nto"), (4, b"one\n")])
+def test_an_append_that_the_disk_takes_half_of_is_cut_off_again(
+    tmp_path: Path, keep: int | None, left: bytes
+) -> None:
+    (tmp_path / "a").write_bytes(b"one\nto")
+    before = descriptors()
+    with files_no_longer_than(10), pytest.raises(OSError, match="File too large"):
+        disk.append(tmp_path / "a", b"x" * 100, keep=keep)
+    assert (tmp_path / "a").read_bytes() == left
+    assert descriptors() == before
+
+
+def test_a_file_is_created_once(tmp_path: Path) -> None:
+    for make in (disk.create, disk.create_synced):
+        path = tmp_path / make.__name__
+        make(path, b"mine")
+        with pytest.raises(FileExistsError):
+            make(path, b"another")
+        assert path.read_bytes() == b"mine"
+
+
+def test_nothing_is_created_through_a_dangling_symlink(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("elsewhere")
+    for make in (disk.create, disk.create_synced):
+        with pytest.raises(FileExistsError):
+            make(tmp_path / "a", b"")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_files_are_private_to_their_owner(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        disk.create(tmp_path / "a")
+        disk.publish(disk.draft(tmp_path, "b", b"", sync=False))
+        disk.open_new(tmp_path / "c").close()
+        disk.open_log(tmp_path / "d").close()
+    finally:
+        os.umask(old)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_draft_is_hidden_until_it_is_published_and_whole_then(tmp_path: Path) -> None:
+    before = descriptors()
+    draft = disk.draft(tmp_path, "a.yaml", b"command: x\n", sync=True)
+    assert os.listdir(tmp_path) == [".a.yaml.tmp"]
+    disk.sync(draft)
+    disk.publish(draft)
+    assert os.listdir(tmp_path) == ["a.yaml"]
+    assert (tmp_path / "a.yaml").read_bytes() == b"command: x\n"
+    assert descriptors() == before
+
+
+def test_a_discarded_draft_leaves_nothing(tmp_path: Path) -> None:
+    before = descriptors()
+    disk.discard(disk.draft(tmp_path, "a.yaml", b"x", sync=False))
+    assert os.listdir(tmp_path) == []
+    assert descriptors() == before
+
+
+def test_a_draft_whose_name_is_too_long_leaves_nothing(tmp_path: Path) -> None:
+    before = descriptors()
+    with pytest.raises(OSError, match="too long"):
+        disk.draft(tmp_path, "a" * 251, b"x", sync=True)
+    assert os.listdir(tmp_path) == []
+    assert descriptors() == before
+
+
+def test_a_draft_that_the_disk_takes_half_of_leaves_nothing(tmp_path: Path) -> None:
+    before = descriptors()
+    with files_no_longer_than(10), pytest.raises(OSError, match="File too large"):
+        disk.draft(tmp_path, "a.yaml", b"x" * 100, sync=True)
+    assert os.listdir(tmp_path) == []
+    assert descriptors() == before
+
+
+def test_a_draft_does_not_take_over_the_draft_of_another(tmp_path: Path) -> None:
+    (tmp_path / ".a.yaml.tmp").write_bytes(b"of another")
+    with pytest.raises(FileExistsError):
+        disk.draft(tmp_path, "a.yaml", b"mine", sync=False)
+    assert (tmp_path / ".a.yaml.tmp").read_bytes() == b"of another"
+
+
+def test_publishing_where_the_directory_has_gone_fails_and_leaves_nothing(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    before = descriptors()
+    elsewhere = disk.draft(tmp_path, "a.yaml", b"x", sync=False)
+    moved = disk.Draft(elsewhere.fd, elsewhere.hidden, f"{gone}/a.yaml")
+    gone.rmdir()
+    with pytest.raises(FileNotFoundError):
+        disk.publish(moved)
+    assert os.listdir(tmp_path) == []
+    assert descriptors() == before
+
+
+def test_publishing_a_draft_that_was_deleted_fails(tmp_path: Path) -> None:
+    before = descriptors()
+    draft = disk.draft(tmp_path, "a.yaml", b"x", sync=False)
+    (tmp_path / ".a.yaml.tmp").unlink()
+    with pytest.raises(FileNotFoundError):
+        disk.publish(draft)
+    assert os.listdir(tmp_path) == []
+    assert descriptors() == before
+
+
+def test_replacing_puts_the_new_content_there_whole(tmp_path: Path) -> None:
+    before = descriptors()
+    disk.replace(tmp_path / "a", b"one")
+    disk.replace(tmp_path / "a", b"two")
+    assert (tmp_path / "a").read_bytes() == b"two"
+    assert os.listdir(tmp_path) == ["a"]
+    assert descriptors() == before
+
+
+def test_replacing_that_fails_leaves_the_old_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_bytes(b"old")
+    before = descriptors()
+    with pytest.raises(IsADirectoryError):
+        disk.replace(tmp_path / "a", b"new")
+    with files_no_longer_than(10), pytest.raises(OSError, match="File too large"):
+        disk.replace(tmp_path / "b", b"x" * 100)
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert (tmp_path / "b").read_bytes() == b"old"
+    assert descriptors() == before
+
+
+def test_a_patch_writes_in_place_and_never_creates(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"head: 1\nbeat: 1\n")
+    inode = (tmp_path / "a").stat().st_ino
+    disk.patch(tmp_path / "a", b"beat: 2\n", 8)
+    assert (tmp_path / "a").read_bytes() == b"head: 1\nbeat: 2\n"
+    assert (tmp_path / "a").stat().st_ino == inode
+    with pytest.raises(FileNotFoundError):
+        disk.patch(tmp_path / "b", b"beat: 2\n", 8)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_move_happens_or_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    assert disk.move(tmp_path / "a", tmp_path / "b@me")
+    assert not disk.move(tmp_path / "a", tmp_path / "b@other")
+    assert os.listdir(tmp_path) == ["b@me"]
+
+
+def test_a_move_that_is_said_to_have_failed_is_settled_by_ones_own_name(tmp_path: Path) -> None:
+    # As a network file system leaves it that repeats a rename which has happened: ENOENT.
+    (tmp_path / "b@me").write_bytes(b"x")
+    assert disk.move(tmp_path / "a", tmp_path / "b@me")
+    assert (tmp_path / "b@me").read_bytes() == b"x"
+
+
+def test_a_move_that_can_neither_have_happened_nor_be_lost_raises(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "file").touch()
+    for target in (tmp_path / ("n" * 256), tmp_path / "file" / "b"):
+        with pytest.raises(OSError, match=r"too long|Not a directory"):
+            disk.move(tmp_path / "a", target)
+    assert (tmp_path / "a").read_bytes() == b"x"
+
+
+def test_removing_tells_whether_there_was_something(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert disk.remove(tmp_path / "a")
+    assert not disk.remove(tmp_path / "a")
+
+
+def test_a_name_exists_whatever_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("nothing")
+    assert disk.exists(tmp_path / "a")
+    assert not disk.exists(tmp_path / "b")
+
+
+def test_a_mark_changes_with_the_content_and_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    first = disk.mark(path)
+    assert disk.mark(path) == first
+    path.write_bytes(b"three")
+    second = disk.mark(path)
+    disk.replace(path, b"seven")
+    assert len({first, second, disk.mark(path)}) == 3
+
+
+def test_probing_a_disk_leaves_nothing_even_where_it_is_full(tmp_path: Path) -> None:
+    disk.probe(tmp_path / ".probe")
+    with files_no_longer_than(100), pytest.raises(OSError, match="File too large"):
+        disk.probe(tmp_path / ".probe")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_new_log_takes_no_old_name_and_an_old_log_is_emptied(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        disk.open_new(tmp_path / "a")
+    with disk.open_log(tmp_path / "a") as log:
+        log.write(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"

@@ -1,0 +1,443 @@
+"""Files that people and programs put into pending/: whole ones run, others are put aside or left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import Spool, State
+from queuectl.job import utc_now
+from queuectl.spool import finding, presence
+from queuectl.spool.finding import REASON
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.spool.finding import Found
+    from tests.conftest import Evidence, Until, Workers
+
+    Ended = Callable[[str], Found]
+    Problems = Callable[[Spool], list[str]]
+
+pytestmark = pytest.mark.usefixtures("audited")
+
+
+def pending(spool: Spool, name: str = "") -> Path:
+    return Path(spool.root.folder(State.PENDING), name)
+
+
+def in_dead(spool: Spool) -> dict[bytes, Path]:
+    """The files in dead/ that are no reasons, by their names as the system has them."""
+    folder = Path(spool.root.folder(State.DEAD))
+    return {os.fsencode(one.name): one for one in folder.iterdir() if not one.name.endswith(REASON)}
+
+
+def dead_file(spool: Spool, job_id: str) -> Path:
+    return next(path for name, path in in_dead(spool).items() if name.endswith(f"-{job_id}.yaml".encode()))
+
+
+def reason(path: Path) -> str:
+    return Path(f"{path}{REASON}").read_text()
+
+
+def is_in(spool: Spool, job_id: str, *states: State) -> bool:
+    """Whether exactly one file bears this id, and lies in one of these directories."""
+    found = finding.names_of(spool.root, job_id)
+    return len(found) == 1 and found[0].state in states
+
+
+# ── whole files ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "job_id"),
+    [
+        ("resize.yaml", "command: {}\n", "resize"),
+        ("resize.yml", "command: {}", "resize"),
+        ("RESIZE.YML", "command: {}\n", "RESIZE"),
+        ("resize.json", '{{"command": {}}}', "resize"),
+        ("pretty.json", '{{\n  "command": {},\n  "priority": 3\n}}\n', "pretty"),
+        ("flow.yaml", "{{command: {}}}", "flow"),
+        ("ended.yaml", "---\ncommand: {}\n...\n", "ended"),
+        ("mark.yaml", "\ufeffcommand: {}\r\npriority: 2\r\n", "mark"),
+        ("other.yaml", "id: its-own\ncommand: {}\n", "its-own"),
+        ("grüße an alle.yaml", "command: {}\n", "gr-e-an-alle"),
+        ("-rf.yaml", "command: {}\n", "rf"),
+        ("a\nb\x1b[31m.yaml", "command: {}\n", "a-b-31m"),
+        ("y" * 250 + ".yaml", "command: {}\n", "y" * 80),
+        ("indented.yaml", "  command: {}\n  priority: 4\n", "indented"),
+    ],
+    ids=lambda value: None if "{" in value or "command" in value else ascii(value)[:20],
+)
+def test_a_dropped_job_runs_once_under_its_own_id_or_its_file_s_name(
+    spool: Spool, workers: Workers, evidence: Evidence, name: str, text: str, job_id: str
+) -> None:
+    pending(spool, name).write_text(text.format(json.dumps(evidence.command())), newline="")
+    workers.drain()
+    assert evidence.started() == evidence.finished() == [job_id]
+    assert is_in(spool, job_id, State.DONE)
+
+
+def test_a_name_that_is_not_utf_8_becomes_a_legal_id(
+    spool: Spool, workers: Workers, evidence: Evidence
+) -> None:
+    name = os.path.join(os.fsencode(pending(spool)), b"caf\xe9.yaml")
+    with open(name, "w") as file:
+        file.write(f"command: {json.dumps(evidence.command())}\n")
+    workers.drain()
+    assert evidence.started() == ["caf"]
+
+
+@pytest.mark.parametrize("way", ["cp", "mv", "an editor"])
+def test_a_waiting_worker_takes_in_what_is_dropped(
+    spool: Spool, workers: Workers, evidence: Evidence, tmp_path: Path, ended: Ended, until: Until, way: str
+) -> None:
+    workers.start()
+    ended(spool.file("true"))
+    source = tmp_path / "job.yaml"
+    source.write_text(f"command: {json.dumps(evidence.command())}\n")
+    target = pending(spool, "job.yaml")
+    if way == "cp":
+        shutil.copy(source, target)
+    elif way == "mv":
+        source.rename(target)
+    else:
+        (hidden := pending(spool, ".job.yaml.swp")).write_text(source.read_text())
+        hidden.rename(target)
+    until(lambda: evidence.finished() == ["job"], "it ran", seconds=2)
+
+
+def test_two_files_of_one_name_get_two_ids(
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until
+) -> None:
+    for name in ("job.yaml", "job.yml", "job.json"):
+        pending(spool, name).write_text(json.dumps({"command": evidence.command()}))
+    workers.drain(2)
+    begun = evidence.started()
+    assert len(set(begun)) == 3
+    assert "job" in begun
+    assert all(job_id.startswith("job") for job_id in begun)
+
+
+def test_fields_of_a_dropped_job_decide_its_place_and_time(
+    spool: Spool, workers: Workers, evidence: Evidence
+) -> None:
+    command = json.dumps(evidence.command())
+    pending(spool, "late.yaml").write_text(f"command: {command}\nrun_at: 2999-01-01T00:00:00Z\n")
+    pending(spool, "plain.yaml").write_text(f"command: {command}\npriority: 0\n")
+    pending(spool, "urgent.yaml").write_text(f"command: {command}\npriority: 9\n")
+    time.sleep(0.25)  # all have settled: they are taken in by one look
+    workers.drain()
+    assert evidence.started() == ["urgent", "plain"]
+    assert spool.view(spool.find("late"))["state"] == "scheduled"
+
+
+# ── unfinished files ──────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_that_is_still_held_open_does_not_run(
+    spool: Spool, workers: Workers, evidence: Evidence, ended: Ended, until: Until
+) -> None:
+    workers.start()
+    with pending(spool, "slow.yaml").open("w") as file:
+        file.write(f"command: {evidence.command('echo')}")
+        file.flush()
+        end = time.monotonic() + 1
+        while time.monotonic() < end:  # five times as long as a file that nobody holds has to settle
+            ended(spool.file("true"))
+        assert os.path.exists(file.name)
+        assert evidence.started() == []
+        file.write("; true\n")
+    until(lambda: evidence.finished() == ["slow"], "it ran when it was closed", seconds=3)
+
+
+def test_a_file_that_grows_byte_by_byte_runs_only_when_it_is_whole(
+    spool: Spool, workers: Workers, tmp_path: Path, ended: Ended, until: Until
+) -> None:
+    """Every beginning of this file from `touch` on is a job that would leave a file behind."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    workers.start()
+    ended(spool.file("true"))
+    for round_ in range(10):
+        text = f"command: touch {marks}/{round_}-abcdefghijklmnopqrstuvwxyz-{round_}"
+        path = pending(spool, f"growing-{round_}.yaml")
+        longest, last = 0.0, time.monotonic()
+        for letter in text:
+            with path.open("a") as file:
+                file.write(letter)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+            time.sleep(0.003)
+        if longest < 0.1:  # else this machine held the writer up for as long as a whole file stands still
+            until(lambda: len(list(marks.iterdir())) > 0, "it ran", seconds=3)
+            ended(f"growing-{round_}")
+            assert [one.name for one in marks.iterdir()] == [text.rpartition("/")[2]]
+            return
+    pytest.skip("this machine is too busy to write a byte every tenth of a second")
+
+
+@pytest.mark.parametrize(
+    "name", [".hidden.yaml", "job.yaml~", "job.yaml.tmp", ".job.yaml.swp", "job.yaml.swp", "job.yaml.part"]
+)
+def test_unfinished_names_are_left_alone(
+    spool: Spool, workers: Workers, evidence: Evidence, name: str
+) -> None:
+    text = f"command: {json.dumps(evidence.command())}\n"
+    pending(spool, name).write_text(text)
+    workers.drain()
+    assert evidence.started() == []
+    assert pending(spool, name).read_text() == text
+    assert finding.counts(spool.root, utc_now()).strangers == ()
+
+
+def test_other_names_are_left_alone_and_reported(
+    spool: Spool, workers: Workers, evidence: Evidence, problems: Problems
+) -> None:
+    text = f"command: {json.dumps(evidence.command())}\n"
+    names = ["job.txt", "job", "job.yaml.bak"]
+    for name in names:
+        pending(spool, name).write_text(text)
+    pending(spool, "folder.yaml").mkdir()
+    workers.drain()
+    workers.stop()
+    assert evidence.started() == []
+    assert [pending(spool, name).read_text() for name in names] == [text] * 3
+    assert set(finding.counts(spool.root, utc_now()).strangers) >= {f"pending/{name}" for name in names}
+    assert {line.split(":")[0] for line in problems(spool)} == {
+        f"pending/{name}" for name in [*names, "folder.yaml"]
+    }
+    for name in names:
+        pending(spool, name).unlink()
+    pending(spool, "folder.yaml").rmdir()
+
+
+# ── files that cannot be jobs ─────────────────────────────────────────────────────────────────
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
+)
+MERGE = "a0: &a0 {k: v}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12)
+)
+HOSTILE: dict[str, bytes] = {
+    "empty": b"",
+    "only-a-comment": b"# nothing\n",
+    "ten-megabytes": b"command: 'true'\n#" + b"x" * 10_000_000,
+    "deep-flow": b"command: " + b"[" * 30_000,
+    "deep-block": b"command: 'true'\nenv:\n" + b"".join(b" " * n + b"a:\n" for n in range(1, 200)),
+    "deep-json": b'{"command": "true", "env": ' + b"[" * 30_000,
+    "alias-bomb": f"command: 'true'\n{BOMB}".encode(),
+    "merge-bomb": f"command: 'true'\n{MERGE}".encode(),
+    "key-twice": b"command: 'true'\ncommand: 'false'\n",
+    "key-twice-json": b'{"command": "true", "command": "false"}',
+    "python-tag": b"command: !!python/object/apply:os.system ['true']\n",
+    "plain-tag": b"command: !!str true\n",
+    "zero-byte": b"command: 'true'\0\n",
+    "escaped-nul": b'command: "a\\0b"\n',
+    "utf-16": "command: 'true'\n".encode("utf-16"),
+    "latin-1": "command: echo grüß\n".encode("latin-1"),
+    "two-documents": b"command: 'true'\n---\ncommand: 'true'\n",
+    "a-list": b"- command: 'true'\n",
+    "a-scalar": b"true\n",
+    "no-command": b"priority: 5\n",
+    "null-command": b"command:\n",
+    "mapped-command": b"command: {sh: ls}\n",
+    "empty-words": b"command: []\n",
+    "nested-words": b"command: [ls, [x]]\n",
+    "priority-11": b"command: 'true'\npriority: 11\n",
+    "priority-1e3": b"command: 'true'\npriority: 1e3\n",
+    "priority-017": b"command: 'true'\npriority: 017\n",
+    "priority-no": b"command: 'true'\npriority: no\n",
+    "negative-retries": b"command: 'true'\nmax_retries: -1\n",
+    "sexagesimal-timeout": b"command: 'true'\ntimeout: 12:30:45\n",
+    "bad-moment": b"command: 'true'\nrun_at: tomorrow\n",
+    "listed-env": b"command: 'true'\nenv: [A=b]\n",
+    "deep-env": b"command: 'true'\nenv: {A: {B: c}}\n",
+    "bad-id": b"id: ../../etc/passwd\ncommand: 'true'\n",
+    "unknown-field": b"command: 'true'\ncomand: 'true'\n",
+    "bad-history": b"command: 'true'\nhistory: [1]\n",
+    "not-yaml": b"command: 'true\n\tx: ]\n",
+    "a-program": b"\x7fELF\x02\x01\x01\0\0\0" * 100,
+}
+
+
+def test_no_file_stops_the_queue_and_each_is_put_aside_with_its_reason(
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        assert workers.start().name
+    spool.wait(spool.file("true"), 10)
+    good = [f"good-{n}" for n in range(100)]
+    begun = time.monotonic()
+    filed = spool.file_many({"id": job_id, "command": evidence.command()} for job_id in good)
+    for data, name in zip(HOSTILE.values(), HOSTILE, strict=True):
+        pending(spool, f"{name}.yaml").write_bytes(data)
+        assert next(filed).error is None
+    assert [one.error for one in filed if one.error] == []
+    dropped = time.monotonic()
+    until(lambda: len(in_dead(spool)) == len(HOSTILE), "all are put aside", seconds=2 + dropped - begun)
+    until(lambda: len(evidence.finished()) == 100, "all good jobs ran", seconds=10)
+    assert sorted(evidence.started()) == sorted(good)
+    assert {name: dead_file(spool, name).read_bytes() for name in HOSTILE} == HOSTILE
+    reasons = {name: reason(dead_file(spool, name)) for name in HOSTILE}
+    assert [name for name, text in reasons.items() if not text.splitlines()[0].strip()] == []
+    assert [name for name, text in reasons.items() if not text.replace("\n", "").isprintable()] == []
+    assert memory(workers) < 100_000
+
+
+def memory(workers: Workers) -> int:
+    """The most that any running worker has ever had in memory, in kB."""
+    lines = [
+        line
+        for worker in workers.running()
+        for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
+    return max(int(line.split()[1]) for line in lines)
+
+
+def symlink(path: Path, elsewhere: Path) -> None:
+    path.symlink_to(elsewhere)
+
+
+def dangling(path: Path, elsewhere: Path) -> None:
+    path.symlink_to(elsewhere.parent / "nothing")
+
+
+def hard_link(path: Path, elsewhere: Path) -> None:
+    path.hardlink_to(elsewhere)
+
+
+def fifo(path: Path, elsewhere: Path) -> None:
+    os.mkfifo(path)
+
+
+def unix_socket(path: Path, elsewhere: Path) -> None:
+    near = elsewhere.parent / "s"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(near))
+    near.rename(path)
+
+
+@pytest.mark.parametrize(
+    "make", [symlink, dangling, hard_link, fifo, unix_socket], ids=lambda make: make.__name__
+)
+def test_what_is_not_a_plain_file_is_put_aside_unread(
+    spool: Spool, workers: Workers, evidence: Evidence, tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    outside = tmp_path / "outside.yaml"
+    text = f"command: {json.dumps(evidence.command())}\n"
+    outside.write_text(text)
+    make(pending(spool, "trap.yaml"), outside)
+    before = pending(spool, "trap.yaml").lstat()
+    good = spool.file(evidence.command())
+    workers.drain(seconds=10)
+    assert evidence.started() == [good]
+    assert outside.read_text() == text
+    path = dead_file(spool, "trap")
+    assert path.lstat().st_ino == before.st_ino
+    assert reason(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_put_aside(spool: Spool, workers: Workers) -> None:
+    pending(spool, "locked.yaml").write_text("command: 'true'\n")
+    pending(spool, "locked.yaml").chmod(0)
+    workers.drain()
+    assert "permission" in reason(dead_file(spool, "locked"))
+
+
+def test_a_hostile_file_under_a_waiting_job_s_name_is_put_aside_by_whoever_claims_it(
+    spool: Spool, workers: Workers, evidence: Evidence
+) -> None:
+    for number, data in enumerate(HOSTILE.values()):
+        pending(spool, f"00-20260101T000000.000000Z-bad-{number}.yaml").write_bytes(data)
+    good = spool.file({"command": evidence.command(), "priority": 0})
+    workers.drain()
+    assert evidence.started() == [good]
+    found = [dead_file(spool, f"bad-{number}") for number in range(len(HOSTILE))]
+    assert [path.read_bytes() for path in found] == list(HOSTILE.values())
+    assert all(reason(path) for path in found)
+
+
+def test_a_file_that_is_mended_and_moved_back_runs(
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until, problems_left: Problems
+) -> None:
+    workers.start()
+    command = json.dumps(evidence.command())
+    pending(spool, "wrong.yaml").write_text(f"id: right\ncomand: {command}\n")
+    until(lambda: is_in(spool, "wrong", State.DEAD), "it is put aside")
+    path = dead_file(spool, "wrong")
+    assert "comand" in reason(path)
+    path.write_text(path.read_text().replace("comand", "command"))
+    path.rename(pending(spool, path.name))
+    until(lambda: is_in(spool, "right", State.DONE), "it ran")
+    assert evidence.started() == ["right"]
+    workers.stop()
+    assert problems_left(spool) == []
+
+
+def test_a_file_that_is_moved_back_as_it_was_is_put_aside_again(
+    spool: Spool, workers: Workers, until: Until
+) -> None:
+    workers.start()
+    pending(spool, "wrong.yaml").write_text("comand: x\n")
+    until(lambda: is_in(spool, "wrong", State.DEAD), "it is put aside")
+    path = dead_file(spool, "wrong")
+    os.unlink(f"{path}{REASON}")
+    path.rename(pending(spool, path.name))
+    until(lambda: is_in(spool, "wrong", State.DEAD), "it is put aside again")
+    again = dead_file(spool, "wrong")
+    assert again.read_text() == "comand: x\n"
+    assert "comand" in reason(again)
+
+
+def test_a_drop_with_an_id_that_is_taken_is_put_aside_and_the_job_of_that_id_is_unharmed(
+    spool: Spool, workers: Workers, evidence: Evidence, problems_left: Problems
+) -> None:
+    spool.file({"id": "backup", "command": evidence.command()})
+    workers.drain()
+    text = f"id: BACKUP\ncommand: {json.dumps(evidence.command())}\n"
+    pending(spool, "another.yaml").write_text(text)
+    workers.drain()
+    assert evidence.started() == ["backup"]
+    path = dead_file(spool, "another")
+    assert path.read_text() == text
+    assert "taken" in reason(path)
+    path.write_text(text.replace("BACKUP", "backup-2"))
+    path.rename(pending(spool, "again.yaml"))
+    workers.drain()
+    assert evidence.started() == ["backup", "backup-2"]
+    assert problems_left(spool) == []
+
+
+def test_a_copy_of_a_finished_job_s_file_is_put_aside_and_does_not_run_again(
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until
+) -> None:
+    job_id = spool.file({"id": "once", "command": evidence.command()})
+    workers.drain()
+    done = spool.find(job_id).path
+    shutil.copy(done, pending(spool, "copy.yaml"))
+    workers.drain()
+    assert evidence.started() == [job_id]
+    assert "taken" in reason(dead_file(spool, "copy"))
+
+
+def test_a_drop_in_a_paused_spool_waits(
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until
+) -> None:
+    presence.pause(spool.root, utc_now())
+    pending(spool, "job.yaml").write_text(f"command: {json.dumps(evidence.command())}\n")
+    workers.start()
+    until(lambda: is_in(spool, "job", State.PENDING), "it is taken in")
+    assert evidence.started() == []
+    presence.resume(spool.root)
+    until(lambda: evidence.finished() == ["job"], "it ran")

@@ -1,0 +1,213 @@
+"""File names: plain `ls` shows the order in which jobs run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queuectl import Spool, State
+from queuectl.job import ID, stamp, utc_now
+from queuectl.spool import names
+from queuectl.spool.names import Name
+
+quick = settings(max_examples=150, deadline=None, database=None)
+ids = st.text(alphabet="abcXYZ019._-", min_size=1, max_size=100).filter(
+    lambda text: ID.fullmatch(text) is not None
+)
+ranks = st.integers(0, names.FIFO_RANK)
+moments = st.integers(0, 315_000_000_000_000_000).map(
+    lambda microseconds: datetime(1, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+)
+owners = st.from_regex(r"[A-Za-z0-9-]{1,80}", fullmatch=True).filter(str.isascii)
+waiting_names = st.builds(lambda rank, due, job_id: Name(rank, stamp(due), job_id), ranks, moments, ids)
+
+
+@quick
+@given(st.lists(waiting_names, max_size=10))
+def test_the_order_of_names_is_the_order_in_which_jobs_run(listed: list[Name]) -> None:
+    by_text = sorted(listed, key=str)
+    keys = [(name.rank, name.due_at) for name in by_text]
+    assert keys == sorted(keys)
+
+
+@quick
+@given(waiting_names)
+def test_a_waiting_name_reads_back_and_is_no_claim(name: Name) -> None:
+    assert names.parse(str(name)) == name
+    assert names.parse_claim(str(name)) is None
+    assert names.WAITING_NAME(str(name))
+    assert str(name)[names.DUE] == name.due
+
+
+@quick
+@given(waiting_names, owners)
+def test_a_claims_name_reads_back_with_its_owner_and_does_not_wait(name: Name, owner: str) -> None:
+    claim = name.owned(owner)
+    assert names.parse_claim(str(claim)) == claim
+    assert names.parse(str(claim)) is None
+    assert claim.free() == name
+
+
+@quick
+@given(waiting_names, owners)
+def test_a_name_is_ascii_without_a_colon_and_short_enough_for_any_disk(name: Name, owner: str) -> None:
+    longest = f".{name.owned(owner)}.reason.txt"
+    assert longest.isascii()
+    assert not set(longest) & set(':/\\*?"<>| \n')
+    assert len(longest) <= 255
+
+
+@quick
+@given(waiting_names, owners)
+def test_a_job_that_comes_back_has_a_new_name_that_is_a_microsecond_on(name: Name, owner: str) -> None:
+    later = name.owned(owner).later()
+    assert later.due_at - name.due_at == timedelta(microseconds=1)
+    assert later == replace(name, due=later.due)
+    assert str(later) > str(name)
+
+
+@quick
+@given(st.text(max_size=60) | st.from_regex(r"\A\d\d-2026112\dT042700\.123456Z-[a-z]\.yaml\Z"))
+def test_a_name_that_is_read_at_all_reads_back_as_the_very_same_name(text: str) -> None:
+    for read in (names.parse, names.parse_claim):
+        name = read(text)
+        assert name is None or str(name) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a.yaml",
+        "05-20261122T042700.123456Z-a.yml",
+        "05-20261122T042700.123456Z-a.yaml~",
+        ".05-20261122T042700.123456Z-a.yaml",
+        "5-20261122T042700.123456Z-a.yaml",
+        "05-20261122T042700Z-a.yaml",
+        "05-20261122T042700.123456Z-.yaml",
+        "05-20261122T042700.123456Z--a.yaml",
+        "05-20261122T042700.123456Z-a b.yaml",
+        "05-20261122T042700.123456Z-a.yaml\n",
+        "05-20261122T042700.123456Z-a@.yaml",
+        "05-20261122T042700.123456Z-a@b@c.yaml",
+        "05-20261322T042700.123456Z-a.yaml",
+        "05-20261122T246000.123456Z-a.yaml",
+        "05-00000000T000000.000000Z-a.yaml",
+    ],
+)
+def test_any_other_name_is_not_that_of_a_job(text: str) -> None:
+    assert names.parse(text) is None
+    assert names.parse_claim(text) is None
+
+
+def test_the_more_urgent_a_job_the_smaller_its_rank_and_fifo_comes_last() -> None:
+    assert [names.rank_of(priority, fifo=False) for priority in (10, 5, 0)] == [0, 5, 10]
+    assert {names.rank_of(priority, fifo=True) for priority in range(11)} == {11}
+
+
+def test_a_rank_tells_the_priority_where_it_has_one() -> None:
+    for priority in range(11):
+        assert names.priority_of(names.rank_of(priority, fifo=False), 99) == priority
+    assert names.priority_of(names.FIFO_RANK, 4) == 4
+
+
+def test_made_ids_are_legal_known_as_made_and_not_made_twice() -> None:
+    made = [names.make_id() for _ in range(2000)]
+    assert all(ID.fullmatch(one) and names.is_made_id(one) for one in made)
+    assert len(set(made)) == len(made)
+
+
+@pytest.mark.parametrize(
+    "chosen", ["resize-42", "ABCDEFGHJKMN", "abcdefghjkm", "abcdefghjkmnp", "0bcdefghjkmn"]
+)
+def test_a_chosen_id_is_not_taken_for_a_made_one(chosen: str) -> None:
+    assert not names.is_made_id(chosen)
+
+
+@quick
+@given(
+    st.text(max_size=300) | st.binary(max_size=255).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+)
+def test_any_file_name_suggests_a_legal_id(text: str) -> None:
+    assert ID.fullmatch(names.id_from_file_name(text))
+    assert ID.fullmatch(names.id_from_file_name(f"{text}.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "suggested"),
+    [
+        ("resize.yaml", "resize"),
+        ("resize.JSON", "resize"),
+        ("my job (1).yml", "my-job-1"),
+        ("-rf.yaml", "rf"),
+        ("a.tar.yaml", "a.tar"),
+        ("größe.yaml", "gr-e"),
+        ("a" * 200 + ".yaml", "a" * 80),
+    ],
+)
+def test_a_file_name_suggests_the_id_that_a_person_would_expect(text: str, suggested: str) -> None:
+    assert names.id_from_file_name(text) == suggested
+
+
+def test_a_file_name_without_a_letter_suggests_a_made_id() -> None:
+    assert names.is_made_id(names.id_from_file_name("-.-.yaml"))
+
+
+# ── names in a real spool ─────────────────────────────────────────────────────────────────────
+
+
+def all_claims(spool: Spool, now: datetime) -> list[str]:
+    """The ids that a member is given one after the other, looking in between as a worker does."""
+    found = []
+    with spool.member() as member:
+        for _ in range(10):
+            member.look(now, again=True)
+            member.next_due()
+            member.doubt()
+            claim = member.claim(now)
+            if claim is None:
+                break
+            found.append(claim.id)
+            Path(claim.path).rename(spool.path / "done" / str(claim.name.free()))
+    return found
+
+
+@pytest.mark.parametrize(
+    "due", ["99999999T999999.999999Z", "00000000T000000.000000Z", "20261122T042760.000000Z"]
+)
+def test_a_name_with_a_moment_that_never_was_stops_nobody(tmp_path: Path, due: str) -> None:
+    spool = Spool.create(tmp_path / "spool")
+    (spool.path / "pending" / f"00-{due}-odd.yaml").write_text("id: odd\ncommand: 'true'\n")
+    spool.file({"id": "good", "command": "true"})
+    assert "good" in all_claims(spool, utc_now() + timedelta(hours=1))
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z"])
+@pytest.mark.parametrize("state", [State.PENDING, State.FAILED])
+def test_a_job_at_the_end_of_time_stops_nobody(tmp_path: Path, text: str, state: State) -> None:
+    spool = Spool.create(tmp_path / "spool")
+    name = Name(0, stamp(utc_now()), "odd")
+    (spool.path / state / str(name)).write_text(f"id: odd\ncommand: 'true'\nrun_at: {text}\n")
+    spool.file({"id": "good", "command": "true"})
+    assert "good" in all_claims(spool, utc_now() + timedelta(hours=1))
+
+
+def test_a_job_whose_priority_was_edited_runs_in_its_new_place(tmp_path: Path) -> None:
+    spool = Spool.create(tmp_path / "spool")
+    for job_id in ("one", "two", "three"):
+        spool.file({"id": job_id, "command": "true", "priority": 5})
+    path = Path(spool.find("one").path)
+    path.write_text(path.read_text().replace("priority: 5", "priority: 1"))
+    assert all_claims(spool, utc_now() + timedelta(hours=1)) == ["two", "three", "one"]
+
+
+def test_urgent_jobs_run_first_and_equals_in_the_order_of_their_filing(tmp_path: Path) -> None:
+    spool = Spool.create(tmp_path / "spool")
+    for job_id, priority in (("a", 1), ("b", 9), ("c", 1), ("d", 9), ("e", 10)):
+        spool.file({"id": job_id, "command": "true", "priority": priority})
+    assert all_claims(spool, utc_now() + timedelta(hours=1)) == ["e", "b", "d", "a", "c"]

@@ -1,0 +1,359 @@
+"""Many processes at one job: whatever the order, one of them wins and nobody else sees it done twice."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time
+from collections import Counter
+from functools import partial
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import QueueError, Spool, State
+from queuectl.errors import IdTaken, NoSuchJob, WrongState
+from queuectl.job import last_attempt, utc_now
+from queuectl.spool import finding, finishing, presence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from queuectl.job import Event
+    from queuectl.spool.claiming import Claim
+    from queuectl.spool.member import Member
+    from tests.conftest import AtOnce, Evidence, Until, Workers
+
+    Size = Callable[[int, int], int]
+    Problems = Callable[[Spool], list[str]]
+    Places = Callable[[Spool], dict[str, list[State]]]
+
+
+@pytest.fixture
+def quick_spool(spool: Spool) -> Spool:
+    """A spool that does not sync: here nothing is cut off, and the races are closer."""
+    with spool.root.config.open("a") as config:
+        config.write("durability: none\n")
+    return spool
+
+
+def file_all(spool: Spool, ids: Sequence[str]) -> None:
+    answers = list(spool.file_many({"id": job_id, "command": "true"} for job_id in ids))
+    assert [one.error for one in answers if one.error] == []
+
+
+def kinds(spool: Spool, job_id: str) -> list[str]:
+    job = spool.find(job_id).job
+    assert job
+    return [event["event"] for event in job.history]
+
+
+# ── claiming ──────────────────────────────────────────────────────────────────────────────────
+
+
+def claim_everything(spool: Spool) -> list[str]:
+    """Claim and complete until nothing is left; returns the ids claimed."""
+    claimed: list[str] = []
+    with spool.member() as me:
+        me.look(utc_now(), again=True)
+        while True:
+            claim = me.claim(utc_now())
+            if claim is None:
+                me.look(utc_now(), again=True)
+                if not me.has_due(utc_now()):
+                    return claimed
+                continue
+            claimed.append(claim.id)
+            complete(me, claim)
+
+
+def complete(me: Member, claim: Claim) -> None:
+    """End a claim as if its command had run."""
+    claim = me.note(claim, *me.started(claim, last_attempt(claim.job.history) + 1, None, utc_now()))
+    me.complete(claim, {"exit_code": 0}, utc_now())
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_each_job_is_claimed_by_exactly_one_process(
+    quick_spool: Spool, at_once: AtOnce, size: Size, count: int, problems: Problems
+) -> None:
+    ids = [f"job-{n}" for n in range(size(500, 10_000))]
+    file_all(quick_spool, ids)
+    claimed = at_once([partial(claim_everything, quick_spool)] * count)
+    assert Counter(itertools.chain(*claimed)) == Counter(ids)
+    assert sum(len(one) > 0 for one in claimed) > 1
+    assert len(finding.names_in(quick_spool.root, State.DONE)) == len(ids)
+    assert problems(quick_spool) == []
+
+
+# ── filing ────────────────────────────────────────────────────────────────────────────────────
+
+
+def answer(action: Callable[[], object]) -> str:
+    """What an action said: `done`, or the kind of its refusal."""
+    try:
+        action()
+    except QueueError as error:
+        return type(error).__name__
+    return "done"
+
+
+def test_of_many_who_file_one_id_at_once_one_is_accepted(
+    quick_spool: Spool, at_once: AtOnce, size: Size, places: Places
+) -> None:
+    ids = ["Job", "jOB", "job", "JOB"]
+    count = size(20, 50)
+    actions = [
+        partial(answer, partial(quick_spool.file, {"id": ids[n % 4], "command": f"echo {n}"}))
+        for n in range(count)
+    ]
+    assert Counter(at_once(actions)) == {"done": 1, IdTaken.__name__: count - 1}
+    assert list(places(quick_spool).values()) == [[State.PENDING]]
+
+
+def test_ids_that_are_made_up_at_once_differ(quick_spool: Spool, at_once: AtOnce) -> None:
+    def several() -> list[str]:
+        return [quick_spool.file("true") for _ in range(50)]
+
+    ids = list(itertools.chain(*at_once([several] * 8)))
+    assert len(set(ids)) == 400
+    assert len(finding.names_in(quick_spool.root, State.PENDING)) == 400
+
+
+def test_a_drop_that_many_take_in_at_once_becomes_one_job(
+    quick_spool: Spool, at_once: AtOnce, places: Places, problems_left: Problems
+) -> None:
+    names = [f"drop-{n}" for n in range(60)]
+    past = time.time() - 60
+    for name in names:
+        path = f"{quick_spool.root.folder(State.PENDING)}/{name}.yaml"
+        with open(path, "w") as file:
+            file.write("command: 'true'\n")
+        os.utime(path, (past, past))
+    claimed = at_once([partial(claim_everything, quick_spool)] * 4)
+    claimed.append(claim_everything(quick_spool))
+    assert Counter(itertools.chain(*claimed)) == Counter(names)
+    assert places(quick_spool) == {name: [State.DONE] for name in names}
+    assert problems_left(quick_spool) == []
+
+
+# ── retrying and cancelling ───────────────────────────────────────────────────────────────────
+
+
+def test_two_who_retry_one_job_at_once_put_it_back_once(
+    quick_spool: Spool, at_once: AtOnce, size: Size, places: Places
+) -> None:
+    ids = [f"job-{n}" for n in range(size(100, 5000))]
+    file_all(quick_spool, ids)
+    assert sorted(claim_everything(quick_spool)) == sorted(ids)
+    actions = [partial(quick_spool.retry, job_id) for job_id in ids]
+    answers = at_once([partial(in_rounds(2), actions)] * 2)
+    told = Counter(tuple(sorted(pair)) for pair in zip(*answers, strict=True))
+    assert told == {(WrongState.__name__, "done"): len(ids)}
+    assert places(quick_spool) == {job_id: [State.PENDING] for job_id in ids}
+
+
+def in_rounds(parties: int) -> Callable[[Sequence[Callable[[], object]]], list[str]]:
+    """All the actions in their order, each begun when every party has come to the same one."""
+    gate = get_context("fork").Barrier(parties)
+
+    def run(actions: Sequence[Callable[[], object]]) -> list[str]:
+        answers = []
+        for action in actions:
+            gate.wait(30)
+            for _ in range(random.randrange(3000)):  # some microseconds: else one is always first
+                pass
+            answers.append(answer(action))
+        return answers
+
+    return run
+
+
+CLAIMED = ("claimed", WrongState.__name__, State.DONE, ["started", "completed"])
+CANCELLED = ("nothing", "done", State.DEAD, ["cancelled"])
+
+
+def test_a_job_is_either_claimed_or_cancelled(
+    quick_spool: Spool, at_once: AtOnce, size: Size, problems: Problems
+) -> None:
+    ids = [f"job-{n}" for n in range(size(300, 10_000))]
+    file_all(quick_spool, ids)
+
+    def claim_next(me: Member) -> None:
+        me.look(utc_now(), again=True)
+        claim = me.claim(utc_now())
+        if claim is None:
+            raise NoSuchJob("any")
+        complete(me, claim)
+
+    def work() -> list[str]:
+        with quick_spool.member() as me:
+            return rounds([partial(claim_next, me)] * len(ids))
+
+    # Both go through the jobs in one order; the claimant takes the first that is left.
+    rounds, stories = in_rounds(2), Counter[str]()
+    _, cancelled = at_once([work, partial(rounds, [partial(quick_spool.cancel_waiting, one) for one in ids])])
+    assert claim_everything(quick_spool) is not None
+    for job_id, told in zip(ids, cancelled, strict=True):
+        ran = "nothing" if told == "done" else "claimed"
+        story = (ran, told, quick_spool.find(job_id).state, kinds(quick_spool, job_id))
+        assert story in (CLAIMED, CANCELLED), job_id
+        stories[ran] += 1
+    assert len(stories) == 2, "one of them was always first: this was no race"
+    assert problems(quick_spool) == []
+
+
+def test_what_is_being_cancelled_is_not_given_back_by_those_who_look_for_dead_workers(
+    quick_spool: Spool, at_once: AtOnce, size: Size, problems_left: Problems
+) -> None:
+    ids = [f"job-{n}" for n in range(size(300, 10_000))]
+    file_all(quick_spool, ids)
+    stop = quick_spool.path.parent / "stop"
+
+    def cancel() -> list[str]:
+        try:
+            return [answer(partial(quick_spool.cancel_waiting, job_id)) for job_id in ids]
+        finally:
+            stop.touch()
+
+    def recover() -> int:
+        """Look for dead workers all the time; how many claims were taken for theirs."""
+        told = 0
+        while not stop.exists():
+            with quick_spool.member() as me:
+                told += len(me.recover(no_remains, utc_now()))
+        return told
+
+    answers, *_ = at_once([cancel, recover])
+    stories = Counter(
+        (told, str(quick_spool.find(job_id).state), *kinds(quick_spool, job_id))
+        for job_id, told in zip(ids, answers, strict=True)
+    )
+    assert stories == {("done", "dead", "cancelled"): len(ids)}
+    assert problems_left(quick_spool) == []
+
+
+def no_remains(claim: Claim) -> None:
+    """These claims never had a command."""
+
+
+@pytest.mark.usefixtures("audited")
+def test_a_running_job_that_is_cancelled_as_it_ends_has_one_outcome(
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until, size: Size
+) -> None:
+    stories = Counter[tuple[str, ...]]()
+    workers.start()
+    for number in range(size(40, 1000)):
+        pause = random.uniform(0.0, 0.3)
+        job_id = spool.file({"id": f"job-{number}", "command": evidence.command(f"sleep {pause:.3f}")})
+        until(lambda: evidence.started(job_id), "it runs")  # noqa: B023 - called in this round
+        presence.ask_to_cancel(spool.root, spool.find(job_id).name)
+        found = spool.wait(job_id, 10)
+        assert found
+        stories[str(found.state), *kinds(spool, job_id)] += 1
+        assert len(evidence.started(job_id)) == 1
+    assert set(stories) <= {("done", "started", "completed"), ("dead", "started", "cancelled")}
+    assert len(stories) == 2, "one of them was always first: this was no race"
+
+
+# ── finding ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("others", [["job-10"], ["job-10", "job-11"]], ids=["one alike", "several alike"])
+def test_a_job_is_found_by_its_whole_id_while_it_moves(
+    quick_spool: Spool, at_once: AtOnce, size: Size, others: list[str]
+) -> None:
+    """`cancel job-1` must not come to mean job-10 because job-1 is just being claimed."""
+    file_all(quick_spool, ["job-1"])
+    for job_id in others:
+        quick_spool.file({"id": job_id, "command": "true", "run_at": "2999-01-01T00:00:00Z"})
+    stop = quick_spool.path.parent / "stop"
+
+    def move() -> None:
+        """Claim the job and give it back, over and over."""
+        with quick_spool.member() as me:
+            while not stop.exists():
+                me.look(utc_now(), again=True)
+                claim = me.claim(utc_now())
+                if claim is not None:
+                    finishing.give_back(claim)
+
+    def find() -> Counter[str]:
+        try:
+            return Counter(told(quick_spool, "job-1") for _ in range(size(4000, 100_000)))
+        finally:
+            stop.touch()
+
+    _, *answers = at_once([move, find, find])
+    found = sum(answers, Counter[str]())
+    assert set(found) <= {"job-1", NoSuchJob.__name__}
+    assert found["job-1"] > found[NoSuchJob.__name__]
+
+
+def told(spool: Spool, word: str) -> str:
+    """The id of the job that a word finds, or the kind of the refusal."""
+    try:
+        return spool.find(word).id
+    except QueueError as error:
+        return type(error).__name__
+
+
+# ── recovering ────────────────────────────────────────────────────────────────────────────────
+
+
+def orphan(spool: Spool, events: tuple[Event, ...] | None) -> None:
+    """Claim all that waits and die: before a command is begun, or with these events recorded after that."""
+
+    def claim_and_die() -> None:
+        me: Member = spool.member()
+        me.look(utc_now(), again=True)
+        while (claim := me.claim(utc_now())) is not None:
+            if events is None:
+                continue
+            claim, attempt, logs = me.begin(claim) or pytest.fail("a twin")
+            for log in logs:
+                log.close()
+            start = me.started(claim, attempt, None, utc_now())
+            me.note(claim, *start, *({**event, "worker": me.name} for event in events))
+        os._exit(0)
+
+    process = get_context("fork").Process(target=claim_and_die)
+    process.start()
+    process.join(60)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "wanted"),
+    [
+        (None, (State.PENDING,)),
+        ((), (State.PENDING, "started", "lost")),
+        (({"event": "completed", "attempt": 1, "at": "now"},), (State.DONE, "started", "completed")),
+        (({"event": "failed", "attempt": 1, "at": "now"},), (State.DEAD, "started", "failed")),
+    ],
+    ids=["before it ran", "while it ran", "after it had completed", "after it had failed for good"],
+)
+def test_of_many_who_find_an_orphan_one_ends_its_claim(
+    quick_spool: Spool,
+    at_once: AtOnce,
+    size: Size,
+    places: Places,
+    problems_left: Problems,
+    outcome: tuple[Event, ...] | None,
+    wanted: tuple[str, ...],
+) -> None:
+    ids = [f"job-{n}" for n in range(size(200, 5000))]
+    file_all(quick_spool, ids)
+    orphan(quick_spool, outcome)
+    assert places(quick_spool) == {job_id: [State.PROCESSING] for job_id in ids}
+
+    def recover() -> None:
+        with quick_spool.member() as me:
+            me.recover(no_remains, utc_now())
+
+    at_once([recover] * 4)
+    stories = Counter((quick_spool.find(one).state, *kinds(quick_spool, one)) for one in ids)
+    assert stories == {wanted: len(ids)}
+    assert places(quick_spool) == {job_id: [wanted[0]] for job_id in ids}
+    assert problems_left(quick_spool) == []
