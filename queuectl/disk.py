@@ -365,12 +365,17 @@ class Document:
 
     `indent` is the column of the top-level keys, or None when nothing can be appended (flow
     style, an end mark). `items` is the column of the dashes of the last key's block sequence.
+    `is_open` tells that no value follows the last key.
+    `line` is where it begins, `item_lines` where each item of a document that is a list does.
     """
 
     tree: Node
     indent: int | None = None
     items: int | None = None
     last_key: str | None = None
+    is_open: bool = False
+    line: int | None = None
+    item_lines: list[int | None] | None = None
 
 
 def text_of(data: bytes) -> str:
@@ -464,9 +469,10 @@ def _load_yaml(text: str) -> list[Document]:
 def _document(loader: Any) -> Document:
     event = loader.get_event()
     if type(event).__name__ != "MappingStartEvent" or event.flow_style:
-        tree = _node(loader, event, 1)
+        lines: list[int | None] = []
+        tree = _node(loader, event, 1, lines)
         loader.get_event()
-        return Document(tree)
+        return Document(tree, line=event.start_mark.line + 1, item_lines=lines)
     _refuse_extras(event)
     last: Any = None
     key = None
@@ -480,6 +486,8 @@ def _document(loader: Any) -> Document:
         indent=None if ended else event.start_mark.column,
         items=last.start_mark.column if block and not ended else None,
         last_key=key,
+        is_open=type(last).__name__ == "ScalarEvent" and last.value == "" and last.implicit[0],
+        line=event.start_mark.line + 1,
     )
 
 
@@ -500,7 +508,7 @@ def _pairs(loader: Any, depth: int) -> Any:
         yield key, loader.get_event()
 
 
-def _node(loader: Any, event: Any, depth: int) -> Node:
+def _node(loader: Any, event: Any, depth: int, lines: list[int | None] | None = None) -> Node:
     _refuse_extras(event)
     kind = type(event).__name__
     if depth > MAX_DEPTH:
@@ -510,6 +518,8 @@ def _node(loader: Any, event: Any, depth: int) -> Node:
     if kind == "SequenceStartEvent":
         items: list[Node] = []
         while type(event := loader.get_event()).__name__ != "SequenceEndEvent":
+            if lines is not None:
+                lines.append(event.start_mark.line + 1)
             items.append(_node(loader, event, depth + 1))
         return items
     return {key: _node(loader, value, depth + 1) for key, value in _pairs(loader, depth)}

@@ -49,6 +49,12 @@ class BadSetting(QueueError):
     exit_status = 2
 
 
+class BrokenConfig(BadSetting):
+    """The config.yaml that is there cannot be used; workers keep the last good values."""
+
+    exit_status = 1
+
+
 class BadUsage(QueueError):
     """Options or arguments that do not go together."""
 

@@ -28,7 +28,7 @@ class State(StrEnum):
         return "completed" if self is State.DONE else self.value
 
 
-#: Every move there is. Whatever is not here is refused by `require`.
+#: Every move there is. Whatever is not here is refused.
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.PENDING: frozenset({State.PROCESSING, State.DEAD}),
     State.FAILED: frozenset({State.PROCESSING, State.DEAD, State.PENDING}),
@@ -138,6 +138,10 @@ def _text(value: Any) -> str:
         raise ValueError("text")
     if "\0" in value:
         raise ValueError("text without NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("text in UTF-8") from None
     return value
 
 
@@ -199,10 +203,10 @@ def _environment(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError("a mapping of names to text")
     for name, text in value.items():
-        if not name or "=" in name or "\0" in name:
-            raise ValueError(f"names of variables, not {name!r}")
-        if text is not None:
-            _text(text)
+        if not name or "=" in name or len(name) > 255:
+            raise ValueError(f"names of variables, and {name!r} is none")
+        _text(name)
+        _text("" if text is None else text)
     return {name: text or "" for name, text in value.items()}
 
 
@@ -235,7 +239,7 @@ def _untext(key: str, value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -290,7 +294,7 @@ def from_fields(tree: Any) -> Job:
         try:
             values[name] = PARSERS[name](raw)
         except ValueError as error:
-            raise BadJob(f"{key}: {_shown(raw)} is not {error}.", field=key) from None
+            raise BadJob(f"{key}: {_shown(raw)} cannot be taken.", f"It takes {error}.", field=key) from None
     if "command" not in values:
         raise BadJob("It has no command.", "Write `command: …`.", field="command")
     return Job(**values)
@@ -303,8 +307,8 @@ def _shown(value: Any) -> str:
 
 # ── from a job to text ────────────────────────────────────────────────────────────────────────
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./~(][^\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]*")
-_LINES = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_./~(][^\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]*")
+_LINES = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]*")
 _OTHER_TYPES = re.compile(
     r"[\d.+-][\d_.:eExXa-fA-F+-]*|\d{4}-\d\d?-\d\d?.*|~|null|true|false|yes|no|on|off|y|n|\.inf|\.nan",
     re.IGNORECASE,
@@ -326,7 +330,7 @@ def scalar(text: str) -> str:
 def quoted(text: str) -> str:
     """A text between double quotes, with every character escaped that does not print."""
     return re.sub(
-        r"[\x7f-\x9f\u2028\u2029\ufeff]",
+        r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]",
         lambda found: f"\\u{ord(found[0]):04x}",
         json.dumps(text, ensure_ascii=False),
     )
@@ -358,7 +362,7 @@ def to_yaml(job: Job) -> str:
     for name in ("priority", "max_retries", "timeout", "backoff_base"):
         value = getattr(job, name)
         if value is not None:
-            lines.append(f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {value}")
+            lines.append(f"{name}: {number(value)}")
     if job.run_at is not None:
         lines.append(f"run_at: {iso(job.run_at)}")
     if job.cwd is not None:
@@ -372,10 +376,17 @@ def to_yaml(job: Job) -> str:
     return "\n".join(lines) + "\n" + "".join(event_line(event) for event in job.history)
 
 
+def number(value: float) -> str:
+    """A number as people write it: to the microsecond, never with an exponent."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
 def event_line(event: Event, column: int = 0) -> str:
     """One event as the one line that is added to the file."""
     text = json.dumps(event, ensure_ascii=False)
-    text = re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff]", lambda m: f"\\u{ord(m[0]):04x}", text)
+    text = re.sub(
+        r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text
+    )
     return f"{' ' * column}- {text}\n"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from queuectl import disk
-from queuectl.errors import BadDocument, BadSetting, nearest
+from queuectl.errors import BadDocument, BadSetting, BrokenConfig, nearest
 from queuectl.job import parse_duration, scalar
 from queuectl.retry import Policy
 
@@ -62,9 +62,7 @@ def _number(low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             value = -1
         if not low <= value <= high:
-            raise ValueError(
-                f"a number from {low:g} to {high:,g}" if high < 1e6 else f"a number from {low:g} up"
-            )
+            raise ValueError(f"a number from {low:g} to {high:,.10g}")
         return value
 
     return parse
@@ -179,7 +177,14 @@ def _pairs(text: str) -> Iterable[tuple[str, Any]]:
 
 def load(root: Path) -> Settings:
     """The settings of a spool; raises `FileNotFoundError` or `BadSetting`."""
-    return Settings(**parse(disk.text_of(disk.read(root / FILE))))
+    try:
+        return Settings(**parse(disk.text_of(disk.read(root / FILE))))
+    except BadDocument as error:
+        raise BrokenConfig(
+            f"{root / FILE}: {error.problem}", "Mend it, or `queuectl config list` shows the keys."
+        ) from None
+    except BadSetting as error:
+        raise BrokenConfig(f"{root / FILE}: {error.problem}", error.remedy) from None
 
 
 def template(values: Mapping[str, Any] | None = None) -> str:

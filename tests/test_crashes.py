@@ -487,6 +487,11 @@ def test_death_before_any_system_call_loses_no_job_and_doubles_none(
             f"{job_id} is in {found.get(job_id)}" for job_id in promised if found.get(job_id) not in wanted
         ]
         fault += [f"{job_id} is in {states}" for job_id, states in found.items() if len(states) > 1]
+        fault += [
+            f"{job_id} ran again after it had completed"
+            for job_id in promised & set(found)
+            if kinds(history_of(scene.spool, job_id)).count("completed") > 1
+        ]
         strangers = {job_id: states for job_id, states in found.items() if job_id not in promised}
         if scene.unnamed and list(strangers.values()) != [[State.DONE]] * scene.unnamed:
             fault.append(f"the drop has become {strangers}")
@@ -497,6 +502,11 @@ def test_death_before_any_system_call_loses_no_job_and_doubles_none(
             break
     assert n > 5
     assert faults == {}
+
+
+def history_of(spool: Spool, job_id: str) -> tuple[Event, ...]:
+    job = spool.find(job_id).job
+    return job.history if job else ()
 
 
 def drain(scene: Scene) -> None:

@@ -140,7 +140,7 @@ def test_a_command_may_have_48_kib_and_no_more_however_it_is_written() -> None:
     for fits in ("x" * limit, "é" * (limit // 2), ["x", "y" * (limit - 1)]):
         from_fields({"command": fits})
     for too_much in ("x" * (limit + 1), "é" * (limit // 2 + 1), ["x", "y" * limit]):
-        assert "at most 49,152 bytes" in refusal(command=too_much).problem
+        assert "at most 49,152 bytes" in refusal(command=too_much).remedy
 
 
 def test_a_refusal_shows_what_was_said_shortened_and_without_control_characters() -> None:

@@ -220,6 +220,20 @@ def test_the_time_limit_stops_the_whole_process_tree(
     assert [pid for pid in noted if not is_gone(pid)] == []
 
 
+def test_what_a_stopped_command_started_has_the_grace_to_clean_up(
+    spool: Spool, workers: Workers, tmp_path: Path
+) -> None:
+    """The shell that leads the command dies of SIGTERM at once; its child needs a moment."""
+    with spool.root.config.open("a") as config:
+        config.write("stop_grace_seconds: 5\n")
+    cleaned = tmp_path / "cleaned"
+    child = f"trap 'sleep 0.3; echo yes > {cleaned}; exit' TERM; while :; do sleep 0.05; done"
+    spool.file({"command": f"sh -c {shlex.quote(child)}; true", "timeout": 0.5, "max_retries": 0})
+    workers.drain()
+    assert cleaned.exists()
+    assert cleaned.read_text() == "yes\n"
+
+
 def test_a_finished_job_leaves_nothing_running_in_the_background(
     spool: Spool, workers: Workers, tmp_path: Path, until: Until, ended: Ended
 ) -> None:
@@ -565,6 +579,25 @@ def test_a_waiting_file_that_is_deleted_is_not_run(
     os.unlink(spool.find(removed).path)
     gate.touch()
     until(lambda: evidence.finished() == [first, last], "the others ran")
+
+
+def test_a_running_file_that_is_deleted_does_not_come_back(
+    spool: Spool, workers: Workers, evidence: Evidence, tmp_path: Path, until: Until, ended: Ended
+) -> None:
+    gate = tmp_path / "gate"
+    kept = f"while ! test -e {gate}; do sleep 0.02; done; echo ran >> {tmp_path}/ran"
+    removed = spool.file(kept)
+    workers.start()
+    until(lambda: "started" in history_kinds(spool, removed), "it runs")
+    os.unlink(spool.find(removed).path)
+    gate.touch()
+    assert ended(spool.file(evidence.command())).state is State.DONE
+    assert [found.id for found in spool.list() if found.id == removed] == []
+    output.delete_logs(spool.root, {removed})  # else the audit finds what belongs to no job
+
+
+def history_kinds(spool: Spool, job_id: str) -> list[str]:
+    return kinds(history_now(spool, job_id))
 
 
 def test_a_waiting_file_whose_priority_is_edited_runs_in_its_new_turn(

@@ -245,7 +245,7 @@ def test_a_running_job_that_is_cancelled_as_it_ends_has_one_outcome(
 ) -> None:
     stories = Counter[tuple[str, ...]]()
     workers.start()
-    for number in range(size(40, 1000)):
+    for number in range(size(25, 1000)):
         pause = random.uniform(0.0, 0.3)
         job_id = spool.file({"id": f"job-{number}", "command": evidence.command(f"sleep {pause:.3f}")})
         until(lambda: evidence.started(job_id), "it runs")  # noqa: B023 - called in this round

@@ -102,8 +102,7 @@ def test_a_layout_that_takes_no_event_is_written_anew_and_says_the_same(tmp_path
     path = tmp_path / "job.yaml"
     path.write_bytes(layout.encode())
     before = record.read(str(path))
-    if before.columns is None:
-        claiming.write_anew(str(path), before)
+    claiming.ready(str(path), before)
     after = record.read(str(path))
     assert after.job == before.job
     last = record.append(str(path), after, (END,))

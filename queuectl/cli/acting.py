@@ -164,7 +164,7 @@ def dlq_command() -> None:
     """The dead letter queue: jobs that need a person."""
 
 
-@dlq_command.command("list")
+@dlq_command.command("list", epilog="\b\nExample:\n  queuectl dlq list --limit 10")
 @click.option("--limit", "-n", type=click.IntRange(min=1), help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
 @click.pass_context
@@ -185,7 +185,9 @@ def _dlq_list(ctx: click.Context, limit: int | None, as_json: bool) -> None:
             show.note("No dead jobs.")
 
 
-@dlq_command.command("retry")
+@dlq_command.command(
+    "retry", epilog="\b\nExamples:\n  queuectl dlq retry resize-42\n  queuectl dlq retry --all"
+)
 @click.argument("job_ids", nargs=-1, shell_complete=complete_id)
 @click.option("--all", "everything", is_flag=True, help="Every dead job.")
 @click.pass_context
@@ -207,7 +209,7 @@ def _retry_dead(spool: Spool, job_id: str) -> str:
     return _retry(spool, found.id)
 
 
-@dlq_command.command("purge")
+@dlq_command.command("purge", epilog="\b\nExample:\n  queuectl dlq purge --dry-run")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.pass_context

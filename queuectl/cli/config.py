@@ -30,7 +30,7 @@ def _text(root: Root) -> str:
     return disk.text_of(disk.read(root.config))
 
 
-@config_command.command("get")
+@config_command.command("get", epilog="\b\nExample:\n  queuectl config get max-retries")
 @key_argument
 @click.pass_context
 def _get(ctx: click.Context, key: str) -> None:
@@ -52,7 +52,7 @@ def _set(ctx: click.Context, key: str, value: str) -> None:
     show.line(f"{name}: {text}")
 
 
-@config_command.command("unset")
+@config_command.command("unset", epilog="\b\nExample:\n  queuectl config unset max-retries")
 @key_argument
 @click.pass_context
 def _unset(ctx: click.Context, key: str) -> None:
@@ -77,7 +77,11 @@ def _list(ctx: click.Context, as_json: bool) -> None:
 
 
 for _name in ("list", "show"):
-    config_command.command(_name, help="Show each key: value, default and meaning.")(
+    config_command.command(
+        _name,
+        help="Show each key: value, default and meaning.",
+        epilog=f"\b\nExample:\n  queuectl config {_name}",
+    )(
         click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")(
             click.pass_context(_list)
         )

@@ -20,6 +20,8 @@ from queuectl.job import ALIASES, Job, from_fields, iso, parse_moment, utc_now
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from queuectl.spool.spool import Spool
+
 EXAMPLES = """\b
 Examples:
   queuectl enqueue "convert a.png b.jpg"               a shell command
@@ -205,15 +207,23 @@ def _documents(text: str, place: str) -> Iterator[Source]:
         yield _source(place, tree)
         return
     try:
-        trees = [document.tree for document in disk.load_all(text)]
+        documents = disk.load_all(text)
     except BadDocument as error:
         yield Source(place, error=error)
         return
-    jobs = [job for tree in trees for job in (tree if isinstance(tree, list) else [tree])]
+    jobs = [pair for document in documents for pair in _jobs_in(document)]
     if not jobs:
         yield Source(place, error=BadJob("There is no job in it.", "Write at least `command: …`."))
-    for number, job in enumerate(jobs, 1):
-        yield _source(place if len(jobs) == 1 else f"{place}, job {number}", job)
+    for number, (line, job) in enumerate(jobs, 1):
+        where = f"{place}, job {number}" if line is None else f"{place}, line {line}"
+        yield _source(place if len(jobs) == 1 else where, job)
+
+
+def _jobs_in(document: disk.Document) -> list[tuple[int | None, disk.Node]]:
+    if not isinstance(document.tree, list):
+        return [(document.line, document.tree)]
+    lines = document.item_lines or [None] * len(document.tree)
+    return list(zip(lines, document.tree, strict=True))
 
 
 def _json_lines(text: str, place: str) -> Iterator[Source]:
@@ -251,25 +261,37 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
     if len(sources) == 1 and refused:
         raise refused[0][1]
     spool = spool_or_new(ctx)
-    filed_count = 0
-    with show.progress("filing", len(jobs)) as advance:
-        for place, filed in zip(places, spool.file_many(jobs), strict=False):
-            if filed.error is not None:
-                refused.append((place, filed.error))
-                continue
-            filed_count += 1
-            if as_json:
-                show.as_json(spool.view(spool.find(filed.id)))
-            else:
-                click.echo(filed.id)
-            advance(filed_count)
-    if len(sources) == 1 and refused:
+    told: list[str] = []
+    try:
+        with show.progress("filing", len(jobs)) as advance:
+            for place, filed in zip(places, spool.file_many(jobs), strict=False):
+                if filed.error is None:
+                    told.append(filed.id)
+                else:
+                    refused.append((place, filed.error))
+                advance(len(told))
+    finally:
+        _tell(spool, told, as_json=as_json)
+    return _report(refused, len(told), len(sources))
+
+
+def _tell(spool: Spool, told: list[str], *, as_json: bool) -> None:
+    for job_id in told:
+        if as_json:
+            show.as_json(spool.view(spool.find(job_id)))
+        else:
+            click.echo(job_id)
+
+
+def _report(refused: list[tuple[str, QueueError]], filed: int, given: int) -> int:
+    if not refused:
+        return 0
+    if given == 1:
         raise refused[0][1]
     for place, why in refused:
         show.note(f"{place}: {why}")
-    if refused:
-        show.note(f"{filed_count} of {len(sources)} jobs were filed, {len(refused)} were refused.")
-    return 1 if refused else 0
+    show.note(f"{filed} of {given} jobs were filed, {len(refused)} were refused.")
+    return 1
 
 
 def _job(source: Source, flags: dict[str, Any], here: str) -> Job:
@@ -285,7 +307,7 @@ def _job(source: Source, flags: dict[str, Any], here: str) -> Job:
     if isinstance(run_at, str) and run_at.startswith("+"):
         fields |= _times(run_at, None)
     fields |= flags
-    fields.pop("history", None)
-    if fields.get("cwd") is None:
+    listed = fields.pop("history", None) is not None  # it comes from `list --json`, as it was filed
+    if fields.get("cwd") is None and not listed:
         fields["cwd"] = here
     return from_fields(fields)

@@ -56,6 +56,8 @@ class Lazy(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Name the nearest command where there is none of that name."""
+        if ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from queuectl.errors import BadUsage, nearest
 
@@ -106,20 +108,24 @@ def place(where: str | None) -> Path:
 def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one return an error
     """Run one command line; returns the exit status. No traceback leaves it."""
     try:
-        result: Any = app.main(args=arguments, prog_name="queuectl", standalone_mode=False)
-        sys.stdout.flush()
+        result = _invoke(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.Exit as done:
         return done.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.ClickException as error:
         return _say(*_usage(error))
     except QueueError as error:
         return _say(error.problem, error.remedy, error.exit_status)
     except BrokenPipeError:
         # The reader has gone (`| head -1`): there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
         if StorageTrouble.explains(error):
@@ -136,6 +142,14 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one retur
             1,
         )
     return result if isinstance(result, int) else 0
+
+
+def _invoke(arguments: list[str] | None) -> Any:
+    if "_QUEUECTL_COMPLETE" in os.environ:
+        return app.main(args=arguments, prog_name="queuectl", standalone_mode=False)
+    # Not `app.main`: that answers a reader that has gone with an exit status of 1.
+    with app.make_context("queuectl", sys.argv[1:] if arguments is None else arguments) as context:
+        return app.invoke(context)
 
 
 def _usage(error: click.ClickException) -> tuple[str, str, int]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _NICE = {"\n": "⏎", "\t": " ", "\r": "␍", "\x1b": "␛"}
+#: Fewer than this are done before a bar could be read.
+MANY = 20
 COLOURS = {
     "pending": "cyan",
     "scheduled": "blue",
@@ -35,12 +37,13 @@ def visible(text: str) -> str:
 
 def is_terminal() -> bool:
     """Whether a person reads standard output."""
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def as_json(value: Any) -> None:
     """One JSON value on one line."""
-    click.echo(json.dumps(value, ensure_ascii=not is_utf8()))
+    text = json.dumps(value, ensure_ascii=False)
+    click.echo(text if is_utf8() and not _CONTROL.search(text) else json.dumps(value))
 
 
 def is_utf8() -> bool:
@@ -141,7 +144,7 @@ def when(moment: datetime, now: datetime) -> str:
 @contextlib.contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error if that is a terminal; yields what takes the number done."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or (total is not None and total < MANY):
         yield lambda _: None
         return
     from rich.console import Console

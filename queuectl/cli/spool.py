@@ -60,7 +60,7 @@ def check_command(ctx: click.Context, repair: bool, as_json: bool) -> int:
     return 1 if found else 0
 
 
-@click.command("version")
+@click.command("version", epilog="\b\nExample:\n  queuectl version")
 def version_command() -> None:
     """Print the version."""
     click.echo(f"queuectl {__version__}")

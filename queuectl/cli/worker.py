@@ -89,7 +89,7 @@ def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> in
     return 1 if left else 0
 
 
-@worker_command.command("status")
+@worker_command.command("status", epilog="\b\nExample:\n  queuectl worker status")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
 @click.pass_context
 def _status(ctx: click.Context, as_json: bool) -> None:
@@ -126,7 +126,7 @@ def _status(ctx: click.Context, as_json: bool) -> None:
     show.table(("NAME", "HOST", "PID", "STATE", "JOB", "SINCE", "BEAT", "DONE"), rows)
 
 
-@click.command("pause")
+@click.command("pause", epilog="\b\nExample:\n  queuectl pause && queuectl wait --all && queuectl resume")
 @click.pass_context
 def pause_command(ctx: click.Context) -> None:
     """Start nothing new; what runs goes on."""
@@ -135,7 +135,7 @@ def pause_command(ctx: click.Context) -> None:
     show.line("paused")
 
 
-@click.command("resume")
+@click.command("resume", epilog="\b\nExample:\n  queuectl resume")
 @click.pass_context
 def resume_command(ctx: click.Context) -> None:
     """Let workers claim jobs again."""

@@ -50,7 +50,10 @@ def retry(root: Root, found: Found, settings: Settings, now: datetime) -> str:
     """
     if State.PENDING not in TRANSITIONS[found.state] or found.state is State.PROCESSING:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
-    record.read(found.path)
+    try:
+        record.read(found.path)
+    except (disk.NotAFile, PermissionError) as error:
+        raise BadJob(claiming.why(error), f"Mend {found.path}.") from None
     with _claimed(root, found, now) as (claim, path):
         reading = _noted(path, finishing.retried(now))
         fifo = settings.scheduling_mode == "fifo"
@@ -78,11 +81,7 @@ def cancel_waiting(root: Root, found: Found, now: datetime) -> str:
 
 
 def _noted(path: str, event: Event) -> Record:
-    reading = record.read(path)
-    if reading.columns is None:
-        claiming.write_anew(path, reading)
-        reading = record.read(path)
-    return record.append(path, reading, (event,))
+    return record.append(path, claiming.read_ready(path), (event,))
 
 
 def delete(root: Root, found: list[Found]) -> int:

@@ -11,8 +11,10 @@ the content is read, and decides:
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import logging
+import os
 import random
 import time
 from dataclasses import dataclass, replace
@@ -157,6 +159,7 @@ class Waiting:
         """Claim the most urgent job that may run, by rename; None when none is left."""
         self._promote(stamp(now))
         lost = False
+        processing = self._root.folder(State.PROCESSING)
         while (state := self._front()) is not None:
             text = self._pick(self._due[state]) if lost else heapq.heappop(self._due[state])
             name = parse(text)
@@ -165,11 +168,13 @@ class Waiting:
             mine = name.owned(owner)
             source = f"{self._root.folder(state)}/{text}"
             try:
-                if disk.move(source, f"{self._root.folder(State.PROCESSING)}/{mine}"):
+                if disk.move(source, f"{processing}/{mine}"):
                     return mine, state
             except PermissionError as error:
                 log.warning("%s cannot be claimed: %s", source, error.strerror)
                 continue
+            if disk.exists(source):  # not lost to another: there is no processing/ to claim it into
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(processing))
             lost = True
         return None
 
@@ -219,7 +224,8 @@ class Waiting:
             self._trusted.add(text)
             with contextlib.suppress(BadJob, OSError):
                 job = record.read(f"{self._root.folder(State.PENDING)}/{text}").job
-                if job.run_at is None or job.run_at < finding_due(text) - LEEWAY:
+                due = finding.parse_due(text[DUE])
+                if due and (job.run_at is None or due - job.run_at > LEEWAY):
                     heapq.heappush(self._due[State.PENDING], text)
 
 
@@ -240,17 +246,14 @@ def confirm(root: Root, name: Name, source: State, now: datetime) -> Claim | Non
     try:
         data = disk.read_settled(path, disk.MAX_WITH_HISTORY)
         if data is None:  # an editor is saving it: half of a command must never run
-            disk.move(path, f"{root.folder(State.PENDING)}/{name.later()}")
+            disk.move(path, f"{root.folder(source)}/{name.later()}")
             return None
-        reading = record.parse(data)
+        reading = ready(path, record.parse(data))
     except (BadJob, disk.NotAFile, PermissionError) as error:
         bury(root, name, name.free(), why(error))
         return None
     except FileNotFoundError:
         return None
-    if reading.columns is None:
-        write_anew(path, reading)
-        reading = record.read(path)
     claim = Claim(root, name, reading, source)
     right = true_name(claim, now)
     if right is None:
@@ -258,8 +261,26 @@ def confirm(root: Root, name: Name, source: State, now: datetime) -> Claim | Non
     if right.id != name.id and not filing.id_is_free(root, right.id):
         bury(root, name, name.free(), f"The id {right.id!r} that it gives itself is taken.")
         return None
-    disk.move(path, f"{root.folder(State.PENDING)}/{right}")
+    disk.move(path, f"{root.folder(source)}/{free_name(root, source, right)}")
     return None
+
+
+def read_ready(path: str) -> Record:
+    """Read a claim's file so that events can be added to it; raises as `record.read` does."""
+    return ready(path, record.read(path))
+
+
+def ready(path: str, reading: Record) -> Record:
+    """The record of a claim whose layout takes further events, written anew where it did not.
+
+    Raises `BadJob`, and changes nothing, where that would not read the same.
+    """
+    if reading.columns is not None:
+        return reading
+    text = to_yaml(reading.job).encode()
+    anew = record.parse(text)
+    _write_anew(path, text)
+    return anew
 
 
 def put_back(root: Root, name: Name, source: State) -> None:
@@ -279,10 +300,13 @@ def true_name(claim: Claim, now: datetime) -> Name | None:
         right = replace(right, rank=rank_of(job.priority, fifo=False))
     if claim.source is State.PENDING and job.run_at is not None and not job.history:
         early = finding_due(str(name)) < job.run_at
-        late = finding_due(str(name)) > job.run_at + LEEWAY and finding_due(str(name)) > now
+        late = finding_due(str(name)) - job.run_at > LEEWAY and finding_due(str(name)) > now
         if early or late:
             right = replace(right, due=stamp(job.run_at))
-    return None if right == name else right
+    if right == name:
+        return None
+    # No name comes back to a directory it has left, even if the old priority does.
+    return right if right.due != name.due else replace(right, due=name.later().due)
 
 
 def why(error: BadJob | OSError) -> str:
@@ -320,15 +344,15 @@ def free_name(root: Root, state: State, name: Name) -> Name:
     return name
 
 
-def write_anew(path: str, reading: Record) -> None:
-    """Give a job that was written as JSON or in flow style the layout that events can be added to.
+def _write_anew(path: str, text: bytes) -> None:
+    """Put a text in the place of a claim's file.
 
-    Crash: what is left is the new text under `PATH.new`, the old one under `PATH` or `PATH.old`.
+    Crash: what is left is the new text under `.NAME.new`, the old one as `NAME` or `.NAME.old`.
     Recovery puts the old one back and drops the new one.
     """
     folder, _, name = path.rpartition("/")
     new, old = f"{folder}/.{name}.new", f"{folder}/.{name}.old"
-    disk.create_synced(new, to_yaml(reading.job).encode())
+    disk.create_synced(new, text)
     disk.move(path, old)
     disk.move(new, path)
     disk.sync_folder(folder)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import State, stamp
-from queuectl.spool import claiming, filing, record
+from queuectl.spool import claiming, filing
 from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
 
 if TYPE_CHECKING:
@@ -101,16 +101,13 @@ class Drops:
             return
         suggested = id_from_file_name(text)
         try:
-            reading = record.read(path)
+            job = claiming.read_ready(path).job
         except (BadJob, disk.NotAFile, PermissionError) as error:
             self._put_aside(name, suggested, claiming.why(error))
             return
-        job = reading.job
         if job.id is not None and not filing.id_is_free(root, job.id):
             self._put_aside(name, suggested, f"The id {job.id!r} is taken by another job.")
             return
-        if reading.columns is None:
-            claiming.write_anew(path, reading)
         rank = name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
         own = job.id or filing.take_free_id(root, suggested)
         target = claiming.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))

@@ -12,10 +12,10 @@ import contextlib
 import time
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from queuectl import disk
-from queuectl.errors import IdTaken, QueueError, StorageTrouble
+from queuectl.errors import BadJob, IdTaken, QueueError, StorageTrouble
 from queuectl.job import Job, State, shifted, stamp, to_yaml
 from queuectl.spool import finding, output
 from queuectl.spool.names import Name, is_made_id, make_id, rank_of
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 TOGETHER = 200
 #: Seconds after which an id that is taken, but borne by no file, was left by somebody who died.
 FILING_TAKES = 1.0
+
+
+#: A file name, what goes under it, and whether somebody chose the id.
+Named: TypeAlias = "tuple[Name, Job, bool]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def file_jobs(
     jobs = iter(jobs)
     moment = clock()
     while chunk := list(islice(jobs, TOGETHER)):
-        named: list[tuple[Name, Job]] = []
+        named: list[Named] = []
         answers: list[Filed] = []
         for job in chunk:
             moment = max(clock(), shifted(moment))
@@ -66,33 +70,33 @@ def file_jobs(
         yield from answers
 
 
-def _named(job: Job, settings: Settings, moment: datetime) -> tuple[Name, Job]:
+def _named(job: Job, settings: Settings, moment: datetime) -> Named:
+    chosen = job.id is not None
     job = replace(job, id=job.id or make_id(), created_at=job.created_at or moment)
     priority = settings.priority if job.priority is None else job.priority
     rank = rank_of(priority, fifo=settings.scheduling_mode == "fifo")
     assert job.id is not None
-    return Name(rank, stamp(job.run_at or moment), job.id), job
+    return Name(rank, stamp(job.run_at or moment), job.id), job, chosen
 
 
-def _file_together(root: Root, settings: Settings, named: list[tuple[Name, Job]]) -> list[Filed]:
+def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[Filed]:
     """File a few jobs with one sync of each directory. All of them, or an `OSError` and none told."""
     sync = settings.durability != "none"
     drafts: list[disk.Draft] = []
     taken: list[Name] = []
     answers: list[Filed] = []
     try:
-        for name, job in named:
-            if _take(root, name, taken):
-                drafts.append(_drafted(root, name, job))
-                answers.append(Filed(name.id))
-            else:
+        for name, job, chosen in named:
+            text = to_yaml(job).encode()
+            if len(text) > disk.MAX_BYTES:
+                answers.append(Filed(name.id, _too_large(text)))
+            elif chosen and not _take(root, name, taken):
                 answers.append(Filed(name.id, IdTaken(name.id)))
+            else:
+                drafts.append(disk.draft(root.folder(State.PENDING), str(name), text, sync=False))
+                answers.append(Filed(name.id))
         if sync:
-            for draft in drafts:
-                disk.sync(draft)
-        if sync and taken:
-            # Crash: without this the job could survive a power cut that its id does not.
-            disk.sync_folder(root.logs)
+            _sync(root, drafts, taken)
         while drafts:
             disk.publish(drafts.pop(0))
     except BaseException:
@@ -105,8 +109,17 @@ def _file_together(root: Root, settings: Settings, named: list[tuple[Name, Job]]
     return answers
 
 
-def _drafted(root: Root, name: Name, job: Job) -> disk.Draft:
-    return disk.draft(root.folder(State.PENDING), str(name), to_yaml(job).encode(), sync=False)
+def _sync(root: Root, drafts: list[disk.Draft], taken: list[Name]) -> None:
+    for draft in drafts:
+        disk.sync(draft)
+    if taken:
+        # Crash: without this the job could survive a power cut that its id does not.
+        disk.sync_folder(root.logs)
+
+
+def _too_large(text: bytes) -> BadJob:
+    size = f"It would be a file of {len(text):,} bytes, more than the {disk.MAX_BYTES:,} that a job may have."
+    return BadJob(size, "Put more of it into a script.")
 
 
 def _release(root: Root, taken: list[Name]) -> None:
@@ -119,8 +132,8 @@ def _release(root: Root, taken: list[Name]) -> None:
 
 
 def _take(root: Root, name: Name, taken: list[Name]) -> bool:
-    if is_made_id(name.id):
-        return True
+    if is_made_id(name.id.lower()) and finding.names_of(root, name.id):
+        return False
     if not output.take_id(root, name.id):
         return False
     taken.append(name)
@@ -133,7 +146,7 @@ def id_is_free(root: Root, job_id: str) -> bool:
     Crash: who died after taking an id leaves it taken by nobody. It is taken over once no file
     has come to bear it for longer than a filing takes.
     """
-    if is_made_id(job_id) and finding.names_of(root, job_id):
+    if is_made_id(job_id.lower()) and finding.names_of(root, job_id):
         return False
     if output.take_id(root, job_id):
         return True

@@ -167,7 +167,9 @@ def _ordered(root: Root, state: State, limit: int | None, word: str | None, now:
         spare = None if limit is None else limit + 16
         newest = sorted(dated) if spare is None else heapq.nsmallest(spare, dated)
         return [Found(state, name, f"{folder}/{name}") for _, _, name in newest]
-    names.sort(key=str)
+    moment = stamp(now)
+    # Due ones in the order of their names; the others in the order in which they come to be due.
+    names.sort(key=lambda name: ("", str(name)) if name.due <= moment else (name.due, str(name)))
     return (Found(state, name, f"{folder}/{name}") for name in names)
 
 
@@ -275,7 +277,10 @@ def parse_due(text: str | None) -> datetime | None:
     """The moment that the RUNAT part of a name tells."""
     from queuectl.job import from_stamp
 
-    return None if text is None else from_stamp(text)
+    try:
+        return None if text is None else from_stamp(text)
+    except ValueError:  # a 31st of February
+        return None
 
 
 def _belongs(state: State, text: str) -> bool:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 FIFO_RANK = 11
-_STAMP = r"\d{8}T\d{6}\.\d{6}Z"
-_WAITING = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})\.yaml")
-_CLAIMED = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})@([A-Za-z0-9-]{{1,80}})\.yaml")
+_STAMP = r"\d{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3])[0-5]\d[0-5]\d\.\d{6}Z"
+_WAITING = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})\.yaml", re.ASCII)
+_CLAIMED = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})@([A-Za-z0-9-]{{1,80}})\.yaml", re.ASCII)
 WAITING_NAME = _WAITING.fullmatch
 DUE = slice(3, 26)
 _FIRST, _REST = "abcdefghjkmnpqrstvwxyz", "0123456789abcdefghjkmnpqrstvwxyz"

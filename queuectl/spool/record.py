@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _HEADING = "\nhistory:\n"
-_TORN = re.compile(r"[ ]*(-|-[ ]\{.*)", re.DOTALL)
+_BEGUN = re.compile(rb"^[ ]*['\"]?history['\"]?[ \t]*:", re.MULTILINE)
+_TORN = re.compile(r"[ ]*(-[ ]?|-[ ]\{.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def _columns(document: disk.Document) -> tuple[int, int | None] | None:
     tree = document.tree
     if document.indent is None or not isinstance(tree, dict):
         return None
-    if "history" not in tree or (document.last_key == "history" and tree["history"] is None):
+    if "history" not in tree or (document.last_key == "history" and document.is_open):
         return document.indent, None
     if document.last_key == "history" and document.items is not None:
         return document.indent, document.items
@@ -78,14 +79,14 @@ def _columns(document: disk.Document) -> tuple[int, int | None] | None:
 def _whole(data: bytes) -> tuple[str, int | None]:
     """The text without a last line that a crash cut short, and the length that is left of it."""
     body = data
-    begun = data.find(_HEADING.encode())
-    if begun >= 0 and (zero := data.find(b"\0", begun)) >= 0:
+    begun = _BEGUN.search(data)
+    if begun and (zero := data.find(b"\0", begun.end())) >= 0:
         body = data[:zero]
     if body.endswith(b"\n") or not body:
         return disk.text_of(body), None if body is data else len(body)
     cut = body.rfind(b"\n") + 1
     last = body[cut:]
-    if cut and (_is_torn(last, began=begun >= 0) or body is not data):
+    if cut and (_is_torn(last, began=begun is not None) or body is not data):
         return disk.text_of(body[:cut]), cut
     return disk.text_of(body), None
 
@@ -93,12 +94,12 @@ def _whole(data: bytes) -> tuple[str, int | None]:
 def _is_torn(last: bytes, *, began: bool) -> bool:
     line = last.decode("utf-8", "replace")
     if not began:
-        return "history:".startswith(line)
+        return "history:".startswith(line.lstrip(" "))
     if not _TORN.fullmatch(line):
         return False
     try:
         json.loads(line.strip()[1:])
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return True
     return False
 
@@ -108,9 +109,11 @@ def _event_lines(tail: str) -> tuple[Event, ...] | None:
     if not all(line.startswith("- {") and line.endswith("}") for line in lines):
         return None
     try:
-        return events([json.loads(line[2:]) for line in lines])
-    except (json.JSONDecodeError, RecursionError):
+        found = [json.loads(line[2:]) for line in lines]
+    except (ValueError, RecursionError):
         return None
+    try:
+        return events(found)
     except ValueError as error:
         raise BadJob(f"history: this is not {error}.", field="history") from None
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import BadJob
-from queuectl.job import STARTED, State, last_attempt, outcome_by
+from queuectl.job import FAILED, STARTED, State, last_attempt, outcome_by
 from queuectl.spool import claiming, finishing, output, record
 from queuectl.spool.claiming import Claim
 from queuectl.spool.names import Name, parse_claim
@@ -76,8 +76,9 @@ class Rescue:
         except (BadJob, disk.NotAFile, PermissionError) as error:
             where = claiming.bury(root, name, name.free(), claiming.why(error))
             return f"its worker {owner} died and its file cannot be read; see {where}."
-        claim = Claim(root, name, reading, State.PENDING)
         history = reading.job.history
+        failed = bool(history) and history[-1].get("event") == FAILED and "next_try" in history[-1]
+        claim = Claim(root, name, reading, State.FAILED if failed else State.PENDING)
         begun = output.was_begun(root, name.id, last_attempt(history) + 1)
         outcome = outcome_by(history, owner)
         if outcome is not None and not begun:
@@ -99,11 +100,7 @@ def _taken_over(claim: Claim, me: str) -> Claim:
     mine = replace(claim, name=claim.name.owned(me))
     if not disk.move(claim.path, mine.path):
         raise FileNotFoundError(claim.path)
-    reading = record.read(mine.path)
-    if reading.columns is None:
-        claiming.write_anew(mine.path, reading)
-        reading = record.read(mine.path)
-    return replace(mine, record=reading)
+    return replace(mine, record=claiming.read_ready(mine.path))
 
 
 def _undo_rewrite(root: Root, text: str, belonging: str) -> None:

@@ -89,10 +89,14 @@ def open_root(path: Path) -> Root:
     root = Root(path.absolute())
     root.require()
     refuse_unsafe(root)
-    missing = set(FOLDERS) - set(disk.list_names(root.path))
-    for name in missing:
-        _make_folder(root.path / name, root.path.stat().st_mode)
+    mend(root)
     return root
+
+
+def mend(root: Root) -> None:
+    """Make the folders anew that are missing. The root must have its config.yaml."""
+    for name in set(FOLDERS) - set(disk.list_names(root.path)):
+        _make_folder(root.path / name, root.path.stat().st_mode)
 
 
 def create(path: Path, *, shared: bool = False) -> Root:

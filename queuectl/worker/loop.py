@@ -17,6 +17,7 @@ from queuectl.job import Event, State, utc_now
 from queuectl.spool import finishing
 from queuectl.spool.bell import Bell, Wake
 from queuectl.spool.member import Member, seconds_until
+from queuectl.spool.root import mend
 from queuectl.worker import process
 from queuectl.worker.keeper import Keeper
 from queuectl.worker.process import Cannot, Command, Waited
@@ -175,6 +176,7 @@ class Worker:
     def _is_usable(self) -> bool:
         try:
             self._root.require()
+            mend(self._root)
             disk.probe(f"{self._root.workers}/.{self.name}.probe")
         except (OSError, QueueError):
             return False

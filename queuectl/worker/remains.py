@@ -58,7 +58,7 @@ def _session(claim: Claim) -> int | None:
     """The session of the command, unless its number has gone to a stranger since."""
     last = claim.job.history[-1] if claim.job.history else {}
     pid = last.get("pid")
-    if last.get("event") != STARTED or not isinstance(pid, int) or pid <= 1:
+    if last.get("event") != STARTED or not isinstance(pid, int) or pid <= 1 or "at" not in last:
         return None
     try:
         born = psutil.Process(pid).create_time()
