@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from queuectl import disk
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig, nearest
-from queuectl.job import parse_duration, scalar
+from queuectl.job import number, parse_duration, scalar
 from queuectl.retry import Policy
 
 if TYPE_CHECKING:
@@ -180,9 +180,7 @@ def load(root: Path) -> Settings:
     try:
         return Settings(**parse(disk.text_of(disk.read(root / FILE))))
     except BadDocument as error:
-        raise BrokenConfig(
-            f"{root / FILE}: {error.problem}", "Mend it, or `queuectl config list` shows the keys."
-        ) from None
+        raise BrokenConfig(f"{root / FILE}: {error.problem}", "Mend it by hand.") from None
     except BadSetting as error:
         raise BrokenConfig(f"{root / FILE}: {error.problem}", error.remedy) from None
 
@@ -200,7 +198,7 @@ def template(values: Mapping[str, Any] | None = None) -> str:
 def shown(value: Any) -> str:
     """A value as it stands in the file."""
     return (
-        f"{value:g}" if isinstance(value, float) else scalar(value) if isinstance(value, str) else str(value)
+        number(value) if isinstance(value, float) else scalar(value) if isinstance(value, str) else str(value)
     )
 
 

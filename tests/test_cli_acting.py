@@ -275,7 +275,7 @@ def test_dead_jobs_are_retried_by_name_or_all(ended: Shell) -> None:
 def test_a_dead_file_that_is_no_job_does_not_hinder_the_others(ended: Shell) -> None:
     (ended.root / "dead" / "00-20260101T000000.000000Z-link.yaml").symlink_to("/etc/hostname")
     (ended.root / "dead" / "00-20260101T000000.000000Z-bad.yaml").write_text("- no mapping\n")
-    said = ended("dlq", "retry", "--all", status=1)
+    said = ended("dlq", "retry", "--all", status=(1, 2))
     assert (ended.state("dead1"), ended.state("dead2")) == ("pending", "pending")
     assert (ended.state("link"), ended.state("bad")) == ("dead", "dead")
     assert len(said.err.splitlines()) == 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.shell import Shell, has_two_sentences
+from tests.shell import Shell, at_once, has_two_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -300,37 +300,37 @@ def test_an_id_goes_to_one_of_those_who_ask_at_once(shell: Shell) -> None:
 # ── what is refused ───────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--priority", "11", "true"),
-        ("--priority", "-1", "true"),
-        ("--priority", "high", "true"),
-        ("--max-retries", "1.5", "true"),
-        ("--timeout", "soon", "true"),
-        ("--backoff-base", "x", "true"),
-        ("--run-at", "tomorrow", "true"),
-        ("--delay", "-5s", "true"),
-        ("--env", "MODE", "true"),
-        ("--env", "=x", "true"),
-        ("--run-at", "+1m", "--delay", "1m", "true"),
-        ("--command", "true", "false"),
-        ("--command", "true", "--", "false"),
-        ("--",),
-        ("",),
-        ("   ",),
-        ('{"id": "a"}',),
-        ('{"command": "true"',),
-        ('{"command": "true", "priority": true}',),
-        ('{"command": "true", "command": "false"}',),
-        ('{"command": []}',),
-        ('{"command": "true", "env": ["A=1"]}',),
-        ('{"command": "a\\u0000b"}',),
-        ("--no-such-option", "true"),
-    ],
-)
-def test_wrong_usage_is_status_2_and_files_nothing(shell: Shell, arguments: tuple[str, ...]) -> None:
-    shell.refused("enqueue", *arguments, status=2)
+WRONG: list[tuple[str, ...]] = [
+    ("--priority", "11", "true"),
+    ("--priority", "-1", "true"),
+    ("--priority", "high", "true"),
+    ("--max-retries", "1.5", "true"),
+    ("--timeout", "soon", "true"),
+    ("--backoff-base", "x", "true"),
+    ("--run-at", "tomorrow", "true"),
+    ("--delay", "-5s", "true"),
+    ("--env", "MODE", "true"),
+    ("--env", "=x", "true"),
+    ("--run-at", "+1m", "--delay", "1m", "true"),
+    ("--command", "true", "false"),
+    ("--command", "true", "--", "false"),
+    ("--",),
+    ("",),
+    ("   ",),
+    ('{"id": "a"}',),
+    ('{"command": "true"',),
+    ('{"command": "true", "priority": true}',),
+    ('{"command": "true", "command": "false"}',),
+    ('{"command": []}',),
+    ('{"command": "true", "env": ["A=1"]}',),
+    ('{"command": "a\\u0000b"}',),
+    ("--no-such-option", "true"),
+]
+
+
+def test_wrong_usage_is_status_2_and_files_nothing(shell: Shell) -> None:
+    errors = at_once(lambda arguments: shell.refused("enqueue", *arguments, status=2), WRONG)
+    assert len(errors) == len(WRONG)
     assert shell.jobs() == []
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import queuectl
-from tests.shell import Shell, has_two_sentences, until
+from tests.shell import Shell, at_once, has_two_sentences, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,13 +76,16 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 # ── help and version ──────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(shell: Shell, command: str) -> None:
-    said = shell(*command.split(), "-h")
-    usage, *rest = said.lines
-    assert usage.startswith(f"Usage: queuectl {command}")
-    assert said.err == ""
-    assert any(re.match(rf"\s+.*\bqueuectl {command}\b", line) for line in rest), said.out
+def test_every_command_has_help_with_an_example(shell: Shell) -> None:
+    helps = at_once(lambda command: shell(*command.split(), "-h"), COMMANDS)
+    without = []
+    for command, said in zip(COMMANDS, helps, strict=True):
+        usage, *rest = said.lines
+        assert usage.startswith(f"Usage: queuectl {command}")
+        assert said.err == ""
+        if not any(re.match(rf"\s+.*\bqueuectl {command}\b", line) for line in rest):
+            without.append(command)
+    assert without == []
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -115,29 +118,29 @@ def test_the_installed_script_is_the_same_command(shell: Shell) -> None:
 # ── errors ────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "sttaus",
-        "status --colour",
-        "status a b",
-        "list --limit",
-        "output got a",
-        "output get",
-        "worker start extra",
-        "dlq lost",
-        "config set priority",
-        "config sett priority 1",
-        "completion tcsh",
-        "check --mend",
-        "prune --older-than",
-        "pause now",
-        "--spool",
-        "--no-such",
-    ],
-)
-def test_wrong_usage_is_status_2_in_two_sentences(shell: Shell, command: str) -> None:
-    shell.refused(*command.split(), status=2)
+WRONG = [
+    "sttaus",
+    "status --colour",
+    "status a b",
+    "list --limit",
+    "output got a",
+    "output get",
+    "worker start extra",
+    "dlq lost",
+    "config set priority",
+    "config sett priority 1",
+    "completion tcsh",
+    "check --mend",
+    "prune --older-than",
+    "pause now",
+    "--spool",
+    "--no-such",
+]
+
+
+def test_wrong_usage_is_status_2_in_two_sentences(shell: Shell) -> None:
+    errors = at_once(lambda command: shell.refused(*command.split(), status=2), WRONG)
+    assert len(errors) == len(WRONG)
     assert "paused" not in os.listdir(shell.root / "workers")
 
 

@@ -12,7 +12,7 @@ import click
 from queuectl import disk
 from queuectl.cli import show
 from queuectl.cli.places import complete_id, spool_of
-from queuectl.errors import BadUsage, QueueError, WrongState
+from queuectl.errors import BadJob, BadUsage, QueueError, WrongState
 from queuectl.job import State, parse_duration
 from queuectl.spool import acting, finding, presence
 from queuectl.spool.finding import Found
@@ -33,7 +33,7 @@ def each(job_ids: Iterable[str], act: Callable[[str], str]) -> int:
             show.line(act(job_id))
         except QueueError as error:
             show.note(f"Error: {error}")
-            status = status or error.exit_status
+            status = status or (1 if isinstance(error, BadJob) else error.exit_status)
     return status
 
 

@@ -27,6 +27,8 @@ key_argument = click.argument("key", shell_complete=_complete_key)
 
 
 def _text(root: Root) -> str:
+    """The file as it stands; raises `BrokenConfig` where it cannot be edited one key at a time."""
+    settings.load(root.path)
     return disk.text_of(disk.read(root.config))
 
 

@@ -209,7 +209,10 @@ def _documents(text: str, place: str) -> Iterator[Source]:
     try:
         documents = disk.load_all(text)
     except BadDocument as error:
-        yield Source(place, error=error)
+        if any(line.startswith("{") for line in text.split("\n")[1:]):
+            yield from _json_lines(text, place)
+        else:
+            yield Source(place, error=error)
         return
     jobs = [pair for document in documents for pair in _jobs_in(document)]
     if not jobs:
@@ -241,7 +244,9 @@ def _json_lines(text: str, place: str) -> Iterator[Source]:
 
 def _source(place: str, tree: disk.Node) -> Source:
     if isinstance(tree, str):
-        return Source(place, {"command": tree})
+        return Source(
+            place, error=BadJob("It is plain text, not a job.", "Say --lines for one command a line.")
+        )
     if not isinstance(tree, dict):
         return Source(place, error=BadJob("It is not a mapping of fields.", "Write at least `command: …`."))
     return Source(place, dict(tree))
@@ -251,10 +256,9 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
     refused: list[tuple[str, QueueError]] = []
     jobs: list[Job] = []
     places: list[str] = []
-    here = os.getcwd()
     for source in sources:
         try:
-            jobs.append(_job(source, flags, here))
+            jobs.append(_job(source, flags))
             places.append(source.place)
         except QueueError as error:
             refused.append((source.place, error))
@@ -263,7 +267,7 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
     spool = spool_or_new(ctx)
     told: list[str] = []
     try:
-        with show.progress("filing", len(jobs)) as advance:
+        with show.progress("filing", len(jobs), least=show.MANY) as advance:
             for place, filed in zip(places, spool.file_many(jobs), strict=False):
                 if filed.error is None:
                     told.append(filed.id)
@@ -273,6 +277,15 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
     finally:
         _tell(spool, told, as_json=as_json)
     return _report(refused, len(told), len(sources))
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise QueueError(
+            "The directory you are in is gone.", "Say --cwd DIR, or go to another one."
+        ) from None
 
 
 def _tell(spool: Spool, told: list[str], *, as_json: bool) -> None:
@@ -294,7 +307,7 @@ def _report(refused: list[tuple[str, QueueError]], filed: int, given: int) -> in
     return 1
 
 
-def _job(source: Source, flags: dict[str, Any], here: str) -> Job:
+def _job(source: Source, flags: dict[str, Any]) -> Job:
     if source.error is not None:
         raise source.error
     fields = dict(source.fields or {})
@@ -309,5 +322,5 @@ def _job(source: Source, flags: dict[str, Any], here: str) -> Job:
     fields |= flags
     listed = fields.pop("history", None) is not None  # it comes from `list --json`, as it was filed
     if fields.get("cwd") is None and not listed:
-        fields["cwd"] = here
+        fields["cwd"] = _here()
     return from_fields(fields)

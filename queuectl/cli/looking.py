@@ -443,11 +443,14 @@ def _emit(block: bytes) -> None:
 def _follow(spool: Spool, found: Found, streams: list[str]) -> None:
     """Print what comes, run after run, until the job is done or dead."""
     sent: dict[Path, int] = {}
+    run = max(1, last_attempt(found.job.history) if found.job else 1)
     while True:
         ended = found.state in {State.DONE, State.DEAD}
-        number = max(1, last_attempt(found.job.history) if found.job else 1)
-        for stream in streams:
-            _tail(Path(output.log_path(spool.root, found.id, number, stream)), sent)
+        last = max(run, last_attempt(found.job.history) if found.job else 1)
+        for number in range(run, last + 1):
+            for stream in streams:
+                _tail(Path(output.log_path(spool.root, found.id, number, stream)), sent)
+        run = last
         if ended:
             return
         time.sleep(0.1)

@@ -105,7 +105,7 @@ def place(where: str | None) -> Path:
     return Path(platformdirs.user_state_path("queuectl")) / "spool"
 
 
-def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one return an error
+def run(arguments: list[str] | None = None) -> int:  # noqa: C901, PLR0911 - one branch an error
     """Run one command line; returns the exit status. No traceback leaves it."""
     try:
         result = _invoke(arguments)

@@ -142,9 +142,9 @@ def when(moment: datetime, now: datetime) -> str:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, *, least: int = 1) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error if that is a terminal; yields what takes the number done."""
-    if not sys.stderr.isatty() or (total is not None and total < MANY):
+    if total < least or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
@@ -159,14 +159,19 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
 def watch(draw: Callable[[], Any], interval: float = 0.5) -> None:
     """Redraw until Ctrl-C; without a terminal, draw once."""
     if not is_terminal():
-        console().print(draw())
+        click.echo(draw(), nl=False)
         return
     from rich.live import Live
+    from rich.text import Text
 
-    with Live(draw(), console=console(), screen=True, auto_refresh=False) as live:
+    def drawn() -> Any:
+        made = draw()
+        return Text.from_ansi(made) if isinstance(made, str) else made  # never read as markup
+
+    with Live(drawn(), console=console(), screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
-            live.update(draw(), refresh=True)
+            live.update(drawn(), refresh=True)
 
 
 def sure(question: str, yes: bool) -> bool:

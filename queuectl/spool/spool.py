@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from queuectl import settings
-from queuectl.errors import NoSuchJob
+from queuectl.errors import BadSetting, NoSuchJob
 from queuectl.job import FIELD_NAMES, Job, State, from_fields, utc_now
 from queuectl.spool import root as roots
 
@@ -78,7 +78,11 @@ class Spool:
         """A job as the JSON object that `status JOB_ID --json` prints."""
         from queuectl.spool import finding
 
-        return finding.view(found, self.settings(), self.clock())
+        try:
+            values = self.settings()
+        except BadSetting:
+            values = settings.DEFAULTS  # a broken config.yaml hides no job
+        return finding.view(found, values, self.clock())
 
     def wait(self, job_id: str, timeout: float | None = None) -> Found | None:
         """The job once it is done or dead; None when `timeout` seconds have passed before that."""

@@ -127,10 +127,25 @@ class Command:
         end = time.monotonic() + grace
         while (left := end - time.monotonic()) > 0:
             if self.wait(wake, left) is Waited.EXITED:
+                self._await_session(end)
                 return
         self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
         while self.wait(wake, 1.0) is not Waited.EXITED:
             self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
+
+    def _await_session(self, end: float) -> None:
+        """Give what the leader leaves behind the rest of the grace."""
+        while POSIX and time.monotonic() < end and self._has_company():
+            time.sleep(0.01)
+
+    def _has_company(self) -> bool:
+        import psutil
+
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if os.getsid(process.pid) == self.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    return True
+        return False
 
     def _signal(self, number: signal.Signals) -> None:
         if not POSIX:
