@@ -1,0 +1,197 @@
+"""A disk that is full or gone: nothing is lost, it is said, and work goes on when it is back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuectl import Spool, disk
+from queuectl.errors import StorageTrouble, UnsafeSpool
+from queuectl.job import State, utc_now
+from queuectl.spool import presence
+from queuectl.spool.root import FOLDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.conftest import Until, Workers
+
+CANNOT_BE_USED = "The spool cannot be used"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that holds few files."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=60,mode=700", "tmpfs", place],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("mounting needs root")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.fixture
+def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Spool:
+    on_small_disk = "small_disk" in request.fixturenames
+    place = request.getfixturevalue("small_disk") if on_small_disk else tmp_path
+    made = Spool.create(place / "spool")
+    made.root.config.write_text("poll_interval: 0.05\nbackoff_base: 0\n")
+    return made
+
+
+def fill(place: Path) -> list[Path]:
+    fillers: list[Path] = []
+    while True:
+        filler = place / f"filler-{uuid.uuid4()}"
+        try:
+            filler.touch()
+        except OSError:
+            return fillers
+        fillers.append(filler)
+
+
+def names(spool: Spool, state: State) -> list[str]:
+    return disk.list_names(spool.root.folder(state))
+
+
+def test_a_full_disk_stops_claiming_and_refuses_filing_until_there_is_room(
+    small_disk: Path, spool: Spool, workers: Workers, until: Until
+) -> None:
+    workers.start()
+    until(lambda: presence.described(spool.root), "a worker is there")
+    presence.pause(spool.root, utc_now())
+    job_id = spool.file({"id": "kept", "command": "true"})
+    fillers = fill(small_disk)
+    presence.resume(spool.root)
+    fillers += fill(small_disk)
+    until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the disk is full")
+    with pytest.raises(StorageTrouble):
+        spool.file({"id": "refused", "command": "true"})
+    waiting = names(spool, State.PENDING) + names(spool, State.PROCESSING)
+    assert [name for name in waiting if "kept" in name]
+    assert not [name for name in waiting if "refused" in name]
+    for filler in fillers:
+        filler.unlink()
+    until(lambda: spool.find(job_id).state is State.DONE, "the job is run")
+    assert spool.file({"id": "refused", "command": "true"}) == "refused"
+    until(lambda: spool.find("refused").state is State.DONE, "the other is run")
+
+
+def test_a_spool_that_goes_away_is_waited_for_and_not_made_anew(
+    spool: Spool, workers: Workers, until: Until, tmp_path: Path
+) -> None:
+    workers.start()
+    until(lambda: presence.described(spool.root), "a worker is there")
+    job_id = spool.file({"command": "true", "run_at": "2099-01-01T00:00:00Z"})
+    away = tmp_path / "away"
+    spool.path.rename(away)
+    spool.path.mkdir(mode=0o700)  # as the directory is under a share that is not mounted
+    until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the spool has gone")
+    assert list(spool.path.iterdir()) == []
+    spool.path.rmdir()
+    away.rename(spool.path)
+    [name] = names(spool, State.PENDING)
+    due = name.replace("20990101", "20200101")
+    text = (spool.path / "pending" / name).read_text().replace("2099", "2020")
+    (spool.path / "pending" / name).unlink()
+    (spool.path / "pending" / due).write_text(text)
+    until(lambda: spool.find(job_id).state is State.DONE, "the job is run")
+
+
+class Counting:
+    """The system calls of the door to the disk, counted."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(os, name)
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.calls += 1
+            return call(*arguments, **options)
+
+        return counted
+
+
+@pytest.mark.parametrize("act", ["file", "claim and complete"])
+def test_a_job_costs_the_same_calls_whatever_waits_and_is_done(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    def cost() -> int:
+        counting = Counting()
+        with spool.member() as me:
+            me.look(utc_now())
+            with monkeypatch.context() as patch:
+                patch.setattr(disk, "kernel", counting)
+                if act == "file":
+                    spool.file("true")
+                else:
+                    claim = me.claim(utc_now())
+                    assert claim
+                    me.complete(claim, {"exit_code": 0}, utc_now())
+        return counting.calls
+
+    list(spool.file_many("true" for _ in range(5)))
+    shallow = cost()
+    list(spool.file_many("true" for _ in range(500)))
+    with spool.member() as me:
+        me.look(utc_now())
+        for _ in range(100):
+            claim = me.claim(utc_now())
+            assert claim
+            me.complete(claim, {"exit_code": 0}, utc_now())
+    assert cost() == shallow
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+@pytest.mark.parametrize("folder", ["", *FOLDERS])
+def test_a_spool_that_anybody_may_write_to_is_refused_with_the_chmod_that_mends_it(
+    spool: Spool, folder: str
+) -> None:
+    place = spool.path / folder
+    place.chmod(0o707)
+    with pytest.raises(UnsafeSpool) as refusal:
+        Spool(spool.path)
+    assert refusal.value.remedy == f"Run `chmod o-w {place}`."
+    place.chmod(0o705)
+    Spool(spool.path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_a_parent_in_which_others_could_put_another_spool_is_refused(
+    spool: Spool, tmp_path: Path, reachable: Callable[[Path], None]
+) -> None:
+    reachable(tmp_path)
+    tmp_path.chmod(0o777)
+    with pytest.raises(UnsafeSpool, match="put another spool in its place"):
+        Spool(spool.path)
+    tmp_path.chmod(0o1777)
+    Spool(spool.path)
+
+
+@pytest.fixture
+def reachable() -> Iterator[Callable[[Path], None]]:
+    """Lets others search the directories above, as they may above a real home; undone at the end."""
+    changed: list[tuple[Path, int]] = []
+
+    def open_up(place: Path) -> None:
+        for parent in place.parents:
+            mode = parent.stat().st_mode
+            if not mode & 0o001:
+                changed.append((parent, mode))
+                parent.chmod(mode | 0o001)
+
+    yield open_up
+    for parent, mode in changed:
+        parent.chmod(mode & 0o7777)
