@@ -293,8 +293,8 @@ def test_an_interrupt_is_status_130_and_files_nothing(shell: Shell) -> None:
     writer = until(open_for_writing, "the command reads the file") or 0
     os.write(writer, b"command: echo hi\n")
     os.kill(started.pid, signal.SIGINT)
-    assert started.end() == 130
     os.close(writer)
+    assert started.end() == 130
     assert started.out == b""
     assert "Traceback" not in started.err
     assert shell.jobs() == []

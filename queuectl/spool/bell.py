@@ -7,15 +7,21 @@ import logging
 import os
 import select
 import socket
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from queuectl import disk
 from queuectl.job import State
+from queuectl.spool import presence
 
 if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("queuectl")
+
+#: How often, and for how many seconds each, a worker waits to hear its own first ring.
+TRIES, PATIENCE = 20, 0.05
 
 
 class Wake:
@@ -63,6 +69,8 @@ class Bell:
     def __init__(self, root: Root, wake: Wake) -> None:
         self._heard: deque[str] = deque(maxlen=100_000)
         self._wake = wake
+        self._works = threading.Event()
+        self._test = f".ring-{presence.host_name()}-{os.getpid()}.tmp"
         self._observer: Any = None
         self._start(root)
 
@@ -77,16 +85,33 @@ class Bell:
                 bell.heard(os.path.basename(os.fsdecode(event.src_path)))
 
         observer = Observer()
+        folder = root.folder(State.PENDING)
         try:
-            observer.schedule(Ear(), root.folder(State.PENDING), event_filter=[FileClosedEvent])
+            observer.schedule(Ear(), folder, event_filter=[FileClosedEvent])
             observer.start()
         except OSError as error:
             log.warning("No file events here (%s); looking every poll_interval instead.", error)
             return
         self._observer = observer
+        if not self._tries_out(folder):
+            log.warning("File events do not arrive here; looking every poll_interval instead.")
+
+    def _tries_out(self, folder: str) -> bool:
+        """Ring ourselves until it is heard: the watch begins in a thread, some time after `start`."""
+        path = f"{folder}/{self._test}"
+        with contextlib.suppress(OSError):
+            for _ in range(TRIES):
+                disk.remove(path)
+                disk.create(path)
+                if self._works.wait(PATIENCE):
+                    break
+            disk.remove(path)
+        return self._works.is_set()
 
     def heard(self, name: str) -> None:
         """Note that a file of this name was closed in pending/."""
+        if name == self._test:
+            self._works.set()
         if name[:1] != ".":
             self._heard.append(name)
             self._wake.ring()

@@ -222,11 +222,14 @@ class Waiting:
             if checked > DOUBTS:
                 break
             self._trusted.add(text)
-            with contextlib.suppress(BadJob, OSError):
+            try:
                 job = record.read(f"{self._root.folder(State.PENDING)}/{text}").job
-                due = finding.parse_due(text[DUE])
-                if due and (job.run_at is None or due - job.run_at > LEEWAY):
-                    heapq.heappush(self._due[State.PENDING], text)
+            except (BadJob, OSError):
+                self._trusted.discard(text)  # it may be in the middle of being saved
+                continue
+            due = finding.parse_due(text[DUE])
+            if due and (job.run_at is None or due - job.run_at > LEEWAY):
+                heapq.heappush(self._due[State.PENDING], text)
 
 
 #: A name may be this much later than `run_at` says: each return to pending/ adds a microsecond.
