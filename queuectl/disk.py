@@ -164,6 +164,11 @@ def create_synced(path: Path | str, data: bytes) -> None:
         kernel.close(fd)
 
 
+def touch(path: Path | str) -> None:
+    """Open a file for writing and close it; made where it is missing, else left as it is."""
+    kernel.close(kernel.open(path, (_NEW & ~os.O_EXCL), 0o600))
+
+
 def probe(path: Path | str) -> None:
     """Try whether the disk takes a file of one block; raises the `OSError` if it does not."""
     remove(path)
@@ -185,7 +190,18 @@ def open_log(path: Path | str) -> BinaryIO:
 
 
 def _opener(path: str, flags: int) -> int:
-    fd: int = kernel.open(path, flags | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    mode = os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        fd: int = kernel.open(path, flags | mode, 0o600)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise NotAFile(errno.EINVAL, "a fifo is not a log", path) from None
+        raise
+    if not stat.S_ISREG(kernel.fstat(fd).st_mode):
+        kernel.close(fd)
+        raise NotAFile(errno.EINVAL, "it is not a regular file", path)
+    if sys.platform != "win32":
+        os.set_blocking(fd, True)
     return fd
 
 

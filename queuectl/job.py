@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -444,13 +444,10 @@ def moved_by_hand(history: Sequence[Event]) -> bool:
 
 def shifted(moment: datetime) -> datetime:
     """One microsecond on: the next name for a job that returns to a directory it has left."""
-    return moment + timedelta(microseconds=1)
-
-
-def filled(job: Job, **values: Any) -> Job:
-    """The job with these fields where it does not say its own."""
-    missing = {name: value for name, value in values.items() if getattr(job, name) is None}
-    return replace(job, **missing)
+    try:
+        return moment + timedelta(microseconds=1)
+    except OverflowError:  # the last moment there is: any other name does
+        return moment - timedelta(days=1)
 
 
 FIELD_NAMES = tuple(item.name for item in fields(Job))

@@ -181,6 +181,8 @@ def load(root: Path) -> Settings:
         return Settings(**parse(disk.text_of(disk.read(root / FILE))))
     except BadDocument as error:
         raise BrokenConfig(f"{root / FILE}: {error.problem}", "Mend it by hand.") from None
+    except disk.NotAFile as error:
+        raise BrokenConfig(f"{root / FILE}: {error.strerror}.", "Mend it by hand.") from None
     except BadSetting as error:
         raise BrokenConfig(f"{root / FILE}: {error.problem}", error.remedy) from None
 
@@ -255,7 +257,7 @@ class Live:
             try:
                 self.last = load(self._root)
                 self.trouble = None
-            except (BadSetting, BadDocument) as error:
+            except (BadSetting, disk.NotAFile, PermissionError) as error:
                 self.trouble = f"{error} The last good values stay in force."
             self._mark = mark
         return self.last

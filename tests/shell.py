@@ -148,10 +148,10 @@ class Terminal:
         return _ESCAPES.sub("", self.sent).replace("\r\n", "\n")
 
     @property
-    def redirected(self) -> str:
+    def redirected(self) -> bytes:
         """What went to standard output where that was no terminal."""
         assert self._out is not None
-        return self._out.read_text()
+        return self._out.read_bytes()
 
     def until(self, words: str, seconds: float = SECONDS) -> None:
         """Read until these words have been shown."""

@@ -414,7 +414,7 @@ def test_many_jobs_show_progress_on_a_terminal_and_print_only_ids(shell: Shell) 
     terminal = shell.terminal("enqueue", "--lines", "--file", commands, redirected=True)
     assert terminal.end() == 0
     assert "/300" in terminal.text
-    assert len(set(re.findall(r"^[a-z0-9]{4,}$", terminal.redirected, re.MULTILINE))) == 300
+    assert len(set(re.findall(rb"^[a-z0-9]{4,}$", terminal.redirected, re.MULTILINE))) == 300
     assert len(shell.jobs()) == 300
 
 

@@ -360,6 +360,7 @@ def test_output_is_byte_exact_when_redirected(printed: Shell) -> None:
     assert BYTES in printed("output", "get", "a").raw
     terminal = printed.terminal("output", "get", "a", "--stdout", redirected=True)
     assert terminal.end() == 0
+    assert terminal.redirected == BYTES
 
 
 def test_an_attempt_of_its_own_can_be_shown(printed: Shell) -> None:

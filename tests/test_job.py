@@ -464,9 +464,3 @@ def test_every_state_can_be_left_and_every_state_can_be_reached() -> None:
 def test_done_is_shown_as_completed_and_the_others_as_they_are() -> None:
     assert [state.label for state in State] == ["pending", "processing", "completed", "failed", "dead"]
     assert [state.value for state in State] == ["pending", "processing", "done", "failed", "dead"]
-
-
-def test_what_a_job_does_not_say_is_filled_in_and_what_it_says_stays() -> None:
-    assert job.filled(Job(command="x", priority=0), priority=5, timeout=9.0) == Job(
-        command="x", priority=0, timeout=9.0
-    )

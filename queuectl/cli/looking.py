@@ -12,7 +12,7 @@ import click
 from queuectl.cli import show
 from queuectl.cli.places import complete_id, spool_of
 from queuectl.errors import BadUsage, QueueError
-from queuectl.job import State, iso, last_attempt, parse_moment, stamp
+from queuectl.job import State, last_attempt, parse_moment, stamp
 from queuectl.spool import acting, dropping, finding, output, presence
 from queuectl.spool.finding import Found
 
@@ -467,8 +467,3 @@ def _tail(path: Path, sent: dict[Path, int]) -> None:
     except FileNotFoundError:
         return
     sys.stdout.flush()
-
-
-def shown_moment(moment: datetime) -> str:
-    """A moment for JSON."""
-    return iso(moment)

@@ -13,17 +13,16 @@ from queuectl.errors import QueueError
 from queuectl.spool.spool import Spool
 
 
-@click.command("init", epilog="\b\nExamples:\n  queuectl init jobs\n  queuectl init --shared /srv/jobs")
+@click.command("init", epilog="\b\nExample:\n  queuectl init jobs")
 @click.argument("where", metavar="[DIR]", required=False)
-@click.option("--shared", is_flag=True, help="For the group of the directory (mode 2770).")
 @click.pass_context
-def init_command(ctx: click.Context, where: str | None, shared: bool) -> None:
+def init_command(ctx: click.Context, where: str | None) -> None:
     """Make a spool, with a config.yaml that explains each key."""
     path = Path(where).absolute() if where else ctx.obj
     if where is None and not path.parent.exists() and ctx.find_root().params.get("where") is None:
         path.parent.mkdir(parents=True)
     known = (path / "config.yaml").exists()
-    spool = Spool.create(path, shared=shared)
+    spool = Spool.create(path)
     show.line(f"{spool.path} {'was a spool already' if known else 'is a new spool'}")
 
 

@@ -37,7 +37,11 @@ def _claimed(root: Root, found: Found, now: datetime) -> Iterator[tuple[Name, st
         path = f"{root.folder(State.PROCESSING)}/{name}"
         if not disk.move(found.path, path):
             raise FileNotFoundError(found.path)
-        yield name, path
+        try:
+            yield name, path
+        except (BadJob, OSError):
+            claiming.put_back(root, name, found.state)
+            raise
     finally:
         me.leave()
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl import disk
 from queuectl.job import State
-from queuectl.spool import presence
 
 if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
 log = logging.getLogger("queuectl")
 
+#: A file in pending/ that is opened and closed to hear whether that is heard. It stays, for all workers.
+RING = ".ring"
 #: How often, and for how many seconds each, a worker waits to hear its own first ring.
 TRIES, PATIENCE = 20, 0.05
 
@@ -70,7 +71,6 @@ class Bell:
         self._heard: deque[str] = deque(maxlen=100_000)
         self._wake = wake
         self._works = threading.Event()
-        self._test = f".ring-{presence.host_name()}-{os.getpid()}.tmp"
         self._observer: Any = None
         self._start(root)
 
@@ -98,19 +98,16 @@ class Bell:
 
     def _tries_out(self, folder: str) -> bool:
         """Ring ourselves until it is heard: the watch begins in a thread, some time after `start`."""
-        path = f"{folder}/{self._test}"
         with contextlib.suppress(OSError):
             for _ in range(TRIES):
-                disk.remove(path)
-                disk.create(path)
+                disk.touch(f"{folder}/{RING}")
                 if self._works.wait(PATIENCE):
                     break
-            disk.remove(path)
         return self._works.is_set()
 
     def heard(self, name: str) -> None:
         """Note that a file of this name was closed in pending/."""
-        if name == self._test:
+        if name == RING:
             self._works.set()
         if name[:1] != ".":
             self._heard.append(name)

@@ -39,8 +39,16 @@ log = logging.getLogger("queuectl")
 SPREAD = 32
 #: A listing may be this many times as old as it took to make: listing costs 5 % at most.
 PATIENCE = 20
+#: For so many seconds a job is left alone whose file somebody had open for writing.
+HOLD = 0.5
+#: A name may be this much later than `run_at` says: each return to pending/ adds a microsecond.
+LEEWAY = timedelta(seconds=1)
 #: How many scheduled names are checked against their content in one idle look.
 DOUBTS = 200
+
+
+class BeingWritten(Exception):
+    """Somebody has the job's file open for writing; the claim has been undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,7 @@ class Waiting:
         self._trusted_at = 0.0
         self._listed_at = float("-inf")
         self._cost = 0.0
+        self._held: dict[str, float] = {}
         self.strangers: list[str] = []
 
     def age(self) -> float:
@@ -163,7 +172,10 @@ class Waiting:
         while (state := self._front()) is not None:
             text = self._pick(self._due[state]) if lost else heapq.heappop(self._due[state])
             name = parse(text)
-            if name is None:
+            if name is None:  # a 31st of February
+                self.strangers.append(text)
+                continue
+            if self._is_held(name):
                 continue
             mine = name.owned(owner)
             source = f"{self._root.folder(state)}/{text}"
@@ -171,12 +183,21 @@ class Waiting:
                 if disk.move(source, f"{processing}/{mine}"):
                     return mine, state
             except PermissionError as error:
+                if error.errno == errno.EACCES:  # of the directory: the trouble of all its jobs
+                    raise
                 log.warning("%s cannot be claimed: %s", source, error.strerror)
                 continue
             if disk.exists(source):  # not lost to another: there is no processing/ to claim it into
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(processing))
             lost = True
         return None
+
+    def hold(self, name: Name) -> None:
+        """Leave a job alone for a while, as somebody is writing to its file."""
+        self._held[name.id] = time.monotonic() + HOLD
+
+    def _is_held(self, name: Name) -> bool:
+        return self._held.get(name.id, 0.0) > time.monotonic()
 
     def _promote(self, moment: str) -> None:
         for state, later in self._later.items():
@@ -232,25 +253,17 @@ class Waiting:
                 heapq.heappush(self._due[State.PENDING], text)
 
 
-#: A name may be this much later than `run_at` says: each return to pending/ adds a microsecond.
-LEEWAY = timedelta(seconds=1)
-
-
-def finding_due(text: str) -> datetime:
-    """The moment in a waiting name."""
-    due = finding.parse_due(text[DUE])
-    assert due is not None
-    return due
-
-
 def confirm(root: Root, name: Name, source: State, now: datetime) -> Claim | None:
-    """Read what was claimed; None when it is no claim after all, and has been put where it belongs."""
+    """Read what was claimed; None when it is no claim after all, and has been put where it belongs.
+
+    Raises `BeingWritten`, or the `OSError` of a disk that cannot be read now.
+    """
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
         data = disk.read_settled(path, disk.MAX_WITH_HISTORY)
         if data is None:  # an editor is saving it: half of a command must never run
-            disk.move(path, f"{root.folder(source)}/{name.later()}")
-            return None
+            put_back(root, name, source)
+            raise BeingWritten(name.id)
         reading = ready(path, record.parse(data))
     except (BadJob, disk.NotAFile, PermissionError) as error:
         bury(root, name, name.free(), why(error))
@@ -302,8 +315,8 @@ def true_name(claim: Claim, now: datetime) -> Name | None:
     if job.priority is not None and name.rank != FIFO_RANK:
         right = replace(right, rank=rank_of(job.priority, fifo=False))
     if claim.source is State.PENDING and job.run_at is not None and not job.history:
-        early = finding_due(str(name)) < job.run_at
-        late = finding_due(str(name)) - job.run_at > LEEWAY and finding_due(str(name)) > now
+        early = name.due_at < job.run_at
+        late = name.due_at - job.run_at > LEEWAY and name.due_at > now
         if early or late:
             right = replace(right, due=stamp(job.run_at))
     if right == name:

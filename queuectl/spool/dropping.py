@@ -99,7 +99,14 @@ class Drops:
         path = f"{root.folder(State.PROCESSING)}/{name}"
         if not disk.move(f"{root.folder(State.PENDING)}/{text}", path):
             return
-        suggested = id_from_file_name(text)
+        try:
+            self._file(name, path, id_from_file_name(text), now, fifo=fifo)
+        except OSError:
+            claiming.put_back(root, name, State.PENDING)
+            raise
+
+    def _file(self, name: Name, path: str, suggested: str, now: datetime, *, fifo: bool) -> None:
+        root = self._root
         try:
             job = claiming.read_ready(path).job
         except (BadJob, disk.NotAFile, PermissionError) as error:

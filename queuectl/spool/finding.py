@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from queuectl import disk
 from queuectl.errors import AmbiguousId, BadJob, NoSuchJob
 from queuectl.job import (
-    COMPLETED,
-    FAILED,
     LOST,
     OUTCOMES,
     STARTED,
@@ -23,7 +21,7 @@ from queuectl.job import (
     stamp,
 )
 from queuectl.spool import output, record
-from queuectl.spool.names import Name, is_made_id, parse, parse_claim, priority_of
+from queuectl.spool.names import DUE, Name, is_made_id, parse, parse_claim, priority_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -256,7 +254,7 @@ def counts(root: Root, now: datetime) -> Counts:
         f"{state.value}/{text}" for state in State for text in texts[state] if not _belongs(state, text)
     )
     waiting = [text for text in texts[State.PENDING] if parse(text)]
-    due = [text[3:26] for text in waiting if text[3:26] <= moment]
+    due = [text[DUE] for text in waiting if text[DUE] <= moment]
     oldest = min(due, default=None)
     tally = {
         state: sum(text.endswith(".yaml") and text[:1] != "." for text in texts[state]) for state in State
@@ -322,6 +320,3 @@ def runs_of(job: Job) -> list[dict[str, Any]]:
             run |= {key: value for key, value in event.items() if key not in own}
             run |= {"outcome": event.get("event"), "ended_at": event.get("at")}
     return list(found.values())
-
-
-ENDED_BY_ITSELF = frozenset({COMPLETED, FAILED, LOST})

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from queuectl import settings
+from queuectl.errors import StorageTrouble
 from queuectl.job import RETRIED, STARTED, Event, State, iso, last_attempt, moved_by_hand
 from queuectl.spool import claiming, finding, finishing, output, presence, recovery
 from queuectl.spool.claiming import Claim, Waiting
@@ -81,6 +82,13 @@ class Member:
         """Whether a dropped file is being watched until it is whole."""
         return bool(self._unsettled)
 
+    def is_drained(self, now: datetime) -> bool:
+        """Whether nothing is left to run now: by a fresh look at names, drops and doubtful dates."""
+        self._waiting.relist(now)
+        self.look(now)
+        self._waiting.doubt()
+        return not self.is_settling and not self.has_due(now)
+
     def has_due(self, now: datetime) -> bool:
         """Whether any listed job may run now."""
         return self._waiting.has_due(now)
@@ -109,10 +117,13 @@ class Member:
         Raises `OSError` when the spool is out of reach.
         """
         while (taken := self._waiting.take(self.name, now)) is not None:
+            name, source = taken
             try:
-                claim = claiming.confirm(self.root, *taken, now)
+                claim = claiming.confirm(self.root, name, source, now)
+            except claiming.BeingWritten:
+                self._waiting.hold(name)
+                continue
             except OSError:
-                name, source = taken
                 claiming.put_back(self.root, name, source)
                 raise
             if claim is not None:
@@ -123,8 +134,8 @@ class Member:
     def begin(self, claim: Claim) -> tuple[Claim, int, tuple[Any, Any]] | None:
         """Open the logs of the next attempt: from here on the claim counts as a run.
 
-        None where another file with this id has begun this very attempt: then the claim is put
-        aside, as a duplicate.
+        None where it cannot be run: another file with this id has begun this very attempt, or
+        its log cannot be opened. Then it has been put aside, with the reason.
         """
         attempt = last_attempt(claim.job.history) + 1
         while True:
@@ -137,6 +148,12 @@ class Member:
                     claiming.bury(self.root, claim.name, claim.name.free(), reason)
                     return None
                 attempt += 1  # a power cut took the history's last lines, not the log
+            except OSError as error:
+                if StorageTrouble.explains(error) or isinstance(error, FileNotFoundError):
+                    raise
+                reason = f"Its log cannot be opened: {error}."
+                claiming.bury(self.root, claim.name, claim.name.free(), reason)
+                return None
 
     def started(self, claim: Claim, attempt: int, pid: int | None, now: datetime) -> tuple[Event, ...]:
         """The events that tell of a command's start; without `pid`, of one that never came to be."""

@@ -50,6 +50,7 @@ def open_logs(root: Root, job_id: str, attempt: int) -> tuple[BinaryIO, BinaryIO
         out = disk.open_log(log_path(root, job_id, attempt, "out"))
     except BaseException:
         err.close()
+        disk.remove(log_path(root, job_id, attempt, "err"))  # it would say that the run was begun
         raise
     return out, err
 
@@ -65,14 +66,10 @@ def owner_of_log(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
-def delete_logs(root: Root, job_ids: set[str]) -> int:
-    """Delete all that these jobs printed, which also frees their ids; returns the bytes freed."""
+def delete_logs(root: Root, job_ids: set[str]) -> None:
+    """Delete all that these jobs printed, which also frees their ids."""
     lower = {job_id.lower() for job_id in job_ids}
-    freed = 0
     for name in disk.list_names(root.logs):
         owner = owner_of_log(name)
         if owner and owner[0] in lower:
-            path = f"{root.logs}/{name}"
-            freed += disk.mark(path).size
-            disk.remove(path)
-    return freed
+            disk.remove(f"{root.logs}/{name}")

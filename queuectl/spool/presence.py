@@ -89,13 +89,15 @@ class Presence:
 
     def leave(self) -> None:
         """Take the description away, then the lock; call it when no claim bears the name."""
-        for text in _names_in(self._root):
-            if text.endswith((f"@{self.name}.cancel", f"{self.name}.stop")):
-                disk.remove(f"{self._root.workers}/{text}")
-        disk.remove(self._path)
-        if os.name == "posix":
-            disk.remove(self._lock.lock_file)
-        self._lock.release()
+        try:
+            for text in _names_in(self._root):
+                if text == f"{self.name}.stop" or text.endswith(f"@{self.name}.cancel"):
+                    disk.remove(f"{self._root.workers}/{text}")
+            disk.remove(self._path)
+            if os.name == "posix":
+                disk.remove(self._lock.lock_file)
+        finally:
+            self._lock.release()
 
 
 def join(root: Root, kind: str, now: datetime) -> Presence:
@@ -161,7 +163,7 @@ def describe(root: Root, name: str) -> Description | None:
             beat_at=beat["at"],
             jobs_done=int(beat["jobs_done"]),
         )
-    except (OSError, BadJob, KeyError, TypeError, ValueError):
+    except (FileNotFoundError, disk.NotAFile, BadJob, KeyError, TypeError, ValueError):
         return None
 
 
@@ -195,7 +197,7 @@ class Onlooker:
         description = describe(self._root, owner)
         if description is None:
             # A share may show a claim before the description of its owner.
-            return self._share and self._unchanged(owner, None) < lease
+            return self._unchanged(owner, None) < lease if self._share else self._is_locked(owner)
         if description.place == self._place:
             return self._is_locked(owner)
         return self._unchanged(owner, description.beat) < lease

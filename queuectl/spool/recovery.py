@@ -36,7 +36,10 @@ StopRemains = Callable[[Claim], None]
 
 @dataclass(frozen=True)
 class Rescue:
-    """One live owner, `me`, that ends the claims of dead ones."""
+    """One live owner, `me`, that ends the claims of dead ones.
+
+    It works on no claim meanwhile: one that bears its own name was left by an error of the disk.
+    """
 
     root: Root
     me: str
@@ -47,7 +50,7 @@ class Rescue:
     def recover(self, now: datetime) -> list[str]:
         """End the claims of every dead owner; returns a sentence for each."""
         told: list[str] = []
-        dead: dict[str, bool] = {self.me: False}
+        dead: dict[str, bool] = {self.me: True}
 
         def is_dead(name: Name | None) -> bool:
             owner = name.owner if name else None
@@ -64,7 +67,7 @@ class Rescue:
                 with contextlib.suppress(FileNotFoundError):  # another one recovers it, too
                     told.append(f"Job {name.id}: {self._end(name, now)}")
         for owner in described(self.root):
-            if is_dead(Name(0, "", "", owner)):
+            if owner != self.me and is_dead(Name(0, "", "", owner)):
                 self.onlooker.bury(owner)
                 told.append(f"Worker {owner} is dead; its place is cleared.")
         return told

@@ -99,10 +99,10 @@ def mend(root: Root) -> None:
         _make_folder(root.path / name, root.path.stat().st_mode)
 
 
-def create(path: Path, *, shared: bool = False) -> Root:
+def create(path: Path) -> Root:
     """Make a spool at `path`, which may be an empty directory; raises `QueueError` for others.
 
-    Private to its owner, or with `shared` open to the group of the directory.
+    Private to its owner.
     """
     path = path.absolute()
     try:
@@ -118,15 +118,13 @@ def create(path: Path, *, shared: bool = False) -> Root:
     if settings.FILE not in present and present - set(FOLDERS) - {"lost+found"}:
         raise QueueError(f"{path} is not empty.", "A spool wants a directory of its own.")
     if os.name == "posix":
-        path.chmod(0o2770 if shared else 0o700)
+        path.chmod(0o700)
     mode = path.stat().st_mode
     for name in FOLDERS:
         if name not in present:
             _make_folder(path / name, mode)
     if settings.FILE not in present:
         disk.replace(path / settings.FILE, settings.template().encode())
-        if shared:
-            (path / settings.FILE).chmod(0o660)
     return open_root(path)
 
 

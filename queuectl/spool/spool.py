@@ -30,9 +30,9 @@ class Spool:
         self.clock = clock
 
     @classmethod
-    def create(cls, path: str | Path, *, shared: bool = False) -> Spool:
-        """Make a spool, private to its owner, or with `shared` for the group; then open it."""
-        return cls(roots.create(Path(path), shared=shared).path)
+    def create(cls, path: str | Path) -> Spool:
+        """Make a spool, private to its owner, and open it."""
+        return cls(roots.create(Path(path)).path)
 
     @property
     def path(self) -> Path:

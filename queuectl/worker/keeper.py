@@ -81,7 +81,11 @@ class Keeper(threading.Thread):
         root = self._member.root
         if (at_once and self._share) or not self._may_differ(root.workers):
             return
-        requests = presence.requests_to(root, self._member.name)
+        try:
+            requests = presence.requests_to(root, self._member.name)
+        except OSError:
+            self._marks.pop(root.workers, None)  # not seen: look again, whatever the time of the folder
+            raise
         if requests != self.requests:
             self.requests = requests
             self._control.ring()

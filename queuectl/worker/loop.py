@@ -71,6 +71,7 @@ class Worker:
         self._ring = Wake()
         self._stop = Stop.NO
         self._stop_by: float | None = None
+        self._limit_heard: float | None = None
         self._trouble_said: str | None = None
         self._kind = kind
         self._inherited = dict(os.environb) if os.name == "posix" else {}
@@ -143,8 +144,10 @@ class Worker:
             if member.has_due(now) and not keeper.requests.paused:
                 return True
         if self._drain and not keeper.requests.paused and not member.is_settling:
-            member.look(now, again=True)
-            return not (not member.is_settling and not member.has_due(now))
+            if member.is_drained(now):
+                return False
+            self._ring.wait(0.02)  # what is left may be held by an editor, or just have come
+            return True
         member.doubt()
         if member.has_due(now) and not keeper.requests.paused:
             return True
@@ -160,7 +163,7 @@ class Worker:
 
     def _sit_out(self, error: OSError) -> None:
         """Wait until the spool can be used again; say so once."""
-        if not StorageTrouble.explains(error) and not isinstance(error, FileNotFoundError):
+        if not (StorageTrouble.explains(error) or isinstance(error, FileNotFoundError | PermissionError)):
             raise error
         text = str(StorageTrouble(error))
         if text != self._trouble_said:
@@ -192,7 +195,7 @@ class Worker:
             self._insist(lambda: finishing.give_back(claim))
             raise
         if opened is None:
-            log.error("job %s: put aside, another file has its id", claim.id)
+            log.error("job %s: put aside, see its reason in dead/", claim.id)
             return
         claim, attempt, (out, err) = opened
         try:
@@ -201,7 +204,8 @@ class Worker:
                     claim.job.command, out, err, claim.job.cwd, self._environment(claim, attempt)
                 )
         except Cannot as error:
-            self._could_not_start(claim, attempt, error, began)
+            with contextlib.suppress(FileNotFoundError):  # the claim was lost: another one has it
+                self._could_not_start(claim, attempt, error, began)
             return
         run = _Run(claim, command, self._limit(claim))
         run.unwritten = self.member.started(claim, attempt, command.pid, began)
@@ -291,8 +295,11 @@ class Worker:
         self._fail(run, ended | {"error": how})
 
     def _is_to_give_back(self, keeper: Keeper) -> bool:
-        if keeper.requests.stop and self._stop_by is None and keeper.requests.limit is not None:
-            self._stop_by = time.monotonic() + keeper.requests.limit
+        limit = keeper.requests.limit
+        if limit is not None and limit != self._limit_heard:
+            self._limit_heard = limit
+            end = time.monotonic() + limit
+            self._stop_by = end if self._stop_by is None else min(end, self._stop_by)
         late = self._stop_by is not None and time.monotonic() >= self._stop_by
         return late or self._stop is Stop.NOW
 
