@@ -361,7 +361,8 @@ class Shell:
     def jobs(self, root: Path | None = None) -> list[dict[str, Any]]:
         """What all waiting jobs' files say, in the order of their names."""
         folder = (root or self.root) / "pending"
-        return [yaml.safe_load(path.read_text()) for path in sorted(folder.iterdir())]
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        return [yaml.safe_load((folder / name).read_text()) for name in names]
 
     def reaches(self, job_id: str, state: str) -> None:
         """Wait until a job lies in a directory."""
