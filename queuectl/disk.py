@@ -364,6 +364,10 @@ def _has_writer(fd: int) -> bool | None:
     """
     if sys.platform != "linux":
         return None
+    import signal
+
+    # Race: who opens the file for writing just then makes the kernel signal us; SIGIO would be the end.
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
