@@ -28,7 +28,10 @@ FRESH = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that does not belong: where, what is wrong, and what mends it (None: a person)."""
+    """One thing that does not belong: where, what is wrong, what to do, and what does it.
+
+    Without `mend` it is for a person, or for the recovery that precedes every repair.
+    """
 
     path: str
     problem: str
@@ -78,13 +81,9 @@ def _jobs(
             continue
         ids[name.id.lower()].append(path)
         if state is State.PROCESSING and name.owner and is_dead(name.owner):
-            yield Finding(path, f"its worker {name.owner} is dead", "`--repair` files it again.", _recovered)
+            yield Finding(path, f"its worker {name.owner} is dead", "`--repair` files it again.")
         elif state is not State.DEAD:
             yield from _content(root, state, name, path, now)
-
-
-def _recovered() -> None:
-    """Mended by the recovery that precedes every repair."""
 
 
 def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> Iterator[Finding]:
@@ -130,7 +129,7 @@ def _hidden(state: State, text: str, path: str) -> Iterator[Finding]:
     if text.endswith(".tmp"):
         yield Finding(path, "a filing that was cut off left it", "`--repair` deletes it.", _removal(path))
     elif state is State.PROCESSING and text.endswith((".old", ".new")):
-        yield Finding(path, "a rewrite that was cut off left it", "`--repair` mends it.", _recovered)
+        yield Finding(path, "a rewrite that was cut off left it", "`--repair` mends it.")
 
 
 def _age(path: str) -> float:
@@ -166,9 +165,7 @@ def _workers(root: Root, onlooker: Onlooker, lease: float) -> Iterator[Finding]:
     known = set(described(root))
     for owner in known:
         if not onlooker.is_alive(owner, lease):
-            yield Finding(
-                f"{root.workers}/{owner}.yaml", "this worker is dead", "`--repair` clears it.", _recovered
-            )
+            yield Finding(f"{root.workers}/{owner}.yaml", "this worker is dead", "`--repair` clears it.")
     for text in disk.list_names(root.workers):
         stem, _, ending = text.rpartition(".")
         path = f"{root.workers}/{text}"

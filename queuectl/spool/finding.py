@@ -16,6 +16,7 @@ from queuectl.job import (
     Job,
     State,
     attempts,
+    from_stamp,
     iso,
     moved_by_hand,
     stamp,
@@ -273,8 +274,6 @@ def counts(root: Root, now: datetime) -> Counts:
 
 def parse_due(text: str | None) -> datetime | None:
     """The moment that the RUNAT part of a name tells."""
-    from queuectl.job import from_stamp
-
     try:
         return None if text is None else from_stamp(text)
     except ValueError:  # a 31st of February
