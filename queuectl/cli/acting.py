@@ -11,9 +11,9 @@ import click
 
 from queuectl import disk
 from queuectl.cli import show
-from queuectl.cli.places import complete_id, spool_of
+from queuectl.cli.places import complete_id, seconds_of, spool_of
 from queuectl.errors import BadJob, BadUsage, QueueError, WrongState
-from queuectl.job import State, parse_duration
+from queuectl.job import State
 from queuectl.spool import acting, finding, presence
 from queuectl.spool.finding import Found
 
@@ -118,7 +118,7 @@ def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool,
     if bool(job_ids) == everything:
         raise BadUsage("Name jobs, or say --all.", "One of the two.")
     spool = spool_of(ctx)
-    limit = None if timeout is None else _seconds("--timeout", timeout)
+    limit = None if timeout is None else seconds_of("--timeout", timeout)
     end = None if limit is None else time.monotonic() + limit
     if everything:
         waiting = [found for state in _LIVE for found in spool.list(state)]
@@ -147,13 +147,6 @@ def _exit_status(found: Found) -> int:
         return 0
     code = finding.exit_of(found.job.history).get("exit_code") if found.job else None
     return code if isinstance(code, int) and 0 < code < 256 else 1
-
-
-def _seconds(option: str, text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError:
-        raise BadUsage(f"{option}: {text!r} is no time.", "Write seconds, or 90s, 10m, 2h, 7d.") from None
 
 
 # ── dead letters ──────────────────────────────────────────────────────────────────────────────
@@ -237,7 +230,7 @@ def prune_command(
 ) -> int:
     """Delete finished jobs and their logs."""
     spool = spool_of(ctx)
-    oldest = spool.clock() - timedelta(seconds=_seconds("--older-than", older_than))
+    oldest = spool.clock() - timedelta(seconds=seconds_of("--older-than", older_than))
     found = []
     for state in {finding.WORDS[word] for word in states or ("completed", "dead")}:
         folder = spool.root.folder(state)

@@ -60,7 +60,8 @@ def status_command(ctx: click.Context, job_id: str | None, as_json: bool, watch:
 def _overview(spool: Spool) -> dict[str, Any]:
     root, now = spool.root, spool.clock()
     counts = finding.counts(root, now)
-    workers = [worker for worker in worker_facts(spool) if worker["state"] != "dead"]
+    known = worker_facts(spool)
+    workers = [worker for worker in known if worker["state"] != "dead"]
     oldest = None if counts.oldest_due is None else max(0.0, (now - counts.oldest_due).total_seconds())
     return {
         "counts": counts.as_dict(),
@@ -69,16 +70,20 @@ def _overview(spool: Spool) -> dict[str, Any]:
         "oldest_pending_seconds": oldest,
         "spool": str(spool.path),
         "paused": presence.is_paused(root),
-        "attention": _attention(spool, counts, len(workers)),
+        "attention": _attention(spool, counts, len(workers), len(known) - len(workers)),
     }
 
 
-def _attention(spool: Spool, counts: finding.Counts, workers: int) -> list[str]:
+def _attention(spool: Spool, counts: finding.Counts, workers: int, died: int) -> list[str]:
     told = []
     if presence.is_paused(spool.root):
         told.append("Paused: nothing new is started; `queuectl resume` ends that.")
     if (counts.pending or counts.failed) and not workers:
         told.append("No worker is alive; `queuectl worker start` starts one.")
+    if died:
+        told.append(
+            f"{died} died at work: the next worker, or `queuectl check --repair`, takes up what it left."
+        )
     if counts.dead:
         told.append(f"{counts.dead} dead: see `queuectl dlq list`.")
     drops = [text for text in counts.strangers if text.startswith("pending/") and dropping.is_job_file(text)]
@@ -191,6 +196,10 @@ def _why(spool: Spool, found: Found, now: datetime) -> str:
     """In words: why it does not run, or how it stands."""
     root = spool.root
     if found.state is State.PROCESSING:
+        if not presence.Onlooker(root).is_alive(found.name.owner or "", float("inf")):
+            return (
+                f"its worker {found.name.owner} died; the next one, or `queuectl check --repair`, takes it up"
+            )
         runs = finding.runs_of(found.job) if found.job else []
         since = runs[-1].get("started_at") if runs else None
         return f"running on {found.name.owner}" + (f" since {_clock(since)}" if since else "")

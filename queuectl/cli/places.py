@@ -1,4 +1,4 @@
-"""Which spool a command means, and how a job id is completed."""
+"""What the words of a command line mean: a spool, a job id, a time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from queuectl.cli import show
+from queuectl.errors import BadUsage
+from queuectl.job import parse_duration
 from queuectl.spool.spool import Spool
 
 if TYPE_CHECKING:
@@ -48,3 +50,11 @@ def complete_id(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
     except (QueueError, OSError):
         return []
     return sorted(name for name in names if name.startswith(incomplete))[:200]
+
+
+def seconds_of(option: str, text: str) -> float:
+    """The seconds that an option names; raises `BadUsage`."""
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise BadUsage(f"{option}: {text!r} is no time.", "Write seconds, or 90s, 10m, 2h, 7d.") from None

@@ -7,9 +7,9 @@ import sys
 import click
 
 from queuectl.cli import show
-from queuectl.cli.places import spool_of, spool_or_new
-from queuectl.errors import BadUsage, QueueError
-from queuectl.job import parse_duration, parse_moment
+from queuectl.cli.places import seconds_of, spool_of, spool_or_new
+from queuectl.errors import QueueError
+from queuectl.job import parse_moment
 from queuectl.spool import presence
 
 
@@ -74,12 +74,7 @@ def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> in
     if not wanted:
         show.note("No worker is alive.")
         return 0
-    limit = None
-    if timeout is not None:
-        try:
-            limit = parse_duration(timeout)
-        except ValueError:
-            raise BadUsage(f"--timeout: {timeout!r} is no time.", "Write seconds, or 90s, 10m.") from None
+    limit = None if timeout is None else seconds_of("--timeout", timeout)
     patience = None if limit is None else limit + spool.settings().stop_grace_seconds + 30
     if sys.stderr.isatty():
         show.note(f"Waiting for {len(wanted)} to finish the job at hand …")
