@@ -12,7 +12,6 @@ import json
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 from queuectl.errors import BadDocument
@@ -216,8 +215,7 @@ def sync_folder(folder: Path | str) -> None:
         kernel.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A file on its way: its open descriptor, its dot name, and the name it is to get."""
 
     fd: int
@@ -379,8 +377,7 @@ def _has_writer(fd: int) -> bool | None:
 # ── strict YAML ───────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """One mapping, and where a further item of its last key would have to stand.
 
     `indent` is the column of the top-level keys, or None when nothing can be appended (flow

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 from queuectl.errors import BadJob, nearest
 
@@ -49,8 +49,7 @@ COMPLETED, FAILED, CANCELLED, LOST, RETURNED = "completed", "failed", "cancelled
 OUTCOMES = frozenset({COMPLETED, FAILED, CANCELLED, LOST, RETURNED})
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What to run and how. None means: not said, the settings decide when it runs."""
 
     command: str | tuple[str, ...]
@@ -61,7 +60,7 @@ class Job:
     timeout: float | None = None
     backoff_base: float | None = None
     cwd: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = MappingProxyType({})
     created_at: datetime | None = None
     history: tuple[Event, ...] = ()
 
@@ -447,6 +446,3 @@ def shifted(moment: datetime) -> datetime:
         return moment + timedelta(microseconds=1)
     except OverflowError:  # the last moment there is: any other name does
         return moment - timedelta(days=1)
-
-
-FIELD_NAMES = tuple(item.name for item in fields(Job))

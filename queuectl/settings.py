@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig, nearest
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 FILE = "config.yaml"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The values in force; the names are the keys of config.yaml."""
 
     scheduling_mode: Literal["priority", "fifo"] = "priority"
@@ -77,8 +75,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One key: how its text becomes a value, what it means, and how it was called elsewhere."""
 
     parse: Callable[[str], Any]

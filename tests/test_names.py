@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def test_a_name_is_ascii_without_a_colon_and_short_enough_for_any_disk(name: Nam
 def test_a_job_that_comes_back_has_a_new_name_that_is_a_microsecond_on(name: Name, owner: str) -> None:
     later = name.owned(owner).later()
     assert later.due_at - name.due_at == timedelta(microseconds=1)
-    assert later == replace(name, due=later.due)
+    assert later == name._replace(due=later.due)
     assert str(later) > str(name)
 
 

@@ -6,8 +6,7 @@ import contextlib
 import os
 import time
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk, settings
 from queuectl.errors import BadJob, BadSetting
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 FRESH = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that does not belong: where, what is wrong, what to do, and what does it.
 
     Without `mend` it is for a person, or for the recovery that precedes every repair.

@@ -17,9 +17,8 @@ import logging
 import os
 import random
 import time
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
@@ -51,8 +50,7 @@ class BeingWritten(Exception):
     """Somebody has the job's file open for writing; the claim has been undone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A job that this owner, and nobody else, may run: its file, and what the file says."""
 
     root: Root
@@ -88,15 +86,15 @@ class Claim:
 
     def foreseen(self, *added: Event) -> Claim:
         """The claim as it will be once these events have been added."""
-        job = replace(self.job, history=(*self.job.history, *added))
-        return replace(self, record=replace(self.record, job=job))
+        job = self.job._replace(history=(*self.job.history, *added))
+        return self._replace(record=self.record._replace(job=job))
 
     def noted(self, *added: Event, sync: bool = False) -> Claim:
         """The claim after these events were added to its file.
 
         Raises `FileNotFoundError` when the claim was lost: somebody took this owner for dead.
         """
-        return replace(self, record=record.append(self.path, self.record, added, sync=sync))
+        return self._replace(record=record.append(self.path, self.record, added, sync=sync))
 
 
 class Waiting:
@@ -311,18 +309,18 @@ def true_name(claim: Claim, now: datetime) -> Name | None:
     name, job = claim.name.free(), claim.job
     right = name
     if job.id is not None and job.id != name.id:
-        right = replace(right, id=job.id)
+        right = right._replace(id=job.id)
     if job.priority is not None and name.rank != FIFO_RANK:
-        right = replace(right, rank=rank_of(job.priority, fifo=False))
+        right = right._replace(rank=rank_of(job.priority, fifo=False))
     if claim.source is State.PENDING and job.run_at is not None and not job.history:
         early = name.due_at < job.run_at
         late = name.due_at - job.run_at > LEEWAY and name.due_at > now
         if early or late:
-            right = replace(right, due=stamp(job.run_at))
+            right = right._replace(due=stamp(job.run_at))
     if right == name:
         return None
     # No name comes back to a directory it has left, even if the old priority does.
-    return right if right.due != name.due else replace(right, due=name.later().due)
+    return right if right.due != name.due else right._replace(due=name.later().due)
 
 
 def why(error: BadJob | OSError) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
@@ -39,8 +38,7 @@ def is_left_alone(text: str) -> bool:
     return text[:1] == "." or text.endswith(_UNFINISHED)
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(NamedTuple):
     mark: disk.Mark
     since: float
 
@@ -121,5 +119,5 @@ class Drops:
         disk.move(path, f"{root.folder(State.PENDING)}/{target}")
 
     def _put_aside(self, name: Name, suggested: str, reason: str) -> None:
-        target = replace(name, id=filing.take_free_id(self._root, suggested), owner=None)
+        target = name._replace(id=filing.take_free_id(self._root, suggested), owner=None)
         claiming.bury(self._root, name, target, reason)

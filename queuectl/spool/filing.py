@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from queuectl import disk
 from queuectl.errors import BadJob, IdTaken, QueueError, StorageTrouble
@@ -37,8 +36,7 @@ FILING_TAKES = 1.0
 Named: TypeAlias = "tuple[Name, Job, bool]"
 
 
-@dataclass(frozen=True, slots=True)
-class Filed:
+class Filed(NamedTuple):
     """What became of one job: its id, or why it was not taken."""
 
     id: str
@@ -72,7 +70,7 @@ def file_jobs(
 
 def _named(job: Job, settings: Settings, moment: datetime) -> Named:
     chosen = job.id is not None
-    job = replace(job, id=job.id or make_id(), created_at=job.created_at or moment)
+    job = job._replace(id=job.id or make_id(), created_at=job.created_at or moment)
     priority = settings.priority if job.priority is None else job.priority
     rank = rank_of(priority, fifo=settings.scheduling_mode == "fifo")
     assert job.id is not None

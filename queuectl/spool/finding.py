@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import AmbiguousId, BadJob, NoSuchJob
@@ -46,8 +45,7 @@ WORDS = {
 _ORDER = (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A job's file: where it is and, once read, what it says. `job` is None if it cannot be read."""
 
     state: State
@@ -226,8 +224,7 @@ def reason_for(found: Found) -> str:
     return str(last.get("error") or last.get("event"))
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """How many jobs there are in each state, and what the names alone tell."""
 
     pending: int

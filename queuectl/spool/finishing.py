@@ -6,7 +6,6 @@ processing/N@OWNER  ->  done/N failed/N' dead/N pending/N'     the end of the cl
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,7 @@ def settle(claim: Claim, outcome: Event, *, sync: bool = False) -> tuple[State, 
     if state is State.PENDING:
         name = name.later()
     elif state is State.FAILED:
-        name = replace(name, due=stamp(parse_moment(outcome["next_try"])))
+        name = name._replace(due=stamp(parse_moment(outcome["next_try"])))
     name = claiming.free_name(claim.root, state, name)
     release(claim, state, name, sync=sync)
     return state, name

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.job import ID, URGENT, from_stamp, shifted, stamp
 
@@ -22,8 +21,7 @@ _FIRST, _REST = "abcdefghjkmnpqrstvwxyz", "0123456789abcdefghjkmnpqrstvwxyz"
 _MADE = re.compile(rf"[{_FIRST}][{_REST}]{{11}}")
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(NamedTuple):
     """`RANK-RUNAT-ID.yaml`, in processing/ `RANK-RUNAT-ID@OWNER.yaml`."""
 
     rank: int
@@ -37,15 +35,15 @@ class Name:
 
     def owned(self, owner: str) -> Name:
         """The name of the claim that `owner` makes on this job."""
-        return replace(self, owner=owner)
+        return self._replace(owner=owner)
 
     def free(self) -> Name:
         """The name without an owner."""
-        return replace(self, owner=None)
+        return self._replace(owner=None)
 
     def later(self) -> Name:
         """The free name one microsecond on: no name comes back to a directory it has left."""
-        return replace(self, due=stamp(shifted(self.due_at)), owner=None)
+        return self._replace(due=stamp(shifted(self.due_at)), owner=None)
 
     @property
     def due_at(self) -> datetime:

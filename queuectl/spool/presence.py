@@ -15,10 +15,9 @@ import os
 import re
 import socket
 import time
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
@@ -132,8 +131,7 @@ def _names_in(root: Root) -> list[str]:
     return disk.list_names(root.workers)
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(NamedTuple):
     """What a worker tells of itself."""
 
     name: str
@@ -236,8 +234,7 @@ class Onlooker:
 # ── what is asked of workers ──────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
+class Requests(NamedTuple):
     """What a look into workers/ told one worker."""
 
     paused: bool = False

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
@@ -19,8 +18,7 @@ _BEGUN = re.compile(rb"^[ ]*['\"]?history['\"]?[ \t]*:", re.MULTILINE)
 _TORN = re.compile(r"[ ]*(-[ ]?|-[ ]\{.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A job as its file tells it, and how the file takes a further event.
 
     `columns` is None where nothing can be added to the layout that the file has; otherwise the
@@ -59,7 +57,7 @@ def parse(data: bytes) -> Record:
         columns = _columns(document)
     else:
         document = disk.load(head + heading)
-        job = replace(from_fields(document.tree), history=history)
+        job = from_fields(document.tree)._replace(history=history)
         columns = None if document.indent is None else (document.indent, 0 if history else None)
     named = isinstance(document.tree, dict) and "history" in document.tree
     return Record(job, columns, not named, bool(text) and not text.endswith("\n"), keep)
@@ -129,6 +127,6 @@ def append(path: str, record: Record, added: tuple[Event, ...], *, sync: bool = 
     Raises `FileNotFoundError` when the claim was lost meanwhile.
     """
     disk.append(path, record.addition(added), keep=record.keep, sync=sync)
-    job = replace(record.job, history=(*record.job.history, *added))
+    job = record.job._replace(history=(*record.job.history, *added))
     indent, dashes = record.columns or (0, None)
     return Record(job, (indent, indent if dashes is None else dashes), False, False, None)

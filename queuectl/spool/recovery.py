@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
 StopRemains = Callable[[Claim], None]
 
 
-@dataclass(frozen=True)
-class Rescue:
+class Rescue(NamedTuple):
     """One live owner, `me`, that ends the claims of dead ones.
 
     It works on no claim meanwhile: one that bears its own name was left by an error of the disk.
@@ -100,10 +98,10 @@ class Rescue:
 
 def _taken_over(claim: Claim, me: str) -> Claim:
     """The claim under a name of our own; raises `FileNotFoundError` where somebody else took it."""
-    mine = replace(claim, name=claim.name.owned(me))
+    mine = claim._replace(name=claim.name.owned(me))
     if not disk.move(claim.path, mine.path):
         raise FileNotFoundError(claim.path)
-    return replace(mine, record=claiming.read_ready(mine.path))
+    return mine._replace(record=claiming.read_ready(mine.path))
 
 
 def _undo_rewrite(root: Root, text: str, belonging: str) -> None:

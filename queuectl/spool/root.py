@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from queuectl import disk, settings
@@ -45,34 +43,24 @@ _LOCAL = frozenset(
 )
 
 
-@dataclass(frozen=True)
 class Root:
-    """The absolute path of a spool and the folders in it."""
+    """The absolute path of a spool and the folders in it, as text: paths are joined a million times.
 
-    path: Path
+    `logs` holds the outputs of jobs and the workers' own logs, `workers` the locks and descriptions
+    of live workers and what is asked of them. `config` has the settings, and is the mark by which a
+    spool is known.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / settings.FILE
+        self._folders = {state: f"{path}/{state.value}" for state in State}
+        self.logs = f"{path}/{LOGS}"
+        self.workers = f"{path}/{WORKERS}"
 
     def folder(self, state: State) -> str:
-        """The directory of a state, as text (paths are joined a million times)."""
-        return f"{self._text}/{state.value}"
-
-    @cached_property
-    def _text(self) -> str:
-        return str(self.path)
-
-    @property
-    def logs(self) -> str:
-        """Where the outputs of jobs and the workers' own logs are."""
-        return f"{self._text}/{LOGS}"
-
-    @property
-    def workers(self) -> str:
-        """Where live workers' locks and descriptions are, and what is asked of them."""
-        return f"{self._text}/{WORKERS}"
-
-    @property
-    def config(self) -> Path:
-        """The settings; also the mark by which a spool is known."""
-        return self.path / settings.FILE
+        """The directory of a state."""
+        return self._folders[state]
 
     def require(self) -> None:
         """Raise `NotASpool` unless config.yaml is there: an unmounted share is an empty directory."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from queuectl import settings
 from queuectl.errors import BadSetting, NoSuchJob
-from queuectl.job import FIELD_NAMES, Job, State, from_fields, utc_now
+from queuectl.job import Job, State, from_fields, utc_now
 from queuectl.spool import root as roots
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _job(job: Job | str | dict[str, Any]) -> Job:
 
 def _checked(job: Job) -> Job:
     """The job with each field put through the same checks as one from a file."""
-    return from_fields(_textual({name: getattr(job, name) for name in FIELD_NAMES}))
+    return from_fields(_textual(job._asdict()))
 
 
 def _textual(value: Any) -> Any:
@@ -156,7 +157,7 @@ def _textual(value: Any) -> Any:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): _textual(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_textual(item) for item in value]

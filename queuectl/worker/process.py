@@ -12,10 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,8 +41,7 @@ class Waited(Enum):
     TIME = "time"
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How a command ended and what it used. `signal` is the name of what killed it, or None."""
 
     exit_code: int
