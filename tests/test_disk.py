@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from queuectl import disk
 from queuectl.errors import BadDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 quick = settings(max_examples=100, deadline=None, database=None)
 
@@ -61,6 +61,53 @@ def test_scalars_stay_the_text_they_were_written_as() -> None:
         "h": "0x1F",
         "i": "1_000",
     }
+
+
+_PIECES = [
+    "a",
+    "b1",
+    " ",
+    " #",
+    ": ",
+    ":",
+    "#",
+    "-",
+    ",",
+    "&",
+    "*",
+    "!",
+    "|",
+    ">",
+    "'",
+    '"',
+    "%",
+    "@",
+    "[",
+    "]",
+]
+_PIECES += ["{", "}", "~", "=", "null", "/", "\\", "\t", "\x7f", "é", "...", "?", "- "]
+_VALUES = st.lists(st.sampled_from(["a", "b1", '"'] * 8 + _PIECES), max_size=4).map("".join)
+_LINES = st.builds(
+    "{}:{}{}".format, st.sampled_from(["a", "b", "null"]), st.sampled_from([" ", "  ", ""]), _VALUES
+)
+
+
+@settings(max_examples=2000, deadline=None, database=None)
+@given(st.lists(_LINES, min_size=1, max_size=2), st.booleans())
+@example(["a: b1 #a"], True)
+@example(["a: null"], True)
+@example(['a: "\\n"'], True)
+@example(['a: "\\"'], True)
+def test_lines_of_key_and_value_are_read_as_the_yaml_parser_reads_them(lines: list[str], ended: bool) -> None:
+    text = "\n".join(lines) + "\n" * ended
+    assert said(disk.load, text) == said(lambda text: disk.load_all(text)[0], text)
+
+
+def said(read: Callable[[str], disk.Document], text: str) -> disk.Document | None:
+    try:
+        return read(text)
+    except BadDocument:
+        return None
 
 
 def test_keys_stay_text_too() -> None:

@@ -57,7 +57,8 @@ def parse(data: bytes) -> Record:
         columns = _columns(document)
     else:
         document = disk.load(head + heading)
-        job = from_fields(document.tree)._replace(history=history)
+        job = from_fields(document.tree)
+        job = job._replace(history=history) if history else job
         columns = None if document.indent is None else (document.indent, 0 if history else None)
     named = isinstance(document.tree, dict) and "history" in document.tree
     return Record(job, columns, not named, bool(text) and not text.endswith("\n"), keep)
@@ -103,7 +104,9 @@ def _is_torn(last: bytes, *, began: bool) -> bool:
 
 
 def _event_lines(tail: str) -> tuple[Event, ...] | None:
-    lines = tail.removesuffix("\n").split("\n") if tail else []
+    if not tail:
+        return ()
+    lines = tail.removesuffix("\n").split("\n")
     if not all(line.startswith("- {") and line.endswith("}") for line in lines):
         return None
     try:
