@@ -38,6 +38,8 @@ log = logging.getLogger("queuectl")
 SPREAD = 32
 #: A listing may be this many times as old as it took to make: listing costs 5 % at most.
 PATIENCE = 20
+#: For so many seconds a share may go on listing a name that is gone (sshfs: 20).
+STALE = 30.0
 #: For so many seconds a job is left alone whose file somebody had open for writing.
 HOLD = 0.5
 #: A name may be this much later than `run_at` says: each return to pending/ adds a microsecond.
@@ -109,6 +111,7 @@ class Waiting:
         self._listed_at = float("-inf")
         self._cost = 0.0
         self._held: dict[str, float] = {}
+        self._gone: dict[str, float] = {}
         self.strangers: list[str] = []
 
     def age(self) -> float:
@@ -123,11 +126,14 @@ class Waiting:
         """Look at the directories: the truth, whatever events told."""
         begun = time.monotonic()
         moment = stamp(now)
+        self._forget_gone(begun)
         for state in self._due:
             due, later, strangers = [], [], []
             for text in disk.list_names(self._root.folder(state)):
                 if not WAITING_NAME(text):
                     strangers.append(text)
+                elif text in self._gone:
+                    continue
                 elif text[DUE] <= moment:
                     due.append(text)
                 else:
@@ -139,6 +145,15 @@ class Waiting:
                 self.strangers = strangers
         self._listed_at = time.monotonic()
         self._cost = self._listed_at - begun
+
+    def _forget_gone(self, clock: float) -> None:
+        """Names that were lost are passed over for as long as a share may list them from its cache.
+
+        A local disk tells the truth: there a name that is listed again has been put back by hand.
+        """
+        if self._gone:
+            kept = STALE if self._root.is_shared else 0.0
+            self._gone = {text: at for text, at in self._gone.items() if clock - at < kept}
 
     def hear(self, text: str) -> None:
         """Take in a name of pending/ that an event told of; it may be gone, or known already."""
@@ -185,9 +200,10 @@ class Waiting:
                     raise
                 log.warning("%s cannot be claimed: %s", source, error.strerror)
                 continue
-            if disk.exists(source):  # not lost to another: there is no processing/ to claim it into
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(processing))
+            if not disk.exists(processing):  # not lost to another: there is nowhere to claim it into
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), processing)
             lost = True
+            self._gone[text] = time.monotonic()
         return None
 
     def hold(self, name: Name) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import iso, scalar
-from queuectl.spool.root import Root, on_a_share
+from queuectl.spool.root import Root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -179,7 +179,7 @@ class Onlooker:
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._share = on_a_share(root)
+        self._share = root.is_shared
         self._place = place_of(root)
         self._since: dict[str, tuple[object, float]] = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from functools import cached_property
 from pathlib import Path
 
 from queuectl import disk, settings
@@ -61,6 +62,11 @@ class Root:
     def folder(self, state: State) -> str:
         """The directory of a state."""
         return self._folders[state]
+
+    @cached_property
+    def is_shared(self) -> bool:
+        """Whether other hosts may see this directory: events do not tell of what they do there."""
+        return filesystem(self.path) not in _LOCAL
 
     def require(self) -> None:
         """Raise `NotASpool` unless config.yaml is there: an unmounted share is an empty directory."""
@@ -155,11 +161,6 @@ def _own_group(facts: os.stat_result) -> bool:
     except KeyError:
         return False
     return owner.pw_gid == group.gr_gid and set(group.gr_mem) <= {owner.pw_name}
-
-
-def on_a_share(root: Root) -> bool:
-    """Whether other hosts may see this directory: events do not tell of what they do there."""
-    return filesystem(root.path) not in _LOCAL
 
 
 def filesystem(path: Path) -> str:

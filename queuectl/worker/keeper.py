@@ -12,7 +12,6 @@ from queuectl.errors import NotASpool
 from queuectl.job import State, utc_now
 from queuectl.spool import presence
 from queuectl.spool.presence import Requests
-from queuectl.spool.root import on_a_share
 
 if TYPE_CHECKING:
     from queuectl.spool.bell import Wake
@@ -37,7 +36,7 @@ class Keeper(threading.Thread):
         self._control = control
         self._bell = bell
         self._ending = threading.Event()
-        self._share = on_a_share(member.root)
+        self._share = member.root.is_shared
         self._marks: dict[str, tuple[disk.Mark, float]] = {}
         self._beaten = time.monotonic()
         self.requests = Requests()

@@ -1,0 +1,136 @@
+"""One directory, served to several machines: by sshfs, or as a GlusterFS volume."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.shares.network import SERVER, Machine, Network, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: What each kind of share needs: programs, and the Debian packages that bring them.
+NEEDS = {
+    "sshfs": (("sshfs", "sshd", "ssh-keygen"), "sshfs openssh-server"),
+    "glusterfs": (("glusterd", "gluster", "glusterfs"), "glusterfs-server"),
+}
+_SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def why_not(kind: str) -> str | None:
+    """Why this kind of share cannot be had here, in words."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse is not there"
+    programs, packages = NEEDS[kind]
+    missing = [program for program in programs if shutil.which(program, path=_SEARCHED) is None]
+    return f"{', '.join(missing)} not installed: apt-get install {packages}" if missing else None
+
+
+@dataclass(frozen=True)
+class Share:
+    """A directory that a server exports and that any machine can mount."""
+
+    kind: str
+    export: Path
+    mount: Callable[[Machine], None]
+    serve: Callable[[], None]
+
+    def unmounted(self, machine: Machine) -> bool:
+        return machine.run("stat", "-f", "-c", "%T", machine.place, status=None).strip() != "fuseblk"
+
+
+def serve(kind: str, net: Network, options: str = "") -> Share:
+    """Start serving; `options` are those that each mount is made with."""
+    export = net.folder / "export"
+    export.mkdir(exist_ok=True)
+    made = {"sshfs": _by_ssh, "glusterfs": _by_gluster}[kind](net, export, options)
+    made.serve()
+    return made
+
+
+# ── sshfs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def sshd_config(folder: Path, port: int = 22, address: str = SERVER) -> Path:
+    """Keys and a configuration for a daemon of one's own; the client's key is `folder`/key."""
+    for name in ("host", "key"):
+        if not (folder / name).exists():
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    shutil.copy(folder / "key.pub", folder / "authorized_keys")
+    config = folder / "sshd_config"
+    config.write_text(
+        f"ListenAddress {address}\nPort {port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
+        f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPermitRootLogin yes\n"
+        "PasswordAuthentication no\nSubsystem sftp internal-sftp\nMaxStartups 100\nUseDNS no\n"
+    )
+    return config
+
+
+def ssh_options(folder: Path) -> list[str]:
+    """The `-o` values with which a client trusts that daemon and no other."""
+    return [
+        f"IdentityFile={folder}/key",
+        f"UserKnownHostsFile={folder}/known_hosts",
+        "StrictHostKeyChecking=no",
+        "LogLevel=ERROR",
+        "BatchMode=yes",
+    ]
+
+
+def _by_ssh(net: Network, export: Path, options: str) -> Share:
+    sshd = shutil.which("sshd", path=_SEARCHED)
+    assert sshd
+    config = sshd_config(net.folder)
+
+    def start() -> None:
+        net.server.run("mkdir", "-p", "/run/sshd")
+        net.server.start(sshd, "-D", "-e", "-f", config)
+        wait_for(lambda: ":22 " in net.server.run("ss", "-ltn"), "sshd listens")
+
+    def mount(machine: Machine) -> None:
+        known = ",".join([*ssh_options(net.folder), *filter(None, [options])])
+        machine.run("sshfs", f"root@{SERVER}:{export}", machine.place, "-o", known)
+
+    return Share("sshfs", export, mount, start)
+
+
+# ── GlusterFS ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _by_gluster(net: Network, export: Path, options: str) -> Share:
+    glusterd = shutil.which("glusterd", path=_SEARCHED)
+    assert glusterd
+    state = net.folder / "glusterd"
+    state.mkdir(exist_ok=True)
+    first = not any(state.iterdir())
+
+    def start() -> None:
+        nonlocal first
+        if not first:
+            net.server.run("true")
+        net.server.run(
+            "sh",
+            "-c",
+            f"mkdir -p /run/gluster /var/lib/glusterd /var/log/glusterfs && mount --bind {state} /var/lib/glusterd "
+            "&& mount -t tmpfs tmpfs /var/log/glusterfs",
+        )
+        net.server.run(glusterd, "-p", "/run/glusterd.pid")
+        wait_for(lambda: "State" in net.server.run("gluster", "peer", "status", status=None) or
+                 "Number of Peers" in net.server.run("gluster", "peer", "status", status=None), "glusterd answers")
+        if first:
+            net.server.run("gluster", "volume", "create", "share", f"{SERVER}:{export}", "force")
+            net.server.run("gluster", "volume", "set", "share", "network.ping-timeout", "10")
+            net.server.run("gluster", "--mode=script", "volume", "start", "share")
+            first = False
+
+    def mount(machine: Machine) -> None:
+        machine.run("sh", "-c", "mount -t tmpfs tmpfs /var/log/glusterfs && mount -t tmpfs tmpfs /run")
+        words = ["-o", options] if options else []
+        machine.run("mount", "-t", "glusterfs", *words, f"{SERVER}:/share", machine.place)
+
+    return Share("glusterfs", export, mount, start)
