@@ -127,6 +127,28 @@ def mark(path: Path | str) -> Mark:
     return Mark(facts.st_mtime_ns, facts.st_size, facts.st_ino)
 
 
+def modified(path: Path | str) -> tuple[float, float]:
+    """When a file was last written to, by its server's clock, and by how much that may be wrong.
+
+    SFTP and some file systems tell whole seconds.
+    """
+    facts = kernel.lstat(path)
+    if facts.st_mtime_ns % 1_000_000_000:
+        return facts.st_mtime_ns / 1e9, 0.0
+    return facts.st_mtime_ns / 1e9 + 0.5, 0.5
+
+
+def server_time(folder: Path | str, name: str) -> float:
+    """What the clock says of whoever keeps this directory: the time of a file that is made for this."""
+    path = f"{folder}/{name}"
+    remove(path)
+    try:
+        create(path, b"?")
+        return modified(path)[0]
+    finally:
+        remove(path)
+
+
 def exists(path: Path | str) -> bool:
     """Whether this very name is there now. On a share, ask only for names nobody else makes."""
     try:

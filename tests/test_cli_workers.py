@@ -244,7 +244,7 @@ def test_status_tells_of_each_worker_all_there_is(shell: Shell, gate: Path) -> N
     for moment in ("since", "last_heartbeat"):
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", worker[moment])
     head, line = shell("worker", "status").lines
-    assert len(re.split(r"\s{2,}", head)) == 8
+    assert len(re.split(r"\s{2,}", head)) == 9
     told = re.split(r"\s{2,}", line)
     assert told[:5] == [name, socket.gethostname(), str(worker["pid"]), "busy", "long"]
     assert all(re.fullmatch(r"\S+ \w+ ago", text) for text in told[5:7])

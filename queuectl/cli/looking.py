@@ -13,6 +13,7 @@ from queuectl.cli import show
 from queuectl.cli.places import complete_id, spool_of
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job import State, last_attempt, parse_moment, stamp
+from queuectl.settings import DEFAULTS
 from queuectl.spool import acting, dropping, finding, output, presence
 from queuectl.spool.finding import Found
 
@@ -70,11 +71,11 @@ def _overview(spool: Spool) -> dict[str, Any]:
         "oldest_pending_seconds": oldest,
         "spool": str(spool.path),
         "paused": presence.is_paused(root),
-        "attention": _attention(spool, counts, len(workers), len(known) - len(workers)),
+        "attention": _attention(spool, counts, workers, len(known) - len(workers)),
     }
 
 
-def _attention(spool: Spool, counts: finding.Counts, workers: int, died: int) -> list[str]:
+def _attention(spool: Spool, counts: finding.Counts, workers: list[dict[str, Any]], died: int) -> list[str]:
     told = []
     if presence.is_paused(spool.root):
         told.append("Paused: nothing new is started; `queuectl resume` ends that.")
@@ -84,6 +85,12 @@ def _attention(spool: Spool, counts: finding.Counts, workers: int, died: int) ->
         told.append(
             f"{died} died at work: the next worker, or `queuectl check --repair`, takes up what it left."
         )
+    clocks = {worker["host"]: worker["clock_offset_seconds"] or 0.0 for worker in workers}
+    told += [
+        presence.clock_warning(offset, host)
+        for host, offset in sorted(clocks.items())
+        if abs(offset) > presence.TOLERANCE
+    ]
     if counts.dead:
         told.append(f"{counts.dead} dead: see `queuectl dlq list`.")
     drops = [text for text in counts.strangers if text.startswith("pending/") and dropping.is_job_file(text)]
@@ -237,19 +244,29 @@ def _clock(text: str | None) -> str:
     return "-" if text is None else parse_moment(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def _lease(spool: Spool) -> float:
+    try:
+        return spool.settings().lock_lease_seconds
+    except QueueError:
+        return DEFAULTS.lock_lease_seconds
+
+
 def worker_facts(spool: Spool) -> list[dict[str, Any]]:
     """Every worker with a description: who it is, whether it lives, what it does."""
     root = spool.root
     onlooker = presence.Onlooker(root)
-    lease = float("inf")
+    names = presence.described(root)
+    silences = presence.silences(root, names)
+    lease = _lease(spool)
     claims = {name.owner: name for name in finding.names_in(root, State.PROCESSING)}
     told = []
-    for name in presence.described(root):
+    for name in names:
         worker = presence.describe(root, name)
         if worker is None or worker.kind == acting.BY_HAND:
             continue
         claim = claims.get(name)
-        alive = onlooker.is_alive(name, lease)
+        silence = silences.get(name, 0.0)
+        alive = onlooker.is_alive(name, float("inf")) and (onlooker.is_here(name) or silence < lease)
         since = None
         if claim is not None:
             reading = finding.read(Found(State.PROCESSING, claim, f"{root.folder(State.PROCESSING)}/{claim}"))
@@ -268,6 +285,8 @@ def worker_facts(spool: Spool) -> list[dict[str, Any]]:
                 "since": since or worker.started_at,
                 "started_at": worker.started_at,
                 "last_heartbeat": worker.beat_at,
+                "beat_age_seconds": round(silence, 3),
+                "clock_offset_seconds": worker.clock_offset,
                 "jobs_done": worker.jobs_done,
             }
         )

@@ -88,7 +88,10 @@ def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> in
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
 @click.pass_context
 def _status(ctx: click.Context, as_json: bool) -> None:
-    """Show every worker: name, host, pid, state, current job, since when, last beat, jobs done."""
+    """Show every worker: name, host, pid, state, job, since when, last beat, clock, runs ended.
+
+    CLOCK is by how much its host's clock is ahead of the share's; "-" where the spool is on no share.
+    """
     from queuectl.cli.looking import worker_facts
 
     spool = spool_of(ctx)
@@ -113,12 +116,17 @@ def _status(ctx: click.Context, as_json: bool) -> None:
             worker["state"],
             worker["job"] or "-",
             ago(worker["since"]),
-            ago(worker["last_heartbeat"]),
+            f"{show.duration(worker['beat_age_seconds'])} ago",
+            _clock(worker["clock_offset_seconds"]),
             worker["jobs_done"],
         )
         for worker in facts
     ]
-    show.table(("NAME", "HOST", "PID", "STATE", "JOB", "SINCE", "BEAT", "DONE"), rows)
+    show.table(("NAME", "HOST", "PID", "STATE", "JOB", "SINCE", "BEAT", "CLOCK", "DONE"), rows)
+
+
+def _clock(offset: float | None) -> str:
+    return "-" if offset is None else f"{offset:+.1f} s"
 
 
 @click.command("pause", epilog="\b\nExample:\n  queuectl pause && queuectl wait --all && queuectl resume")

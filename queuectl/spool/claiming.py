@@ -98,6 +98,15 @@ class Claim(NamedTuple):
         """
         return self._replace(record=record.append(self.path, self.record, added, sync=sync))
 
+    def noted_again(self, *added: Event, sync: bool = False) -> Claim:
+        """The same, adding only those of the events that the file does not end with already."""
+        reading = record.read(self.path)
+        history = reading.job.history
+        there = next(n for n in range(len(added), -1, -1) if history[len(history) - n :] == added[:n])
+        if missing := added[there:]:
+            reading = record.append(self.path, reading, missing, sync=sync)
+        return replace(self, record=reading)
+
 
 class Waiting:
     """The names that wait, as last listed, the most urgent first. One per worker."""

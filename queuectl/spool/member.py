@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from queuectl.spool.root import Root
 
-#: Seconds between looks for claims of dead workers.
+#: Seconds between looks for claims of dead workers. On a share the beats of all of them are read for
+#: that: as seldom as a share of the lease allows, but at least every so many seconds.
 RECOVERY_EVERY = 2.0
+OF_LEASE, AT_LEAST = 0.1, 30.0
 
 
 class Member:
@@ -46,6 +48,10 @@ class Member:
     def join(cls, root: Root, kind: str, now: datetime) -> Member:
         """Become a member of this spool; `kind` is a word for `worker status`."""
         return cls(root, settings.Live(root.path), presence.join(root, kind, now))
+
+    def now(self) -> datetime:
+        """The time that this member goes by: see `Presence.now`."""
+        return self.presence.now()
 
     def beat(self, now: datetime) -> None:
         """Show a sign of life to other hosts."""
@@ -183,6 +189,10 @@ class Member:
         """Add events to the file of a claim."""
         return claim.noted(*added, sync=self._sync)
 
+    def note_again(self, claim: Claim, *added: Event) -> Claim:
+        """The same after an error: network file systems report some for what they have written."""
+        return claim.noted_again(*added, sync=self._sync)
+
     def settle(self, claim: Claim, outcome: Event) -> State:
         """Move a claim to where the outcome in its file sends it."""
         state, name = finishing.settle(claim, outcome, sync=self._sync)
@@ -195,10 +205,15 @@ class Member:
     def _sync(self) -> bool:
         return self.live.last.durability == "full"
 
+    def _recovery_every(self) -> float:
+        if not self.root.is_shared:
+            return RECOVERY_EVERY
+        return min(max(RECOVERY_EVERY, self.live_lease * OF_LEASE), AT_LEAST)
+
     def recover(self, stop_remains: recovery.StopRemains, now: datetime) -> list[str]:
         """Every few seconds: end the claims of dead workers; returns what was done, in words."""
         clock = time.monotonic()
-        if clock - self._recovered_at < RECOVERY_EVERY:
+        if clock - self._recovered_at < self._recovery_every():
             return []
         self._recovered_at = clock
         told = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains).recover(

@@ -15,14 +15,14 @@ import os
 import re
 import socket
 import time
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
-from queuectl.job import iso, scalar
-from queuectl.spool.root import Root
+from queuectl.job import iso, scalar, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,9 +31,16 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
     from queuectl.spool.names import Name
+    from queuectl.spool.root import Root
 
 PAUSED = "paused"
 _BEAT_WIDTH = 160
+#: Seconds by which the clock of a host may differ from that of the share before anybody need care.
+TOLERANCE = 2.0
+#: A clock is not read off a beat that took longer than this many seconds to write.
+PROMPT = 1.0
+#: For so many seconds a listing of workers/ tells whose description may be asked for.
+_LISTING = 1.0
 
 
 def host_name() -> str:
@@ -79,12 +86,40 @@ class Presence:
         self._lock = lock  # released when collected, so it is kept
         self._path = f"{root.workers}/{name}.yaml"
         self._beat_at = at
-        self._count = 0
+        self._count = 1
+        self.clock_offset: float | None = None
 
     def beat(self, now: datetime, jobs_done: int) -> None:
-        """Show a sign of life. Raises `OSError` when the share does not take it."""
+        """Show a sign of life, and read the share's clock off it.
+
+        Raises `OSError` when the share does not take it.
+        """
         self._count += 1
-        disk.patch(self._path, _beat_line(self._count, now, jobs_done), self._beat_at)
+        begun = time.time()
+        disk.patch(self._path, _beat_line(self._count, now, jobs_done, self.clock_offset), self._beat_at)
+        ended = time.time()
+        if self._root.is_shared and 0 <= ended - begun <= PROMPT:
+            self.clock_offset = (begun + ended) / 2 - disk.modified(self._path)[0]
+
+    def read_clock(self) -> None:
+        """Read the share's clock before anything is started by the own one."""
+        for _ in range(3 if self._root.is_shared else 0):
+            self.beat(utc_now(), 0)
+            if self.clock_offset is not None:
+                break
+
+    def is_clock_wrong(self) -> bool:
+        """Whether this host's clock is further from the share's than anybody may ignore."""
+        return self.clock_offset is not None and abs(self.clock_offset) > TOLERANCE
+
+    def now(self) -> datetime:
+        """The time by this host's clock or, where that is wrong, by the share's.
+
+        So all workers of a share start a scheduled job by one clock.
+        """
+        if self.clock_offset is None or not self.is_clock_wrong():
+            return utc_now()
+        return utc_now() - timedelta(seconds=self.clock_offset)
 
     def leave(self) -> None:
         """Take the description away, then the lock; call it when no claim bears the name."""
@@ -115,15 +150,20 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
         }
         head = "".join(f"{key}: {scalar(str(value))}\n" for key, value in facts.items()).encode()
         try:
-            disk.create(f"{root.workers}/{name}.yaml", head + _beat_line(1, now, 0))
+            disk.create(f"{root.workers}/{name}.yaml", head + _beat_line(1, now, 0, None))
         except FileExistsError:
             lock.release()
             continue
-        return Presence(root, name, lock, len(head))
+        presence = Presence(root, name, lock, len(head))
+        presence.read_clock()
+        return presence
 
 
-def _beat_line(count: int, now: datetime, jobs_done: int) -> bytes:
-    text = f"beat: {json.dumps({'count': count, 'at': iso(now), 'jobs_done': jobs_done})}"
+def _beat_line(count: int, now: datetime, jobs_done: int, clock_offset: float | None) -> bytes:
+    beat: dict[str, Any] = {"count": count, "at": iso(now), "jobs_done": jobs_done}
+    if clock_offset is not None:
+        beat["clock_offset"] = round(clock_offset, 3)
+    text = f"beat: {json.dumps(beat)}"
     return (text.ljust(_BEAT_WIDTH - 1) + "\n").encode()
 
 
@@ -143,6 +183,7 @@ class Description(NamedTuple):
     beat: int
     beat_at: str
     jobs_done: int
+    clock_offset: float | None
 
 
 def describe(root: Root, name: str) -> Description | None:
@@ -160,6 +201,7 @@ def describe(root: Root, name: str) -> Description | None:
             beat=int(beat["count"]),
             beat_at=beat["at"],
             jobs_done=int(beat["jobs_done"]),
+            clock_offset=float(beat["clock_offset"]) if "clock_offset" in beat else None,
         )
     except (FileNotFoundError, disk.NotAFile, BadJob, KeyError, TypeError, ValueError):
         return None
@@ -168,6 +210,28 @@ def describe(root: Root, name: str) -> Description | None:
 def described(root: Root) -> list[str]:
     """The names of the workers that have a description, sorted."""
     return sorted(text[:-5] for text in _names_in(root) if text.endswith(".yaml"))
+
+
+def silences(root: Root, names: Iterable[str]) -> dict[str, float]:
+    """Seconds since each worker's last beat, by one clock alone: that of whoever keeps the spool."""
+    now = time.time()
+    if root.is_shared:
+        with contextlib.suppress(OSError):  # one who may only read has to go by the own clock
+            now = disk.server_time(root.workers, f".{host_name()}-{os.getpid()}.probe")
+    found = {}
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            found[name] = max(0.0, now - disk.modified(f"{root.workers}/{name}.yaml")[0])
+    return found
+
+
+def clock_warning(offset: float, whose: str) -> str:
+    """What to say of a host whose clock differs from the share's by more than `TOLERANCE`."""
+    how = "ahead of" if offset > 0 else "behind"
+    return (
+        f"The clock of {whose} is {abs(offset):.1f} s {how} the share's; "
+        "its workers go by the share's until it is set right."
+    )
 
 
 class Onlooker:
@@ -182,17 +246,29 @@ class Onlooker:
         self._share = root.is_shared
         self._place = place_of(root)
         self._since: dict[str, tuple[object, float]] = {}
+        self._listed: frozenset[str] = frozenset()
+        self._listed_at = float("-inf")
+
+    def _describe(self, owner: str) -> Description | None:
+        """Its description, if it is there. A name that is asked for too early stays "not there" on NFS."""
+        if self._share:
+            clock = time.monotonic()
+            if clock - self._listed_at > _LISTING:
+                self._listed, self._listed_at = frozenset(described(self._root)), clock
+            if owner not in self._listed:
+                return None
+        return describe(self._root, owner)
 
     def is_here(self, owner: str) -> bool:
         """Whether the owner runs on this kernel, so that its processes can be seen from here."""
-        description = describe(self._root, owner)
+        description = self._describe(owner)
         if description is None:
             return owner.startswith(f"{host_name()}-") and not self._share
         return description.place == self._place
 
     def is_alive(self, owner: str, lease: float) -> bool:
         """Whether claims of this owner must be left alone."""
-        description = describe(self._root, owner)
+        description = self._describe(owner)
         if description is None:
             # A share may show a claim before the description of its owner.
             return self._unchanged(owner, None) < lease if self._share else self._is_locked(owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -31,9 +32,29 @@ class _Line(logging.Formatter):
         return _CONTROL.sub("?", super().format(record))
 
 
-def log_to(stream: TextIO, worker: str) -> None:
+class _Reopened(logging.StreamHandler[TextIO]):
+    """Opens its file anew where it takes no more: a share that was away leaves dead descriptors."""
+
+    def __init__(self, stream: TextIO, reopen: Callable[[], None]) -> None:
+        super().__init__(stream)
+        self._reopen = reopen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record) + self.terminator
+        for _ in range(2):
+            try:
+                self.stream.write(text)
+                self.stream.flush()
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._reopen()
+            else:
+                return
+
+
+def log_to(stream: TextIO, worker: str, reopen: Callable[[], None] = lambda: None) -> None:
     """Let this process's log go to a stream, the worker's name in every line."""
-    handler = logging.StreamHandler(stream)
+    handler = _Reopened(stream, reopen)
     handler.setFormatter(_Line(f"%(asctime)s {worker} %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
@@ -80,8 +101,12 @@ def run_here(root: Root, kind: str) -> int:
     """Be a worker in this process until it ends; returns 130 after Ctrl-C, else 0."""
     worker = Worker(root, kind, drain=kind == DRAIN)
     if kind == DETACHED:
-        _detach(root, worker.name)
-    log_to(sys.stderr, worker.name)
+        sys.stdout.write(f"ready {worker.name}\n")
+        sys.stdout.flush()
+        _log_to_file(root, worker.name)
+        log_to(sys.stderr, worker.name, lambda: _log_to_file(root, worker.name))
+    else:
+        log_to(sys.stderr, worker.name)
     interrupted = []
 
     def on_signal(number: int, _: object) -> None:
@@ -95,10 +120,8 @@ def run_here(root: Root, kind: str) -> int:
     return 130 if interrupted else 0
 
 
-def _detach(root: Root, name: str) -> None:
-    """Say the name to the one who started us, then let go of what we have from it."""
-    sys.stdout.write(f"ready {name}\n")
-    sys.stdout.flush()
+def _log_to_file(root: Root, name: str) -> None:
+    """Let go of what we have from the one who started us; what this process says goes to its log."""
     descriptor = os.open(log_path(root, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

@@ -1,4 +1,4 @@
-"""The thread that shows signs of life and hears what is asked, while the worker runs a command."""
+"""The threads beside the worker: one shows signs of life and hears what is asked, one cuts off in time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import NotASpool
-from queuectl.job import State, utc_now
+from queuectl.job import State
 from queuectl.spool import presence
 from queuectl.spool.presence import Requests
 
 if TYPE_CHECKING:
     from queuectl.spool.bell import Wake
     from queuectl.spool.member import Member
+    from queuectl.worker.process import Command
 
 #: Seconds between looks at the directories' times, where a look costs no round trip.
 LOOK = 0.15
+#: The share of the lease after which a worker that cannot beat gives its job up.
+GIVE_UP = 0.7
+#: The share of the lease that it has for that, before the command is killed over its head.
+IN_ORDER = 0.1
 #: A directory's time proves nothing for so many seconds after it last changed.
 YOUNG = 2.0
 
@@ -38,15 +43,24 @@ class Keeper(threading.Thread):
         self._ending = threading.Event()
         self._share = member.root.is_shared
         self._marks: dict[str, tuple[disk.Mark, float]] = {}
-        self._beaten = time.monotonic()
+        self._beaten = _awake_or_not()
         self.requests = Requests()
         self.changed = False
         self.trouble: Exception | None = None
         self.buried = False
 
     def silence(self) -> float:
-        """Seconds since the last sign of life that the spool took."""
-        return time.monotonic() - self._beaten
+        """Seconds since the last sign of life that the spool took, a suspension of this host included."""
+        return _awake_or_not() - self._beaten
+
+    @property
+    def lease(self) -> float:
+        """`lock_lease_seconds` as last read."""
+        return self._member.live_lease
+
+    def is_cut_off(self, share: float = GIVE_UP) -> bool:
+        """Whether so much of the lease has gone without a sign of life that the job must be given up."""
+        return self.silence() > self.lease * share
 
     def run(self) -> None:
         """Look until `end`."""
@@ -91,8 +105,10 @@ class Keeper(threading.Thread):
             self._bell.ring()
 
     def _beat(self) -> None:
+        # Race: it is on the disk at some time from here on. Whoever watches it may count from here.
+        begun = _awake_or_not()
         try:
-            self._member.beat(utc_now())
+            self._member.beat(self._member.now())
         except FileNotFoundError:
             root = self._member.root
             root.require()  # the share is gone: that is trouble, and no news of this worker
@@ -102,7 +118,7 @@ class Keeper(threading.Thread):
             self._control.ring()
             self._bell.ring()
             return
-        self._beaten = time.monotonic()
+        self._beaten = begun
 
     def _may_differ(self, folder: str) -> bool:
         """Whether a directory may hold other names than at the last look."""
@@ -119,3 +135,35 @@ class Keeper(threading.Thread):
         """Stop looking; returns at once if the share hangs."""
         self._ending.set()
         self.join(1.0)
+
+
+class Guard(threading.Thread):
+    """Kills the command at hand once the lease is nearly over, whatever the worker itself hangs in.
+
+    On a share any call may hang for as long as the server is away: a line for the log, an event for
+    the job's file. This thread asks nothing of the share.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        super().__init__(name="guard", daemon=True)
+        self._keeper = keeper
+        self._ending = threading.Event()
+        self.command: Command | None = None
+
+    def run(self) -> None:
+        """Look until `end`."""
+        while not self._ending.wait(self._keeper.lease * IN_ORDER / 4):
+            command = self.command
+            if command is not None and self._keeper.is_cut_off(GIVE_UP + IN_ORDER):
+                command.cut_off()
+
+    def end(self) -> None:
+        """Stop looking."""
+        self._ending.set()
+
+
+def _awake_or_not() -> float:
+    """A clock that nobody sets and that goes on while the host sleeps, where there is one."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
 from queuectl.job import Event, State, utc_now
-from queuectl.spool import finishing
+from queuectl.spool import finishing, presence
 from queuectl.spool.bell import Bell, Wake
 from queuectl.spool.member import Member, seconds_until
-from queuectl.spool.root import mend
+from queuectl.spool.root import filesystem, mend
 from queuectl.worker import process
-from queuectl.worker.keeper import Keeper
+from queuectl.worker.keeper import GIVE_UP, IN_ORDER, Guard, Keeper
 from queuectl.worker.process import Cannot, Command, Waited
 from queuectl.worker.remains import stop_remains
 
@@ -35,12 +35,12 @@ T = TypeVar("T")
 
 #: An idle worker looks at the directories at least this often, in seconds, whatever rang.
 IDLE = 2.0
-#: The share of the lease after which a worker that cannot beat gives its job up.
-GIVE_UP = 0.7
-
 
 #: Seconds after which the log tells that a job runs; of shorter ones it tells the end alone.
 TELL = 0.5
+
+
+OUT_OF_REACH = "the spool was out of reach"
 
 
 class Stop(Enum):
@@ -53,12 +53,16 @@ class Stop(Enum):
 
 @dataclass(slots=True)
 class _Run:
-    """A command, None once it has been reaped, and what is still to be written down about it."""
+    """A command, None once it has been reaped, and what is still to be written down about it.
+
+    `unsure` after an error: some of it may be in the file all the same.
+    """
 
     claim: Claim
     command: Command | None
     limit: float
     unwritten: tuple[Event, ...] = ()
+    unsure: bool = False
 
 
 class Worker:
@@ -73,7 +77,9 @@ class Worker:
         self._stop_by: float | None = None
         self._limit_heard: float | None = None
         self._trouble_said: str | None = None
+        self._clock_said = False
         self._kind = kind
+        self._guard: Guard | None = None
         self._inherited = dict(os.environb) if os.name == "posix" else {}
         self.member = Member.join(root, kind, utc_now())
 
@@ -102,11 +108,14 @@ class Worker:
     def _serve(self, bell: Bell) -> bool:
         """Work under one name; True when others took its owner for dead meanwhile."""
         keeper = Keeper(self.member, self._control, self._ring)
-        log.info("worker %s started", self.name)
+        log.info("worker %s started%s", self.name, self._where())
         try:
             with contextlib.suppress(OSError, QueueError):
                 keeper.look()  # what was asked before we came, such as a pause, holds from the start
             keeper.start()
+            if self._root.is_shared:
+                self._guard = Guard(keeper)
+                self._guard.start()
             while not self._is_to_end(keeper) and not keeper.buried:
                 try:
                     if not self._step(bell, keeper):
@@ -114,11 +123,18 @@ class Worker:
                 except OSError as error:
                     self._sit_out(error)
         finally:
+            if self._guard is not None:
+                self._guard.end()
             keeper.end()
             with contextlib.suppress(OSError):
                 self.member.leave()
             log.info("worker %s ended; runs: %d", self.name, self.member.done)
         return keeper.buried and self._stop is Stop.NO
+
+    def _where(self) -> str:
+        if not self._root.is_shared:
+            return ""
+        return f" on a share ({filesystem(self._root.path)}): it looks every poll_interval"
 
     def _is_to_end(self, keeper: Keeper) -> bool:
         if keeper.requests.stop and self._stop is Stop.NO:
@@ -127,8 +143,8 @@ class Worker:
 
     def _step(self, bell: Bell, keeper: Keeper) -> bool:
         """Look, claim and run one job, or wait for a ring; False when draining is done."""
-        now = utc_now()
         member = self.member
+        now = member.now()
         changed, keeper.changed = keeper.changed, False
         member.look(now, bell.names(), again=False)
         for told in member.recover(stop_remains, now):
@@ -160,6 +176,10 @@ class Worker:
         if trouble and trouble != self._trouble_said:
             log.warning("%s", trouble)
         self._trouble_said = trouble
+        wrong = self.member.presence.is_clock_wrong()
+        if wrong and not self._clock_said:
+            log.warning("%s", presence.clock_warning(self.member.presence.clock_offset or 0.0, "this host"))
+        self._clock_said = wrong
 
     def _sit_out(self, error: OSError) -> None:
         """Wait until the spool can be used again; say so once."""
@@ -188,7 +208,7 @@ class Worker:
     # ── one job ───────────────────────────────────────────────────────────────────────────
 
     def _work(self, claim: Claim, keeper: Keeper) -> None:
-        began = utc_now()
+        began = self.member.now()
         try:
             opened = self.member.begin(claim)
         except OSError:
@@ -209,6 +229,8 @@ class Worker:
             return
         run = _Run(claim, command, self._limit(claim))
         run.unwritten = self.member.started(claim, attempt, command.pid, began)
+        if self._guard is not None:
+            self._guard.command = command
         try:
             self._write(run)
             self._watch(run, command, keeper)
@@ -216,7 +238,7 @@ class Worker:
             log.error("job %s: the claim was lost; its run is stopped and not recorded", claim.id)
         finally:
             if run.command is not None:
-                self._put_down(run)
+                self._put_down(run, self.member.live_grace)
 
     def _environment(self, claim: Claim, attempt: int) -> dict[Any, Any]:
         """The worker's own environment (encoded once for all), the job's, and what we tell it."""
@@ -245,13 +267,19 @@ class Worker:
         if not run.unwritten:
             return
         try:
-            run.claim = run.claim.noted(*run.unwritten)
-            run.unwritten = ()
+            self._note(run)
         except FileNotFoundError:
             raise
         except OSError as error:
             if not StorageTrouble.explains(error):
                 raise
+
+    def _note(self, run: _Run, *outcome: Event) -> Claim:
+        note = self.member.note_again if run.unsure else self.member.note
+        run.unsure = True
+        run.claim = note(run.claim, *run.unwritten, *outcome)
+        run.unwritten, run.unsure = (), False
+        return run.claim
 
     def _watch(self, run: _Run, command: Command, keeper: Keeper) -> None:
         """Wait for the end of a command, or for a reason to end it."""
@@ -267,28 +295,27 @@ class Worker:
             if self._is_to_give_back(keeper):
                 self._give_up(run, "the worker was stopped")
                 return
-            lease = self.member.live_lease
-            if keeper.silence() > lease * GIVE_UP:
+            if keeper.is_cut_off() or command.was_cut_off:
                 # Others may take this job over after the lease: nothing of it may run by then.
-                self._give_up(run, "the spool was out of reach")
+                self._give_up(run, OUT_OF_REACH)
                 return
             now = time.monotonic()
             if due is not None and now >= due:
-                ended = self._put_down(run)
+                ended = self._put_down(run, self.member.live_grace)
                 ended["error"] = f"it ran longer than its limit of {run.limit:g} s"
                 self._fail(run, ended)
                 return
             if not told and now >= begun + TELL:
                 log.info("job %s: running (pid %d)", run.claim.id, command.pid)
                 told = True
-            waits = [lease * GIVE_UP / 2 if told else TELL]
+            waits = [keeper.lease * GIVE_UP / 2 if told else TELL]
             waits += [due - now] if due is not None else []
             waits += [self._stop_by - now] if self._stop_by is not None else []
             if command.wait(self._control, max(0.0, min(waits))) is Waited.EXITED:
                 break
         ended = self._reap(run)
         if ended["exit_code"] == 0:
-            self._end(run, finishing.completed(run.claim.foreseen(*run.unwritten), ended, utc_now()))
+            self._end(run, finishing.completed(run.claim.foreseen(*run.unwritten), ended, self.member.now()))
             log.info("job %s: completed in %.3f s", run.claim.id, ended["seconds"])
             return
         how = f"killed by {ended['signal']}" if "signal" in ended else f"exit status {ended['exit_code']}"
@@ -305,35 +332,40 @@ class Worker:
 
     def _give_up(self, run: _Run, why: str) -> None:
         """Stop the command: for good if a person cancelled the job, else for another worker to run."""
-        facts = self._put_down(run) | {"error": why}
+        grace = self.member.live_grace
+        if why == OUT_OF_REACH:
+            grace = min(grace, self.member.live_lease * IN_ORDER)
+        facts = self._put_down(run, grace) | {"error": why}
         claim = run.claim.foreseen(*run.unwritten)
         if why == "cancelled":
-            self._end(run, finishing.cancelled(claim, facts, utc_now()))
+            self._end(run, finishing.cancelled(claim, facts, self.member.now()))
         else:
-            self._end(run, finishing.returned(claim, facts, utc_now()))
+            self._end(run, finishing.returned(claim, facts, self.member.now()))
         log.warning("job %s: %s; its run is stopped", claim.id, why)
 
-    def _put_down(self, run: _Run) -> dict[str, Any]:
+    def _put_down(self, run: _Run, grace: float) -> dict[str, Any]:
         assert run.command is not None  # a run is put down once
-        run.command.stop(self._control, self.member.live_grace)
+        run.command.stop(self._control, grace)
         return self._reap(run)
 
     def _reap(self, run: _Run) -> dict[str, Any]:
         assert run.command is not None  # and reaped once
         ended = run.command.reap()
         run.command = None
+        if self._guard is not None:
+            self._guard.command = None
         process.end_orphans()
         return ended.facts()
 
     def _fail(self, run: _Run, facts: dict[str, Any]) -> None:
         luck = random.random()  # noqa: S311 - jitter, not secrecy
         claim = run.claim.foreseen(*run.unwritten)
-        state = self._end(run, finishing.failed(claim, facts, self.member.live.last, utc_now(), luck))
+        state = self._end(run, finishing.failed(claim, facts, self.member.live.last, self.member.now(), luck))
         log.warning("job %s: %s; it is %s", claim.id, facts["error"], state.label)
 
     def _end(self, run: _Run, outcome: Event) -> State:
         """Record an outcome, then make its move; each is done once, however long the disk is away."""
-        noted: Claim = self._insist(lambda: self.member.note(run.claim, *run.unwritten, outcome))
+        noted: Claim = self._insist(lambda: self._note(run, outcome))
         state: State = self._insist(lambda: self.member.settle(noted, outcome))
         return state
 

@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from enum import Enum
 from functools import cache
@@ -83,6 +84,9 @@ class Command:
         self._began = time.monotonic()
         self.pid = process.pid
         self._pidfd = _pidfd(process.pid)
+        self._reaping = threading.Lock()
+        self._reaped = False
+        self.was_cut_off = False
 
     def wait(self, wake: Any, seconds: float | None) -> Waited:
         """Wait for the end, for a ring of `wake`, or for the time, whichever comes first."""
@@ -131,6 +135,13 @@ class Command:
         while self.wait(wake, 1.0) is not Waited.EXITED:
             self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
 
+    def cut_off(self) -> None:
+        """Kill it at once, from another thread than the one that will reap it."""
+        with self._reaping:
+            if not self._reaped and not self.was_cut_off:
+                self.was_cut_off = True
+                self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
+
     def _await_session(self, end: float) -> None:
         """Give what the leader leaves behind the rest of the grace."""
         while POSIX and time.monotonic() < end and self._has_company():
@@ -164,7 +175,9 @@ class Command:
             return Ended(code, None, seconds, 0.0, 0)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        _, status, used = os.wait4(self.pid, 0)
+        with self._reaping:
+            _, status, used = os.wait4(self.pid, 0)
+            self._reaped = True
         if self._pidfd is not None:
             os.close(self._pidfd)
         code = os.waitstatus_to_exitcode(status)

@@ -116,11 +116,11 @@ class Machine:
 
     def queuectl(self, *words: str | Path, status: int | None = 0) -> str:
         """Run `queuectl` on the share as this machine sees it."""
-        return self.run(
-            sys.executable, "-m", "queuectl", "-s", self.place / "spool", *words, status=status
-        )
+        return self.run(sys.executable, "-m", "queuectl", "-s", self.place / "spool", *words, status=status)
 
-    def worker(self, kind: str = "foreground", env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def worker(
+        self, kind: str = "foreground", env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a worker here."""
         return self.start(sys.executable, "-m", "queuectl.worker", self.place / "spool", kind, env=env)
 

@@ -120,8 +120,13 @@ def _by_gluster(net: Network, export: Path, options: str) -> Share:
             "&& mount -t tmpfs tmpfs /var/log/glusterfs",
         )
         net.server.run(glusterd, "-p", "/run/glusterd.pid")
-        wait_for(lambda: "State" in net.server.run("gluster", "peer", "status", status=None) or
-                 "Number of Peers" in net.server.run("gluster", "peer", "status", status=None), "glusterd answers")
+        wait_for(
+            lambda: (
+                "State" in net.server.run("gluster", "peer", "status", status=None)
+                or "Number of Peers" in net.server.run("gluster", "peer", "status", status=None)
+            ),
+            "glusterd answers",
+        )
         if first:
             net.server.run("gluster", "volume", "create", "share", f"{SERVER}:{export}", "force")
             net.server.run("gluster", "volume", "set", "share", "network.ping-timeout", "10")
