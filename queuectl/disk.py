@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import sys
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from queuectl.errors import BadDocument
 
@@ -201,20 +201,24 @@ def probe(path: Path | str) -> None:
             remove(path)
 
 
-def open_new(path: Path | str) -> BinaryIO:
-    """Make a file for a command to write to; raises `FileExistsError` when it was there."""
-    return open(path, "xb", buffering=0, opener=_opener)
+def open_new(path: Path | str) -> int:
+    """Make a file for a command to write to; returns a descriptor.
+
+    Raises `FileExistsError` when it was there.
+    """
+    fd: int = kernel.open(path, _NEW | os.O_APPEND, 0o600)
+    return fd
 
 
-def open_log(path: Path | str) -> BinaryIO:
+def open_log(path: Path | str) -> int:
     """Open a file for a command to write to, made where it is missing, emptied where it is not."""
-    return open(path, "wb", buffering=0, opener=_opener)
-
-
-def _opener(path: str, flags: int) -> int:
-    mode = os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        fd: int = kernel.open(path, flags | mode, 0o600)
+        return open_new(path)
+    except FileExistsError:
+        pass
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_APPEND | (_READ & ~os.O_RDONLY)
+    try:
+        fd: int = kernel.open(path, flags)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise NotAFile(errno.EINVAL, "a fifo is not a log", path) from None
@@ -225,6 +229,12 @@ def _opener(path: str, flags: int) -> int:
     if sys.platform != "win32":
         os.set_blocking(fd, True)
     return fd
+
+
+def close(*descriptors: int) -> None:
+    """Close what `open_new` and `open_log` opened."""
+    for fd in descriptors:
+        kernel.close(fd)
 
 
 def sync_folder(folder: Path | str) -> None:

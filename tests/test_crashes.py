@@ -310,8 +310,7 @@ def claimed(scene: Scene, *, begun: bool = True) -> Claim:
     KEPT.append(member)
     if begun:
         claim, attempt, logs = member.begin(claim)
-        for log in logs:
-            log.close()
+        disk.close(*logs)
         return claim.noted(*member.started(claim, attempt, 0, now))
     return claim
 

@@ -455,8 +455,7 @@ def test_files_are_private_to_their_owner(tmp_path: Path) -> None:
     try:
         disk.create(tmp_path / "a")
         disk.publish(disk.draft(tmp_path, "b", b"", sync=False))
-        disk.open_new(tmp_path / "c").close()
-        disk.open_log(tmp_path / "d").close()
+        disk.close(disk.open_new(tmp_path / "c"), disk.open_log(tmp_path / "d"))
     finally:
         os.umask(old)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
@@ -616,6 +615,7 @@ def test_a_new_log_takes_no_old_name_and_an_old_log_is_emptied(tmp_path: Path) -
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(FileExistsError):
         disk.open_new(tmp_path / "a")
-    with disk.open_log(tmp_path / "a") as log:
-        log.write(b"new")
+    log = disk.open_log(tmp_path / "a")
+    disk.write_all(log, b"new")
+    disk.close(log)
     assert (tmp_path / "a").read_bytes() == b"new"

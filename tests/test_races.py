@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import QueueError, Spool, State
+from queuectl import QueueError, Spool, State, disk
 from queuectl.errors import IdTaken, NoSuchJob, WrongState
 from queuectl.job import last_attempt, utc_now
 from queuectl.spool import finding, finishing, presence
@@ -311,8 +311,7 @@ def orphan(spool: Spool, events: tuple[Event, ...] | None) -> None:
             if events is None:
                 continue
             claim, attempt, logs = me.begin(claim) or pytest.fail("a twin")
-            for log in logs:
-                log.close()
+            disk.close(*logs)
             start = me.started(claim, attempt, None, utc_now())
             me.note(claim, *start, *({**event, "worker": me.name} for event in events))
         os._exit(0)

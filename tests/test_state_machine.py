@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from queuectl import Spool, State
+from queuectl import Spool, State, disk
 from queuectl.errors import BadJob, IdTaken, NoSuchJob, WrongState
 from queuectl.job import RETRIED, failures, from_stamp, iso, last_attempt, utc_now
 from queuectl.spool import finishing, names, presence, record
@@ -88,8 +88,7 @@ def begun(member: Member, claim: Claim, now: datetime) -> Claim:
     opened = member.begin(claim)
     assert opened is not None
     claim, attempt, logs = opened
-    for log in logs:
-        log.close()
+    disk.close(*logs)
     return member.note(claim, *member.started(claim, attempt, 1, now))
 
 
@@ -197,8 +196,7 @@ class Queue(RuleBasedStateMachine):
             worker.claim = None
             return
         claim, attempt, logs = opened
-        for log in logs:
-            log.close()
+        disk.close(*logs)
         try:
             worker.claim = worker.member.note(claim, *worker.member.started(claim, attempt, 1, self.now))
             worker.begun = True

@@ -72,9 +72,23 @@ class Bell:
         self._wake = wake
         self._works = threading.Event()
         self._observer: Any = None
-        self._start(root)
+        self._root = root
+        self._hanging = threading.Lock()
+        self._is_hung = False
 
-    def _start(self, root: Root) -> None:
+    def hang(self) -> bool:
+        """Begin to listen, unless it has begun already; whether it was this call that did.
+
+        It takes as long as some hundred jobs: a short drain does without.
+        """
+        with self._hanging:
+            if self._is_hung:
+                return False
+            self._is_hung = True
+            self._start()
+            return True
+
+    def _start(self) -> None:
         from watchdog.events import FileClosedEvent, FileSystemEvent, FileSystemEventHandler
         from watchdog.observers import Observer
 
@@ -85,7 +99,7 @@ class Bell:
                 bell.heard(os.path.basename(os.fsdecode(event.src_path)))
 
         observer = Observer()
-        folder = root.folder(State.PENDING)
+        folder = self._root.folder(State.PENDING)
         try:
             observer.schedule(Ear(), folder, event_filter=[FileClosedEvent])
             observer.start()
@@ -112,6 +126,10 @@ class Bell:
         if name[:1] != ".":
             self._heard.append(name)
             self._wake.ring()
+
+    def ring(self) -> None:
+        """Wake whoever waits for it."""
+        self._wake.ring()
 
     def names(self) -> list[str]:
         """The names heard since the last call."""

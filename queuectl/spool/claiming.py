@@ -105,7 +105,7 @@ class Claim(NamedTuple):
         there = next(n for n in range(len(added), -1, -1) if history[len(history) - n :] == added[:n])
         if missing := added[there:]:
             reading = record.append(self.path, reading, missing, sync=sync)
-        return replace(self, record=reading)
+        return self._replace(record=reading)
 
 
 class Waiting:

@@ -137,8 +137,8 @@ class Member:
             self._waiting.relist(now)
         return None
 
-    def begin(self, claim: Claim) -> tuple[Claim, int, tuple[Any, Any]] | None:
-        """Open the logs of the next attempt: from here on the claim counts as a run.
+    def begin(self, claim: Claim) -> tuple[Claim, int, tuple[int, int]] | None:
+        """Open the logs of the next attempt (two descriptors): from here on the claim counts as a run.
 
         None where it cannot be run: another file with this id has begun this very attempt, or
         its log cannot be opened. Then it has been put aside, with the reason.
@@ -210,12 +210,16 @@ class Member:
             return RECOVERY_EVERY
         return min(max(RECOVERY_EVERY, self.live_lease * OF_LEASE), AT_LEAST)
 
+    @property
+    def is_to_recover(self) -> bool:
+        """Whether it is time to look for claims of dead workers."""
+        return time.monotonic() - self._recovered_at >= self._recovery_every()
+
     def recover(self, stop_remains: recovery.StopRemains, now: datetime) -> list[str]:
         """Every few seconds: end the claims of dead workers; returns what was done, in words."""
-        clock = time.monotonic()
-        if clock - self._recovered_at < self._recovery_every():
+        if not self.is_to_recover:
             return []
-        self._recovered_at = clock
+        self._recovered_at = time.monotonic()
         told = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains).recover(
             now
         )

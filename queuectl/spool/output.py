@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.job import ID
@@ -39,8 +39,8 @@ def release_id(root: Root, job_id: str) -> None:
     disk.remove(log_path(root, job_id, 1, "out"))
 
 
-def open_logs(root: Root, job_id: str, attempt: int) -> tuple[BinaryIO, BinaryIO]:
-    """New files for an attempt's stdout and stderr.
+def open_logs(root: Root, job_id: str, attempt: int) -> tuple[int, int]:
+    """New files for an attempt's stdout and stderr: their descriptors, to be closed by the caller.
 
     Raises `FileExistsError` where this attempt of this id has been begun before: the sign of a
     second file with the same id, or of a history that lost its last lines.
@@ -49,7 +49,7 @@ def open_logs(root: Root, job_id: str, attempt: int) -> tuple[BinaryIO, BinaryIO
     try:
         out = disk.open_log(log_path(root, job_id, attempt, "out"))
     except BaseException:
-        err.close()
+        disk.close(err)
         disk.remove(log_path(root, job_id, attempt, "err"))  # it would say that the run was begun
         raise
     return out, err

@@ -12,9 +12,10 @@ from queuectl.errors import NotASpool
 from queuectl.job import State
 from queuectl.spool import presence
 from queuectl.spool.presence import Requests
+from queuectl.worker.process import keep_descriptors
 
 if TYPE_CHECKING:
-    from queuectl.spool.bell import Wake
+    from queuectl.spool.bell import Bell, Wake
     from queuectl.spool.member import Member
     from queuectl.worker.process import Command
 
@@ -24,6 +25,8 @@ LOOK = 0.15
 GIVE_UP = 0.7
 #: The share of the lease that it has for that, before the command is killed over its head.
 IN_ORDER = 0.1
+#: After so many seconds even a worker that drains listens for jobs that are more urgent than those listed.
+BUSY = 1.0
 #: A directory's time proves nothing for so many seconds after it last changed.
 YOUNG = 2.0
 
@@ -35,7 +38,7 @@ class Keeper(threading.Thread):
     thread hangs, and the worker sees that it does (`silence`).
     """
 
-    def __init__(self, member: Member, control: Wake, bell: Wake) -> None:
+    def __init__(self, member: Member, control: Wake, bell: Bell) -> None:
         super().__init__(name="keeper", daemon=True)
         self._member = member
         self._control = control
@@ -64,7 +67,10 @@ class Keeper(threading.Thread):
 
     def run(self) -> None:
         """Look until `end`."""
+        hang_at = time.monotonic() + BUSY
         while not self._ending.wait(self._interval()):
+            if time.monotonic() >= hang_at and self._bell.hang():
+                keep_descriptors()
             try:
                 self.look()
                 self.trouble = None

@@ -7,13 +7,12 @@ import logging
 import os
 import random
 import time
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
-from queuectl.job import Event, State, utc_now
+from queuectl.job import FAILED, Event, State, utc_now
 from queuectl.spool import finishing, presence
 from queuectl.spool.bell import Bell, Wake
 from queuectl.spool.member import Member, seconds_until
@@ -25,7 +24,6 @@ from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from queuectl.spool.claiming import Claim
     from queuectl.spool.root import Root
@@ -38,7 +36,8 @@ IDLE = 2.0
 
 #: Seconds after which the log tells that a job runs; of shorter ones it tells the end alone.
 TELL = 0.5
-
+#: A run that takes no longer, in seconds, is brisk: while it lasts the next job may be claimed ahead.
+BRISK = 0.02
 
 OUT_OF_REACH = "the spool was out of reach"
 
@@ -51,22 +50,41 @@ class Stop(Enum):
     NOW = "now, giving the job back"
 
 
-@dataclass(slots=True)
 class _Run:
-    """A command, None once it has been reaped, and what is still to be written down about it.
+    """One run of a claimed job: its command, None once it has been reaped, and what is to be written down.
 
-    `unsure` after an error: some of it may be in the file all the same.
+    `unsure` after an error: some of what is unwritten may be in the file all the same.
     """
 
-    claim: Claim
-    command: Command | None
-    limit: float
-    unwritten: tuple[Event, ...] = ()
-    unsure: bool = False
+    __slots__ = ("claim", "command", "limit", "outcome", "unsure", "unwritten")
+
+    def __init__(self, claim: Claim, command: Command | None, begun: tuple[Event, ...], limit: float) -> None:
+        self.claim = claim
+        self.command = command
+        self.limit = limit
+        self.unwritten = begun
+        self.unsure = False
+        self.outcome: Event | None = None
+
+    @property
+    def so_far(self) -> Claim:
+        """The claim as it will be once all is written."""
+        return self.claim.foreseen(*self.unwritten)
+
+    def ends_as(self, outcome: Event) -> None:
+        """Note how it ended; what is written last."""
+        self.outcome = outcome
+        self.unwritten = (*self.unwritten, outcome)
 
 
 class Worker:
-    """One worker of one spool. `run` returns when it has been stopped or, draining, is done."""
+    """One worker of one spool. `run` returns when it has been stopped or, draining, is done.
+
+    Between two commands it does no more than it must. What can be done while a command runs is done
+    then: the outcome of the run before is recorded (it is owed until then), the directories are
+    looked at and, where commands are brisk, the next job is claimed. That claim is given back as
+    soon as this command turns out to take longer.
+    """
 
     def __init__(self, root: Root, kind: str, *, drain: bool = False) -> None:
         self._root = root
@@ -80,6 +98,9 @@ class Worker:
         self._clock_said = False
         self._kind = kind
         self._guard: Guard | None = None
+        self._owed: _Run | None = None
+        self._ahead: Claim | None = None
+        self._is_brisk = False
         self._inherited = dict(os.environb) if os.name == "posix" else {}
         self.member = Member.join(root, kind, utc_now())
 
@@ -98,6 +119,9 @@ class Worker:
         """Work the spool off."""
         process.adopt_orphans()
         bell = Bell(self._root, self._ring)
+        if not self._drain:
+            bell.hang()
+        process.keep_descriptors()
         try:
             while self._serve(bell):
                 log.error("worker %s was taken for dead; it goes on under a new name", self.name)
@@ -107,7 +131,7 @@ class Worker:
 
     def _serve(self, bell: Bell) -> bool:
         """Work under one name; True when others took its owner for dead meanwhile."""
-        keeper = Keeper(self.member, self._control, self._ring)
+        keeper = Keeper(self.member, self._control, bell)
         log.info("worker %s started%s", self.name, self._where())
         try:
             with contextlib.suppress(OSError, QueueError):
@@ -123,6 +147,9 @@ class Worker:
                 except OSError as error:
                     self._sit_out(error)
         finally:
+            with contextlib.suppress(OSError):
+                self._let_go()
+                self._pay()
             if self._guard is not None:
                 self._guard.end()
             keeper.end()
@@ -142,20 +169,43 @@ class Worker:
         return self._stop is not Stop.NO
 
     def _step(self, bell: Bell, keeper: Keeper) -> bool:
-        """Look, claim and run one job, or wait for a ring; False when draining is done."""
+        """Run one job, or wait for a ring; False when draining is done."""
+        keeper.hear(at_once=True)
+        if keeper.requests.paused:
+            self._let_go()
+        claim, self._ahead = self._ahead, None
+        if claim is None:
+            self._recover()
+            claim = self._claim(bell, keeper)
+        if claim is not None:
+            self._work(claim, bell, keeper)
+            return True
+        if self._owed is not None:
+            self._pay()
+            return True
+        return self._idle(keeper)
+
+    def _recover(self) -> None:
+        """Take up, now and then, what dead workers left. Each claim of ours would be taken for such."""
+        if self.member.is_to_recover:
+            self._pay()
+            for told in self.member.recover(stop_remains, self.member.now()):
+                log.warning("%s", told)
+
+    def _claim(self, bell: Bell, keeper: Keeper) -> Claim | None:
+        """Look at what there is, and claim the next job."""
         member = self.member
         now = member.now()
-        changed, keeper.changed = keeper.changed, False
-        member.look(now, bell.names(), again=False)
-        for told in member.recover(stop_remains, now):
-            log.warning("%s", told)
+        member.look(now, bell.names())
         self._tell_settings()
-        keeper.hear(at_once=True)
-        claim = None if keeper.requests.paused else member.claim(now)
-        if claim is not None:
-            self._work(claim, keeper)
-            return True
-        if changed:
+        return None if keeper.requests.paused else member.claim(now)
+
+    def _idle(self, keeper: Keeper) -> bool:
+        """There was nothing to claim: look again, wait for a ring; False when draining is done."""
+        member = self.member
+        now = member.now()
+        if keeper.changed:
+            keeper.changed = False
             member.look(now, again=True)
             if member.has_due(now) and not keeper.requests.paused:
                 return True
@@ -207,7 +257,25 @@ class Worker:
 
     # ── one job ───────────────────────────────────────────────────────────────────────────
 
-    def _work(self, claim: Claim, keeper: Keeper) -> None:
+    def _work(self, claim: Claim, bell: Bell, keeper: Keeper) -> None:
+        """Run a claimed job to its end; its outcome is owed then."""
+        run = self._start(claim)
+        if run is None or run.command is None:
+            return
+        try:
+            self._write(run)
+            self._try_to_pay()
+            if self._is_brisk and not self.member.is_to_recover:
+                self._claim_ahead(run.command, bell, keeper)
+            self._watch(run, run.command, keeper)
+        except FileNotFoundError:
+            log.error("job %s: the claim was lost; its run is stopped and not recorded", claim.id)
+        finally:
+            if run.command is not None:
+                self._put_down(run, self.member.live_grace)
+
+    def _start(self, claim: Claim) -> _Run | None:
+        """Start the command of a claim; None where it was put aside. One that cannot start has failed."""
         began = self.member.now()
         try:
             opened = self.member.begin(claim)
@@ -216,29 +284,35 @@ class Worker:
             raise
         if opened is None:
             log.error("job %s: put aside, see its reason in dead/", claim.id)
-            return
+            return None
         claim, attempt, (out, err) = opened
+        job = claim.job
         try:
-            with out, err:
-                command = process.start(
-                    claim.job.command, out, err, claim.job.cwd, self._environment(claim, attempt)
-                )
+            command = process.start(job.command, out, err, job.cwd, self._environment(claim, attempt))
         except Cannot as error:
-            with contextlib.suppress(FileNotFoundError):  # the claim was lost: another one has it
-                self._could_not_start(claim, attempt, error, began)
-            return
-        run = _Run(claim, command, self._limit(claim))
-        run.unwritten = self.member.started(claim, attempt, command.pid, began)
+            run = _Run(claim, None, self.member.started(claim, attempt, None, began), 0)
+            self._fail(run, {"exit_code": error.exit_code, "seconds": 0.0, "error": str(error)})
+            return run
+        finally:
+            disk.close(out, err)
         if self._guard is not None:
             self._guard.command = command
-        try:
-            self._write(run)
-            self._watch(run, command, keeper)
-        except FileNotFoundError:
-            log.error("job %s: the claim was lost; its run is stopped and not recorded", claim.id)
-        finally:
-            if run.command is not None:
-                self._put_down(run, self.member.live_grace)
+        limit = self.member.live.last.job_timeout_seconds if job.timeout is None else job.timeout
+        return _Run(claim, command, self.member.started(claim, attempt, command.pid, began), limit)
+
+    def _claim_ahead(self, command: Command, bell: Bell, keeper: Keeper) -> None:
+        """Claim the job that comes next while this command runs, if that ends at once."""
+        with contextlib.suppress(OSError):  # the next step meets it, and sits it out
+            self._ahead = self._claim(bell, keeper)
+        if self._ahead is not None and command.wait(self._control, BRISK) is not Waited.EXITED:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Give the job back that was claimed ahead: whoever is free may take it."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            with contextlib.suppress(FileNotFoundError):  # somebody took us for dead, and it over
+                self._insist(lambda: finishing.give_back(ahead))
 
     def _environment(self, claim: Claim, attempt: int) -> dict[Any, Any]:
         """The worker's own environment (encoded once for all), the job's, and what we tell it."""
@@ -253,19 +327,8 @@ class Worker:
             return {**os.environ, **told}
         return self._inherited | {os.fsencode(name): os.fsencode(text) for name, text in told.items()}
 
-    def _limit(self, claim: Claim) -> float:
-        own = claim.job.timeout
-        return self.member.live.last.job_timeout_seconds if own is None else own
-
-    def _could_not_start(self, claim: Claim, attempt: int, error: Cannot, began: datetime) -> None:
-        begun = self.member.started(claim, attempt, None, began)
-        facts = {"exit_code": error.exit_code, "seconds": 0.0, "error": str(error)}
-        self._fail(_Run(claim, None, 0, begun), facts)
-
     def _write(self, run: _Run) -> None:
         """Add what is not in the file yet; a full disk leaves it for later."""
-        if not run.unwritten:
-            return
         try:
             self._note(run)
         except FileNotFoundError:
@@ -274,12 +337,11 @@ class Worker:
             if not StorageTrouble.explains(error):
                 raise
 
-    def _note(self, run: _Run, *outcome: Event) -> Claim:
+    def _note(self, run: _Run) -> None:
         note = self.member.note_again if run.unsure else self.member.note
         run.unsure = True
-        run.claim = note(run.claim, *run.unwritten, *outcome)
+        run.claim = note(run.claim, *run.unwritten)
         run.unwritten, run.unsure = (), False
-        return run.claim
 
     def _watch(self, run: _Run, command: Command, keeper: Keeper) -> None:
         """Wait for the end of a command, or for a reason to end it."""
@@ -311,12 +373,14 @@ class Worker:
             waits = [keeper.lease * GIVE_UP / 2 if told else TELL]
             waits += [due - now] if due is not None else []
             waits += [self._stop_by - now] if self._stop_by is not None else []
+            waits += [1.0] if self._owed is not None else []
             if command.wait(self._control, max(0.0, min(waits))) is Waited.EXITED:
                 break
+            self._try_to_pay()
         ended = self._reap(run)
+        self._is_brisk = ended["seconds"] <= BRISK
         if ended["exit_code"] == 0:
-            self._end(run, finishing.completed(run.claim.foreseen(*run.unwritten), ended, self.member.now()))
-            log.info("job %s: completed in %.3f s", run.claim.id, ended["seconds"])
+            self._owe(run, finishing.completed(run.so_far, ended, self.member.now()))
             return
         how = f"killed by {ended['signal']}" if "signal" in ended else f"exit status {ended['exit_code']}"
         self._fail(run, ended | {"error": how})
@@ -336,12 +400,8 @@ class Worker:
         if why == OUT_OF_REACH:
             grace = min(grace, self.member.live_lease * IN_ORDER)
         facts = self._put_down(run, grace) | {"error": why}
-        claim = run.claim.foreseen(*run.unwritten)
-        if why == "cancelled":
-            self._end(run, finishing.cancelled(claim, facts, self.member.now()))
-        else:
-            self._end(run, finishing.returned(claim, facts, self.member.now()))
-        log.warning("job %s: %s; its run is stopped", claim.id, why)
+        ending = finishing.cancelled if why == "cancelled" else finishing.returned
+        self._owe(run, ending(run.so_far, facts, self.member.now()))
 
     def _put_down(self, run: _Run, grace: float) -> dict[str, Any]:
         assert run.command is not None  # a run is put down once
@@ -359,15 +419,57 @@ class Worker:
 
     def _fail(self, run: _Run, facts: dict[str, Any]) -> None:
         luck = random.random()  # noqa: S311 - jitter, not secrecy
-        claim = run.claim.foreseen(*run.unwritten)
-        state = self._end(run, finishing.failed(claim, facts, self.member.live.last, self.member.now(), luck))
-        log.warning("job %s: %s; it is %s", claim.id, facts["error"], state.label)
+        values = self.member.live.last
+        self._owe(run, finishing.failed(run.so_far, facts, values, self.member.now(), luck))
 
-    def _end(self, run: _Run, outcome: Event) -> State:
-        """Record an outcome, then make its move; each is done once, however long the disk is away."""
-        noted: Claim = self._insist(lambda: self._note(run, outcome))
-        state: State = self._insist(lambda: self.member.settle(noted, outcome))
-        return state
+    # ── what is owed to the disk ──────────────────────────────────────────────────────────
+
+    def _owe(self, run: _Run, outcome: Event) -> None:
+        """Have the outcome recorded while the next command runs, or as soon as there is none."""
+        run.ends_as(outcome)
+        self._pay()
+        self._owed = run
+
+    def _pay(self) -> None:
+        """Record the outcome that is owed, however long the disk is away."""
+        with contextlib.suppress(FileNotFoundError):  # the claim was lost, which has been told
+            self._insist(self._record)
+
+    def _try_to_pay(self) -> None:
+        """Record the outcome that is owed, if the disk takes it now; the command at hand goes on."""
+        try:
+            self._record()
+        except OSError as error:
+            if not (isinstance(error, FileNotFoundError) or StorageTrouble.explains(error)):
+                raise
+            self._tell_owed(error)
+
+    def _record(self) -> None:
+        """Add what is owed to the job's file, then make its move; each is done once."""
+        run = self._owed
+        if run is None:
+            return
+        try:
+            if run.unwritten:
+                self._note(run)
+            assert run.outcome is not None  # it is owed
+            state = self.member.settle(run.claim, run.outcome)
+        except FileNotFoundError:
+            if self._is_usable():
+                self._owed = None
+                log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
+            raise
+        self._owed = None
+        self._tell(run, run.outcome, state)
+
+    def _tell(self, run: _Run, outcome: Event, state: State) -> None:
+        job_id, error = run.claim.id, outcome.get("error")
+        if state is State.DONE:
+            log.info("job %s: completed in %.3f s", job_id, outcome["seconds"])
+        elif outcome["event"] == FAILED:
+            log.warning("job %s: %s; it is %s", job_id, error, state.label)
+        else:
+            log.warning("job %s: %s; its run is stopped", job_id, error)
 
     def _insist(self, act: Callable[[], T]) -> T:
         """Do it, however long the disk is full or away: until then the claim keeps the job safe.
@@ -381,8 +483,11 @@ class Worker:
                 gone = isinstance(error, FileNotFoundError)
                 if (gone and self._is_usable()) or not (gone or StorageTrouble.explains(error)):
                     raise
-                text = str(StorageTrouble(error))
-                if text != self._trouble_said:
-                    log.error("%s The outcome is recorded as soon as it can be.", text)
-                    self._trouble_said = text
+                self._tell_owed(error)
                 self._ring.wait(1.0)
+
+    def _tell_owed(self, error: OSError) -> None:
+        text = str(StorageTrouble(error))
+        if text != self._trouble_said:
+            log.error("%s The outcome is recorded as soon as it can be.", text)
+            self._trouble_said = text

@@ -6,19 +6,20 @@ The one place that knows how systems differ in this.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import subprocess
+    from collections.abc import Iterator, Mapping
 
 POSIX = os.name == "posix"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -79,11 +80,11 @@ def adopt_orphans() -> None:
 class Command:
     """A started command. `pid` is also its session and its process group (POSIX)."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self._began = time.monotonic()
-        self.pid = process.pid
-        self._pidfd = _pidfd(process.pid)
+    def __init__(self, pid: int, began: float, process: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid = pid
+        self._began = began
+        self._process = process  # Windows alone waits through it
+        self._pidfd = _pidfd(pid)
         self._reaping = threading.Lock()
         self._reaped = False
         self.was_cut_off = False
@@ -117,9 +118,9 @@ class Command:
         return Waited.EXITED
 
     def _has_exited(self) -> bool:
-        if hasattr(os, "waitid"):
-            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        return self._process.poll() is not None
+        if self._process is not None:
+            return self._process.poll() is not None
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def stop(self, wake: Any, grace: float) -> None:
         """SIGTERM to all that the command started, `grace` seconds to go, then SIGKILL."""
@@ -134,13 +135,6 @@ class Command:
         self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
         while self.wait(wake, 1.0) is not Waited.EXITED:
             self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
-
-    def cut_off(self) -> None:
-        """Kill it at once, from another thread than the one that will reap it."""
-        with self._reaping:
-            if not self._reaped and not self.was_cut_off:
-                self.was_cut_off = True
-                self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
 
     def _await_session(self, end: float) -> None:
         """Give what the leader leaves behind the rest of the grace."""
@@ -157,11 +151,18 @@ class Command:
         return False
 
     def _signal(self, number: signal.Signals) -> None:
-        if not POSIX:
+        if self._process is not None:
             self._process.kill()
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+
+    def cut_off(self) -> None:
+        """Kill it at once, from another thread than the one that will reap it."""
+        with self._reaping:
+            if not self._reaped and not self.was_cut_off:
+                self.was_cut_off = True
+                self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
 
     def reap(self) -> Ended:
         """Collect the exit status, after killing what the command left running in its session.
@@ -170,9 +171,8 @@ class Command:
         the kill before that cannot meet a stranger.
         """
         seconds = time.monotonic() - self._began
-        if not POSIX:
-            code = self._process.wait()
-            return Ended(code, None, seconds, 0.0, 0)
+        if self._process is not None:
+            return Ended(self._process.wait(), None, seconds, 0.0, 0)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         with self._reaping:
@@ -181,7 +181,6 @@ class Command:
         if self._pidfd is not None:
             os.close(self._pidfd)
         code = os.waitstatus_to_exitcode(status)
-        self._process.returncode = code
         name = signal.Signals(-code).name if code < 0 and -code in _SIGNALS else None
         if code < 0 and name is None:
             name = f"signal {-code}"
@@ -208,29 +207,90 @@ def _pidfd(pid: int) -> int | None:
 
 
 def start(
-    command: str | tuple[str, ...],
-    out: BinaryIO,
-    err: BinaryIO,
-    cwd: str | None,
-    environment: Mapping[Any, Any],
+    command: str | tuple[str, ...], out: int, err: int, cwd: str | None, environment: Mapping[Any, Any]
 ) -> Command:
-    """Start a shell command, or an argument list without a shell; raises `Cannot`."""
+    """Start a shell command, or an argument list without a shell; raises `Cannot`.
+
+    `out` and `err` are descriptors. The environment's names and values are bytes (POSIX) or text.
+    """
+    if not POSIX:
+        return _start_elsewhere(command, out, err, cwd, environment)
+    began = time.monotonic()
+    arguments = ("/bin/sh", "-c", command) if isinstance(command, str) else command
+    actions = [(os.POSIX_SPAWN_DUP2, given, wanted) for wanted, given in enumerate((_nothing(), out, err))]
+    try:
+        with _inside(cwd):
+            program = _program(arguments[0], environment)
+            pid = os.posix_spawn(
+                program, arguments, environment, file_actions=actions, setsid=True, setsigdef=_IGNORED
+            )
+    except (OSError, ValueError) as error:
+        raise _cannot(error, arguments[0]) from error
+    return Command(pid, began)
+
+
+#: Python ignores these, which a command would inherit.
+_IGNORED = [getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def _inside(cwd: str | None) -> Iterator[None]:
+    """Be in another directory: `posix_spawn` starts a command where its parent is."""
+    if cwd is None:
+        yield
+        return
+    home = _home()
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        what = "no such directory" if isinstance(error, FileNotFoundError) else error.strerror
+        raise Cannot(f"{what}: {cwd}", NOT_EXECUTABLE) from error
+    try:
+        yield
+    finally:
+        os.fchdir(home)
+
+
+@cache
+def _home() -> int:
+    """The directory in which this process began; where it is gone, the topmost one."""
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _program(word: str, environment: Mapping[Any, Any]) -> str:
+    """Where the program is that a word means, by the PATH of the command's own environment."""
+    if "/" in word:
+        return word
+    refused = None
+    for folder in os.get_exec_path(environment):
+        path = os.path.join(os.fsdecode(folder), word)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+        refused = path if refused is None and os.path.isfile(path) else refused
+    if refused is not None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), refused)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), word)
+
+
+def _start_elsewhere(
+    command: str | tuple[str, ...], out: int, err: int, cwd: str | None, environment: Mapping[str, str]
+) -> Command:
+    """The same on Windows, which knows neither sessions nor `posix_spawn`."""
+    import subprocess
+
+    if cwd is not None and not os.path.isdir(cwd):
+        raise Cannot(f"no such directory: {cwd}", NOT_EXECUTABLE)
     shell = isinstance(command, str)
-    arguments: Any = ["/bin/sh", "-c", command] if shell and POSIX else command
     try:
         process = subprocess.Popen(
-            arguments,
-            shell=shell and not POSIX,
-            stdin=_nothing(),
-            stdout=out,
-            stderr=err,
-            cwd=cwd,
-            env=environment,
-            start_new_session=POSIX,
+            command, shell=shell, stdin=_nothing(), stdout=out, stderr=err, cwd=cwd, env=environment
         )
     except (OSError, ValueError) as error:
-        raise _cannot(error, command, cwd) from error
-    return Command(process)
+        raise _cannot(error, "the shell" if isinstance(command, str) else command[0]) from error
+    return Command(process.pid, time.monotonic(), process)
 
 
 @cache
@@ -239,12 +299,24 @@ def _nothing() -> int:
     return os.open(os.devnull, os.O_RDONLY)
 
 
-def _cannot(error: OSError | ValueError, command: str | tuple[str, ...], cwd: str | None) -> Cannot:
-    program = "/bin/sh" if isinstance(command, str) else command[0]
+def keep_descriptors() -> None:
+    """Let no command inherit a descriptor of this process beyond the standard ones.
+
+    Those that Python opens are not inherited; others are, such as the event queue of a watch.
+    """
+    try:
+        own = os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
+    except OSError:
+        return
+    for text in own:
+        with contextlib.suppress(OSError):  # the one that listed them
+            if int(text) > 2:
+                os.set_inheritable(int(text), False)
+
+
+def _cannot(error: OSError | ValueError, program: str) -> Cannot:
     if isinstance(error, ValueError):
         return Cannot(f"cannot be started: {error}", NOT_EXECUTABLE)
-    if cwd is not None and error.filename in {cwd, os.fsencode(cwd)} and not os.path.isdir(cwd):
-        return Cannot(f"no such directory: {cwd}", NOT_EXECUTABLE)
     if isinstance(error, FileNotFoundError):
         return Cannot(f"command not found: {program}", NOT_FOUND)
     if isinstance(error, PermissionError):

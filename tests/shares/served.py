@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.shares.network import SERVER, Machine, Network, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 #: What each kind of share needs: programs, and the Debian packages that bring them.
 NEEDS = {
@@ -116,7 +116,8 @@ def _by_gluster(net: Network, export: Path, options: str) -> Share:
         net.server.run(
             "sh",
             "-c",
-            f"mkdir -p /run/gluster /var/lib/glusterd /var/log/glusterfs && mount --bind {state} /var/lib/glusterd "
+            "mkdir -p /run/gluster /var/lib/glusterd /var/log/glusterfs "
+            f"&& mount --bind {state} /var/lib/glusterd "
             "&& mount -t tmpfs tmpfs /var/log/glusterfs",
         )
         net.server.run(glusterd, "-p", "/run/glusterd.pid")
