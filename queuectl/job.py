@@ -88,7 +88,7 @@ def utc_now() -> datetime:
 
 def iso(moment: datetime) -> str:
     """`2026-11-22T04:27:00.123456Z`, always with six digits: text order is time order."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:26]}Z"
 
 
 def stamp(moment: datetime) -> str:
@@ -327,11 +327,7 @@ def scalar(text: str) -> str:
 
 def quoted(text: str) -> str:
     """A text between double quotes, with every character escaped that does not print."""
-    return re.sub(
-        r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]",
-        lambda found: f"\\u{ord(found[0]):04x}",
-        json.dumps(text, ensure_ascii=False),
-    )
+    return _escaped(_to_json(text))
 
 
 def _block(text: str) -> str:
@@ -381,11 +377,19 @@ def number(value: float) -> str:
 
 def event_line(event: Event, column: int = 0) -> str:
     """One event as the one line that is added to the file."""
-    text = json.dumps(event, ensure_ascii=False)
-    text = re.sub(
+    return f"{' ' * column}- {_escaped(_to_json(event))}\n"
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _escaped(text: str) -> str:
+    """The text with what JSON leaves as it is and YAML does not take."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return re.sub(
         r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text
     )
-    return f"{' ' * column}- {text}\n"
 
 
 # ── history ───────────────────────────────────────────────────────────────────────────────────

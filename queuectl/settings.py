@@ -243,13 +243,14 @@ class Live:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._file = str(root / FILE)
         self._mark: disk.Mark | None = None
         self.last: Settings = DEFAULTS
         self.trouble: str | None = None
 
     def now(self) -> Settings:
         """The values in force. Raises `OSError` when the spool is out of reach."""
-        mark = disk.mark(self._root / FILE)
+        mark = disk.mark(self._file)
         if mark != self._mark:
             try:
                 self.last = load(self._root)

@@ -131,10 +131,12 @@ class Workers:
         self.log = log
         self.started: list[Process] = []
 
-    def start(self, kind: str = "foreground") -> Process:
+    def start(self, kind: str = "foreground", pass_fds: Sequence[int] = ()) -> Process:
         arguments = [sys.executable, "-m", "queuectl.worker", str(self.spool.path), kind]
         with self.log.open("ab") as log:
-            popen = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            popen = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=pass_fds
+            )
         process = Process(popen, self.spool)
         self.started.append(process)
         return process

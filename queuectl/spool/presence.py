@@ -64,6 +64,13 @@ def place_of(root: Root) -> str:
     return f"{kernel_id()}/{os.stat(root.workers).st_dev}"
 
 
+def load_lock() -> None:
+    """Import what locks need, which takes time and memory that forked workers can share."""
+    import filelock
+
+    del filelock
+
+
 def _lock(root: Root, name: str) -> FileLock:
     from filelock import FileLock
 

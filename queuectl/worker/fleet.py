@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -27,6 +28,17 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 class _Line(logging.Formatter):
     """One line a record, with no control character in it."""
+
+    _second = 0
+    _shown = ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        """The local time; most lines come in the same second as the one before."""
+        del datefmt
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._shown = second, super().formatTime(record, "%Y-%m-%d %H:%M:%S")
+        return f"{self._shown},{int(record.msecs):03}"
 
     def format(self, record: logging.LogRecord) -> str:
         return _CONTROL.sub("?", super().format(record))
@@ -54,6 +66,8 @@ class _Reopened(logging.StreamHandler[TextIO]):
 
 def log_to(stream: TextIO, worker: str, reopen: Callable[[], None] = lambda: None) -> None:
     """Let this process's log go to a stream, the worker's name in every line."""
+    # What no line of ours shows need not be found out for each (logging's HOWTO, "Optimization").
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     handler = _Reopened(stream, reopen)
     handler.setFormatter(_Line(f"%(asctime)s {worker} %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -67,34 +81,50 @@ def log_path(root: Root, worker: str) -> Path:
 def start_detached(root: Root, count: int) -> list[str]:
     """Start workers that outlive this process and its terminal; returns their names.
 
-    Raises `QueueError` when one does not come up; those before it run on.
+    Raises `QueueError` when one does not come up; the others run on.
     """
+    command = [sys.executable, "-m", "queuectl.worker", str(root.path), DETACHED]
+    commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
     started = [
         subprocess.Popen(
-            _command(root, DETACHED),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             text=True,
         )
-        for _ in range(count)
+        for command in commands
     ]
-    names = []
+    lines = []
     for child in started:
         assert child.stdout is not None
         with child.stdout:
-            said = child.stdout.read()
-        word, _, rest = said.partition(" ")
-        if word != "ready":
-            raise QueueError("A worker did not start.", said.strip() or "It said nothing.")
-        names.append(rest.strip())
-        child.returncode = 0  # it is meant to outlive us: nobody waits for it here
+            lines += child.stdout.read().splitlines()
+        if hasattr(os, "fork"):
+            child.wait()
+        child.returncode = 0  # else it is the worker, and meant to outlive us: nobody waits for it here
+    names = [line.removeprefix("ready ") for line in lines if line.startswith("ready ")]
+    if len(names) < count:
+        said = " ".join(line for line in lines if not line.startswith("ready "))
+        raise QueueError(
+            f"{count - len(names)} of {count} workers did not start.", said or "Nothing was said."
+        )
     return names
 
 
-def _command(root: Root, kind: str) -> list[str]:
-    return [sys.executable, "-m", "queuectl.worker", str(root.path), kind]
+def _fork(count: int) -> list[int]:
+    """Fork children that share the memory of what is loaded here; none in a child, else their pids."""
+    presence.load_lock()
+    gc.freeze()
+    sys.stdout.flush()
+    children = []
+    for _ in range(count):
+        child = os.fork()
+        if not child:
+            return []
+        children.append(child)
+    return children
 
 
 def run_here(root: Root, kind: str) -> int:
@@ -129,17 +159,27 @@ def _log_to_file(root: Root, name: str) -> None:
 
 
 def run_several(root: Root, kind: str, count: int) -> int:
-    """Run `count` workers as children of this process until all have ended."""
-    children = [subprocess.Popen(_command(root, kind)) for _ in range(count)]
+    """Run `count` workers as children of this process until all have ended; in a child, be one."""
+    if not hasattr(os, "fork"):
+        command = [sys.executable, "-m", "queuectl.worker", str(root.path), kind]
+        return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])
+    children = _fork(count)
+    if not children:
+        return run_here(root, kind)
+    alive = set(children)
 
     def pass_on(number: int, _: object) -> None:
-        for child in children:
-            if child.poll() is None and number != signal.SIGINT:  # the terminal sends SIGINT to all
-                child.send_signal(number)
+        for child in alive if number != signal.SIGINT else ():  # the terminal sends SIGINT to all
+            os.kill(child, number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
-    return max(abs(child.wait()) for child in children)
+    worst = 0
+    for child in children:
+        _, status = os.waitpid(child, 0)
+        alive.discard(child)
+        worst = max(worst, abs(os.waitstatus_to_exitcode(status)))
+    return worst
 
 
 def stop(
@@ -159,10 +199,15 @@ def stop(
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m queuectl.worker SPOOL KIND`: how workers are started by `worker start`."""
-    path, kind = arguments
+    """`python -m queuectl.worker SPOOL KIND [COUNT]`: be a worker, or fork so many and end."""
+    path, kind, *count = arguments
     try:
-        return run_here(open_root(Path(path)), kind)
+        root = open_root(Path(path))
+        if count:
+            if _fork(int(count[0])):
+                return 0  # nobody is their parent, as a worker takes its children for a job's
+            os.setsid()
+        return run_here(root, kind)
     except QueueError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_status

@@ -101,6 +101,7 @@ class Worker:
         self._owed: _Run | None = None
         self._ahead: Claim | None = None
         self._is_brisk = False
+        self._spool = str(root.path)
         self._inherited = dict(os.environb) if os.name == "posix" else {}
         self.member = Member.join(root, kind, utc_now())
 
@@ -320,12 +321,12 @@ class Worker:
             **claim.job.env,
             "QUEUECTL_JOB_ID": claim.id,
             "QUEUECTL_ATTEMPT": str(attempt),
-            "QUEUECTL_SPOOL": str(self._root.path),
+            "QUEUECTL_SPOOL": self._spool,
             "QUEUECTL_WORKER": self.name,
         }
         if os.name != "posix":
             return {**os.environ, **told}
-        return self._inherited | {os.fsencode(name): os.fsencode(text) for name, text in told.items()}
+        return self._inherited | {name.encode(): text.encode() for name, text in told.items()}
 
     def _write(self, run: _Run) -> None:
         """Add what is not in the file yet; a full disk leaves it for later."""

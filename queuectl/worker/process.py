@@ -87,10 +87,13 @@ class Command:
         self._pidfd = _pidfd(pid)
         self._reaping = threading.Lock()
         self._reaped = False
+        self._has_ended = False
         self.was_cut_off = False
 
     def wait(self, wake: Any, seconds: float | None) -> Waited:
         """Wait for the end, for a ring of `wake`, or for the time, whichever comes first."""
+        if self._has_ended:
+            return Waited.EXITED
         if self._pidfd is None:
             return self._poll(wake, seconds)
         poll = select.poll()
@@ -100,6 +103,7 @@ class Command:
         ready = poll.poll(None if seconds is None else max(0, int(seconds * 1000) + 1))
         found = {fd for fd, _ in ready}
         if self._pidfd in found:
+            self._has_ended = True
             return Waited.EXITED
         if found:
             wake.hush()

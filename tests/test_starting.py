@@ -1,0 +1,138 @@
+"""Starting commands: what they get from the worker, and what happens around and between them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import Spool, State
+from queuectl.spool import finding, output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.job import Event
+    from queuectl.spool.finding import Found
+    from tests.conftest import Evidence, Until, Workers
+
+    Ended = Callable[[str], Found]
+    History = Callable[[str], tuple[Event, ...]]
+
+pytestmark = pytest.mark.usefixtures("audited")
+
+
+def printed(spool: Spool, job_id: str, stream: str = "out") -> str:
+    return Path(output.log_path(spool.root, job_id, 1, stream)).read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the descriptors")
+def test_a_command_has_three_descriptors_whatever_its_worker_has(
+    spool: Spool, workers: Workers, tmp_path: Path, ended: Ended
+) -> None:
+    with (tmp_path / "open").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        workers.start(pass_fds=[file.fileno()])
+    job_id = spool.file({"command": ["ls", "-l", "/proc/self/fd"]})
+    ended(job_id)
+    shown = [line.partition(":")[2].split() for line in printed(spool, job_id).splitlines()[1:]]
+    own = [words for words in shown if not words[-1].startswith("/proc/")]
+    assert [words[1] for words in own] == ["0", "1", "2"]
+    assert own[0][-1] == os.devnull
+
+
+def test_a_program_is_looked_for_in_the_path_of_its_job(
+    spool: Spool, workers: Workers, tmp_path: Path, history: History
+) -> None:
+    for folder, mode in (("first", 0o600), ("second", 0o700)):
+        (tmp_path / folder).mkdir()
+        program = tmp_path / folder / "my-own-program"
+        program.write_text(f"#!/bin/sh\necho {folder}\n")
+        program.chmod(mode)
+    path = f"{tmp_path}/none:{tmp_path}/first:{tmp_path}/second:/bin:/usr/bin"
+    found = spool.file({"command": ["my-own-program"], "env": {"PATH": path}})
+    locked = spool.file(
+        {"command": ["my-own-program"], "env": {"PATH": f"{tmp_path}/first"}, "max_retries": 0}
+    )
+    missing = spool.file({"command": ["my-own-program"], "max_retries": 0})
+    workers.drain()
+    assert printed(spool, found) == "second\n"
+    assert history(locked)[-1]["error"] == f"permission denied: {tmp_path}/first/my-own-program"
+    assert history(missing)[-1]["error"] == "command not found: my-own-program"
+
+
+def test_a_job_without_a_directory_runs_in_the_worker_s_whatever_ran_before(
+    spool: Spool, workers: Workers, tmp_path: Path
+) -> None:
+    elsewhere = spool.file({"command": "pwd", "cwd": str(tmp_path)})
+    here = spool.file("pwd")
+    nowhere = spool.file({"command": "pwd", "cwd": "/no/such/place", "max_retries": 0})
+    again = spool.file("pwd")
+    workers.drain()
+    assert printed(spool, elsewhere) == f"{tmp_path}\n"
+    assert printed(spool, here) == printed(spool, again) == f"{os.getcwd()}\n"
+    assert spool.find(nowhere).state is State.DEAD
+
+
+def test_a_program_beside_the_directory_of_its_job_is_found_from_there(
+    spool: Spool, workers: Workers, tmp_path: Path
+) -> None:
+    (tmp_path / "tool").write_text("#!/bin/sh\necho from here\n")
+    (tmp_path / "tool").chmod(0o700)
+    job_id = spool.file({"command": ["./tool"], "cwd": str(tmp_path)})
+    workers.drain()
+    assert printed(spool, job_id) == "from here\n"
+
+
+def test_a_job_claimed_ahead_is_free_for_others_once_the_one_before_it_takes_long(
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    for _ in range(20):
+        spool.file("true")
+    long = spool.file(evidence.command(f"while ! test -e {gate}; do sleep 0.02; done"))
+    after = spool.file(evidence.command())
+    first = workers.start()
+    until(lambda: evidence.started() == [long], "the long one runs")
+    until(
+        lambda: [one.id for one in finding.names_in(spool.root, State.PENDING)] == [after],
+        "the one after it waits",
+        seconds=5,
+    )
+    workers.start()
+    until(lambda: evidence.finished() == [after], "another worker runs it")
+    assert first.is_running
+    gate.touch()
+    until(lambda: spool.find(long).state is State.DONE, "the long one has ended")
+    assert spool.find(after).state is State.DONE
+    assert len(spool.find(after).job.history) == 2  # type: ignore[union-attr] # it was read: it has ended
+
+
+def test_a_worker_killed_while_it_has_claimed_ahead_costs_the_other_job_no_try(
+    spool: Spool, workers: Workers, history: History
+) -> None:
+    for _ in range(20):
+        spool.file("true")
+    killer = spool.file({"command": "kill -9 $PPID; sleep 1", "max_retries": 0})
+    others = [spool.file("true") for _ in range(20)]
+    assert workers.start("drain").wait() == -9
+    workers.drain()
+    assert spool.find(killer).state is State.DEAD
+    for other in others:
+        assert [event["event"] for event in history(other)] == ["started", "completed"]
+
+
+def test_the_outcomes_of_all_that_ran_are_recorded_by_the_time_the_worker_has_ended(
+    spool: Spool, workers: Workers, until: Until
+) -> None:
+    ids = [spool.file("true") for _ in range(30)]
+    worker = workers.start()
+    until(lambda: finding.names_in(spool.root, State.DONE), "some are done")
+    worker.popen.terminate()
+    assert worker.wait() == 0
+    assert finding.names_in(spool.root, State.PROCESSING) == []
+    states = {spool.find(job_id).state for job_id in ids}
+    assert states <= {State.DONE, State.PENDING}
