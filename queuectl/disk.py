@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 from queuectl.errors import BadDocument
 
@@ -29,6 +29,8 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
 #: What is read of a job's file at most, with its history: some 80,000 runs.
 MAX_WITH_HISTORY = 16 * 1024 * 1024
+#: The mode of files that nobody but their owner may see.
+PRIVATE = 0o600
 
 #: What a document holds: scalars stay text (None for a plain null), typed later by their field.
 Node: TypeAlias = "str | list[Node] | dict[str, Node] | None"
@@ -38,38 +40,61 @@ _READ = (
     os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 )
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_APPEND = os.O_APPEND | (_NEW & ~(os.O_CREAT | os.O_EXCL)) | getattr(os, "O_NONBLOCK", 0)
+#: What opening says of a link, a fifo or socket, and a directory.
+_OTHER_THINGS = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR})
 
 
 class NotAFile(OSError):
     """A symlink, a second hard link, a device, a fifo or a directory where a job file should be."""
 
 
+class Untrusted(NotAFile):
+    """A file that somebody wrote, or may have written, whose commands are not to be run here."""
+
+
 # ── reading ───────────────────────────────────────────────────────────────────────────────────
 
 
-def read(path: Path | str, limit: int = MAX_BYTES) -> bytes:
+class Trust(NamedTuple):
+    """Whose files count: those of these users, and of them only what nobody else may write to.
+
+    `alone` tells that nobody else comes as far as the file, whatever its mode.
+    """
+
+    owners: frozenset[int]
+    alone: bool
+
+
+def read(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> bytes:
     """The bytes of a regular file with one link, never following a symlink, never blocking.
 
-    Raises `NotAFile` for anything else than such a file and for one larger than `limit` bytes.
+    Raises `NotAFile` for anything else than such a file, for one larger than `limit` bytes, and
+    `Untrusted` for one that others may have written.
     """
-    fd = _open_fit(path, limit)
+    fd = _open_fit(path, limit, trust)
     try:
         return _read_all(fd, limit)
     finally:
         kernel.close(fd)
 
 
-def read_settled(path: Path | str, limit: int = MAX_BYTES) -> bytes | None:
+def read_settled(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> bytes | None:
     """Like `read`, but None while anybody has the file open for writing, where that can be told."""
-    fd = _open_fit(path, limit)
+    fd = _open_fit(path, limit, trust)
     try:
         return None if _has_writer(fd) else _read_all(fd, limit)
     finally:
         kernel.close(fd)
 
 
-def _open_fit(path: Path | str, limit: int) -> int:
+def open_read(path: Path | str) -> BinaryIO:
+    """Open a regular file with one link, of any size, to be read in portions; raises `NotAFile`."""
+    return open(_open_fit(path, sys.maxsize), "rb")
+
+
+def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> int:
+    """Open a file, then look at what was opened: between a look at its name and this it may change."""
     try:
         fd: int = kernel.open(path, _READ)
     except OSError as error:
@@ -79,9 +104,12 @@ def _open_fit(path: Path | str, limit: int) -> int:
             raise NotAFile(errno.ENXIO, "a socket is not a job file", str(path)) from None
         raise
     try:
-        reason = _unfit(kernel.fstat(fd), limit)
+        facts = kernel.fstat(fd)
+        reason = _unfit(facts, limit)
         if reason:
             raise NotAFile(errno.EINVAL, reason, str(path))
+        if trust is not None and (reason := _doubtful(facts, trust)):
+            raise Untrusted(errno.EACCES, reason, str(path))
     except BaseException:
         kernel.close(fd)
         raise
@@ -105,6 +133,34 @@ def _unfit(facts: os.stat_result, limit: int) -> str | None:
     if facts.st_size > limit:
         return f"it has {facts.st_size:,} bytes, more than the {limit:,} that a job may have"
     return None
+
+
+def _doubtful(facts: os.stat_result, trust: Trust) -> str | None:
+    if facts.st_uid not in trust.owners:
+        return f"it was filed by {user_name(facts.st_uid)}, who is not among the trusted_users of this worker"
+    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not trust.alone:
+        return "others than its owner may write to it (`chmod go-w` mends that)"
+    return None
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, or the number where there is none."""
+    if sys.platform != "win32":
+        import pwd
+
+        with contextlib.suppress(KeyError):
+            return pwd.getpwuid(uid).pw_name
+    return f"user {uid}"
+
+
+def group_name(gid: int) -> str:
+    """The name of a group, or the number where there is none."""
+    if sys.platform != "win32":
+        import grp
+
+        with contextlib.suppress(KeyError):
+            return grp.getgrgid(gid).gr_name
+    return str(gid)
 
 
 def list_names(folder: Path | str) -> list[str]:
@@ -158,6 +214,14 @@ def exists(path: Path | str) -> bool:
     return True
 
 
+def is_folder(path: Path | str) -> bool:
+    """Whether a directory is there, and no link to one."""
+    try:
+        return stat.S_ISDIR(kernel.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
 # ── writing ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -167,9 +231,18 @@ def write_all(fd: int, data: bytes) -> None:
         data = data[kernel.write(fd, data) :]
 
 
-def create(path: Path | str, data: bytes = b"", mode: int = 0o600) -> None:
+def _make(path: Path | str, flags: int, mode: int) -> int:
+    """Open a file that may be new. What a group is to have is set past the umask."""
+    fd: int = kernel.open(path, flags, mode)
+    if mode != PRIVATE and sys.platform != "win32":
+        with contextlib.suppress(PermissionError):  # it was there, and is another's
+            kernel.fchmod(fd, mode)
+    return fd
+
+
+def create(path: Path | str, data: bytes = b"", mode: int = PRIVATE) -> None:
     """Make a file that was not there; raises `FileExistsError` when it was. Not synced."""
-    fd = kernel.open(path, _NEW, mode)
+    fd = _make(path, _NEW, mode)
     try:
         write_all(fd, data)
     finally:
@@ -178,7 +251,7 @@ def create(path: Path | str, data: bytes = b"", mode: int = 0o600) -> None:
 
 def create_synced(path: Path | str, data: bytes) -> None:
     """Make a file that was not there, its content safe from a power cut."""
-    fd = kernel.open(path, _NEW, 0o600)
+    fd = kernel.open(path, _NEW, PRIVATE)
     try:
         write_all(fd, data)
         kernel.fsync(fd)
@@ -186,9 +259,49 @@ def create_synced(path: Path | str, data: bytes) -> None:
         kernel.close(fd)
 
 
-def touch(path: Path | str) -> None:
+def create_like(path: Path | str, data: bytes, model: Path | str) -> None:
+    """Make a file as `create_synced` does, with the mode of another and, as far as we may, its owner.
+
+    Who has a file written anew must not come to vouch for what is in it.
+    """
+    facts = kernel.lstat(model)
+    fd = kernel.open(path, _NEW, PRIVATE)
+    try:
+        if sys.platform != "win32":
+            kernel.fchmod(fd, stat.S_IMODE(facts.st_mode) & 0o666 | PRIVATE)
+            if facts.st_uid != kernel.geteuid():
+                with contextlib.suppress(PermissionError):
+                    kernel.fchown(fd, facts.st_uid, facts.st_gid)
+        write_all(fd, data)
+        kernel.fsync(fd)
+    finally:
+        kernel.close(fd)
+
+
+def hand_over(path: Path | str, group: int, mode: int) -> None:
+    """Give what lies in a directory of this mode to its group, or take it away from it; links stay.
+
+    A directory gets the mode itself, a file what of it files can have.
+    """
+    try:
+        fd = kernel.open(path, _READ)
+    except OSError as error:
+        if error.errno in _OTHER_THINGS:
+            return
+        raise
+    try:
+        facts = kernel.fstat(fd)
+        if stat.S_ISDIR(facts.st_mode) or not _unfit(facts, sys.maxsize):
+            if mode & stat.S_ISGID:
+                kernel.fchown(fd, -1, group)
+            kernel.fchmod(fd, mode if stat.S_ISDIR(facts.st_mode) else mode & 0o666)
+    finally:
+        kernel.close(fd)
+
+
+def touch(path: Path | str, mode: int = PRIVATE) -> None:
     """Open a file for writing and close it; made where it is missing, else left as it is."""
-    kernel.close(kernel.open(path, (_NEW & ~os.O_EXCL), 0o600))
+    kernel.close(_make(path, _NEW & ~os.O_EXCL, mode))
 
 
 def probe(path: Path | str) -> None:
@@ -201,40 +314,59 @@ def probe(path: Path | str) -> None:
             remove(path)
 
 
-def open_new(path: Path | str) -> int:
+def open_new(path: Path | str, mode: int = PRIVATE) -> int:
     """Make a file for a command to write to; returns a descriptor.
 
     Raises `FileExistsError` when it was there.
     """
-    fd: int = kernel.open(path, _NEW | os.O_APPEND, 0o600)
-    return fd
+    return _make(path, _NEW | os.O_APPEND, mode)
 
 
-def open_log(path: Path | str) -> int:
-    """Open a file for a command to write to, made where it is missing, emptied where it is not."""
+def open_log(path: Path | str, mode: int = PRIVATE) -> int:
+    """Open a file for a command to write to, made where it is missing, emptied where it is not.
+
+    Returns a descriptor. Raises `NotAFile` for what is no regular file with one link, and leaves it
+    as it was.
+    """
     try:
-        return open_new(path)
+        return open_new(path, mode)
     except FileExistsError:
-        pass
-    flags = os.O_WRONLY | os.O_TRUNC | os.O_APPEND | (_READ & ~os.O_RDONLY)
-    try:
-        fd: int = kernel.open(path, flags)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise NotAFile(errno.EINVAL, "a fifo is not a log", path) from None
-        raise
-    if not stat.S_ISREG(kernel.fstat(fd).st_mode):
-        kernel.close(fd)
-        raise NotAFile(errno.EINVAL, "it is not a regular file", path)
-    if sys.platform != "win32":
-        os.set_blocking(fd, True)
-    return fd
+        return _open_log(path, mode, keep=False)
+
+
+def open_append(path: Path | str, mode: int = PRIVATE) -> BinaryIO:
+    """Open a file to add to, made where it is missing; raises `NotAFile` as `open_log` does."""
+    return open(_open_log(path, mode, keep=True), "ab", buffering=0)
 
 
 def close(*descriptors: int) -> None:
     """Close what `open_new` and `open_log` opened."""
     for fd in descriptors:
         kernel.close(fd)
+
+
+def _open_log(path: Path | str, mode: int, *, keep: bool) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        fd = _make(path, flags, mode)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise NotAFile(errno.EINVAL, "a fifo is not a log", str(path)) from None
+        raise
+    try:
+        facts = kernel.fstat(fd)
+        reason = _unfit(facts, sys.maxsize)
+        if reason:
+            raise NotAFile(errno.EINVAL, reason, str(path))
+        if facts.st_size and not keep:
+            kernel.ftruncate(fd, 0)
+        if sys.platform != "win32":
+            os.set_blocking(fd, True)
+    except BaseException:
+        kernel.close(fd)
+        raise
+    return fd
 
 
 def sync_folder(folder: Path | str) -> None:
@@ -256,13 +388,13 @@ class Draft(NamedTuple):
     target: str
 
 
-def draft(folder: Path | str, name: str, data: bytes, *, sync: bool) -> Draft:
+def draft(folder: Path | str, name: str, data: bytes, *, sync: bool, mode: int = PRIVATE) -> Draft:
     """Write `data` under a dot name beside its target and keep it open.
 
     Raises `OSError` and leaves nothing behind when the disk does not take it.
     """
     hidden = f"{folder}/.{name}.tmp"
-    fd = kernel.open(hidden, _NEW, 0o600)
+    fd = _make(hidden, _NEW, mode)
     try:
         write_all(fd, data)
         if sync:
@@ -304,9 +436,9 @@ def discard(draft: Draft) -> None:
         kernel.unlink(draft.hidden)
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Put new content under a name that readers poll: whole before or whole after."""
-    hidden = draft(path.parent, f"{path.name}.{os.getpid()}", data, sync=True)
+    hidden = draft(path.parent, f"{path.name}.{os.getpid()}", data, sync=True, mode=mode)
     kernel.close(hidden.fd)
     try:
         kernel.replace(hidden.hidden, path)
@@ -320,12 +452,20 @@ def replace(path: Path, data: bytes) -> None:
 def append(path: Path | str, data: bytes, *, keep: int | None = None, sync: bool = False) -> None:
     """Add `data` to a file that must be there; cut it to `keep` bytes first if given.
 
-    Raises `FileNotFoundError` when the file has been moved away: nothing comes back to life.
-    On any other error the file is cut back to what it was.
+    Raises `FileNotFoundError` when the file has been moved away, whatever is there instead:
+    nothing comes back to life. On any other error the file is cut back to what it was.
     """
-    fd = kernel.open(path, _APPEND)
     try:
-        before = kernel.fstat(fd).st_size if keep is None else keep
+        fd = kernel.open(path, _APPEND)
+    except OSError as error:
+        if error.errno in _OTHER_THINGS:
+            raise _gone(path) from error
+        raise
+    try:
+        facts = kernel.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise _gone(path)
+        before = facts.st_size if keep is None else keep
         if keep is not None:
             kernel.ftruncate(fd, keep)
         try:
@@ -340,14 +480,60 @@ def append(path: Path | str, data: bytes, *, keep: int | None = None, sync: bool
         kernel.close(fd)
 
 
+def _gone(path: Path | str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "something else has taken its place", str(path))
+
+
 def patch(path: Path | str, data: bytes, at: int) -> None:
     """Write `data` over the bytes from `at` of a file that must be there, in place."""
     fd = kernel.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
-        kernel.lseek(fd, at, os.SEEK_SET)
-        write_all(fd, data)
+        write_at(fd, data, at)
     finally:
         kernel.close(fd)
+
+
+def write_at(fd: int, data: bytes, at: int) -> None:
+    """Write `data` over the bytes from `at` of a file that is not open for appending."""
+    kernel.lseek(fd, at, os.SEEK_SET)
+    write_all(fd, data)
+
+
+def size(path: Path | str) -> int:
+    """How many bytes a file has."""
+    return int(kernel.lstat(path).st_size)
+
+
+def open_update(path: Path | str) -> int:
+    """Open a regular file with one link to change it in place; returns the descriptor."""
+    fd: int = kernel.open(path, _READ & ~os.O_RDONLY | os.O_RDWR)
+    if reason := _unfit(kernel.fstat(fd), sys.maxsize):
+        kernel.close(fd)
+        raise NotAFile(errno.EINVAL, reason, str(path))
+    return fd
+
+
+def punch(fd: int, start: int, end: int) -> bool:
+    """Give the blocks between two places back to the disk, which then read as NUL; False where none can.
+
+    The length of the file stays, so whoever appends to it goes on as before.
+    """
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    keep_size_and_punch_hole = 0x01 | 0x02
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    return bool(fallocate(fd, keep_size_and_punch_hole, start, end - start) == 0)
+
+
+def first_hole(fd: int) -> int:
+    """Where the first hole in an open file begins; at its end where it has none."""
+    if not hasattr(os, "SEEK_HOLE"):
+        return int(kernel.fstat(fd).st_size)
+    place: int = kernel.lseek(fd, 0, os.SEEK_HOLE)
+    return place
 
 
 def move(source: Path | str, target: Path | str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -117,8 +118,8 @@ class NotASpool(QueueError):
 class UnsafeSpool(QueueError):
     """Somebody else could put jobs into this spool and so run commands as its owner."""
 
-    def __init__(self, place: Path, who: str, chmod: str) -> None:
-        super().__init__(f"{place} may be written to by {who}.", f"Run `chmod {chmod} {place}`.")
+    def __init__(self, place: Path, problem: str, command: str) -> None:
+        super().__init__(f"{place} {problem}.", f"Run `{command} {shlex.quote(str(place))}`.")
 
 
 class StorageTrouble(QueueError):

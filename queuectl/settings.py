@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from queuectl import disk
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "config.yaml"
+NOBODY = "none"
 
 
 class Settings(NamedTuple):
@@ -32,6 +36,8 @@ class Settings(NamedTuple):
     poll_interval: float = 1.0
     stop_grace_seconds: float = 0.3
     durability: Literal["filed", "full", "none"] = "filed"
+    max_output_bytes: int = 64 * 1024 * 1024
+    trusted_users: str = NOBODY
 
     def policy(self, max_retries: int | None, backoff_base: float | None) -> Policy:
         """How failures of a job are met that says these two of its own, or None."""
@@ -68,11 +74,18 @@ def _number(low: float, high: float) -> Callable[[str], float]:
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"\d{1,9}", text) or not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
+        if not re.fullmatch(r"\d{1,15}", text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high:,}")
         return int(text)
 
     return parse
+
+
+def _users(text: str) -> str:
+    names = text.replace(",", " ").split()
+    if not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?", name) for name in names):
+        raise ValueError("names of users with commas between them")
+    return ",".join(names) or NOBODY
 
 
 class Key(NamedTuple):
@@ -113,6 +126,13 @@ KEYS: Mapping[str, Key] = {
     "durability": Key(
         _choice("filed", "full", "none"),
         "filed: a job is on disk before its id is printed; full: outcomes too; none",
+    ),
+    "max_output_bytes": Key(
+        _whole(0, 10**15),
+        "of each stream of a run, so many are kept: the head and the newest tail; 0 = all",
+    ),
+    "trusted_users": Key(
+        _users, "whose jobs a worker of root runs, beside root's: names or numbers, with commas"
     ),
 }
 OLDER = {older: name for name, key in KEYS.items() for older in key.older}
@@ -175,13 +195,39 @@ def _pairs(text: str) -> Iterable[tuple[str, Any]]:
 def load(root: Path) -> Settings:
     """The settings of a spool; raises `FileNotFoundError` or `BadSetting`."""
     try:
-        return Settings(**parse(disk.text_of(disk.read(root / FILE))))
+        values = parse(disk.text_of(disk.read(root / FILE)))
+        if values.get("trusted_users", NOBODY) != NOBODY and is_root():
+            # Whoever may name trusted users may run commands as root.
+            values = parse(disk.text_of(disk.read(root / FILE, trust=disk.Trust(frozenset({0}), False))))
+        return Settings(**values)
+    except disk.Untrusted:
+        raise BrokenConfig(
+            f"{root / FILE} names trusted_users, and others than root may write to it.",
+            f"Run `chown root {root / FILE}` and `chmod go-w {root / FILE}`.",
+        ) from None
     except BadDocument as error:
         raise BrokenConfig(f"{root / FILE}: {error.problem}", "Mend it by hand.") from None
     except disk.NotAFile as error:
         raise BrokenConfig(f"{root / FILE}: {error.strerror}.", "Mend it by hand.") from None
     except BadSetting as error:
         raise BrokenConfig(f"{root / FILE}: {error.problem}", error.remedy) from None
+
+
+def is_root() -> bool:
+    """Whether this process may do anything, and so must not be made to."""
+    return os.name == "posix" and os.geteuid() == 0
+
+
+@cache
+def trusted_ids(names: str) -> frozenset[int]:
+    """Root and the users with these names or numbers, as far as this system knows them."""
+    import pwd
+
+    found = {0}
+    for name in names.split(",") if names != NOBODY else ():
+        with contextlib.suppress(KeyError):
+            found.add(int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid)
+    return frozenset(found)
 
 
 def template(values: Mapping[str, Any] | None = None) -> str:

@@ -345,7 +345,7 @@ def test_ids_in_every_state_of_the_spool_that_is_meant_are_completed(shell: Shel
         ("queuectl worker st", {"start", "stop", "status"}),
         ("queuectl list --st", {"--state"}),
         ("queuectl list --state de", {"dead"}),
-        ("queuectl config get max", {"max_retries", "max_backoff_seconds"}),
+        ("queuectl config get max", {"max_retries", "max_backoff_seconds", "max_output_bytes"}),
         ("queuectl config set poll", {"poll_interval"}),
         ("queuectl completion z", {"zsh"}),
         ("queuectl nonsense a", set()),

@@ -44,6 +44,8 @@ def test_every_setting_is_a_key_and_every_key_is_a_setting() -> None:
         ("poll_interval", ["0.05", "50ms", "3600"], ["0.04", "0", "3601", "often"]),
         ("stop_grace_seconds", ["0", "0.3", "3600"], ["-1", "3601", "gently"]),
         ("durability", ["filed", "full", "none"], ["some", "None", "true"]),
+        ("max_output_bytes", ["0", "1000", "67108864"], ["-1", "1e6", "64 MiB", "1" * 17]),
+        ("trusted_users", ["none", "alice", "alice,bob", "1000"], ["a/b", "alice; bob", "*"]),
     ],
 )
 def test_each_key_takes_what_is_within_its_bounds_and_no_more(
@@ -92,7 +94,9 @@ def test_older_names_are_known_and_mean_one_key_each() -> None:
 def test_an_unknown_key_is_answered_with_the_nearest() -> None:
     with pytest.raises(BadSetting, match=r"no key 'max_retry'. Did you mean 'max_retries'\?"):
         parse("max_retry: 3\n")
-    with pytest.raises(BadSetting, match=r"Known are: scheduling_mode, .*durability\."):
+    with pytest.raises(
+        BadSetting, match=r"Known are: scheduling_mode, .*durability, max_output_bytes, trusted_users\."
+    ):
         key_name("zzz")
 
 

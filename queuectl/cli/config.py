@@ -32,6 +32,11 @@ def _text(root: Root) -> str:
     return disk.text_of(disk.read(root.config))
 
 
+def _write(root: Root, text: str) -> None:
+    values = settings.Settings(**settings.parse(text))
+    disk.replace(root.config, text.encode(), root.guarded_mode(values))
+
+
 @config_command.command("get", epilog="\b\nExample:\n  queuectl config get max-retries")
 @key_argument
 @click.pass_context
@@ -50,7 +55,7 @@ def _set(ctx: click.Context, key: str, value: str) -> None:
     name = settings.key_name(key)
     text = settings.shown(settings.parse_value(name, value))
     root = spool_of(ctx).root
-    disk.replace(root.config, settings.edited(_text(root), name, text).encode())
+    _write(root, settings.edited(_text(root), name, text))
     show.line(f"{name}: {text}")
 
 
@@ -61,7 +66,7 @@ def _unset(ctx: click.Context, key: str) -> None:
     """Go back to the default."""
     name = settings.key_name(key)
     root = spool_of(ctx).root
-    disk.replace(root.config, settings.edited(_text(root), name, None).encode())
+    _write(root, settings.edited(_text(root), name, None))
     show.line(f"{name}: {settings.shown(getattr(settings.DEFAULTS, name))} (the default)")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +18,7 @@ from queuectl.spool import acting, dropping, finding, output, presence
 from queuectl.spool.finding import Found
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from queuectl.spool.spool import Spool
@@ -418,17 +419,20 @@ def _print_output(
     if number not in runs:
         raise QueueError(f"Job {found.id} has no run {number}.", f"It has run {max(runs)} times.")
     run = runs[number]
-    paths = {stream: Path(output.log_path(spool.root, found.id, number, stream)) for stream in output.STREAMS}
+    texts = {
+        stream: (block for _, block in output.read_log(spool.root, found.id, number, stream))
+        for stream in output.STREAMS
+    }
     if as_json:
-        texts = {f"std{s}": _bytes(paths[s]).decode("utf-8", "replace") for s in output.STREAMS}
+        whole = {f"std{s}": b"".join(text).decode("utf-8", "replace") for s, text in texts.items()}
         facts = {key: run.get(key) for key in ("exit_code", "signal", "error", "worker", "started_at")}
         show.as_json(
-            {"id": found.id, "attempt": number, **texts, **facts, "completed_at": run.get("ended_at")}
+            {"id": found.id, "attempt": number, **whole, **facts, "completed_at": run.get("ended_at")}
         )
         return
     if out or err:
         for stream in [name for name, wanted in (("out", out), ("err", err)) if wanted]:
-            _copy(paths[stream])
+            _emit(texts[stream])
         return
     ended = run.get("ended_at")
     print_head = f"run {number}: {run.get('outcome') or 'running'}"
@@ -437,61 +441,37 @@ def _print_output(
     show.line(print_head + (f", completed at {_clock(ended)}" if ended else ""))
     for stream in output.STREAMS:
         show.line(f"── std{stream} ──")
-        _copy(paths[stream])
+        _emit(texts[stream])
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _copy(path: Path) -> None:
+def _emit(blocks: Iterable[bytes]) -> None:
     """The bytes as they are into a pipe or file; on a terminal with control characters made visible."""
-    try:
-        with path.open("rb") as source:
-            while block := source.read(1 << 20):
-                _emit(block)
-    except FileNotFoundError:
-        return
     sys.stdout.flush()
-
-
-def _emit(block: bytes) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for block in blocks:
+        if show.is_terminal():
+            lines = decoder.decode(block).split("\n")
+            sys.stdout.write("\n".join(show.visible(line) for line in lines))
+        else:
+            sys.stdout.buffer.write(block)
     sys.stdout.flush()
-    if not show.is_terminal():
-        sys.stdout.buffer.write(block)
-        sys.stdout.buffer.flush()
-        return
-    lines = block.decode("utf-8", "replace").split("\n")
-    sys.stdout.write("\n".join(show.visible(line) for line in lines))
 
 
 def _follow(spool: Spool, found: Found, streams: list[str]) -> None:
     """Print what comes, run after run, until the job is done or dead."""
-    sent: dict[Path, int] = {}
+    sent: dict[tuple[int, str], int] = {}
     run = max(1, last_attempt(found.job.history) if found.job else 1)
     while True:
         ended = found.state in {State.DONE, State.DEAD}
         last = max(run, last_attempt(found.job.history) if found.job else 1)
         for number in range(run, last + 1):
             for stream in streams:
-                _tail(Path(output.log_path(spool.root, found.id, number, stream)), sent)
+                at = sent.get((number, stream), 0)
+                for place, block in output.read_log(spool.root, found.id, number, stream, at):
+                    _emit([block])
+                    sent[number, stream] = place
         run = last
         if ended:
             return
         time.sleep(0.1)
         found = spool.find(found.id)
-
-
-def _tail(path: Path, sent: dict[Path, int]) -> None:
-    try:
-        with path.open("rb") as source:
-            source.seek(sent.get(path, 0))
-            while block := source.read(1 << 20):
-                sent[path] = sent.get(path, 0) + len(block)
-                _emit(block)
-    except FileNotFoundError:
-        return
-    sys.stdout.flush()

@@ -13,17 +13,22 @@ from queuectl.errors import QueueError
 from queuectl.spool.spool import Spool
 
 
-@click.command("init", epilog="\b\nExample:\n  queuectl init jobs")
+@click.command(
+    "init",
+    epilog="\b\nExamples:\n  queuectl init jobs\n  mkdir jobs; chgrp devs jobs; queuectl init --shared jobs",
+)
 @click.argument("where", metavar="[DIR]", required=False)
+@click.option("--shared", is_flag=True, help="For all users of the group that the directory has.")
 @click.pass_context
-def init_command(ctx: click.Context, where: str | None) -> None:
-    """Make a spool, with a config.yaml that explains each key."""
+def init_command(ctx: click.Context, where: str | None, shared: bool) -> None:
+    """Make a spool, with a config.yaml that explains each key; private unless it is shared."""
     path = Path(where).absolute() if where else ctx.obj
     if where is None and not path.parent.exists() and ctx.find_root().params.get("where") is None:
         path.parent.mkdir(parents=True)
     known = (path / "config.yaml").exists()
-    spool = Spool.create(path)
-    show.line(f"{spool.path} {'was a spool already' if known else 'is a new spool'}")
+    spool = Spool.create(path, shared=shared)
+    whose = f", shared by the group {spool.root.group}" if shared else ""
+    show.line(f"{spool.path} {'was a spool already' if known else 'is a new spool'}{whose}")
 
 
 @click.command("check", epilog="\b\nExamples:\n  queuectl check\n  queuectl check --repair")

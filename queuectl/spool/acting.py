@@ -85,7 +85,7 @@ def cancel_waiting(root: Root, found: Found, now: datetime) -> str:
 
 
 def _noted(path: str, event: Event) -> Record:
-    return record.append(path, claiming.read_ready(path), (event,))
+    return claiming.note(path, claiming.read_ready(path), (event,))
 
 
 def delete(root: Root, found: list[Found]) -> int:

@@ -107,14 +107,14 @@ class Bell:
             log.warning("No file events here (%s); looking every poll_interval instead.", error)
             return
         self._observer = observer
-        if not self._tries_out(folder):
+        if not self._tries_out(folder, self._root.file_mode):
             log.warning("File events do not arrive here; looking every poll_interval instead.")
 
-    def _tries_out(self, folder: str) -> bool:
+    def _tries_out(self, folder: str, mode: int) -> bool:
         """Ring ourselves until it is heard: the watch begins in a thread, some time after `start`."""
         with contextlib.suppress(OSError):
             for _ in range(TRIES):
-                disk.touch(f"{folder}/{RING}")
+                disk.touch(f"{folder}/{RING}", mode)
                 if self._works.wait(PATIENCE):
                     break
         return self._works.is_set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
@@ -113,7 +112,7 @@ def _no_job(state: State, text: str, path: str) -> Iterator[Finding]:
     elif state is State.DEAD and text.endswith(REASON):
         return
     elif state is State.PENDING and dropping.is_job_file(text):
-        if os.path.isdir(path):
+        if disk.is_folder(path):
             yield Finding(path, "a directory is not a job", "Move it elsewhere by hand.")
         elif _age(path) > FRESH:
             yield Finding(path, "no worker has taken it in yet", "Start one: `queuectl worker start`.")
@@ -132,7 +131,7 @@ def _hidden(state: State, text: str, path: str) -> Iterator[Finding]:
 
 def _age(path: str) -> float:
     try:
-        return time.time() - os.lstat(path).st_mtime
+        return time.time() - disk.mark(path).mtime_ns / 1e9
     except FileNotFoundError:
         return 0.0
 

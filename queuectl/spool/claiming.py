@@ -96,7 +96,7 @@ class Claim(NamedTuple):
 
         Raises `FileNotFoundError` when the claim was lost: somebody took this owner for dead.
         """
-        return self._replace(record=record.append(self.path, self.record, added, sync=sync))
+        return self._replace(record=note(self.path, self.record, added, sync=sync))
 
     def noted_again(self, *added: Event, sync: bool = False) -> Claim:
         """The same, adding only those of the events that the file does not end with already."""
@@ -104,7 +104,7 @@ class Claim(NamedTuple):
         history = reading.job.history
         there = next(n for n in range(len(added), -1, -1) if history[len(history) - n :] == added[:n])
         if missing := added[there:]:
-            reading = record.append(self.path, reading, missing, sync=sync)
+            reading = note(self.path, reading, missing, sync=sync)
         return self._replace(record=reading)
 
 
@@ -276,14 +276,17 @@ class Waiting:
                 heapq.heappush(self._due[State.PENDING], text)
 
 
-def confirm(root: Root, name: Name, source: State, now: datetime) -> Claim | None:
+def confirm(
+    root: Root, name: Name, source: State, now: datetime, trust: disk.Trust | None = None
+) -> Claim | None:
     """Read what was claimed; None when it is no claim after all, and has been put where it belongs.
 
-    Raises `BeingWritten`, or the `OSError` of a disk that cannot be read now.
+    What others filed than those that `trust` names is put aside. Raises `BeingWritten`, or the
+    `OSError` of a disk that cannot be read now.
     """
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
-        data = disk.read_settled(path, disk.MAX_WITH_HISTORY)
+        data = disk.read_settled(path, disk.MAX_WITH_HISTORY, trust)
         if data is None:  # an editor is saving it: half of a command must never run
             put_back(root, name, source)
             raise BeingWritten(name.id)
@@ -320,6 +323,19 @@ def ready(path: str, reading: Record) -> Record:
     anew = record.parse(text)
     _write_anew(path, text)
     return anew
+
+
+def note(path: str, reading: Record, added: tuple[Event, ...], *, sync: bool = False) -> Record:
+    """Add events to a claim's file, and return the record as it is then.
+
+    Raises `FileNotFoundError` when the claim was lost. A file that may be read and not be written
+    to, as one that was copied from a read-only one, is replaced by a copy that may.
+    """
+    try:
+        return record.append(path, reading, added, sync=sync)
+    except PermissionError:
+        _write_anew(path, disk.read(path, disk.MAX_WITH_HISTORY))
+        return record.append(path, reading, added, sync=sync)
 
 
 def put_back(root: Root, name: Name, source: State) -> None:
@@ -370,7 +386,7 @@ def bury(root: Root, name: Name, target: Name, reason: str) -> str:
         f"    mv '{target}' ../pending/\n"
     )
     with contextlib.suppress(FileExistsError):
-        disk.create(f"{dead}/{target}{finding.REASON}", text.encode("utf-8", "replace"))
+        disk.create(f"{dead}/{target}{finding.REASON}", text.encode("utf-8", "replace"), root.file_mode)
     if not disk.move(f"{root.folder(State.PROCESSING)}/{name}", f"{dead}/{target}"):
         disk.remove(f"{dead}/{target}{finding.REASON}")
     return f"{dead}/{target}"
@@ -391,7 +407,7 @@ def _write_anew(path: str, text: bytes) -> None:
     """
     folder, _, name = path.rpartition("/")
     new, old = f"{folder}/.{name}.new", f"{folder}/.{name}.old"
-    disk.create_synced(new, text)
+    disk.create_like(new, text, path)
     disk.move(path, old)
     disk.move(new, path)
     disk.sync_folder(folder)

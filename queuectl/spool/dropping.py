@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +13,7 @@ from queuectl.spool import claiming, filing
 from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
 
 if TYPE_CHECKING:
+    import os
     from datetime import datetime
 
     from queuectl.settings import Settings
@@ -59,7 +59,7 @@ class Drops:
                 continue
             path = f"{self._root.folder(State.PENDING)}/{text}"
             try:
-                facts = os.lstat(path)
+                facts: os.stat_result = disk.kernel.lstat(path)
             except FileNotFoundError:
                 self._seen.pop(text, None)
                 continue

@@ -80,6 +80,7 @@ def _named(job: Job, settings: Settings, moment: datetime) -> Named:
 def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[Filed]:
     """File a few jobs with one sync of each directory. All of them, or an `OSError` and none told."""
     sync = settings.durability != "none"
+    mode = root.guarded_mode(settings)
     drafts: list[disk.Draft] = []
     taken: list[Name] = []
     answers: list[Filed] = []
@@ -91,7 +92,7 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
             elif chosen and not _take(root, name, taken):
                 answers.append(Filed(name.id, IdTaken(name.id)))
             else:
-                drafts.append(disk.draft(root.folder(State.PENDING), str(name), text, sync=False))
+                drafts.append(disk.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode))
                 answers.append(Filed(name.id))
         if sync:
             _sync(root, drafts, taken)

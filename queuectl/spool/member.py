@@ -125,7 +125,7 @@ class Member:
         while (taken := self._waiting.take(self.name, now)) is not None:
             name, source = taken
             try:
-                claim = claiming.confirm(self.root, name, source, now)
+                claim = claiming.confirm(self.root, name, source, now, self.root.trust(self.live.last))
             except claiming.BeingWritten:
                 self._waiting.hold(name)
                 continue

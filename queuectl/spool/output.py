@@ -1,18 +1,38 @@
-"""What jobs printed: a file per attempt and stream, the first of which also takes the id."""
+"""What jobs printed: a file per attempt and stream, the first of which also takes the id.
+
+A command writes to its files itself, past the worker, and is never held up. Of a file that
+outgrows its limit the middle is dropped while the command goes on:
+
+    HEAD notice (hole) TAIL    while it runs: the blocks between are given back, the length stays
+    HEAD notice TAIL           once it has ended
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, BinaryIO
 
 from queuectl import disk
 from queuectl.job import ID
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from queuectl.spool.root import Root
 
 STREAMS = ("out", "err")
 _LOG = re.compile(r"(.+)\.(\d+)\.(out|err)")
+_NOTICE = re.compile(rb"\n\[queuectl: ([\d,]+) bytes were dropped here( so far)?\] *\n")
+_WIDTH = 80
+#: Bytes a second that no command writes: a shorter run needs no look at how long its output is.
+_FASTEST = 20e9
+#: A file as long as some file systems take; before that the tail, too, begins anew.
+_LONGEST = 2**42
+_BLOCK = 1 << 20
+#: Bytes that are worth a hole: of fewer the disk gives nothing back, and they would read as data.
+_LEAST = 1 << 16
 
 
 def log_path(root: Root, job_id: str, attempt: int, stream: str) -> str:
@@ -23,7 +43,7 @@ def log_path(root: Root, job_id: str, attempt: int, stream: str) -> str:
 def take_id(root: Root, job_id: str) -> bool:
     """Take an id for good, on all hosts at once; False when another job has it."""
     try:
-        disk.create(log_path(root, job_id, 1, "out"))
+        disk.create(log_path(root, job_id, 1, "out"), mode=root.file_mode)
     except FileExistsError:
         return False
     return True
@@ -45,9 +65,9 @@ def open_logs(root: Root, job_id: str, attempt: int) -> tuple[int, int]:
     Raises `FileExistsError` where this attempt of this id has been begun before: the sign of a
     second file with the same id, or of a history that lost its last lines.
     """
-    err = disk.open_new(log_path(root, job_id, attempt, "err"))
+    err = disk.open_new(log_path(root, job_id, attempt, "err"), root.file_mode)
     try:
-        out = disk.open_log(log_path(root, job_id, attempt, "out"))
+        out = disk.open_log(log_path(root, job_id, attempt, "out"), root.file_mode)
     except BaseException:
         disk.close(err)
         disk.remove(log_path(root, job_id, attempt, "err"))  # it would say that the run was begun
@@ -73,3 +93,136 @@ def delete_logs(root: Root, job_ids: set[str]) -> None:
         owner = owner_of_log(name)
         if owner and owner[0] in lower:
             disk.remove(f"{root.logs}/{name}")
+
+
+# ── too much of it ────────────────────────────────────────────────────────────────────────────
+
+
+def _notice(dropped: int, *, running: bool) -> bytes:
+    text = f"\n[queuectl: {dropped:,} bytes were dropped here{' so far' if running else ''}]"
+    return (text.ljust(_WIDTH - 1) + "\n").encode()
+
+
+class Curb:
+    """Holds the two files of one run to `limit` bytes each: the head, and the newest tail.
+
+    `look` may be called by another thread while the command runs, `end` once it has ended.
+    """
+
+    def __init__(self, root: Root, job_id: str, attempt: int, limit: int) -> None:
+        self.limit = limit
+        self._paths = [log_path(root, job_id, attempt, stream) for stream in STREAMS]
+        self._was_cut = False
+        self._forgotten: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Drop the middle of what has grown too long; a disk that fails is tried again next time."""
+        with self._lock, contextlib.suppress(OSError):
+            for path in self._paths:
+                if disk.size(path) > self.limit + _WIDTH + _LEAST:
+                    self._drop(path)
+
+    def end(self, seconds: float) -> bool:
+        """Close the gaps once the command, which ran so long, has ended; whether anything was dropped."""
+        if seconds * _FASTEST < self.limit:
+            return False
+        with self._lock, contextlib.suppress(OSError):
+            for path in self._paths:
+                if disk.size(path) > self.limit + 2 * _WIDTH:
+                    self._close_gap(path)
+        return self._was_cut
+
+    @property
+    def _head(self) -> int:
+        return self.limit // 2
+
+    def _drop(self, path: str) -> None:
+        fd = disk.open_update(path)
+        try:
+            size = disk.kernel.fstat(fd).st_size
+            keep_from = size - (self.limit - self._head)
+            hole = self._head + _WIDTH
+            disk.write_at(fd, _notice(keep_from - self._head, running=True), self._head)
+            self._was_cut = True
+            if size > _LONGEST or not disk.punch(fd, hole, keep_from):
+                # The command goes on right behind the notice, which so is that of an ended run.
+                self._forgotten[path] = self._dropped(path, size)
+                disk.write_at(fd, _notice(self._forgotten[path], running=False), self._head)
+                disk.kernel.ftruncate(fd, hole)
+        finally:
+            disk.kernel.close(fd)
+
+    def _close_gap(self, path: str) -> None:
+        fd = disk.open_update(path)
+        try:
+            size = disk.kernel.fstat(fd).st_size
+            source = size - (self.limit - self._head)
+            dropped = self._dropped(path, source)
+            target = self._head + _WIDTH
+            while block := disk.kernel.pread(fd, min(_BLOCK, size - source), source):
+                disk.write_at(fd, block, target)
+                source, target = source + len(block), target + len(block)
+            disk.write_at(fd, _notice(dropped, running=False), self._head)
+            disk.kernel.ftruncate(fd, target)
+            self._was_cut = True
+        finally:
+            disk.kernel.close(fd)
+
+    def _dropped(self, path: str, end: int) -> int:
+        """How many bytes the command has written between the head and this place."""
+        before = self._forgotten.get(path)
+        return end - self._head + (0 if before is None else before - _WIDTH)
+
+
+def read_log(root: Root, job_id: str, attempt: int, stream: str, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """What a stream holds from a place on, in portions, each with the place where the next one begins.
+
+    The places are those of what the command wrote. Nothing where there is no such file. Raises
+    `disk.NotAFile` for what is no regular file with one link.
+    """
+    try:
+        log = disk.open_read(log_path(root, job_id, attempt, stream))
+    except FileNotFoundError:
+        return
+    with log:
+        start, end = _gap(log)
+        at = _place_now(log, at)
+        if start < at < end:
+            yield end, _notice(end - at, running=True)
+            at = end
+        while True:
+            if start <= at < end:
+                at = end
+            log.seek(at)
+            block = log.read(_BLOCK if at >= end else min(_BLOCK, start - at))
+            if not block:
+                return
+            at += len(block)
+            yield at, block
+
+
+def _place_now(log: BinaryIO, at: int) -> int:
+    """Where a place is found after the gap before it has been closed."""
+    size = log.seek(0, 2)
+    head = (size - _WIDTH) // 2
+    if at <= size or head < 0:
+        return at
+    log.seek(head)
+    notice = _NOTICE.fullmatch(log.read(_WIDTH))
+    return max(head, at - int(notice[1].replace(b",", b"")) + _WIDTH) if notice else at
+
+
+def _gap(log: BinaryIO) -> tuple[int, int]:
+    """From where to where a file holds nothing but what was dropped while its command runs."""
+    size = log.seek(0, 2)
+    hole = disk.first_hole(log.fileno()) if size else 0
+    if hole >= size:
+        return 0, 0
+    log.seek(max(0, hole - _BLOCK))
+    before = log.read(hole - log.tell())
+    found = [match for match in _NOTICE.finditer(before) if match[2]]
+    if not found or before[found[-1].end() :].strip(b"\0"):
+        return 0, 0
+    start = hole - len(before) + found[-1].end()
+    return start, start + int(found[-1][1].replace(b",", b"")) - _WIDTH

@@ -61,7 +61,7 @@ def kernel_id() -> str:
 
 def place_of(root: Root) -> str:
     """The kernel and the mount: where a lock on a file in this spool is seen by others."""
-    return f"{kernel_id()}/{os.stat(root.workers).st_dev}"
+    return f"{kernel_id()}/{disk.kernel.stat(root.workers).st_dev}"
 
 
 def load_lock() -> None:
@@ -77,7 +77,7 @@ def _lock(root: Root, name: str) -> FileLock:
     return FileLock(
         f"{root.workers}/{name}.lock",
         timeout=0,
-        mode=0o600,
+        mode=root.file_mode,
         fallback_to_soft=False,
         preserve_lock_file=True,
         thread_local=False,
@@ -352,7 +352,7 @@ def ask_to_stop(root: Root, names: Iterable[str], limit: float | None) -> None:
         path = f"{root.workers}/{name}.stop"
         disk.remove(path)
         with contextlib.suppress(FileExistsError):
-            disk.create(path, b"" if limit is None else f"{limit:g}\n".encode())
+            disk.create(path, b"" if limit is None else f"{limit:g}\n".encode(), root.file_mode)
 
 
 def ask_to_cancel(root: Root, claim: Name) -> str:
@@ -362,14 +362,15 @@ def ask_to_cancel(root: Root, claim: Name) -> str:
     """
     path = f"{root.workers}/{str(claim).removesuffix('.yaml')}.cancel"
     with contextlib.suppress(FileExistsError):
-        disk.create(path)
+        disk.create(path, mode=root.file_mode)
     return path
 
 
 def pause(root: Root, now: datetime) -> None:
     """Let no worker claim anything until `resume`."""
     with contextlib.suppress(FileExistsError):
-        disk.create(f"{root.workers}/{PAUSED}", f"since {iso(now)} by {host_name()}\n".encode())
+        text = f"since {iso(now)} by {host_name()}\n"
+        disk.create(f"{root.workers}/{PAUSED}", text.encode(), root.file_mode)
 
 
 def resume(root: Root) -> bool:

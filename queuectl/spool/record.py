@@ -119,9 +119,9 @@ def _event_lines(tail: str) -> tuple[Event, ...] | None:
         raise BadJob(f"history: this is not {error}.", field="history") from None
 
 
-def read(path: str) -> Record:
+def read(path: str, trust: disk.Trust | None = None) -> Record:
     """Read the job file at `path`; raises `BadJob`, `disk.NotAFile` or `OSError`."""
-    return parse(disk.read(path, disk.MAX_WITH_HISTORY))
+    return parse(disk.read(path, disk.MAX_WITH_HISTORY, trust))
 
 
 def append(path: str, record: Record, added: tuple[Event, ...], *, sync: bool = False) -> Record:

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
 #: Stops whatever still runs of a claim's command on this host, and returns when nothing does.
+#: Raises `StillRuns` where it may not.
 StopRemains = Callable[[Claim], None]
+
+
+class StillRuns(Exception):
+    """What a dead worker of another user left running cannot be stopped by this one."""
 
 
 class Rescue(NamedTuple):
@@ -62,7 +67,8 @@ class Rescue(NamedTuple):
         for text in disk.list_names(self.root.folder(State.PROCESSING)):
             name = parse_claim(text)
             if name is not None and is_dead(name):
-                with contextlib.suppress(FileNotFoundError):  # another one recovers it, too
+                # Another one recovers it, too; or it is left to a worker that may.
+                with contextlib.suppress(FileNotFoundError, StillRuns, disk.Untrusted):
                     told.append(f"Job {name.id}: {self._end(name, now)}")
         for owner in described(self.root):
             if owner != self.me and is_dead(Name(0, "", "", owner)):
@@ -89,6 +95,8 @@ class Rescue(NamedTuple):
             finishing.give_back(claim)
             return f"its worker {owner} died before it ran; it waits again."
         if self.onlooker.is_here(owner):
+            # Root kills nothing that only a stranger's file names.
+            record.read(claim.path, self.root.trust(self.settings))
             self.stop_remains(claim)
         claim = _taken_over(claim, self.me)
         lost = finishing.lost(claim, self.settings, now, f"its worker {owner} died while it ran")

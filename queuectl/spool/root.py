@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from queuectl import disk, settings
 from queuectl.errors import NotASpool, QueueError, UnsafeSpool
 from queuectl.job import State
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: The modes of a spool that is its owner's, and of one that is its group's, too.
+PRIVATE, SHARED = 0o700, 0o2770
 LOGS, WORKERS = "logs", "workers"
 FOLDERS = (*(str(state) for state in State), LOGS, WORKERS)
 
@@ -68,6 +75,27 @@ class Root:
         """Whether other hosts may see this directory: events do not tell of what they do there."""
         return filesystem(self.path) not in _LOCAL
 
+    @cached_property
+    def file_mode(self) -> int:
+        """The mode of new files: what the directory lets its group do with it holds for them, too."""
+        return 0o660 if _is_for_group(disk.kernel.stat(self.path).st_mode) else disk.PRIVATE
+
+    @property
+    def group(self) -> str:
+        """The name of the group that the directory has, or its number."""
+        return disk.group_name(disk.kernel.stat(self.path).st_gid)
+
+    def guarded_mode(self, values: settings.Settings) -> int:
+        """The mode of files that decide what is run: where root runs it, none but its owner writes to it."""
+        guarded = settings.is_root() or values.trusted_users != settings.NOBODY
+        return self.file_mode & ~0o020 if guarded else self.file_mode
+
+    def trust(self, values: settings.Settings) -> disk.Trust | None:
+        """Whose files a worker runs; None for anybody's who may write to the spool, unless it is root."""
+        if not settings.is_root():
+            return None
+        return disk.Trust(settings.trusted_ids(values.trusted_users), self.file_mode == disk.PRIVATE)
+
     def require(self) -> None:
         """Raise `NotASpool` unless config.yaml is there: an unmounted share is an empty directory."""
         try:
@@ -90,13 +118,14 @@ def open_root(path: Path) -> Root:
 def mend(root: Root) -> None:
     """Make the folders anew that are missing. The root must have its config.yaml."""
     for name in set(FOLDERS) - set(disk.list_names(root.path)):
-        _make_folder(root.path / name, root.path.stat().st_mode)
+        _make_folder(root.path / name, disk.kernel.stat(root.path).st_mode)
 
 
-def create(path: Path) -> Root:
+def create(path: Path, mode: int | None = None) -> Root:
     """Make a spool at `path`, which may be an empty directory; raises `QueueError` for others.
 
-    Private to its owner.
+    `mode` is `PRIVATE` or `SHARED`; without one a spool that is there keeps its own, and a new one
+    is private. A shared one belongs to the group that its directory has.
     """
     path = path.absolute()
     try:
@@ -104,49 +133,128 @@ def create(path: Path) -> Root:
     except FileNotFoundError:
         present = set()
         try:
-            path.mkdir(mode=0o700)
+            path.mkdir(mode=PRIVATE)
         except FileNotFoundError:
             raise QueueError(f"{path.parent} does not exist.", "Make it, or name another place.") from None
     except NotADirectoryError:
         raise QueueError(f"{path} is not a directory.", "Name another place.") from None
     if settings.FILE not in present and present - set(FOLDERS) - {"lost+found"}:
         raise QueueError(f"{path} is not empty.", "A spool wants a directory of its own.")
-    if os.name == "posix":
-        path.chmod(0o700)
-    mode = path.stat().st_mode
-    for name in FOLDERS:
-        if name not in present:
-            _make_folder(path / name, mode)
+    if mode is None and settings.FILE not in present:
+        mode = PRIVATE
+    if mode is not None and os.name == "posix":
+        _set_mode(path, mode)
+    for name in set(FOLDERS) - present:
+        _make_folder(path / name, disk.kernel.stat(path).st_mode)
     if settings.FILE not in present:
-        disk.replace(path / settings.FILE, settings.template().encode())
+        disk.replace(
+            path / settings.FILE, settings.template().encode(), Root(path).guarded_mode(settings.DEFAULTS)
+        )
     return open_root(path)
 
 
+def _set_mode(path: Path, mode: int) -> None:
+    """Give a spool, and whatever is in it, to its owner alone or to its group, too."""
+    group = disk.kernel.stat(path).st_gid
+    disk.kernel.chmod(path, mode)
+    for name in {*FOLDERS, settings.FILE} & set(disk.list_names(path)):
+        disk.hand_over(path / name, group, mode)
+    for name in set(FOLDERS) & set(disk.list_names(path)):
+        for text in disk.list_names(path / name):
+            disk.hand_over(path / name / text, group, mode)
+
+
 def _make_folder(path: Path, mode: int) -> None:
-    path.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        disk.kernel.mkdir(path)
     if os.name == "posix":
-        path.chmod(stat.S_IMODE(mode))
+        disk.kernel.chmod(path, stat.S_IMODE(mode))
 
 
 def refuse_unsafe(root: Root) -> None:
-    """Raise `UnsafeSpool` where somebody else could put a command that a worker would run."""
-    if os.name != "posix":
+    """Raise `UnsafeSpool` where somebody else could put a command that a worker would run.
+
+    Nobody but the spool's owner, root, who asks, and the group of a shared spool may write to the
+    directory and what is in it, or put another one in its place.
+    """
+    if sys.platform == "win32":
         return
-    for place in (root.path, *(root.path / name for name in FOLDERS)):
-        try:
-            facts = place.stat()
-        except FileNotFoundError:
+    spool = disk.kernel.stat(root.path)
+    known = {0, os.geteuid(), spool.st_uid}
+    shared = _is_for_group(spool.st_mode)
+    _refuse_part(root.path, spool, known, shared=shared)
+    for name in (*FOLDERS, settings.FILE):
+        place = root.path / name
+        with contextlib.suppress(FileNotFoundError):
+            _refuse_part(place, disk.kernel.lstat(place), known, shared=shared)
+    alone = False
+    for place, facts in _way_to(root.path):
+        if place == place.parent:
+            alone = False  # the way begins anew where a link leads
+        if not alone:
+            _refuse_on_the_way(place, facts, known, spool.st_gid if shared else None)
+        alone |= not stat.S_ISLNK(facts.st_mode) and _is_closed(facts)
+
+
+def _refuse_part(place: Path, facts: os.stat_result, known: set[int], *, shared: bool) -> None:
+    """Refuse a spool of which this part is open to others than those who share it."""
+    if stat.S_ISLNK(facts.st_mode):
+        raise UnsafeSpool(place, "is a link, which could lead elsewhere tomorrow", "rm")
+    if facts.st_mode & stat.S_IWOTH:
+        raise UnsafeSpool(place, "may be written to by anybody", "chmod o-w")
+    if facts.st_mode & stat.S_IWGRP and not shared and not _own_group(facts):
+        raise UnsafeSpool(place, "may be written to by its group", "chmod g-w")
+    if facts.st_uid not in known and not shared:
+        raise UnsafeSpool(place, f"belongs to {disk.user_name(facts.st_uid)}", "chown -h root")
+
+
+def _refuse_on_the_way(place: Path, facts: os.stat_result, known: set[int], group: int | None) -> None:
+    """Refuse a directory above the spool, or a link on the way to it, that others could change."""
+    swap = "who could put another spool in its place"
+    if facts.st_uid not in {*known, _OVERFLOW}:
+        owner = disk.user_name(facts.st_uid)
+        raise UnsafeSpool(place, f"belongs to {owner}, {swap}", "chown -h root")
+    if stat.S_ISLNK(facts.st_mode) or facts.st_mode & stat.S_ISVTX:
+        return
+    if facts.st_mode & stat.S_IWOTH:
+        raise UnsafeSpool(place, f"may be written to by anybody, {swap}", "chmod o-w")
+    if facts.st_mode & stat.S_IWGRP and facts.st_gid != group and not _own_group(facts):
+        raise UnsafeSpool(place, f"may be written to by its group, {swap}", "chmod g-w")
+
+
+#: The owner of files whose true owner this system does not know: root, seen from a container or over NFS.
+_OVERFLOW = 65534
+
+
+def _way_to(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Each directory and link that the system goes through to get to a path, in its order."""
+    here, left = Path(path.anchor), list(reversed(path.parts[1:]))
+    for _ in range(1000):
+        yield here, disk.kernel.lstat(here)
+        if not left:
+            return
+        step = here / left.pop()
+        facts = disk.kernel.lstat(step)
+        if not stat.S_ISLNK(facts.st_mode):
+            if not left:
+                return
+            here = step
             continue
-        if facts.st_mode & stat.S_IWOTH:
-            raise UnsafeSpool(place, "anybody", "o-w")
-        if facts.st_mode & stat.S_IWGRP and not facts.st_mode & stat.S_ISGID and not _own_group(facts):
-            raise UnsafeSpool(place, "its group", "g-w")
-    for parent in reversed(root.path.parents):
-        facts = parent.stat()
-        if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
-            raise UnsafeSpool(parent, "anybody, who could put another spool in its place", "o-w")
-        if not facts.st_mode & stat.S_IXOTH:
-            return  # nobody else comes any further
+        yield step, facts
+        target = Path(disk.kernel.readlink(step))
+        here = Path(target.anchor) if target.is_absolute() else here
+        left.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
+
+
+def _is_closed(facts: os.stat_result) -> bool:
+    """Whether nobody but the owner gets through this directory."""
+    if facts.st_mode & stat.S_IXOTH:
+        return False
+    return not facts.st_mode & stat.S_IXGRP or _own_group(facts)
+
+
+def _is_for_group(mode: int) -> bool:
+    return bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
 
 
 def _own_group(facts: os.stat_result) -> bool:

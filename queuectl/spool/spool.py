@@ -31,9 +31,12 @@ class Spool:
         self.clock = clock
 
     @classmethod
-    def create(cls, path: str | Path) -> Spool:
-        """Make a spool, private to its owner, and open it."""
-        return cls(roots.create(Path(path)).path)
+    def create(cls, path: str | Path, *, shared: bool = False) -> Spool:
+        """Make a spool, private to its owner or shared by its directory's group, and open it.
+
+        One that is there is opened as it is, or becomes shared.
+        """
+        return cls(roots.create(Path(path), roots.SHARED if shared else None).path)
 
     @property
     def path(self) -> Path:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from queuectl import disk
 from queuectl.errors import QueueError
 from queuectl.spool import presence
 from queuectl.spool.root import Root, open_root
@@ -152,10 +153,9 @@ def run_here(root: Root, kind: str) -> int:
 
 def _log_to_file(root: Root, name: str) -> None:
     """Let go of what we have from the one who started us; what this process says goes to its log."""
-    descriptor = os.open(log_path(root, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+    with disk.open_append(log_path(root, name), root.file_mode) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
 
 
 def run_several(root: Root, kind: str, count: int) -> int:

@@ -17,6 +17,7 @@ from queuectl.worker.process import keep_descriptors
 if TYPE_CHECKING:
     from queuectl.spool.bell import Bell, Wake
     from queuectl.spool.member import Member
+    from queuectl.spool.output import Curb
     from queuectl.worker.process import Command
 
 #: Seconds between looks at the directories' times, where a look costs no round trip.
@@ -49,6 +50,7 @@ class Keeper(threading.Thread):
         self._beaten = _awake_or_not()
         self.requests = Requests()
         self.changed = False
+        self.curb: Curb | None = None
         self.trouble: Exception | None = None
         self.buried = False
 
@@ -85,7 +87,7 @@ class Keeper(threading.Thread):
         return 1.0
 
     def look(self) -> None:
-        """One look: beat if it is time, hear requests, notice a changed pending/."""
+        """One look: beat if it is time, hear requests, notice a changed pending/, curb the output."""
         lease = self._member.live.now().lock_lease_seconds
         root = self._member.root
         if self.silence() >= min(lease / 5, 10.0):
@@ -94,6 +96,8 @@ class Keeper(threading.Thread):
         if self._may_differ(root.folder(State.PENDING)):
             self.changed = True
             self._bell.ring()
+        if (curb := self.curb) is not None:
+            curb.look()
 
     def hear(self, *, at_once: bool = False) -> None:
         """Take in what is asked of this worker. `at_once` asks nothing of a share that may be slow."""

@@ -16,6 +16,7 @@ from queuectl.job import FAILED, Event, State, utc_now
 from queuectl.spool import finishing, presence
 from queuectl.spool.bell import Bell, Wake
 from queuectl.spool.member import Member, seconds_until
+from queuectl.spool.output import Curb
 from queuectl.spool.root import filesystem, mend
 from queuectl.worker import process
 from queuectl.worker.keeper import GIVE_UP, IN_ORDER, Guard, Keeper
@@ -56,7 +57,7 @@ class _Run:
     `unsure` after an error: some of what is unwritten may be in the file all the same.
     """
 
-    __slots__ = ("claim", "command", "limit", "outcome", "unsure", "unwritten")
+    __slots__ = ("claim", "command", "curb", "limit", "outcome", "unsure", "unwritten")
 
     def __init__(self, claim: Claim, command: Command | None, begun: tuple[Event, ...], limit: float) -> None:
         self.claim = claim
@@ -65,6 +66,7 @@ class _Run:
         self.unwritten = begun
         self.unsure = False
         self.outcome: Event | None = None
+        self.curb: Curb | None = None
 
     @property
     def so_far(self) -> Claim:
@@ -263,6 +265,7 @@ class Worker:
         run = self._start(claim)
         if run is None or run.command is None:
             return
+        keeper.curb = run.curb
         try:
             self._write(run)
             self._try_to_pay()
@@ -272,6 +275,7 @@ class Worker:
         except FileNotFoundError:
             log.error("job %s: the claim was lost; its run is stopped and not recorded", claim.id)
         finally:
+            keeper.curb = None
             if run.command is not None:
                 self._put_down(run, self.member.live_grace)
 
@@ -298,8 +302,12 @@ class Worker:
             disk.close(out, err)
         if self._guard is not None:
             self._guard.command = command
-        limit = self.member.live.last.job_timeout_seconds if job.timeout is None else job.timeout
-        return _Run(claim, command, self.member.started(claim, attempt, command.pid, began), limit)
+        values = self.member.live.last
+        limit = values.job_timeout_seconds if job.timeout is None else job.timeout
+        run = _Run(claim, command, self.member.started(claim, attempt, command.pid, began), limit)
+        if values.max_output_bytes:
+            run.curb = Curb(self._root, claim.id, attempt, values.max_output_bytes)
+        return run
 
     def _claim_ahead(self, command: Command, bell: Bell, keeper: Keeper) -> None:
         """Claim the job that comes next while this command runs, if that ends at once."""
@@ -416,6 +424,8 @@ class Worker:
         if self._guard is not None:
             self._guard.command = None
         process.end_orphans()
+        if run.curb is not None and run.curb.end(ended.seconds):
+            log.warning("job %s: it printed more than max_output_bytes; the middle is dropped", run.claim.id)
         return ended.facts()
 
     def _fail(self, run: _Run, facts: dict[str, Any]) -> None:

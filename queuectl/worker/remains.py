@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import psutil
 
 from queuectl.job import STARTED, parse_moment
+from queuectl.spool.recovery import StillRuns
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,6 +22,8 @@ _SLACK = 2.0
 def stop_remains(claim: Claim) -> None:
     """Kill every process that the claim's command started, and wait until none is left.
 
+    Raises `StillRuns` where one is another user's.
+
     A process is one of them if its environment names the worker and the job, or if it is of the
     session that the command led.
     """
@@ -31,8 +33,12 @@ def stop_remains(claim: Claim) -> None:
         if not found:
             return
         for process in found:
-            with contextlib.suppress(psutil.Error):
+            try:
                 process.kill()
+            except psutil.AccessDenied:
+                raise StillRuns(process.pid) from None
+            except psutil.Error:
+                continue
         psutil.wait_procs(found, timeout=0.2)
 
 
