@@ -297,7 +297,8 @@ class Live:
     def now(self) -> Settings:
         """The values in force. Raises `OSError` when the spool is out of reach."""
         mark = disk.mark(self._file)
-        if mark != self._mark:
+        # Race: an editor empties the file before it writes it, and an empty one is all defaults.
+        if mark != self._mark and not disk.being_written(self._file):
             try:
                 self.last = load(self._root)
                 self.trouble = None

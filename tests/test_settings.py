@@ -301,3 +301,16 @@ def test_a_config_that_went_away_is_trouble_of_the_disk(tmp_path: Path) -> None:
     os.unlink(tmp_path / "config.yaml")
     with pytest.raises(FileNotFoundError):
         live.now()
+
+
+def test_a_file_that_is_being_saved_is_read_once_it_is_whole(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("max_retries: 7\n")
+    live = settings.Live(tmp_path)
+    assert live.now().max_retries == 7
+    with config.open("w") as file:
+        assert live.now().max_retries == 7
+        file.write("max_retries: 8\n")
+        file.flush()
+        assert live.now().max_retries == 7
+    assert live.now().max_retries == 8
