@@ -5,9 +5,14 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    from queuectl.cli.main import run
+    from queuectl.cli import quick
 
-    sys.exit(run())
+    status = quick.enqueue(sys.argv[1:])
+    if status is None:
+        from queuectl.cli.main import run
+
+        status = run()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

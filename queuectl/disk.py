@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import stat
@@ -639,10 +638,8 @@ def load(text: str) -> Document:
 def load_all(text: str) -> list[Document]:
     """Read every document of a text. What begins with a brace or bracket is tried as JSON first."""
     if text.lstrip()[:1] in {"{", "["}:
-        try:
+        with contextlib.suppress(ValueError):
             return [Document(load_json(text))]
-        except json.JSONDecodeError:
-            pass
     return list(_load_yaml(text))
 
 
@@ -681,6 +678,8 @@ def load_json(text: str) -> Node:
     Raises `json.JSONDecodeError` where it is not JSON, `BadDocument` where it is too deep or
     has a key twice.
     """
+    import json
+
     try:
         tree = json.loads(text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_unique)
     except RecursionError:

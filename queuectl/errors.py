@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import errno
-import shlex
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+import os
 
 
 class QueueError(Exception):
@@ -107,8 +103,8 @@ class WrongState(QueueError):
 class NotASpool(QueueError):
     """A directory without config.yaml: perhaps a share that is not mounted."""
 
-    def __init__(self, root: Path) -> None:
-        what = "has no config.yaml, so it is not a spool" if root.is_dir() else "does not exist"
+    def __init__(self, root: str) -> None:
+        what = "has no config.yaml, so it is not a spool" if os.path.isdir(root) else "does not exist"
         super().__init__(
             f"{root} {what}.",
             f"If it is on a share, mount the share; to make a spool there, run `queuectl init {root}`.",
@@ -118,8 +114,10 @@ class NotASpool(QueueError):
 class UnsafeSpool(QueueError):
     """Somebody else could put jobs into this spool and so run commands as its owner."""
 
-    def __init__(self, place: Path, problem: str, command: str) -> None:
-        super().__init__(f"{place} {problem}.", f"Run `{command} {shlex.quote(str(place))}`.")
+    def __init__(self, place: str, problem: str, command: str) -> None:
+        import shlex
+
+        super().__init__(f"{place} {problem}.", f"Run `{command} {shlex.quote(place)}`.")
 
 
 class StorageTrouble(QueueError):

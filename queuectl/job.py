@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -76,7 +76,8 @@ class Job(NamedTuple):
 
 # ── time as text ──────────────────────────────────────────────────────────────────────────────
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?")
+# Patterns that few commands need are compiled when they are used, and kept by `re`.
+_DURATION = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?"
 _SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 LONGEST = 100 * 365 * 86400.0
 
@@ -103,7 +104,7 @@ def from_stamp(text: str) -> datetime:
 
 def parse_duration(text: str) -> float:
     """Seconds, from `90`, `90s`, `1.5h`, `10m`, `2d`, `1w`, `250ms`. Raises `ValueError`."""
-    match = _DURATION.fullmatch(text.strip())
+    match = re.fullmatch(_DURATION, text.strip())
     seconds = float(match[1]) * _SECONDS[match[2]] if match else LONGEST + 1
     if seconds > LONGEST:
         raise ValueError(text)
@@ -235,6 +236,8 @@ def _untext(key: str, value: Any) -> Any:
     """A history that a YAML program has laid out anew comes back as text; make it numbers again."""
     if key in _TEXT_KEYS or not isinstance(value, str):
         return value
+    import json
+
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
@@ -299,6 +302,8 @@ def from_fields(tree: Any) -> Job:
 
 
 def _shown(value: Any) -> str:
+    import json
+
     text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=True)
     return text if len(text) <= 60 else text[:57] + "…"
 
@@ -306,7 +311,7 @@ def _shown(value: Any) -> str:
 # ── from a job to text ────────────────────────────────────────────────────────────────────────
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./~(][^\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]*")
-_LINES = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]*")
+_LINES = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]*"
 _OTHER_TYPES = re.compile(
     r"[\d.+-][\d_.:eExXa-fA-F+-]*|\d{4}-\d\d?-\d\d?.*|~|null|true|false|yes|no|on|off|y|n|\.inf|\.nan",
     re.IGNORECASE,
@@ -334,7 +339,7 @@ def _block(text: str) -> str:
     """A command of several lines as a literal block, readable and editable as it is."""
     lines = text.removesuffix("\n").split("\n")
     legible = (
-        _LINES.fullmatch(text)
+        re.fullmatch(_LINES, text)
         and lines[0]
         and not lines[0].startswith((" ", "\t"))
         and all(line and not line.isspace() for line in lines[-1:])
@@ -380,7 +385,15 @@ def event_line(event: Event, column: int = 0) -> str:
     return f"{' ' * column}- {_escaped(_to_json(event))}\n"
 
 
-_to_json = json.JSONEncoder(ensure_ascii=False).encode
+def _to_json(value: Any) -> str:
+    return _encoder()(value)
+
+
+@cache
+def _encoder() -> Callable[[Any], str]:
+    import json  # which most jobs are filed without
+
+    return json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _escaped(text: str) -> str:

@@ -192,25 +192,25 @@ def _pairs(text: str) -> Iterable[tuple[str, Any]]:
     return (tree or {}).items()
 
 
-def load(root: Path) -> Settings:
+def load(root: Path | str) -> Settings:
     """The settings of a spool; raises `FileNotFoundError` or `BadSetting`."""
     try:
-        values = parse(disk.text_of(disk.read(root / FILE)))
+        values = parse(disk.text_of(disk.read(f"{root}/{FILE}")))
         if values.get("trusted_users", NOBODY) != NOBODY and is_root():
             # Whoever may name trusted users may run commands as root.
-            values = parse(disk.text_of(disk.read(root / FILE, trust=disk.Trust(frozenset({0}), False))))
+            values = parse(disk.text_of(disk.read(f"{root}/{FILE}", trust=disk.Trust(frozenset({0}), False))))
         return Settings(**values)
     except disk.Untrusted:
         raise BrokenConfig(
-            f"{root / FILE} names trusted_users, and others than root may write to it.",
-            f"Run `chown root {root / FILE}` and `chmod go-w {root / FILE}`.",
+            f"{root}/{FILE} names trusted_users, and others than root may write to it.",
+            f"Run `chown root {root}/{FILE}` and `chmod go-w {root}/{FILE}`.",
         ) from None
     except BadDocument as error:
-        raise BrokenConfig(f"{root / FILE}: {error.problem}", "Mend it by hand.") from None
+        raise BrokenConfig(f"{root}/{FILE}: {error.problem}", "Mend it by hand.") from None
     except disk.NotAFile as error:
-        raise BrokenConfig(f"{root / FILE}: {error.strerror}.", "Mend it by hand.") from None
+        raise BrokenConfig(f"{root}/{FILE}: {error.strerror}.", "Mend it by hand.") from None
     except BadSetting as error:
-        raise BrokenConfig(f"{root / FILE}: {error.problem}", error.remedy) from None
+        raise BrokenConfig(f"{root}/{FILE}: {error.problem}", error.remedy) from None
 
 
 def is_root() -> bool:
@@ -287,9 +287,9 @@ class Live:
     A broken file keeps the last good values; `trouble` then says what is wrong with it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path | str) -> None:
         self._root = root
-        self._file = str(root / FILE)
+        self._file = f"{root}/{FILE}"
         self._mark: disk.Mark | None = None
         self.last: Settings = DEFAULTS
         self.trouble: str | None = None

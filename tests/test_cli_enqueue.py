@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 import textwrap
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -520,3 +523,64 @@ def test_a_place_whose_name_is_not_utf8_is_refused_in_words(shell: Shell) -> Non
     shell.refused("enqueue", "true", cwd=odd, status=2)
     assert shell.jobs() == []
     assert shell("enqueue", "--id", "a", "--cwd", "/", "true", cwd=odd).out == "a\n"
+
+
+PLAIN = [
+    ["echo hello"],
+    ["--", "ffmpeg", "-i", "a.mov", "a b.mp4"],
+    ["echo", "two words"],
+    ["--command", "echo hi", "--priority", "10", "--max-retries=3"],
+    ["-c", "x", "-p", "0", "-t", "90s", "--backoff-base", "1.5", "-e", "A=b=c", "--env", "D="],
+    ["--run-at", "2099-11-08T15:00:00Z", "true", "--cwd", "."],
+    ["true", "--timeout", "0", "-e", "A=1", "-e", "A=2"],
+]
+NOT_PLAIN = [
+    ["--priority", "11", "true"],
+    ["--priority"],
+    ["--delay", "soon", "true"],
+    ["--run-at", "+1m", "--delay", "1m", "true"],
+    ["--env", "A", "true"],
+    ["--command", "true", "false"],
+    ["true", "--", "false"],
+    ["--"],
+    ["--no-such-option", "true"],
+    ["{}"],
+    [""],
+]
+
+
+@pytest.mark.parametrize("arguments", PLAIN, ids=" ".join)
+def test_a_plain_command_line_files_what_any_other_would_file(shell: Shell, arguments: list[str]) -> None:
+    """Plain ones are read without click, which `--json` is not."""
+    shell.make_spool()
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    quick = shell("enqueue", *arguments).lines[0]
+    whole = shell("enqueue", *arguments[:at], "--json", *arguments[at:]).json["id"]
+    own = {"id", "created_at"}
+    first, second = ({k: v for k, v in shell.fields(one).items() if k not in own} for one in (quick, whole))
+    assert first == second
+
+
+@pytest.mark.parametrize("arguments", NOT_PLAIN, ids=" ".join)
+def test_a_command_line_that_is_refused_files_nothing(shell: Shell, arguments: list[str]) -> None:
+    shell.make_spool()
+    shell.refused("enqueue", *arguments, status=2)
+    assert shell.jobs() == []
+
+
+def test_an_id_that_cannot_be_printed_is_told_with_the_job_filed(shell: Shell) -> None:
+    shell.make_spool()
+    done = subprocess.run(
+        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl enqueue --id a true >/dev/full"],
+        env=shell.environment,
+        cwd=shell.home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "Error: The id a cannot be printed: No space left on device.\nThe job is filed all the same.\n"
+    )
+    assert shell.state("a") == "pending"

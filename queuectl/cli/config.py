@@ -28,7 +28,7 @@ key_argument = click.argument("key", shell_complete=_complete_key)
 
 def _text(root: Root) -> str:
     """The file as it stands; raises `BrokenConfig` where it cannot be edited one key at a time."""
-    settings.load(root.path)
+    settings.load(root.text)
     return disk.text_of(disk.read(root.config))
 
 

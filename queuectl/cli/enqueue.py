@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from queuectl import disk
-from queuectl.cli import show
+from queuectl.cli import options, show
 from queuectl.cli.places import spool_or_new
 from queuectl.errors import BadDocument, BadJob, BadUsage, QueueError
-from queuectl.job import ALIASES, Job, from_fields, iso, parse_moment, utc_now
+from queuectl.job import ALIASES, Job, from_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,41 +87,13 @@ def enqueue_command(
     Each job is accepted or rejected for itself: the good ones are in, the others are named on
     standard error and the exit status is not 0.
     """
-    flags: dict[str, Any] = {key: value for key, value in plain.items() if value is not None}
-    flags |= _times(run_at, delay)
-    if job_id is not None:
-        flags["id"] = job_id
-    if cwd is not None:
-        flags["cwd"] = os.path.abspath(cwd)
-    if env:
-        flags["env"] = dict(_variable(text) for text in env)
+    named = {"id": job_id} | plain
+    said = {key: value for key, value in named.items() if value is not None}
+    flags = options.fields(said, run_at, delay, cwd, env)
     sources = list(_sources(what, ctx.meta.get("words"), command, files, lines=lines))
     if len(sources) > 1 and job_id is not None:
         raise BadUsage("--id cannot be given to several jobs.", "Write an id into each of them.")
     return _file(ctx, sources, flags, as_json=as_json)
-
-
-def _times(run_at: str | None, delay: str | None) -> dict[str, str]:
-    if run_at is not None and delay is not None:
-        raise BadUsage("--run-at and --delay say the same.", "Give one of them.")
-    text = run_at if delay is None else f"+{delay.removeprefix('+')}"
-    if text is None:
-        return {}
-    try:
-        return {"run_at": iso(parse_moment(text.strip(), utc_now()))}
-    except (ValueError, OverflowError):
-        option = "--run-at" if delay is None else "--delay"
-        raise BadUsage(
-            f"{option}: {(run_at or delay)!r} is no time.",
-            "Write 2026-11-08T15:00:00Z, or +10m, 90s, 2h, 1d.",
-        ) from None
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise BadUsage(f"--env: {text!r} is not NAME=VALUE.", "Write for example --env MODE=fast.")
-    return name, value
 
 
 def _sources(
@@ -277,15 +248,6 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
     return _report(refused, len(told), len(sources))
 
 
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        raise QueueError(
-            "The directory you are in is gone.", "Say --cwd DIR, or go to another one."
-        ) from None
-
-
 def _tell(spool: Spool, told: list[str], *, as_json: bool) -> None:
     for job_id in told:
         if as_json:
@@ -316,9 +278,9 @@ def _job(source: Source, flags: dict[str, Any]) -> Job:
         flags = flags | {"env": fields["env"] | flags["env"]}
     run_at = fields.get("run_at")
     if isinstance(run_at, str) and run_at.startswith("+"):
-        fields |= _times(run_at, None)
+        fields |= options.times(run_at, None)
     fields |= flags
     listed = fields.pop("history", None) is not None  # it comes from `list --json`, as it was filed
     if fields.get("cwd") is None and not listed:
-        fields["cwd"] = _here()
+        fields["cwd"] = options.here()
     return from_fields(fields)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
@@ -92,17 +91,9 @@ def app(ctx: click.Context, where: str | None) -> None:
 
     Each job is a YAML file; the directory it lies in is its state.
     """
+    from queuectl.cli.places import place
+
     ctx.obj = place(where)
-
-
-def place(where: str | None) -> Path:
-    """The directory of the spool: as said, as in the environment, or the user's own."""
-    said = where or os.environ.get("QUEUECTL_SPOOL")
-    if said:
-        return Path(said).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_state_path("queuectl")) / "spool"
 
 
 def run(arguments: list[str] | None = None) -> int:  # noqa: C901, PLR0911 - one branch an error

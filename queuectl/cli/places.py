@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
-from queuectl.cli import show
 from queuectl.errors import BadUsage
 from queuectl.job import parse_duration
 from queuectl.spool.spool import Spool
 
 if TYPE_CHECKING:
     import click
+
+
+def place(where: str | None) -> str:
+    """The directory of the spool: as said, as in the environment, or the user's own."""
+    said = where or os.environ.get("QUEUECTL_SPOOL")
+    return os.path.abspath(os.path.expanduser(said)) if said else _own()
 
 
 def spool_of(ctx: click.Context) -> Spool:
@@ -21,25 +26,26 @@ def spool_of(ctx: click.Context) -> Spool:
 
 def spool_or_new(ctx: click.Context) -> Spool:
     """The spool, made where nothing of that name exists yet but its parent does."""
-    path: Path = ctx.obj
-    if not path.exists():
+    from queuectl.cli import show
+
+    path: str = ctx.obj
+    if not os.path.exists(path):
         if ctx.find_root().params.get("where") is None and path == _own():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if path.parent.is_dir():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.isdir(os.path.dirname(path)):
             Spool.create(path)
             show.note(f"Made a new spool: {path}")
     return Spool(path)
 
 
-def _own() -> Path:
+def _own() -> str:
     import platformdirs
 
-    return Path(platformdirs.user_state_path("queuectl")) / "spool"
+    return f"{platformdirs.user_state_dir('queuectl')}/spool"
 
 
 def complete_id(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """The ids that begin as typed so far."""
-    from queuectl.cli.main import place
     from queuectl.errors import QueueError
     from queuectl.job import State
     from queuectl.spool import finding

@@ -22,7 +22,7 @@ from queuectl.spool.spool import Spool
 @click.pass_context
 def init_command(ctx: click.Context, where: str | None, shared: bool) -> None:
     """Make a spool, with a config.yaml that explains each key; private unless it is shared."""
-    path = Path(where).absolute() if where else ctx.obj
+    path = Path(where or ctx.obj).absolute()
     if where is None and not path.parent.exists() and ctx.find_root().params.get("where") is None:
         path.parent.mkdir(parents=True)
     known = (path / "config.yaml").exists()

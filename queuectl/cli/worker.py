@@ -44,7 +44,7 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: bool) -> int
 
 
 def _complete_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    from queuectl.cli.main import place
+    from queuectl.cli.places import place
     from queuectl.spool.spool import Spool
 
     try:

@@ -53,17 +53,17 @@ def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> Iterat
 
 def _config(root: Root) -> Iterator[Finding]:
     try:
-        settings.load(root.path)
+        settings.load(root.text)
     except (BadSetting, BadJob, OSError) as error:
         yield Finding(str(root.config), str(error), "Edit it; workers keep the last good values.")
 
 
 def _strays(root: Root) -> Iterator[Finding]:
-    for text in disk.list_names(root.path):
+    for text in disk.list_names(root.text):
         if text not in FOLDERS and text != settings.FILE and not text.startswith("."):
             if text.upper().startswith("README"):
                 continue
-            yield Finding(f"{root.path}/{text}", "it is no part of a spool", "Move it elsewhere by hand.")
+            yield Finding(f"{root.text}/{text}", "it is no part of a spool", "Move it elsewhere by hand.")
 
 
 def _jobs(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Event, Job, State, stamp, to_yaml
-from queuectl.spool import filing, finding, record
+from queuectl.spool import finding, ids, record
 from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def confirm(
     right = true_name(claim, now)
     if right is None:
         return claim
-    if right.id != name.id and not filing.id_is_free(root, right.id):
+    if right.id != name.id and not ids.take_over(root, right.id):
         bury(root, name, name.free(), f"The id {right.id!r} that it gives itself is taken.")
         return None
     disk.move(path, f"{root.folder(source)}/{free_name(root, source, right)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import State, stamp
-from queuectl.spool import claiming, filing
+from queuectl.spool import claiming, ids
 from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
 
 if TYPE_CHECKING:
@@ -110,14 +110,14 @@ class Drops:
         except (BadJob, disk.NotAFile, PermissionError) as error:
             self._put_aside(name, suggested, claiming.why(error))
             return
-        if job.id is not None and not filing.id_is_free(root, job.id):
+        if job.id is not None and not ids.take_over(root, job.id):
             self._put_aside(name, suggested, f"The id {job.id!r} is taken by another job.")
             return
         rank = name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
-        own = job.id or filing.take_free_id(root, suggested)
+        own = job.id or ids.take_like(root, suggested)
         target = claiming.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
         disk.move(path, f"{root.folder(State.PENDING)}/{target}")
 
     def _put_aside(self, name: Name, suggested: str, reason: str) -> None:
-        target = name._replace(id=filing.take_free_id(self._root, suggested), owner=None)
+        target = name._replace(id=ids.take_like(self._root, suggested), owner=None)
         claiming.bury(self._root, name, target, reason)

@@ -8,16 +8,13 @@ fsync of pending/    a power cut leaves it filed; now the id may be told
 
 from __future__ import annotations
 
-import contextlib
-import time
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from queuectl import disk
 from queuectl.errors import BadJob, IdTaken, QueueError, StorageTrouble
 from queuectl.job import Job, State, shifted, stamp, to_yaml
-from queuectl.spool import finding, output
-from queuectl.spool.names import Name, is_made_id, make_id, rank_of
+from queuectl.spool.names import Name, make_id, rank_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -28,9 +25,6 @@ if TYPE_CHECKING:
 
 #: Jobs that share one sync of the directory; each holds a file open until then.
 TOGETHER = 200
-#: Seconds after which an id that is taken, but borne by no file, was left by somebody who died.
-FILING_TAKES = 1.0
-
 
 #: A file name, what goes under it, and whether somebody chose the id.
 Named: TypeAlias = "tuple[Name, Job, bool]"
@@ -101,11 +95,23 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
     except BaseException:
         for draft in drafts:
             disk.discard(draft)
-        _release(root, taken)
+        if taken:
+            from queuectl.spool import ids
+
+            ids.release(root, taken)
         raise
     if sync:
         disk.sync_folder(root.folder(State.PENDING))
     return answers
+
+
+def _take(root: Root, name: Name, taken: list[Name]) -> bool:
+    from queuectl.spool import ids  # most jobs are filed without an id of somebody's choice
+
+    if not ids.take(root, name.id):
+        return False
+    taken.append(name)
+    return True
 
 
 def _sync(root: Root, drafts: list[disk.Draft], taken: list[Name]) -> None:
@@ -119,47 +125,3 @@ def _sync(root: Root, drafts: list[disk.Draft], taken: list[Name]) -> None:
 def _too_large(text: bytes) -> BadJob:
     size = f"It would be a file of {len(text):,} bytes, more than the {disk.MAX_BYTES:,} that a job may have."
     return BadJob(size, "Put more of it into a script.")
-
-
-def _release(root: Root, taken: list[Name]) -> None:
-    """Give the ids back of jobs that were not published; those published are whole, and stay."""
-    with contextlib.suppress(OSError):
-        present = set(disk.list_names(root.folder(State.PENDING)))
-        for name in taken:
-            if str(name) not in present:
-                output.release_id(root, name.id)
-
-
-def _take(root: Root, name: Name, taken: list[Name]) -> bool:
-    if is_made_id(name.id.lower()) and finding.names_of(root, name.id):
-        return False
-    if not output.take_id(root, name.id):
-        return False
-    taken.append(name)
-    return True
-
-
-def id_is_free(root: Root, job_id: str) -> bool:
-    """Take an id that a person wrote into a file; False when another job has it.
-
-    Crash: who died after taking an id leaves it taken by nobody. It is taken over once no file
-    has come to bear it for longer than a filing takes.
-    """
-    if is_made_id(job_id.lower()) and finding.names_of(root, job_id):
-        return False
-    if output.take_id(root, job_id):
-        return True
-    end = time.monotonic() + FILING_TAKES
-    while not finding.names_of(root, job_id) and not output.was_begun(root, job_id, 1):
-        if time.monotonic() > end:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def take_free_id(root: Root, suggested: str) -> str:
-    """Take an id, or one that begins like it, for a file that names none."""
-    free = suggested
-    while not output.take_id(root, free):
-        free = f"{suggested[:80]}-{make_id()[:4]}"
-    return free

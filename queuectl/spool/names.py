@@ -18,7 +18,7 @@ _CLAIMED = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})@([A-Za-z0-9-]{{1,80}})
 WAITING_NAME = _WAITING.fullmatch
 DUE = slice(3, 26)
 _FIRST, _REST = "abcdefghjkmnpqrstvwxyz", "0123456789abcdefghjkmnpqrstvwxyz"
-_MADE = re.compile(rf"[{_FIRST}][{_REST}]{{11}}")
+_MADE = rf"[{_FIRST}][{_REST}]{{11}}"
 
 
 class Name(NamedTuple):
@@ -97,7 +97,7 @@ def make_id() -> str:
 
 def is_made_id(job_id: str) -> bool:
     """Whether `make_id` could have made it: such ids are not reserved when they are filed."""
-    return _MADE.fullmatch(job_id) is not None
+    return re.fullmatch(_MADE, job_id) is not None
 
 
 def id_from_file_name(text: str) -> str:

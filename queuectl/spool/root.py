@@ -7,7 +7,6 @@ import os
 import stat
 import sys
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from queuectl import disk, settings
@@ -16,6 +15,7 @@ from queuectl.job import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 #: The modes of a spool that is its owner's, and of one that is its group's, too.
 PRIVATE, SHARED = 0o700, 0o2770
@@ -54,17 +54,29 @@ _LOCAL = frozenset(
 class Root:
     """The absolute path of a spool and the folders in it, as text: paths are joined a million times.
 
+    `text` is the path itself, `path` the same for pathlib, whose import takes as long as filing a job.
     `logs` holds the outputs of jobs and the workers' own logs, `workers` the locks and descriptions
     of live workers and what is asked of them. `config` has the settings, and is the mark by which a
     spool is known.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config = path / settings.FILE
-        self._folders = {state: f"{path}/{state.value}" for state in State}
-        self.logs = f"{path}/{LOGS}"
-        self.workers = f"{path}/{WORKERS}"
+    def __init__(self, path: Path | str) -> None:
+        self.text = os.path.abspath(path)
+        self._folders = {state: f"{self.text}/{state.value}" for state in State}
+        self.logs = f"{self.text}/{LOGS}"
+        self.workers = f"{self.text}/{WORKERS}"
+
+    @cached_property
+    def path(self) -> Path:
+        """The directory."""
+        from pathlib import Path
+
+        return Path(self.text)
+
+    @property
+    def config(self) -> Path:
+        """The file that `settings` reads."""
+        return self.path / settings.FILE
 
     def folder(self, state: State) -> str:
         """The directory of a state."""
@@ -73,17 +85,17 @@ class Root:
     @cached_property
     def is_shared(self) -> bool:
         """Whether other hosts may see this directory: events do not tell of what they do there."""
-        return filesystem(self.path) not in _LOCAL
+        return filesystem(self.text) not in _LOCAL
 
     @cached_property
     def file_mode(self) -> int:
         """The mode of new files: what the directory lets its group do with it holds for them, too."""
-        return 0o660 if _is_for_group(disk.kernel.stat(self.path).st_mode) else disk.PRIVATE
+        return 0o660 if _is_for_group(disk.kernel.stat(self.text).st_mode) else disk.PRIVATE
 
     @property
     def group(self) -> str:
         """The name of the group that the directory has, or its number."""
-        return disk.group_name(disk.kernel.stat(self.path).st_gid)
+        return disk.group_name(disk.kernel.stat(self.text).st_gid)
 
     def guarded_mode(self, values: settings.Settings) -> int:
         """The mode of files that decide what is run: where root runs it, none but its owner writes to it."""
@@ -99,16 +111,16 @@ class Root:
     def require(self) -> None:
         """Raise `NotASpool` unless config.yaml is there: an unmounted share is an empty directory."""
         try:
-            present = settings.FILE in disk.list_names(self.path)
+            present = settings.FILE in disk.list_names(self.text)
         except (FileNotFoundError, NotADirectoryError):
             present = False
         if not present:
-            raise NotASpool(self.path)
+            raise NotASpool(self.text)
 
 
-def open_root(path: Path) -> Root:
+def open_root(path: Path | str) -> Root:
     """The spool at `path`; raises `NotASpool` or `UnsafeSpool`. Missing folders are made anew."""
-    root = Root(path.absolute())
+    root = Root(path)
     root.require()
     refuse_unsafe(root)
     mend(root)
@@ -117,25 +129,26 @@ def open_root(path: Path) -> Root:
 
 def mend(root: Root) -> None:
     """Make the folders anew that are missing. The root must have its config.yaml."""
-    for name in set(FOLDERS) - set(disk.list_names(root.path)):
-        _make_folder(root.path / name, disk.kernel.stat(root.path).st_mode)
+    for name in set(FOLDERS) - set(disk.list_names(root.text)):
+        _make_folder(f"{root.text}/{name}", disk.kernel.stat(root.text).st_mode)
 
 
-def create(path: Path, mode: int | None = None) -> Root:
-    """Make a spool at `path`, which may be an empty directory; raises `QueueError` for others.
+def create(where: Path | str, mode: int | None = None) -> Root:
+    """Make a spool at `where`, which may be an empty directory; raises `QueueError` for others.
 
     `mode` is `PRIVATE` or `SHARED`; without one a spool that is there keeps its own, and a new one
     is private. A shared one belongs to the group that its directory has.
     """
-    path = path.absolute()
+    path = os.path.abspath(where)
     try:
         present = set(disk.list_names(path))
     except FileNotFoundError:
         present = set()
         try:
-            path.mkdir(mode=PRIVATE)
+            disk.kernel.mkdir(path, PRIVATE)
         except FileNotFoundError:
-            raise QueueError(f"{path.parent} does not exist.", "Make it, or name another place.") from None
+            parent = os.path.dirname(path)
+            raise QueueError(f"{parent} does not exist.", "Make it, or name another place.") from None
     except NotADirectoryError:
         raise QueueError(f"{path} is not a directory.", "Name another place.") from None
     if settings.FILE not in present and present - set(FOLDERS) - {"lost+found"}:
@@ -145,26 +158,25 @@ def create(path: Path, mode: int | None = None) -> Root:
     if mode is not None and os.name == "posix":
         _set_mode(path, mode)
     for name in set(FOLDERS) - present:
-        _make_folder(path / name, disk.kernel.stat(path).st_mode)
+        _make_folder(f"{path}/{name}", disk.kernel.stat(path).st_mode)
     if settings.FILE not in present:
-        disk.replace(
-            path / settings.FILE, settings.template().encode(), Root(path).guarded_mode(settings.DEFAULTS)
-        )
+        root = Root(path)
+        disk.replace(root.config, settings.template().encode(), root.guarded_mode(settings.DEFAULTS))
     return open_root(path)
 
 
-def _set_mode(path: Path, mode: int) -> None:
+def _set_mode(path: str, mode: int) -> None:
     """Give a spool, and whatever is in it, to its owner alone or to its group, too."""
     group = disk.kernel.stat(path).st_gid
     disk.kernel.chmod(path, mode)
     for name in {*FOLDERS, settings.FILE} & set(disk.list_names(path)):
-        disk.hand_over(path / name, group, mode)
+        disk.hand_over(f"{path}/{name}", group, mode)
     for name in set(FOLDERS) & set(disk.list_names(path)):
-        for text in disk.list_names(path / name):
-            disk.hand_over(path / name / text, group, mode)
+        for text in disk.list_names(f"{path}/{name}"):
+            disk.hand_over(f"{path}/{name}/{text}", group, mode)
 
 
-def _make_folder(path: Path, mode: int) -> None:
+def _make_folder(path: str, mode: int) -> None:
     with contextlib.suppress(FileExistsError):
         disk.kernel.mkdir(path)
     if os.name == "posix":
@@ -179,24 +191,24 @@ def refuse_unsafe(root: Root) -> None:
     """
     if sys.platform == "win32":
         return
-    spool = disk.kernel.stat(root.path)
+    spool = disk.kernel.stat(root.text)
     known = {0, os.geteuid(), spool.st_uid}
     shared = _is_for_group(spool.st_mode)
-    _refuse_part(root.path, spool, known, shared=shared)
+    _refuse_part(root.text, spool, known, shared=shared)
     for name in (*FOLDERS, settings.FILE):
-        place = root.path / name
+        place = f"{root.text}/{name}"
         with contextlib.suppress(FileNotFoundError):
             _refuse_part(place, disk.kernel.lstat(place), known, shared=shared)
     alone = False
-    for place, facts in _way_to(root.path):
-        if place == place.parent:
+    for place, facts in _way_to(root.text):
+        if place == "/":
             alone = False  # the way begins anew where a link leads
         if not alone:
             _refuse_on_the_way(place, facts, known, spool.st_gid if shared else None)
         alone |= not stat.S_ISLNK(facts.st_mode) and _is_closed(facts)
 
 
-def _refuse_part(place: Path, facts: os.stat_result, known: set[int], *, shared: bool) -> None:
+def _refuse_part(place: str, facts: os.stat_result, known: set[int], *, shared: bool) -> None:
     """Refuse a spool of which this part is open to others than those who share it."""
     if stat.S_ISLNK(facts.st_mode):
         raise UnsafeSpool(place, "is a link, which could lead elsewhere tomorrow", "rm")
@@ -208,7 +220,7 @@ def _refuse_part(place: Path, facts: os.stat_result, known: set[int], *, shared:
         raise UnsafeSpool(place, f"belongs to {disk.user_name(facts.st_uid)}", "chown -h root")
 
 
-def _refuse_on_the_way(place: Path, facts: os.stat_result, known: set[int], group: int | None) -> None:
+def _refuse_on_the_way(place: str, facts: os.stat_result, known: set[int], group: int | None) -> None:
     """Refuse a directory above the spool, or a link on the way to it, that others could change."""
     swap = "who could put another spool in its place"
     if facts.st_uid not in {*known, _OVERFLOW}:
@@ -226,14 +238,14 @@ def _refuse_on_the_way(place: Path, facts: os.stat_result, known: set[int], grou
 _OVERFLOW = 65534
 
 
-def _way_to(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def _way_to(path: str) -> Iterator[tuple[str, os.stat_result]]:
     """Each directory and link that the system goes through to get to a path, in its order."""
-    here, left = Path(path.anchor), list(reversed(path.parts[1:]))
+    here, left = "/", _steps(path)
     for _ in range(1000):
         yield here, disk.kernel.lstat(here)
         if not left:
             return
-        step = here / left.pop()
+        step = os.path.join(here, left.pop())
         facts = disk.kernel.lstat(step)
         if not stat.S_ISLNK(facts.st_mode):
             if not left:
@@ -241,9 +253,14 @@ def _way_to(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
             here = step
             continue
         yield step, facts
-        target = Path(disk.kernel.readlink(step))
-        here = Path(target.anchor) if target.is_absolute() else here
-        left.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
+        target = disk.kernel.readlink(step)
+        here = "/" if target.startswith("/") else here
+        left.extend(_steps(target))
+
+
+def _steps(path: str) -> list[str]:
+    """The names in a path, the first one last."""
+    return [name for name in reversed(path.split("/")) if name not in {"", "."}]
 
 
 def _is_closed(facts: os.stat_result) -> bool:
@@ -271,16 +288,22 @@ def _own_group(facts: os.stat_result) -> bool:
     return owner.pw_gid == group.gr_gid and set(group.gr_mem) <= {owner.pw_name}
 
 
-def filesystem(path: Path) -> str:
+def filesystem(path: str) -> str:
     """The type of the file system that holds `path`, in the system's words."""
     if sys.platform == "linux":
-        device = path.stat().st_dev
+        device = os.stat(path).st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
-        for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            lines = mounts.read().splitlines()
+        for line in lines:
             before, _, after = line.partition(" - ")
             if before.split(" ")[2] == wanted:
                 return after.split(" ")[0]
     import psutil
 
-    parts = [part for part in psutil.disk_partitions(all=True) if path.is_relative_to(part.mountpoint)]
+    parts = [
+        part
+        for part in psutil.disk_partitions(all=True)
+        if os.path.commonpath([path, part.mountpoint]) == part.mountpoint
+    ]
     return max(parts, key=lambda part: len(part.mountpoint)).fstype.lower() if parts else "unknown"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from queuectl import settings
@@ -15,6 +14,7 @@ from queuectl.spool import root as roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from queuectl.spool.finding import Found
     from queuectl.spool.root import Root
@@ -27,7 +27,7 @@ class Spool:
     """
 
     def __init__(self, path: str | Path, *, clock: Callable[[], datetime] = utc_now) -> None:
-        self.root: Root = roots.open_root(Path(path))
+        self.root: Root = roots.open_root(path)
         self.clock = clock
 
     @classmethod
@@ -36,7 +36,7 @@ class Spool:
 
         One that is there is opened as it is, or becomes shared.
         """
-        return cls(roots.create(Path(path), roots.SHARED if shared else None).path)
+        return cls(roots.create(path, roots.SHARED if shared else None).text)
 
     @property
     def path(self) -> Path:
@@ -45,7 +45,7 @@ class Spool:
 
     def settings(self) -> settings.Settings:
         """The settings as config.yaml has them now; raises `BadSetting` where it is broken."""
-        return settings.load(self.path)
+        return settings.load(self.root.text)
 
     def file(self, job: Job | str | dict[str, Any]) -> str:
         """File one job (a `Job`, a shell command, or a mapping of fields); returns its id.

@@ -84,7 +84,7 @@ def start_detached(root: Root, count: int) -> list[str]:
 
     Raises `QueueError` when one does not come up; the others run on.
     """
-    command = [sys.executable, "-m", "queuectl.worker", str(root.path), DETACHED]
+    command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
     commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
     started = [
         subprocess.Popen(
@@ -161,7 +161,7 @@ def _log_to_file(root: Root, name: str) -> None:
 def run_several(root: Root, kind: str, count: int) -> int:
     """Run `count` workers as children of this process until all have ended; in a child, be one."""
     if not hasattr(os, "fork"):
-        command = [sys.executable, "-m", "queuectl.worker", str(root.path), kind]
+        command = [sys.executable, "-m", "queuectl.worker", root.text, kind]
         return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])
     children = _fork(count)
     if not children:
@@ -202,7 +202,7 @@ def main(arguments: list[str]) -> int:
     """`python -m queuectl.worker SPOOL KIND [COUNT]`: be a worker, or fork so many and end."""
     path, kind, *count = arguments
     try:
-        root = open_root(Path(path))
+        root = open_root(path)
         if count:
             if _fork(int(count[0])):
                 return 0  # nobody is their parent, as a worker takes its children for a job's

@@ -103,7 +103,7 @@ class Worker:
         self._owed: _Run | None = None
         self._ahead: Claim | None = None
         self._is_brisk = False
-        self._spool = str(root.path)
+        self._spool = root.text
         self._inherited = dict(os.environb) if os.name == "posix" else {}
         self.member = Member.join(root, kind, utc_now())
 
@@ -164,7 +164,7 @@ class Worker:
     def _where(self) -> str:
         if not self._root.is_shared:
             return ""
-        return f" on a share ({filesystem(self._root.path)}): it looks every poll_interval"
+        return f" on a share ({filesystem(self._root.text)}): it looks every poll_interval"
 
     def _is_to_end(self, keeper: Keeper) -> bool:
         if keeper.requests.stop and self._stop is Stop.NO:

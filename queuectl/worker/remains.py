@@ -56,7 +56,7 @@ def _belongs(process: psutil.Process, claim: Claim, session: int | None) -> bool
     return (
         names.get("QUEUECTL_WORKER") == claim.owner
         and names.get("QUEUECTL_JOB_ID") == claim.id
-        and names.get("QUEUECTL_SPOOL") == str(claim.root.path)
+        and names.get("QUEUECTL_SPOOL") == claim.root.text
     )
 
 

@@ -1,0 +1,109 @@
+"""`enqueue` of one plain command without click, whose import takes longer than all else that it does.
+
+What is not plain, and what cannot be done, is left to the whole command line: it tells people.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from queuectl.cli import options
+from queuectl.cli.places import place
+from queuectl.errors import QueueError
+from queuectl.job import from_fields
+from queuectl.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: The options that are read here, and the field that each is about.
+_OPTIONS = {
+    "--id": "id",
+    "--command": "command",
+    "-c": "command",
+    "--priority": "priority",
+    "-p": "priority",
+    "--max-retries": "max_retries",
+    "--timeout": "timeout",
+    "-t": "timeout",
+    "--backoff-base": "backoff_base",
+    "--run-at": "run_at",
+    "--delay": "delay",
+    "--cwd": "cwd",
+    "--env": "env",
+    "-e": "env",
+}
+#: Those whose text is not the value as it stands.
+_LOOKED_INTO = {"run_at", "delay", "cwd", "env"}
+_SPOOL = ("--spool", "-s")
+_ENV = ("--env", "-e")
+
+
+def enqueue(arguments: Sequence[str]) -> int | None:
+    """File the job of a plain command line, print its id; returns the exit status.
+
+    None, and nothing is done, for any other command line.
+    """
+    where, rest = None, list(arguments)
+    if len(rest) > 1 and rest[0] in _SPOOL:
+        where, rest = rest[1], rest[2:]
+    given = _read(rest[1:]) if rest[:1] == ["enqueue"] else None
+    if given is None:
+        return None
+    try:
+        job_id = Spool(place(where)).file(from_fields(_fields(*given)))
+    except (QueueError, OSError, ValueError):
+        return None
+    return _tell(job_id)
+
+
+def _tell(job_id: str) -> int:
+    if sys.stdout is None:
+        return 0
+    try:
+        sys.stdout.write(f"{job_id}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        problem = f"The id {job_id} cannot be printed: {error.strerror}."
+        sys.stderr.write(f"Error: {problem}\nThe job is filed all the same.\n")
+        return 1
+    return 0
+
+
+def _read(left: list[str]) -> tuple[dict[str, str], list[str], str | list[str] | None] | None:
+    """What the options say, the variables, and the command outside them; None for what is not plain."""
+    words: list[str] = []
+    if "--" in left:
+        at = left.index("--")
+        left, words = left[:at], left[at + 1 :]
+    given: dict[str, str] = {}
+    env: list[str] = []
+    loose: list[str] = []
+    taken = iter(left)
+    for word in taken:
+        if not word.startswith("-"):
+            loose.append(word)
+            continue
+        name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        text = value if equals else next(taken, None)
+        if text is None or name not in _OPTIONS:
+            return None
+        given[_OPTIONS[name]] = text
+        env += [text] if name in _ENV else []
+    if bool(words) + bool(loose) + ("command" in given) != 1 or (loose[:1] and loose[0].startswith("{")):
+        return None
+    return given, env, words or (loose if len(loose) > 1 else "".join(loose)) or None
+
+
+def _fields(given: dict[str, str], env: list[str], command: str | list[str] | None) -> dict[str, Any]:
+    plain = {name: text for name, text in given.items() if name not in _LOOKED_INTO}
+    run_at, delay, cwd = (given.get(name) for name in ("run_at", "delay", "cwd"))
+    fields = options.fields(plain, run_at, delay, cwd, env)
+    if command is not None:
+        fields["command"] = command
+    return fields if cwd is not None else fields | {"cwd": options.here()}
