@@ -115,6 +115,9 @@ def _take(root: Root, name: Name, taken: list[Name]) -> bool:
 
 
 def _sync(root: Root, drafts: list[disk.Draft], taken: list[Name]) -> None:
+    if len(drafts) > 1:
+        for draft in drafts:
+            disk.begin_sync(draft)
     for draft in drafts:
         disk.sync(draft)
     if taken:

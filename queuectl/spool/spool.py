@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from queuectl.settings import Settings
     from queuectl.spool.finding import Found
     from queuectl.spool.root import Root
 
@@ -29,6 +30,7 @@ class Spool:
     def __init__(self, path: str | Path, *, clock: Callable[[], datetime] = utc_now) -> None:
         self.root: Root = roots.open_root(path)
         self.clock = clock
+        self._live = settings.Live(self.root.text)
 
     @classmethod
     def create(cls, path: str | Path, *, shared: bool = False) -> Spool:
@@ -47,6 +49,11 @@ class Spool:
         """The settings as config.yaml has them now; raises `BadSetting` where it is broken."""
         return settings.load(self.root.text)
 
+    def _values(self) -> Settings:
+        """The same, read again only where the file has changed."""
+        values = self._live.now()
+        return self.settings() if self._live.trouble else values
+
     def file(self, job: Job | str | dict[str, Any]) -> str:
         """File one job (a `Job`, a shell command, or a mapping of fields); returns its id.
 
@@ -64,7 +71,7 @@ class Spool:
         """File many jobs in their order, syncing few times; yields a `Filed` for each."""
         from queuectl.spool import filing
 
-        return filing.file_jobs(self.root, self.settings(), map(_job, jobs), self.clock)
+        return filing.file_jobs(self.root, self._values(), map(_job, jobs), self.clock)
 
     def find(self, job_id: str) -> Found:
         """The job with this id, or the only one whose id begins so; raises `NoSuchJob`."""
@@ -143,16 +150,10 @@ class Spool:
 
 
 def _job(job: Job | str | dict[str, Any]) -> Job:
-    if isinstance(job, Job):
-        return _checked(job)
+    """The job, each field of which was put through the same checks as one from a file."""
     if isinstance(job, str):
-        return _checked(Job(command=job))
-    return from_fields(_textual(job))
-
-
-def _checked(job: Job) -> Job:
-    """The job with each field put through the same checks as one from a file."""
-    return from_fields(_textual(job._asdict()))
+        return from_fields({"command": job})
+    return from_fields(_textual(job._asdict() if isinstance(job, Job) else job))
 
 
 def _textual(value: Any) -> Any:
