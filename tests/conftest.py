@@ -55,8 +55,35 @@ def until() -> Until:
 @pytest.fixture
 def size() -> Callable[[int, int], int]:
     """Picks the quick figure, or the full one where QUEUECTL_TRIALS=full is set."""
-    full = os.environ.get("QUEUECTL_TRIALS") == "full"
-    return lambda quick, thorough: thorough if full else quick
+    return lambda quick, thorough: thorough if is_full() else quick
+
+
+# ── a report of what was measured ─────────────────────────────────────────────────────────────
+
+REPORT = "trials-report.md"
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Notes what a trial has measured, for the report of a full run."""
+    return lambda trial, text: request.node.user_properties.append(("figure", (trial, text)))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """After a full run: write the table of its figures."""
+    reports = [report for report in terminalreporter.stats.get("passed", []) if report.when == "call"]
+    rows = sorted(
+        tuple(value) for report in reports for name, value in report.user_properties if name == "figure"
+    )
+    if rows and is_full():
+        lines = ["| trial | figure |", "| --- | --- |", *(f"| {trial} | {text} |" for trial, text in rows)]
+        with open(REPORT, "w", encoding="utf-8") as report:
+            report.write("\n".join(lines) + "\n")
+        terminalreporter.write_line(f"The figures are in {REPORT}.")
+
+
+def is_full() -> bool:
+    return os.environ.get("QUEUECTL_TRIALS") == "full"
 
 
 @pytest.fixture
@@ -296,14 +323,14 @@ def problems() -> Callable[[Spool], list[str]]:
 @pytest.fixture
 def problems_left() -> Callable[[Spool], list[str]]:
     """Everything that the auditor finds after `check --repair` has mended what it can."""
+    return problems_left_in
 
-    def repaired(spool: Spool) -> list[str]:
-        make_old(spool)
-        root, values = spool.root, spool.settings()
-        checking.repair(root, presence.Onlooker(root), values, stop_remains, spool.clock())
-        return problems_in(spool)
 
-    return repaired
+def problems_left_in(spool: Spool) -> list[str]:
+    make_old(spool)
+    root, values = spool.root, spool.settings()
+    checking.repair(root, presence.Onlooker(root), values, stop_remains, spool.clock())
+    return problems_in(spool)
 
 
 @pytest.fixture

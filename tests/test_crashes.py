@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import random
 import signal
-import sys
 import time
-import traceback
 from collections import Counter
-from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from queuectl import Spool, State, disk
-from queuectl.job import utc_now
+from queuectl import Spool, State
 from queuectl.spool import presence
-from queuectl.worker.loop import Worker
-from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from queuectl.job import Event
-    from queuectl.spool.claiming import Claim
     from tests.conftest import Evidence, Until, Workers
 
     History = Callable[[str], tuple[Event, ...]]
@@ -206,13 +197,12 @@ def evidence_of_two(evidence: Evidence) -> str:
 
 
 def foreign(spool: Spool, name: str) -> None:
-    """Make a worker look as if it ran on another host."""
+    """Make a worker look as if it ran where its lock cannot be seen."""
     path = Path(spool.root.workers, f"{name}.yaml")
-    text = path.read_text()
-    at = text.index("place: ") + len("place: ")
+    at = path.read_text().index("pid:[") + len("pid:[")
     with path.open("r+") as file:
         file.seek(at)
-        file.write(text[at:].replace(text[at : at + 4], "0000", 1)[:4])
+        file.write("0000")
 
 
 def runs_of(job_id: str, attempt: str) -> list[int]:
@@ -223,290 +213,3 @@ def runs_of(job_id: str, attempt: str) -> list[int]:
             if names.get("QUEUECTL_JOB_ID") == job_id and names.get("QUEUECTL_ATTEMPT") == attempt:
                 found.append(process.pid)
     return found
-
-
-# ── death at any system call ──────────────────────────────────────────────────────────────────
-
-
-class Deadly:
-    """The system calls of the queue, of which the n-th is the last thing that this process does.
-
-    `how` says whether it dies before that call, after it, or, where the call writes, half way.
-    """
-
-    def __init__(self, n: int, how: str) -> None:
-        self._n = n
-        self._how = how
-        self._count = 0
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(os, name)
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            self._count += 1
-            if self._count < self._n:
-                return real(*arguments, **named)
-            if self._how == "after":
-                real(*arguments, **named)
-            elif self._how == "half way" and name == "write":
-                descriptor, data = arguments
-                os.write(descriptor, data[: len(data) // 2])
-            os._exit(DEADLY)
-
-        return call
-
-
-DEADLY = 9
-
-
-def survives(action: Callable[[], object], kernel: object = os) -> bool:
-    """Run an action in a process of its own, on this kernel; whether it came to its end."""
-    child = os.fork()
-    if child == 0:
-        finish_child(action, kernel)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in {0, DEADLY}, f"the process ended with {code}; its traceback is on stderr"
-    return code == 0
-
-
-def finish_child(action: Callable[[], object], kernel: object) -> NoReturn:
-    code = 1
-    try:
-        disk.kernel = kernel
-        action()
-        code = 0
-    except BaseException:  # noqa: BLE001 - whatever it is: this process must not return into pytest
-        traceback.print_exc(file=sys.__stderr__)
-    finally:
-        os._exit(code)
-
-
-@dataclass
-class Scene:
-    """A spool, and what is known of it before the deadly action."""
-
-    spool: Spool
-    told: Path
-    ids: list[str] = field(default_factory=list)
-    unnamed: int = 0
-
-    def tell(self, job_id: str) -> None:
-        """What printing an id is to a person: from here on the job must not be lost."""
-        with self.told.open("a") as file:
-            file.write(f"{job_id}\n")
-
-    def promised(self) -> set[str]:
-        return set(self.ids) | set(self.told.read_text().split())
-
-
-def claimed(scene: Scene, *, begun: bool = True) -> Claim:
-    """A claim of a member that lives as long as this process."""
-    member = scene.spool.member()
-    now = utc_now()
-    member.look(now)
-    claim: Claim = member.claim(now)
-    assert claim
-    KEPT.append(member)
-    if begun:
-        claim, attempt, logs = member.begin(claim)
-        disk.close(*logs)
-        return claim.noted(*member.started(claim, attempt, 0, now))
-    return claim
-
-
-KEPT: list[Any] = []
-
-
-def file_one(scene: Scene) -> None:
-    scene.tell(scene.spool.file("true"))
-
-
-def file_with_id(scene: Scene) -> None:
-    scene.tell(scene.spool.file({"id": "chosen", "command": "true"}))
-
-
-def file_several(scene: Scene) -> None:
-    for filed in scene.spool.file_many([{"id": f"chosen-{n}", "command": "true"} for n in range(3)]):
-        scene.tell(filed.id)
-
-
-def claim_and_complete(scene: Scene) -> None:
-    claim = claimed(scene)
-    KEPT[-1].complete(claim, {"exit_code": 0, "seconds": 0.0}, utc_now())
-    KEPT[-1].leave()
-
-
-def claim_and_fail(scene: Scene) -> None:
-    claim = claimed(scene)
-    KEPT[-1].fail(claim, {"exit_code": 1, "seconds": 0.0, "error": "exit status 1"}, utc_now(), 0.0)
-    KEPT[-1].leave()
-
-
-def retry(scene: Scene) -> None:
-    scene.spool.retry(scene.ids[0])
-
-
-def cancel(scene: Scene) -> None:
-    scene.spool.cancel_waiting(scene.ids[0])
-
-
-def take_drop_in(scene: Scene) -> None:
-    with scene.spool.member() as member:
-        for _ in range(2):
-            member.look(utc_now(), again=True)
-
-
-def recover(scene: Scene) -> None:
-    with scene.spool.member() as member:
-        member.recover(stop_remains, utc_now())
-
-
-def nothing_before(scene: Scene) -> None:
-    """The scene begins with an empty spool."""
-
-
-def waiting(scene: Scene) -> None:
-    scene.ids.append(scene.spool.file({"id": "first", "command": "true"}))
-
-
-def dead(scene: Scene) -> None:
-    waiting(scene)
-    assert survives(lambda: end_as_dead(scene))
-
-
-def end_as_dead(scene: Scene) -> None:
-    claim = claimed(scene)
-    KEPT[-1].end(claim, {"event": "failed", "attempt": 1, "at": "x", "worker": claim.owner, "error": "e"})
-    KEPT[-1].leave()
-
-
-def orphaned(scene: Scene) -> None:
-    """A worker died while the command ran."""
-    waiting(scene)
-    assert not survives(lambda: (claimed(scene), os._exit(DEADLY)))
-
-
-def orphaned_with_an_outcome(scene: Scene) -> None:
-    """A worker died between recording the outcome and the move."""
-    waiting(scene)
-
-    def action() -> None:
-        claim = claimed(scene)
-        done = {"event": "completed", "attempt": 1, "at": "x", "worker": claim.owner, "exit_code": 0}
-        claim.noted(done)
-        os._exit(DEADLY)
-
-    assert not survives(action)
-
-
-def drop(scene: Scene, name: str, text: str, job_id: str | None = None) -> None:
-    """Put a file into pending/ that has stood still for an hour; without an id it may be given any."""
-    path = Path(scene.spool.root.folder(State.PENDING), name)
-    path.write_text(text)
-    long_ago = (utc_now() - timedelta(hours=1)).timestamp()
-    os.utime(path, (long_ago, long_ago))
-    if job_id is None:
-        scene.unnamed += 1
-    else:
-        scene.ids.append(job_id)
-
-
-def dropped(scene: Scene) -> None:
-    drop(scene, "note.yml", "command: 'true'\n")
-
-
-def dropped_with_id(scene: Scene) -> None:
-    drop(scene, "note.yaml", "id: its-own\ncommand: 'true'\n", "its-own")
-
-
-def dropped_twin(scene: Scene) -> None:
-    """The name of the file suggests the id of a job that is there already."""
-    scene.ids.append(scene.spool.file({"id": "note", "command": "true"}))
-    assert survives(partial(drain, scene))
-    dropped(scene)
-
-
-def dropped_json(scene: Scene) -> None:
-    drop(scene, "note.json", '{"command": "true"}')
-
-
-def waiting_json(scene: Scene) -> None:
-    """JSON under a name that sorts already is written anew by whoever claims it."""
-    name = "05-20260101T000000.000000Z-json.yaml"
-    drop(scene, name, '{"command": "true"}', "json")
-
-
-POINTS: dict[str, tuple[Callable[[Scene], None], Callable[[Scene], None]]] = {
-    "filing": (nothing_before, file_one),
-    "filing under a chosen id": (nothing_before, file_with_id),
-    "filing several": (nothing_before, file_several),
-    "claiming and completing": (waiting, claim_and_complete),
-    "claiming and failing": (waiting, claim_and_fail),
-    "retrying": (dead, retry),
-    "cancelling": (waiting, cancel),
-    "taking a drop in": (dropped, take_drop_in),
-    "taking a drop in that has an id": (dropped_with_id, take_drop_in),
-    "taking a drop in whose name is another job's id": (dropped_twin, take_drop_in),
-    "taking JSON in": (dropped_json, take_drop_in),
-    "claiming JSON": (waiting_json, claim_and_complete),
-    "recovering a lost run": (orphaned, recover),
-    "recovering an outcome": (orphaned_with_an_outcome, recover),
-}
-
-
-def ways(size: Callable[[int, int], int]) -> Iterator[tuple[int, str]]:
-    """Where to die, and how: quickly at every second call, or in full at each in each way."""
-    hows = ("before", "after", "half way")[: size(1, 3)]
-    return ((n, how) for n in itertools.count(1, size(2, 1)) for how in hows)
-
-
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.timeout(900)
-def test_death_before_any_system_call_loses_no_job_and_doubles_none(
-    new_spool: Callable[[str], Spool],
-    tmp_path: Path,
-    size: Callable[[int, int], int],
-    problems_left: Callable[[Spool], list[str]],
-    places: Callable[[Spool], dict[str, list[State]]],
-    point: str,
-) -> None:
-    before, action = POINTS[point]
-    faults: dict[str, object] = {}
-    for n, how in ways(size):
-        scene = Scene(new_spool(f"spool-{n}-{how}"), tmp_path / f"told-{n}-{how}")
-        scene.told.touch()
-        before(scene)
-        came_to_its_end = survives(partial(action, scene), Deadly(n, how))
-        promised = scene.promised()
-        assert survives(partial(drain, scene))
-        found = places(scene.spool)
-        wanted = [[State.DONE], [State.DEAD]] if action in {retry, cancel} else [[State.DONE]]
-        fault = [
-            f"{job_id} is in {found.get(job_id)}" for job_id in promised if found.get(job_id) not in wanted
-        ]
-        fault += [f"{job_id} is in {states}" for job_id, states in found.items() if len(states) > 1]
-        fault += [
-            f"{job_id} ran again after it had completed"
-            for job_id in promised & set(found)
-            if kinds(history_of(scene.spool, job_id)).count("completed") > 1
-        ]
-        strangers = {job_id: states for job_id, states in found.items() if job_id not in promised}
-        if scene.unnamed and list(strangers.values()) != [[State.DONE]] * scene.unnamed:
-            fault.append(f"the drop has become {strangers}")
-        fault += problems_left(scene.spool)
-        if fault:
-            faults[f"{how} call {n}"] = fault
-        if came_to_its_end and how == "before":
-            break
-    assert n > 5
-    assert faults == {}
-
-
-def history_of(spool: Spool, job_id: str) -> tuple[Event, ...]:
-    job = spool.find(job_id).job
-    return job.history if job else ()
-
-
-def drain(scene: Scene) -> None:
-    Worker(scene.spool.root, "drain", drain=True).run()

@@ -102,8 +102,9 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
                 "A worker or `--repair` files it again under that name.",
                 lambda: disk.move(path, f"{root.folder(state)}/{claiming.free_name(root, state, right)}"),
             )
-    if state is State.DONE and (last.get("event") not in OUTCOMES or destination(last) is not State.DONE):
-        yield Finding(path, "it is in done/ without an end with status 0", "Move it to pending/ by hand.")
+    # A power cut may take the last lines of a job that is done, and leave the move.
+    if state is State.DONE and last.get("event") in OUTCOMES and destination(last) is not State.DONE:
+        yield Finding(path, "it is in done/, and did not end with status 0", "Move it to pending/ by hand.")
 
 
 def _no_job(state: State, text: str, path: str) -> Iterator[Finding]:

@@ -412,6 +412,8 @@ def _write_anew(path: str, text: bytes) -> None:
     disk.move(new, path)
     disk.sync_folder(folder)
     disk.remove(old)
+    # Crash: an old one that a power cut brings back once the job has moved on would be a second job.
+    disk.sync_folder(folder)
 
 
 def leftovers(root: Root) -> Iterable[tuple[str, str]]:

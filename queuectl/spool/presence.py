@@ -279,9 +279,13 @@ class Onlooker:
         if description is None:
             # A share may show a claim before the description of its owner.
             return self._unchanged(owner, None) < lease if self._share else self._is_locked(owner)
-        if description.place == self._place:
+        if description.place == self._place or self._is_of_an_earlier_boot(description):
             return self._is_locked(owner)
         return self._unchanged(owner, description.beat) < lease
+
+    def _is_of_an_earlier_boot(self, description: Description) -> bool:
+        """Whether it can only be this machine before it was started anew: nobody else has its disk."""
+        return not self._share and description.place.split("/")[0] != self._place.split("/")[0]
 
     def _unchanged(self, owner: str, beat: int | None) -> float:
         now = time.monotonic()
