@@ -403,16 +403,18 @@ def _write_anew(path: str, text: bytes) -> None:
     """Put a text in the place of a claim's file.
 
     Crash: what is left is the new text under `.NAME.new`, the old one as `NAME` or `.NAME.old`.
-    Recovery puts the old one back and drops the new one.
+    Recovery puts the old one back and drops the new one. Two files that hold one job must not come
+    to lie in two directories, so none of these steps may be undone by a power cut while one before
+    or after it is not: that would make two jobs of them.
     """
     folder, _, name = path.rpartition("/")
     new, old = f"{folder}/.{name}.new", f"{folder}/.{name}.old"
     disk.create_like(new, text, path)
+    disk.sync_folder(folder)
     disk.move(path, old)
     disk.move(new, path)
     disk.sync_folder(folder)
     disk.remove(old)
-    # Crash: an old one that a power cut brings back once the job has moved on would be a second job.
     disk.sync_folder(folder)
 
 
