@@ -304,13 +304,16 @@ def touch(path: Path | str, mode: int = PRIVATE) -> None:
 
 
 def probe(path: Path | str) -> None:
-    """Try whether the disk takes a file of one block; raises the `OSError` if it does not."""
+    """Try whether the disk takes a file of one block, and a rename; raises the `OSError` if it does not."""
+    moved = f"{path}~"
     remove(path)
     try:
         create_synced(path, b"\0" * 4096)
+        kernel.rename(path, moved)
     finally:
-        with contextlib.suppress(OSError):
-            remove(path)
+        for left in (path, moved):
+            with contextlib.suppress(OSError):
+                remove(left)
 
 
 def open_new(path: Path | str, mode: int = PRIVATE) -> int:

@@ -167,7 +167,7 @@ def _workers(root: Root, onlooker: Onlooker, lease: float) -> Iterator[Finding]:
     for text in disk.list_names(root.workers):
         stem, _, ending = text.rpartition(".")
         path = f"{root.workers}/{text}"
-        if text.startswith(".") and ending not in {"probe", "tmp"}:
+        if text.startswith(".") and ending not in {"probe", "probe~", "tmp"}:
             continue
         if text == PAUSED or (ending == "yaml" and stem in known) or _age(path) < FRESH:
             continue

@@ -339,9 +339,12 @@ def note(path: str, reading: Record, added: tuple[Event, ...], *, sync: bool = F
 
 
 def put_back(root: Root, name: Name, source: State) -> None:
-    """Undo a claim that cannot be read now, as far as the disk lets us."""
+    """Undo a claim that cannot be read now, as far as the disk lets us; recovery does what it does not."""
     with contextlib.suppress(OSError):
         path = f"{root.folder(State.PROCESSING)}/{name}"
+        # Two files hold the job where it was not written anew to the end: neither must leave here.
+        if any(disk.exists(half) for half in _halves(path)):
+            return
         disk.move(path, f"{root.folder(source)}/{free_name(root, source, name.later())}")
 
 
@@ -407,8 +410,8 @@ def _write_anew(path: str, text: bytes) -> None:
     to lie in two directories, so none of these steps may be undone by a power cut while one before
     or after it is not: that would make two jobs of them.
     """
-    folder, _, name = path.rpartition("/")
-    new, old = f"{folder}/.{name}.new", f"{folder}/.{name}.old"
+    folder = path.rpartition("/")[0]
+    new, old = _halves(path)
     disk.create_like(new, text, path)
     disk.sync_folder(folder)
     disk.move(path, old)
@@ -416,6 +419,12 @@ def _write_anew(path: str, text: bytes) -> None:
     disk.sync_folder(folder)
     disk.remove(old)
     disk.sync_folder(folder)
+
+
+def _halves(path: str) -> tuple[str, str]:
+    """Where the new and the old text of a claim's file are while it is written anew."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/.{name}.new", f"{folder}/.{name}.old"
 
 
 def leftovers(root: Root) -> Iterable[tuple[str, str]]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from queuectl import settings
-from queuectl.errors import BadSetting, NoSuchJob
+from queuectl.errors import BadSetting, NoSuchJob, StorageTrouble
 from queuectl.job import Job, State, from_fields, utc_now
 from queuectl.spool import root as roots
 
@@ -71,7 +71,13 @@ class Spool:
         """File many jobs in their order, syncing few times; yields a `Filed` for each."""
         from queuectl.spool import filing
 
-        return filing.file_jobs(self.root, self._values(), map(_job, jobs), self.clock)
+        try:
+            values = self._values()
+        except OSError as error:
+            if StorageTrouble.explains(error):
+                raise StorageTrouble(error) from error
+            raise
+        return filing.file_jobs(self.root, values, map(_job, jobs), self.clock)
 
     def find(self, job_id: str) -> Found:
         """The job with this id, or the only one whose id begins so; raises `NoSuchJob`."""

@@ -97,6 +97,7 @@ class Worker:
         self._stop_by: float | None = None
         self._limit_heard: float | None = None
         self._trouble_said: str | None = None
+        self._settings_said: str | None = None
         self._clock_said = False
         self._kind = kind
         self._guard: Guard | None = None
@@ -147,6 +148,7 @@ class Worker:
                 try:
                     if not self._step(bell, keeper):
                         break
+                    self._tell_relief()
                 except OSError as error:
                     self._sit_out(error)
         finally:
@@ -226,9 +228,9 @@ class Worker:
 
     def _tell_settings(self) -> None:
         trouble = self.member.live.trouble
-        if trouble and trouble != self._trouble_said:
+        if trouble and trouble != self._settings_said:
             log.warning("%s", trouble)
-        self._trouble_said = trouble
+        self._settings_said = trouble
         wrong = self.member.presence.is_clock_wrong()
         if wrong and not self._clock_said:
             log.warning("%s", presence.clock_warning(self.member.presence.clock_offset or 0.0, "this host"))
@@ -243,11 +245,14 @@ class Worker:
             log.error("%s No new claims until then.", text)
             self._trouble_said = text
         while self._stop is Stop.NO:
-            self._ring.wait(1.0)
+            self._control.wait(1.0)  # not for new jobs: each of them would be one more try
             if self._is_usable():
-                log.info("The spool can be used again.")
-                self._trouble_said = None
                 return
+
+    def _tell_relief(self) -> None:
+        if self._trouble_said is not None:
+            log.info("The spool can be used again.")
+            self._trouble_said = None
 
     def _is_usable(self) -> bool:
         try:
