@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
     from queuectl.spool.root import Root
 
-#: Seconds between looks for claims of dead workers. On a share the beats of all of them are read for
-#: that: as seldom as a share of the lease allows, but at least every so many seconds.
+#: Seconds between looks for claims of dead workers.
 RECOVERY_EVERY = 2.0
-OF_LEASE, AT_LEAST = 0.1, 30.0
 
 
 class Member:
@@ -205,15 +203,15 @@ class Member:
     def _sync(self) -> bool:
         return self.live.last.durability == "full"
 
-    def _recovery_every(self) -> float:
-        if not self.root.is_shared:
-            return RECOVERY_EVERY
-        return min(max(RECOVERY_EVERY, self.live_lease * OF_LEASE), AT_LEAST)
+    def watch(self) -> None:
+        """Look at the beats of all others, also while a command runs."""
+        self._onlooker.watch(self.live_lease)
 
     @property
     def is_to_recover(self) -> bool:
         """Whether it is time to look for claims of dead workers."""
-        return time.monotonic() - self._recovered_at >= self._recovery_every()
+        every = presence.looks_every(self.live_lease) if self.root.is_shared else RECOVERY_EVERY
+        return time.monotonic() - self._recovered_at >= every
 
     def recover(self, stop_remains: recovery.StopRemains, now: datetime) -> list[str]:
         """Every few seconds: end the claims of dead workers; returns what was done, in words."""

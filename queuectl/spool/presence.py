@@ -39,6 +39,8 @@ _BEAT_WIDTH = 160
 TOLERANCE = 2.0
 #: A clock is not read off a beat that took longer than this many seconds to write.
 PROMPT = 1.0
+#: So many times the interval of looks may pass before a watcher must say that it did not watch.
+GAP = 3
 #: For so many seconds a listing of workers/ tells whose description may be asked for.
 _LISTING = 1.0
 
@@ -113,6 +115,7 @@ class Presence:
         for _ in range(3 if self._root.is_shared else 0):
             self.beat(utc_now(), 0)
             if self.clock_offset is not None:
+                self.beat(self.now(), 0)  # others are told at once
                 break
 
     def is_clock_wrong(self) -> bool:
@@ -241,6 +244,17 @@ def clock_warning(offset: float, whose: str) -> str:
     )
 
 
+def looks_every(lease: float) -> float:
+    """Seconds between looks at the beats of others: often enough to tell within the lease, no oftener."""
+    return min(max(2.0, lease / 10), 30.0)
+
+
+class _Seen(NamedTuple):
+    beat: int | None
+    since: float
+    at: float
+
+
 class Onlooker:
     """Tells live owners from dead ones, by locks on this kernel and by watching beats elsewhere.
 
@@ -252,7 +266,7 @@ class Onlooker:
         self._root = root
         self._share = root.is_shared
         self._place = place_of(root)
-        self._since: dict[str, tuple[object, float]] = {}
+        self._seen: dict[str, _Seen] = {}
         self._listed: frozenset[str] = frozenset()
         self._listed_at = float("-inf")
 
@@ -278,22 +292,32 @@ class Onlooker:
         description = self._describe(owner)
         if description is None:
             # A share may show a claim before the description of its owner.
-            return self._unchanged(owner, None) < lease if self._share else self._is_locked(owner)
+            return self._unchanged(owner, None, lease) < lease if self._share else self._is_locked(owner)
         if description.place == self._place or self._is_of_an_earlier_boot(description):
             return self._is_locked(owner)
-        return self._unchanged(owner, description.beat) < lease
+        return self._unchanged(owner, description.beat, lease) < lease
 
     def _is_of_an_earlier_boot(self, description: Description) -> bool:
         """Whether it can only be this machine before it was started anew: nobody else has its disk."""
         return not self._share and description.place.split("/")[0] != self._place.split("/")[0]
 
-    def _unchanged(self, owner: str, beat: int | None) -> float:
+    def watch(self, lease: float) -> None:
+        """Look at every worker's beat. Call it every `looks_every(lease)`, else no time counts."""
+        for owner in described(self._root):
+            self.is_alive(owner, lease)
+
+    def _unchanged(self, owner: str, beat: int | None, lease: float) -> float:
+        """For how long it has been the same, as far as it was looked at.
+
+        Race: after a gap the count begins anew. A share that was away from all of them hid the
+        beats of the living, too.
+        """
         now = time.monotonic()
-        seen = self._since.get(owner)
-        if seen is None or seen[0] != beat:
-            self._since[owner] = (beat, now)
-            return 0.0
-        return now - seen[1]
+        seen = self._seen.get(owner)
+        if seen is None or seen.beat != beat or now - seen.at > GAP * looks_every(lease):
+            seen = _Seen(beat, now, now)
+        self._seen[owner] = seen._replace(at=now)
+        return now - seen.since
 
     def _is_locked(self, owner: str) -> bool:
         from filelock import Timeout
@@ -315,7 +339,7 @@ class Onlooker:
         """Clear away what a dead worker left in workers/, once none of its claims is left."""
         for ending in (".yaml", ".stop", ".lock"):
             disk.remove(f"{self._root.workers}/{owner}{ending}")
-        self._since.pop(owner, None)
+        self._seen.pop(owner, None)
 
 
 # ── what is asked of workers ──────────────────────────────────────────────────────────────────

@@ -48,6 +48,7 @@ class Keeper(threading.Thread):
         self._share = member.root.is_shared
         self._marks: dict[str, tuple[disk.Mark, float]] = {}
         self._beaten = _awake_or_not()
+        self._watched = float("-inf")
         self.requests = Requests()
         self.changed = False
         self.curb: Curb | None = None
@@ -93,6 +94,9 @@ class Keeper(threading.Thread):
         if self.silence() >= min(lease / 5, 10.0):
             self._beat()
         self.hear()
+        if self._share and time.monotonic() - self._watched >= presence.looks_every(lease):
+            self._watched = time.monotonic()
+            self._member.watch()
         if self._may_differ(root.folder(State.PENDING)):
             self.changed = True
             self._bell.ring()

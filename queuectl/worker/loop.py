@@ -203,26 +203,32 @@ class Worker:
         now = member.now()
         member.look(now, bell.names())
         self._tell_settings()
-        return None if keeper.requests.paused else member.claim(now)
+        return None if self._is_held(keeper) else member.claim(now)
+
+    @staticmethod
+    def _is_held(keeper: Keeper) -> bool:
+        """Whether nothing may be claimed now: by the will of a person, or as this worker is cut off."""
+        return keeper.requests.paused or keeper.is_cut_off()
 
     def _idle(self, keeper: Keeper) -> bool:
         """There was nothing to claim: look again, wait for a ring; False when draining is done."""
         member = self.member
         now = member.now()
+        held = self._is_held(keeper)
         if keeper.changed:
             keeper.changed = False
             member.look(now, again=True)
-            if member.has_due(now) and not keeper.requests.paused:
+            if member.has_due(now) and not held:
                 return True
-        if self._drain and not keeper.requests.paused and not member.is_settling:
+        if self._drain and not held and not member.is_settling:
             if member.is_drained(now):
                 return False
             self._ring.wait(0.02)  # what is left may be held by an editor, or just have come
             return True
         member.doubt()
-        if member.has_due(now) and not keeper.requests.paused:
+        if member.has_due(now) and not held:
             return True
-        longest = 0.05 if member.is_settling else IDLE
+        longest = 0.05 if member.is_settling or keeper.is_cut_off() else IDLE
         self._ring.wait(seconds_until(member.next_due(), now, longest))
         return True
 
@@ -267,7 +273,7 @@ class Worker:
 
     def _work(self, claim: Claim, bell: Bell, keeper: Keeper) -> None:
         """Run a claimed job to its end; its outcome is owed then."""
-        run = self._start(claim)
+        run = self._start(claim, keeper)
         if run is None or run.command is None:
             return
         keeper.curb = run.curb
@@ -284,7 +290,7 @@ class Worker:
             if run.command is not None:
                 self._put_down(run, self.member.live_grace)
 
-    def _start(self, claim: Claim) -> _Run | None:
+    def _start(self, claim: Claim, keeper: Keeper) -> _Run | None:
         """Start the command of a claim; None where it was put aside. One that cannot start has failed."""
         began = self.member.now()
         try:
@@ -297,6 +303,12 @@ class Worker:
             return None
         claim, attempt, (out, err) = opened
         job = claim.job
+        if keeper.is_cut_off() or keeper.buried:
+            # Race: the share was away just then, and others may have taken this worker for dead.
+            disk.close(out, err)
+            with contextlib.suppress(FileNotFoundError):
+                self._insist(lambda: finishing.give_back(claim))
+            return None
         try:
             command = process.start(job.command, out, err, job.cwd, self._environment(claim, attempt))
         except Cannot as error:

@@ -60,6 +60,7 @@ class Machine:
     log: Path
     _popen: subprocess.Popen[bytes] = field(init=False)
     pid: int = field(init=False)
+    _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self.boot()
@@ -87,7 +88,8 @@ class Machine:
         """Cut the power: everything that ran here is gone at once, nothing says good-bye."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        self._popen.wait()
+        for popen in (self._popen, *self._started):
+            popen.wait()
 
     def _inside(self, words: tuple[str | Path, ...]) -> list[str]:
         enter = ["nsenter", "-t", str(self.pid), "-m", "-u", "-n", "-p", "--wd=/"]
@@ -106,17 +108,23 @@ class Machine:
     def start(self, *words: str | Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a command here; it ends with the machine at the latest."""
         with self.log.open("ab") as log:
-            return subprocess.Popen(
+            popen = subprocess.Popen(
                 self._inside(words),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **(env or {})},
             )
+        self._started.append(popen)
+        return popen
+
+    def queuectl_words(self, *words: str | Path) -> str:
+        """The command line of `queuectl` on the share as this machine sees it, for a shell."""
+        return shlex.join([sys.executable, "-m", "queuectl", "-s", f"{self.place}/spool", *map(str, words)])
 
     def queuectl(self, *words: str | Path, status: int | None = 0) -> str:
-        """Run `queuectl` on the share as this machine sees it."""
-        return self.run(sys.executable, "-m", "queuectl", "-s", self.place / "spool", *words, status=status)
+        """Run `queuectl` here to its end; returns what it printed on standard output."""
+        return self.run("sh", "-c", self.queuectl_words(*words), status=status)
 
     def worker(
         self, kind: str = "foreground", env: Mapping[str, str] | None = None
@@ -163,7 +171,7 @@ class Network:
     folder: Path
     server: Machine
     _stack: contextlib.ExitStack
-    _count: int = 0
+    count: int = 0
 
     def machine(self, name: str) -> Machine:
         """A further machine, linked to the server."""
@@ -175,13 +183,13 @@ class Network:
 
     def link(self, machine: Machine) -> None:
         """Lay the cable from a machine that has just been booted to the server's switch."""
-        self._count += 1
-        port = f"port{self._count}"
+        self.count += 1
+        port = f"port{self.count}"
         outside = ["nsenter", "-t", str(self.server.pid), "-n", "ip", "link"]
         far = ["type", "veth", "peer", "name", "eth0", "netns", str(machine.pid)]
         subprocess.run([*outside, "add", port, *far], check=True)
         subprocess.run([*outside, "set", port, "master", "switch", "up"], check=True)
-        address = f"10.213.0.{10 + self._count}/24"
+        address = f"10.213.0.{10 + self.count}/24"
         machine.run("sh", "-c", f"ip address add {address} dev eth0 && ip link set eth0 up")
 
 
@@ -197,8 +205,3 @@ def network(folder: Path) -> Iterator[Network]:
             "ip link set switch up && mount -t tmpfs tmpfs /run",
         )
         yield Network(folder, server, stack)
-
-
-def quoted(*words: str | Path) -> str:
-    """The words as a shell takes them."""
-    return shlex.join(map(str, words))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,9 +40,12 @@ class Share:
     export: Path
     mount: Callable[[Machine], None]
     serve: Callable[[], None]
+    stop: Callable[[], None]
 
-    def unmounted(self, machine: Machine) -> bool:
-        return machine.run("stat", "-f", "-c", "%T", machine.place, status=None).strip() != "fuseblk"
+    def restart(self) -> None:
+        """Let the server's daemons die and start again, as when it is booted anew."""
+        self.stop()
+        self.serve()
 
 
 def serve(kind: str, net: Network, options: str = "") -> Share:
@@ -96,7 +100,10 @@ def _by_ssh(net: Network, export: Path, options: str) -> Share:
         known = ",".join([*ssh_options(net.folder), *filter(None, [options])])
         machine.run("sshfs", f"root@{SERVER}:{export}", machine.place, "-o", known)
 
-    return Share("sshfs", export, mount, start)
+    def stop() -> None:
+        _kill(net.server, "sshd")
+
+    return Share("sshfs", export, mount, start, stop)
 
 
 # ── GlusterFS ─────────────────────────────────────────────────────────────────────────────────
@@ -107,36 +114,31 @@ def _by_gluster(net: Network, export: Path, options: str) -> Share:
     assert glusterd
     state = net.folder / "glusterd"
     state.mkdir(exist_ok=True)
-    first = not any(state.iterdir())
+    folders = "/run/gluster /var/lib/glusterd /var/log/glusterfs"
+    net.server.run("sh", "-c", f"mkdir -p {folders} && mount --bind {state} /var/lib/glusterd")
+    net.server.run("mount", "-t", "tmpfs", "tmpfs", "/var/log/glusterfs")
 
     def start() -> None:
-        nonlocal first
-        if not first:
-            net.server.run("true")
-        net.server.run(
-            "sh",
-            "-c",
-            "mkdir -p /run/gluster /var/lib/glusterd /var/log/glusterfs "
-            f"&& mount --bind {state} /var/lib/glusterd "
-            "&& mount -t tmpfs tmpfs /var/log/glusterfs",
-        )
         net.server.run(glusterd, "-p", "/run/glusterd.pid")
-        wait_for(
-            lambda: (
-                "State" in net.server.run("gluster", "peer", "status", status=None)
-                or "Number of Peers" in net.server.run("gluster", "peer", "status", status=None)
-            ),
-            "glusterd answers",
-        )
-        if first:
-            net.server.run("gluster", "volume", "create", "share", f"{SERVER}:{export}", "force")
-            net.server.run("gluster", "volume", "set", "share", "network.ping-timeout", "10")
-            net.server.run("gluster", "--mode=script", "volume", "start", "share")
-            first = False
+        gluster = ("gluster", "--mode=script", "volume")
+        wait_for(lambda: net.server.run("gluster", "pool", "list", status=None), "glusterd answers")
+        if "share" not in net.server.run(*gluster, "list", status=None):
+            net.server.run(*gluster, "create", "share", f"{SERVER}:{export}", "force")
+            net.server.run(*gluster, "set", "share", "network.ping-timeout", "10")
+            net.server.run(*gluster, "start", "share")
 
     def mount(machine: Machine) -> None:
         machine.run("sh", "-c", "mount -t tmpfs tmpfs /var/log/glusterfs && mount -t tmpfs tmpfs /run")
         words = ["-o", options] if options else []
         machine.run("mount", "-t", "glusterfs", *words, f"{SERVER}:/share", machine.place)
 
-    return Share("glusterfs", export, mount, start)
+    def stop() -> None:
+        _kill(net.server, "gluster")
+
+    return Share("glusterfs", export, mount, start, stop)
+
+
+def _kill(machine: Machine, word: str) -> None:
+    for pid in machine.running(word):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not machine.running(word), f"no {word} runs")
