@@ -65,9 +65,9 @@ class Drops:
                 continue
             if stat.S_ISDIR(facts.st_mode):
                 continue
-            if self._has_settled(text, path, facts, clock, now):
+            settled = self._has_settled(text, path, facts, clock, now)
+            if settled and self._take_in(text, owner, settings, now):
                 self._seen.pop(text, None)
-                self._take_in(text, owner, settings, now)
             else:
                 unsettled.append(text)
         self._seen = {text: seen for text, seen in self._seen.items() if text in set(unsettled)}
@@ -81,27 +81,39 @@ class Drops:
         if seen is None or seen.mark != mark:
             seen = self._seen[text] = _Seen(mark, clock)
         written = disk.being_written(path)
+        if self._root.is_shared and not written:
+            # A lease proves nothing here: the kernel knows only of writers on this host. Having been
+            # opened just above, the file is as others wrote it, on NFS.
+            return _same(disk.mark(path), mark) and clock - seen.since >= SETTLE_BLIND
         if written is None:
             return clock - seen.since >= SETTLE_BLIND
         age = now.timestamp() - facts.st_mtime
         return not written and (age >= SETTLE or clock - seen.since >= SETTLE)
 
-    def _take_in(self, text: str, owner: str, settings: Settings, now: datetime) -> None:
+    def _take_in(self, text: str, owner: str, settings: Settings, now: datetime) -> bool:
         """Claim the file, so that no other worker judges it, then name it or put it aside.
 
+        False if it turns out to be written to still. A share may have shown its size and time from a
+        cache; under its new name they are those that the server has.
         Crash: the claim bears an id that nobody has; recovery files it again under that.
         """
         root = self._root
         fifo = settings.scheduling_mode == "fifo"
         name = Name(rank_of(settings.priority, fifo=fifo), stamp(now), make_id(), owner)
         path = f"{root.folder(State.PROCESSING)}/{name}"
-        if not disk.move(f"{root.folder(State.PENDING)}/{text}", path):
-            return
+        dropped = f"{root.folder(State.PENDING)}/{text}"
+        if not disk.move(dropped, path):
+            return True
+        seen = self._seen.get(text)
+        if root.is_shared and seen and not _same(disk.mark(path), seen.mark):
+            disk.move(path, dropped)
+            return False
         try:
             self._file(name, path, id_from_file_name(text), now, fifo=fifo)
         except OSError:
             claiming.put_back(root, name, State.PENDING)
             raise
+        return True
 
     def _file(self, name: Name, path: str, suggested: str, now: datetime, *, fifo: bool) -> None:
         root = self._root
@@ -121,3 +133,8 @@ class Drops:
     def _put_aside(self, name: Name, suggested: str, reason: str) -> None:
         target = name._replace(id=ids.take_like(self._root, suggested), owner=None)
         claiming.bury(self._root, name, target, reason)
+
+
+def _same(one: disk.Mark, other: disk.Mark) -> bool:
+    """Whether nobody wrote between the two; the inode is no evidence, FUSE makes its number up."""
+    return (one.mtime_ns, one.size) == (other.mtime_ns, other.size)
