@@ -232,7 +232,13 @@ def write_all(fd: int, data: bytes) -> None:
 
 def _make(path: Path | str, flags: int, mode: int) -> int:
     """Open a file that may be new. What a group is to have is set past the umask."""
-    fd: int = kernel.open(path, flags, mode)
+    try:
+        fd: int = kernel.open(path, flags, mode)
+    except PermissionError as error:
+        # SFTP has one word for all that fails: sshfs says EPERM where another host was faster.
+        if error.errno == errno.EPERM and flags & os.O_EXCL and exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        raise
     if mode != PRIVATE and sys.platform != "win32":
         with contextlib.suppress(PermissionError):  # it was there, and is another's
             kernel.fchmod(fd, mode)
@@ -250,7 +256,7 @@ def create(path: Path | str, data: bytes = b"", mode: int = PRIVATE) -> None:
 
 def create_synced(path: Path | str, data: bytes) -> None:
     """Make a file that was not there, its content safe from a power cut."""
-    fd = kernel.open(path, _NEW, PRIVATE)
+    fd = _make(path, _NEW, PRIVATE)
     try:
         write_all(fd, data)
         kernel.fsync(fd)

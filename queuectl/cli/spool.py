@@ -8,8 +8,8 @@ import click
 
 from queuectl import __version__
 from queuectl.cli import show
-from queuectl.cli.places import spool_of
-from queuectl.errors import QueueError
+from queuectl.cli.places import seconds_of, spool_of
+from queuectl.errors import BadUsage, QueueError
 from queuectl.spool.spool import Spool
 
 
@@ -31,12 +31,31 @@ def init_command(ctx: click.Context, where: str | None, shared: bool) -> None:
     show.line(f"{spool.path} {'was a spool already' if known else 'is a new spool'}{whose}")
 
 
-@click.command("check", epilog="\b\nExamples:\n  queuectl check\n  queuectl check --repair")
+@click.command(
+    "check",
+    epilog="\b\nExamples:\n  queuectl check\n  queuectl check --repair\n"
+    "  queuectl check --share /mnt/jobs   on two hosts at once, before a spool is made there",
+)
 @click.option("--repair", is_flag=True, help="Mend what can be mended.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a finding.")
+@click.option(
+    "--share",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Try out whether a mount is fit for a queue, with another run of this on another host.",
+)
+@click.option("--timeout", "-t", metavar="SECONDS", help="With --share: wait so long for the other; 60.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a finding; with --share, one.")
 @click.pass_context
-def check_command(ctx: click.Context, repair: bool, as_json: bool) -> int:
+def check_command(
+    ctx: click.Context, repair: bool, share: Path | None, timeout: str | None, as_json: bool
+) -> int:
     """Read the whole spool; report, or mend, what does not belong. Exit status 1 if anything is left."""
+    if share is not None:
+        if repair:
+            raise BadUsage("--share and --repair do not go together.", "Leave one of them out.")
+        return _check_share(share, 60.0 if timeout is None else seconds_of("--timeout", timeout), as_json)
+    if timeout is not None:
+        raise BadUsage("--timeout is for --share.", "Leave it out.")
     from queuectl import settings
     from queuectl.spool import checking
     from queuectl.spool.presence import Onlooker
@@ -62,6 +81,56 @@ def check_command(ctx: click.Context, repair: bool, as_json: bool) -> int:
         left = "left to mend by hand" if repair else "found"
         show.note(f"{len(found)} {left}." if found else "Everything is in its place.")
     return 1 if found else 0
+
+
+VERDICTS = {
+    "safe": "A queue is safe here.",
+    "unsafe": "A queue is not safe here.",
+    "unknown": "Whether a queue is safe here is not known yet.",
+}
+
+
+def _check_share(folder: Path, patience: float, as_json: bool) -> int:
+    from queuectl.spool import share
+
+    report = share.check(folder, patience, show.note)
+    if as_json:
+        show.as_json(report.as_dict())
+        return 1 if report.verdict == "unsafe" else 0
+    alone, both = report.alone, report.together
+    show.facts(
+        [
+            ("file system", alone.filesystem),
+            *(
+                (f"{name} a file" if name != "list" else name, _ms(s))
+                for name, s in alone.round_trips.items()
+            ),
+            (f"clock of {alone.host}", f"{alone.clock_offset:+.1f} s to the share's"),
+        ]
+    )
+    if both is not None:
+        show.facts(
+            [
+                (f"clock of {both.other_host}", f"{both.other_clock_offset:+.1f} s to the share's"),
+                (
+                    "claims",
+                    f"of {share.FILES}, won by both: {both.claimed_twice}, by none: {both.claims_lost}",
+                ),
+                ("new files", f"of {share.FILES}, made by both: {both.created_twice}"),
+                ("lock", {True: "excludes", False: "does not exclude", None: "none"}[both.lock_excludes]),
+                ("new name", f"seen after {_ms(both.seen_after)}"),
+                ("asked early", f"seen after {_ms(both.early_seen_after)}"),
+                ("change", f"seen after {_ms(both.change_seen_after)}"),
+            ]
+        )
+    show.line(VERDICTS[report.verdict])
+    for remark in report.remarks:
+        show.line(f"- {remark}")
+    return 1 if report.verdict == "unsafe" else 0
+
+
+def _ms(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 @click.command("version", epilog="\b\nExample:\n  queuectl version")

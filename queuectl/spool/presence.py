@@ -74,10 +74,15 @@ def load_lock() -> None:
 
 
 def _lock(root: Root, name: str) -> FileLock:
+    return lock_on(f"{root.workers}/{name}.lock")
+
+
+def lock_on(path: str) -> FileLock:
+    """A lock on a file, not taken yet; `acquire` raises `Timeout` at once where another one has it."""
     from filelock import FileLock
 
     return FileLock(
-        f"{root.workers}/{name}.lock",
+        path,
         timeout=0,
         mode=root.file_mode,
         fallback_to_soft=False,

@@ -290,15 +290,8 @@ def _own_group(facts: os.stat_result) -> bool:
 
 def filesystem(path: str) -> str:
     """The type of the file system that holds `path`, in the system's words."""
-    if sys.platform == "linux":
-        device = os.stat(path).st_dev
-        wanted = f"{os.major(device)}:{os.minor(device)}"
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            lines = mounts.read().splitlines()
-        for line in lines:
-            before, _, after = line.partition(" - ")
-            if before.split(" ")[2] == wanted:
-                return after.split(" ")[0]
+    if mount := _mount(path):
+        return mount[0]
     import psutil
 
     parts = [
@@ -307,3 +300,25 @@ def filesystem(path: str) -> str:
         if os.path.commonpath([path, part.mountpoint]) == part.mountpoint
     ]
     return max(parts, key=lambda part: len(part.mountpoint)).fstype.lower() if parts else "unknown"
+
+
+def mount_options(path: str) -> set[str]:
+    """What the mount that holds `path` was made with, where the system tells."""
+    mount = _mount(path)
+    return set(mount[1].split(",")) if mount else set()
+
+
+def _mount(path: str) -> tuple[str, str] | None:
+    """The type of the mount and its own options (Linux)."""
+    if sys.platform != "linux":
+        return None
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        lines = mounts.read().splitlines()
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        if before.split(" ")[2] == wanted:
+            kind, _, options = after.split(" ", 2)
+            return kind, options
+    return None

@@ -244,7 +244,7 @@ class Worker:
 
     def _sit_out(self, error: OSError) -> None:
         """Wait until the spool can be used again; say so once."""
-        if not (StorageTrouble.explains(error) or isinstance(error, FileNotFoundError | PermissionError)):
+        if not (_may_pass(error) or isinstance(error, FileNotFoundError)):
             raise error
         text = str(StorageTrouble(error))
         if text != self._trouble_said:
@@ -360,7 +360,7 @@ class Worker:
         except FileNotFoundError:
             raise
         except OSError as error:
-            if not StorageTrouble.explains(error):
+            if not _may_pass(error):
                 raise
 
     def _note(self, run: _Run) -> None:
@@ -400,7 +400,8 @@ class Worker:
             waits += [due - now] if due is not None else []
             waits += [self._stop_by - now] if self._stop_by is not None else []
             waits += [1.0] if self._owed is not None else []
-            if command.wait(self._control, max(0.0, min(waits))) is Waited.EXITED:
+            waited = command.wait(self._control, max(0.0, min(waits)))
+            if waited is Waited.EXITED and not command.was_cut_off:
                 break
             self._try_to_pay()
         ended = self._reap(run)
@@ -468,7 +469,7 @@ class Worker:
         try:
             self._record()
         except OSError as error:
-            if not (isinstance(error, FileNotFoundError) or StorageTrouble.explains(error)):
+            if not (isinstance(error, FileNotFoundError) or _may_pass(error)):
                 raise
             self._tell_owed(error)
 
@@ -509,7 +510,7 @@ class Worker:
                 return act()
             except OSError as error:
                 gone = isinstance(error, FileNotFoundError)
-                if (gone and self._is_usable()) or not (gone or StorageTrouble.explains(error)):
+                if (gone and self._is_usable()) or not (gone or _may_pass(error)):
                     raise
                 self._tell_owed(error)
                 self._ring.wait(1.0)
@@ -519,3 +520,8 @@ class Worker:
         if text != self._trouble_said:
             log.error("%s The outcome is recorded as soon as it can be.", text)
             self._trouble_said = text
+
+
+def _may_pass(error: OSError) -> bool:
+    """Whether the same may work later: SFTP has no word for a full disk, sshfs says EPERM."""
+    return StorageTrouble.explains(error) or isinstance(error, PermissionError)

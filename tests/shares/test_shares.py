@@ -207,3 +207,26 @@ def test_a_file_that_is_written_slowly_on_another_machine_runs_once_it_is_whole(
     site.reaches("slow", State.DONE, 40)
     assert not (site.net.folder / "half").exists()
     assert site.evidence.started() == ["slow"]
+
+
+# ── check --share ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_hosts_find_out_together_that_a_queue_is_safe_and_leave_nothing(site: Site) -> None:
+    def check(machine: Machine) -> dict[str, Any]:
+        words = machine.queuectl_words("check", "--share", machine.place, "--json")
+        report: dict[str, Any] = json.loads(machine.run("sh", "-c", words))
+        return report
+
+    before = sorted(path.name for path in site.share.export.iterdir())
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(check, (site.alpha, site.beta)))
+    for report, other in zip(reports, ("beta", "alpha"), strict=True):
+        both = report["together"]
+        assert report["verdict"] == "safe", report
+        assert report["filesystem"] == f"fuse.{site.share.kind}"
+        assert (both["other_host"], both["same_mount"]) == (other, False)
+        assert (both["created_twice"], both["claimed_twice"], both["claims_lost"]) == (0, 0, 0)
+        assert both["lock_excludes"] is (site.share.kind == "glusterfs")
+        assert set(report["round_trips"]) == {"create", "append", "read", "rename", "list", "remove"}
+    assert sorted(path.name for path in site.share.export.iterdir()) == before

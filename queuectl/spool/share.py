@@ -1,0 +1,380 @@
+"""Whether a mount is fit for a queue: two runs of this, on two hosts, try out what the queue relies on.
+
+both      hello         each finds the other by listing
+first     ping, more    how soon a new name is seen, and one that was asked for too early
+both      ready, race   files made exclusively, files renamed, a lock that the first one holds
+both      result, bye   what each has won is compared
+second    gone          then the first one clears the table
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from queuectl import disk
+from queuectl.errors import QueueError
+from queuectl.spool import presence
+from queuectl.spool.root import filesystem, mount_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FOLDER = ".queuectl-check"
+#: How many files the two race for.
+FILES = 100
+#: How often each operation is timed.
+TIMES = 15
+#: Seconds between looks for what the other has done.
+LOOK = 0.02
+#: Seconds that one may take for a step before it is taken for gone, or a name for never coming.
+STEP, NEVER = 120.0, 40.0
+#: A name that takes longer than this many seconds to be seen slows the queue down.
+SLOW = 3.0
+
+#: What to change, by type of mount, where names or contents are seen late.
+FRESHER = {
+    "nfs": "mount it with `-o lookupcache=positive,actimeo=1`",
+    "nfs4": "mount it with `-o lookupcache=positive,actimeo=1`",
+    "cifs": "mount it with `-o cache=none,actimeo=1,nobrl`",
+    "smb3": "mount it with `-o cache=none,actimeo=1,nobrl`",
+    "fuse.sshfs": "mount it with `-o dir_cache=no`",
+    "fuse.glusterfs": "mount it with `-o entry-timeout=1,attribute-timeout=1,negative-timeout=0`",
+}
+
+
+class Alone(NamedTuple):
+    """What one host can measure for itself. Times are seconds."""
+
+    host: str
+    filesystem: str
+    clock_offset: float
+    round_trips: dict[str, float]
+
+
+class Together(NamedTuple):
+    """What two hosts found out. `None` where it could not be tried."""
+
+    other_host: str
+    same_mount: bool
+    other_clock_offset: float
+    seen_after: float
+    early_seen_after: float | None
+    change_seen_after: float | None
+    lock_excludes: bool | None
+    created_twice: int
+    claimed_twice: int
+    claims_lost: int
+
+
+class Report(NamedTuple):
+    """The figures, and what they mean in words. `verdict` is `safe`, `unsafe` or `unknown`."""
+
+    alone: Alone
+    together: Together | None
+    verdict: str
+    remarks: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that `check --share --json` prints."""
+        both = None if self.together is None else self.together._asdict()
+        return {"verdict": self.verdict, **self.alone._asdict(), "together": both, "remarks": self.remarks}
+
+
+def check(folder: Path, patience: float, tell: Callable[[str], None]) -> Report:
+    """Measure the mount that holds `folder`, with another run of this if one comes within `patience`.
+
+    Leaves nothing behind. Raises `QueueError` where a third one meddles or the other one goes away.
+    """
+    place = folder.absolute() / FOLDER
+    place.mkdir(exist_ok=True)
+    table = _Table(str(place))
+    try:
+        alone = _alone(folder, table)
+        together = None
+        table.put("hello", {"place": _mount(folder)})
+        tell(f"Waiting for `queuectl check --share {folder}` on another host, for {patience:g} s at most.")
+        if table.find_other(patience):
+            tell("There it is; trying out the share together.")
+            together = _together(folder, table, alone)
+        return judged(folder, alone, together)
+    finally:
+        table.clear()
+        with contextlib.suppress(OSError):  # the other one is still there, and does it
+            place.rmdir()
+
+
+def _mount(folder: Path) -> str:
+    return f"{presence.kernel_id()}/{folder.stat().st_dev}"
+
+
+class _Table:
+    """The directory in which the two meet: what each puts there bears its name, and is whole at once."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.me = f"{presence.host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
+        self.other = ""
+        self.is_left_to_other = False
+
+    @property
+    def is_first(self) -> bool:
+        return self.me < self.other
+
+    def put(self, step: str, facts: object) -> None:
+        hidden = f"{self.path}/.{self.me}.new"
+        disk.create(hidden, json.dumps(facts).encode())
+        disk.move(hidden, f"{self.path}/{self.me}.{step}")
+
+    def find_other(self, patience: float) -> bool:
+        """Wait for another one's hello; one that is older than its patience was left by a dead run."""
+        end = time.monotonic() + patience
+        while True:
+            hellos = [text for text in self.names() if text.endswith(".hello") and text[0] != "."]
+            others = [text.removesuffix(".hello") for text in hellos]
+            others = [name for name in others if name != self.me and not self._is_left(name, patience)]
+            if len(others) > 1:
+                raise QueueError(
+                    "More than two runs check this directory at once.", "Let two of them do it, alone."
+                )
+            if others:
+                self.other = others[0]
+                return True
+            if time.monotonic() > end:
+                return False
+            time.sleep(LOOK)
+
+    def _is_left(self, name: str, patience: float) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            own, other = (disk.modified(f"{self.path}/{one}.hello")[0] for one in (self.me, name))
+            return own - other > max(patience, STEP)
+        return True
+
+    def names(self) -> list[str]:
+        return disk.list_names(self.path)
+
+    def wait(self, step: str) -> float:
+        """Wait until the other has come so far; returns the seconds that this took."""
+        begun = time.monotonic()
+        while f"{self.other}.{step}" not in self.names():
+            if time.monotonic() - begun > STEP:
+                raise QueueError(
+                    f"The run on the other host ({self.other}) does not go on.", "Start both anew."
+                )
+            time.sleep(LOOK)
+        return time.monotonic() - begun
+
+    def get(self, step: str) -> Any:
+        self.wait(step)
+        return json.loads(disk.read(f"{self.path}/{self.other}.{step}"))
+
+    def clear(self) -> None:
+        """Remove all that there is; of another one that is at it, nothing."""
+        if self.is_left_to_other:
+            return
+        with contextlib.suppress(OSError):
+            for text in self.names():
+                busy = not self.other and text.endswith(".hello") and not text.startswith(self.me)
+                if not busy:
+                    disk.remove(f"{self.path}/{text}")
+
+
+# ── measuring ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _alone(folder: Path, table: _Table) -> Alone:
+    path = f"{table.path}/.{table.me}.try"
+    moved = f"{path}d"
+    steps: dict[str, Callable[[], object]] = {
+        "create": lambda: disk.create(path, b"?"),
+        "append": lambda: disk.append(path, b"?"),
+        "read": lambda: disk.read(path),
+        "rename": lambda: disk.move(path, moved),
+        "list": lambda: disk.list_names(table.path),
+        "remove": lambda: disk.remove(moved),
+    }
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(TIMES):
+        for name, act in steps.items():
+            begun = time.perf_counter()
+            act()
+            times[name].append(time.perf_counter() - begun)
+    trips = {name: round(statistics.median(found), 6) for name, found in times.items()}
+    offsets = []
+    for _ in range(3):
+        begun = time.time()
+        disk.create(path, b"?")
+        ended = time.time()
+        offsets.append((begun + ended) / 2 - disk.modified(path)[0])
+        disk.remove(path)
+    return Alone(presence.host_name(), filesystem(folder), round(statistics.median(offsets), 3), trips)
+
+
+def _together(folder: Path, table: _Table, alone: Alone) -> Together:
+    hello = table.get("hello")
+    seen, early = _see(table)
+    lock = presence.lock_on(f"{table.path}/lock")
+    beat = f"{table.path}/{table.me}.beat"
+    locked = False
+    if table.is_first:
+        with contextlib.suppress(OSError, NotImplementedError):  # no locks on this mount
+            lock.acquire()
+            locked = True
+        for number in range(FILES):
+            disk.create(f"{table.path}/job-{number}")
+    disk.create(beat, b"1")
+    table.put("ready", None)
+    table.wait("ready")
+    other_beat = f"{table.path}/{table.other}.beat"
+    disk.read(other_beat)
+    made, claimed = _race(table)
+    excludes = locked if table.is_first else _is_excluded(lock)
+    disk.patch(beat, b"2", 0)
+    table.put("result", {"made": made, "claimed": claimed, "offset": alone.clock_offset, "lock": excludes})
+    theirs = table.get("result")
+    change = _until(lambda: disk.read(other_beat) == b"2")
+    table.put("bye", {"seen": seen, "early": early, "change": change})
+    told = table.get("bye")
+    if table.is_first:
+        table.wait("gone")
+        lock.release()
+    else:
+        table.put("gone", None)
+        table.is_left_to_other = True
+    return Together(
+        other_host=table.other.rsplit("-", 2)[0],
+        same_mount=hello["place"] == _mount(folder),
+        other_clock_offset=theirs["offset"],
+        seen_after=round(max(seen, told["seen"]), 3),
+        early_seen_after=told["early"] if early is None else early,
+        change_seen_after=None if None in (change, told["change"]) else max(change or 0.0, told["change"]),
+        lock_excludes=excludes and theirs["lock"],
+        created_twice=len(set(made) & set(theirs["made"])),
+        claimed_twice=len(set(claimed) & set(theirs["claimed"])),
+        claims_lost=FILES - len(set(claimed) | set(theirs["claimed"])),
+    )
+
+
+def _see(table: _Table) -> tuple[float, float | None]:
+    """How soon a name is seen: half of there and back; and how soon one that was asked for too early."""
+    early = "early"
+    if table.is_first:
+        begun = time.monotonic()
+        table.put("ping", None)
+        table.wait("pong")
+        seen = (time.monotonic() - begun) / 2
+        disk.create(f"{table.path}/{early}")
+        table.put("more", None)
+        table.wait("enough")
+        return seen, None
+    table.wait("ping")
+    disk.exists(f"{table.path}/{early}")
+    begun = time.monotonic()
+    table.put("pong", None)
+    table.wait("more")
+    seen = (time.monotonic() - begun) / 2
+    found = _until(lambda: disk.exists(f"{table.path}/{early}"))
+    table.put("enough", None)
+    return seen, NEVER if found is None else found
+
+
+def _until(condition: Callable[[], bool]) -> float | None:
+    """The seconds until it holds; None if it does not come to hold."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > NEVER:
+            return None
+        time.sleep(LOOK)
+    return round(time.monotonic() - begun, 3)
+
+
+def _race(table: _Table) -> tuple[list[int], list[int]]:
+    """What this one has won: of files to be made exclusively, and of files to be renamed."""
+    made, claimed = [], []
+    for number in range(FILES):
+        with contextlib.suppress(FileExistsError):
+            disk.create(f"{table.path}/made-{number}")
+            made.append(number)
+        if disk.move(f"{table.path}/job-{number}", f"{table.path}/job-{number}@{table.me}"):
+            claimed.append(number)
+    return made, claimed
+
+
+def _is_excluded(lock: Any) -> bool | None:
+    from filelock import Timeout
+
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return None
+    lock.release()
+    return False
+
+
+# ── judging ───────────────────────────────────────────────────────────────────────────────────
+
+
+def judged(folder: Path, alone: Alone, together: Together | None) -> Report:
+    """What the figures mean, in words."""
+    remarks = [*_remarks_on_mount(folder, alone), *_remarks_on_clock(alone.host, alone.clock_offset)]
+    if together is None:
+        remarks.append("No other host came: whether claims are exclusive here was not tried.")
+        return Report(alone, None, "unknown", remarks)
+    if together.same_mount:
+        remarks.append("Both runs are on one mount of one host: run the other one on another host.")
+    remarks += _remarks_on_clock(together.other_host, together.other_clock_offset)
+    wrong = []
+    if together.claimed_twice or together.claims_lost:
+        wrong.append(
+            f"Of {FILES} files that both renamed, {together.claimed_twice} were won by both and "
+            f"{together.claims_lost} by none: a job would run twice or never. Do not use this mount."
+        )
+    if together.created_twice:
+        wrong.append(
+            f"Of {FILES} files that both made exclusively, {together.created_twice} were made by both: "
+            "an id could be taken twice. Do not use this mount."
+        )
+    remarks += _remarks_on_caches(alone.filesystem, together)
+    if together.lock_excludes is not True:
+        remarks.append("A lock does not exclude other hosts here. The queue does not need it to.")
+    verdict = "unsafe" if wrong else "unknown" if together.same_mount else "safe"
+    return Report(alone, together, verdict, wrong + remarks)
+
+
+def _remarks_on_mount(folder: Path, alone: Alone) -> list[str]:
+    options = mount_options(folder)
+    if alone.filesystem.startswith("nfs") and options & {"soft", "softerr"}:
+        return ["It is mounted `soft`: what is written may get lost unnoticed; mount it with `-o hard`."]
+    return []
+
+
+def _remarks_on_clock(host: str, offset: float) -> list[str]:
+    return [presence.clock_warning(offset, host)] if abs(offset) > presence.TOLERANCE else []
+
+
+def _remarks_on_caches(kind: str, together: Together) -> list[str]:
+    remarks = []
+    fresher = FRESHER.get(kind, "look for the mount options of its caches")
+    if together.seen_after > SLOW:
+        remarks.append(
+            f"A new name is seen after {together.seen_after:.1f} s: to start jobs sooner, {fresher}."
+        )
+    if together.early_seen_after is not None and together.early_seen_after > SLOW:
+        remarks.append(
+            f"A name that was asked for too early stays hidden for {together.early_seen_after:.0f} s or "
+            "more. The queue looks by listing; your own scripts should, too."
+        )
+    late = NEVER if together.change_seen_after is None else together.change_seen_after
+    slowest = max(late, together.seen_after)
+    if slowest > SLOW:
+        remarks.append(
+            f"Set `lock_lease_seconds` to no less than {4 * slowest:.0f}: signs of life are seen late here."
+        )
+    return remarks
