@@ -74,17 +74,17 @@ def load_lock() -> None:
 
 
 def _lock(root: Root, name: str) -> FileLock:
-    return lock_on(f"{root.workers}/{name}.lock")
+    return lock_on(f"{root.workers}/{name}.lock", root.file_mode)
 
 
-def lock_on(path: str) -> FileLock:
+def lock_on(path: str, mode: int = disk.PRIVATE) -> FileLock:
     """A lock on a file, not taken yet; `acquire` raises `Timeout` at once where another one has it."""
     from filelock import FileLock
 
     return FileLock(
         path,
         timeout=0,
-        mode=root.file_mode,
+        mode=mode,
         fallback_to_soft=False,
         preserve_lock_file=True,
         thread_local=False,
