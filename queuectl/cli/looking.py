@@ -13,14 +13,14 @@ from queuectl.cli import show
 from queuectl.cli.places import complete_id, spool_of
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job import State, last_attempt, parse_moment, stamp
-from queuectl.settings import DEFAULTS
-from queuectl.spool import acting, dropping, finding, output, presence
-from queuectl.spool.finding import Found
+from queuectl.spool import explaining, finding, output, presence
+from queuectl.spool.wording import duration, visible, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from queuectl.spool.finding import Found
     from queuectl.spool.spool import Spool
 
 LIVE = ("pending", "scheduled", "processing", "failed")
@@ -62,54 +62,17 @@ def status_command(ctx: click.Context, job_id: str | None, as_json: bool, watch:
 def _overview(spool: Spool) -> dict[str, Any]:
     root, now = spool.root, spool.clock()
     counts = finding.counts(root, now)
-    known = worker_facts(spool)
-    workers = [worker for worker in known if worker["state"] != "dead"]
+    known = explaining.workers(spool)
     oldest = None if counts.oldest_due is None else max(0.0, (now - counts.oldest_due).total_seconds())
     return {
         "counts": counts.as_dict(),
-        "workers": len(workers),
+        "workers": explaining.alive(known),
         "average_duration_seconds": finding.average_duration(root),
         "oldest_pending_seconds": oldest,
         "spool": str(spool.path),
         "paused": presence.is_paused(root),
-        "attention": _attention(spool, counts, workers, len(known) - len(workers)),
+        "attention": explaining.attention(spool, counts, known),
     }
-
-
-def _attention(spool: Spool, counts: finding.Counts, workers: list[dict[str, Any]], died: int) -> list[str]:
-    told = []
-    if presence.is_paused(spool.root):
-        told.append("Paused: nothing new is started; `queuectl resume` ends that.")
-    if (counts.pending or counts.failed) and not workers:
-        told.append("No worker is alive; `queuectl worker start` starts one.")
-    if died:
-        told.append(
-            f"{died} died at work: the next worker, or `queuectl check --repair`, takes up what it left."
-        )
-    clocks = {worker["host"]: worker["clock_offset_seconds"] or 0.0 for worker in workers}
-    told += [
-        presence.clock_warning(offset, host)
-        for host, offset in sorted(clocks.items())
-        if abs(offset) > presence.TOLERANCE
-    ]
-    if counts.dead:
-        told.append(f"{counts.dead} dead: see `queuectl dlq list`.")
-    drops = [text for text in counts.strangers if text.startswith("pending/") and dropping.is_job_file(text)]
-    if drops:
-        told.append(f"{len(drops)} dropped in pending/, not taken in by a worker yet ({drops[0][8:]}).")
-    strange = [
-        text
-        for text in counts.strangers
-        if text not in drops and not dropping.is_left_alone(text.partition("/")[2])
-    ]
-    if strange:
-        some = ", ".join(strange[:3])
-        told.append(f"{len(strange)} files whose names are not those of jobs ({some}): see `queuectl check`.")
-    try:
-        spool.settings()
-    except QueueError as error:
-        told.append(f"{error} Workers keep the last good values.")
-    return told
 
 
 class _Batch:
@@ -128,22 +91,22 @@ class _Batch:
         gained = ended - self._first
         total = gained + left
         rate = gained / max(0.001, time.monotonic() - self._began)
-        rest = f", about {show.duration(left / rate)} left" if rate > 0 and left else ""
+        rest = f", about {duration(left / rate)} left" if rate > 0 and left else ""
         return f"done {gained} of {total} since this was opened{rest}"
 
 
 def _overview_text(facts: dict[str, Any], batch: _Batch | None = None) -> str:
-    lines = [f"spool      {show.visible(facts['spool'])}"]
+    lines = [f"spool      {visible(facts['spool'])}"]
     for word, count in facts["counts"].items():
         shown = f"{word:<11}{count:>8,}"
         lines.append(click.style(shown, fg=show.COLOURS[word]) if show.colour() and count else shown)
     lines.append(f"workers    {facts['workers']:>8,}")
     average, oldest = facts["average_duration_seconds"], facts["oldest_pending_seconds"]
-    lines.append(f"average    {show.duration(average):>8}   of a completed job's last run")
-    lines.append(f"oldest     {show.duration(oldest):>8}   since the first of those that wait was due")
+    lines.append(f"average    {duration(average):>8}   of a completed job's last run")
+    lines.append(f"oldest     {duration(oldest):>8}   since the first of those that wait was due")
     if batch is not None:
         lines.append(batch.line(facts["counts"]))
-    lines += [f"! {show.visible(text)}" for text in facts["attention"]]
+    lines += [f"! {visible(text)}" for text in facts["attention"]]
     return "\n".join(lines) + "\n"
 
 
@@ -155,20 +118,20 @@ def _job_text(spool: Spool, found: Found) -> str:
     job = found.job
     pairs: list[tuple[str, Any]] = [
         ("job", found.id),
-        ("state", f"{state}: {show.visible(_why(spool, found, now))}"),
-        ("command", show.visible(job.command_line) if job else "(the file cannot be read)"),
+        ("state", f"{state}: {visible(explaining.why(spool, found, now))}"),
+        ("command", visible(job.command_line) if job else "(the file cannot be read)"),
         ("priority", view["priority"]),
-        ("filed", show.when(job.created_at, now) if job and job.created_at else None),
-        ("due", show.when(found.name.due_at, now) if label in {"scheduled", "failed"} else None),
+        ("filed", when(job.created_at, now) if job and job.created_at else None),
+        ("due", when(found.name.due_at, now) if label in {"scheduled", "failed"} else None),
         ("runs", f"{view['attempts']}; at most {view['max_retries'] + 1} before it is dead"),
-        ("limit", show.duration(view["timeout"]) if view["timeout"] else "none"),
+        ("limit", duration(view["timeout"]) if view["timeout"] else "none"),
         ("cwd", job.cwd if job else None),
         ("env", " ".join(f"{key}={value}" for key, value in job.env.items()) if job and job.env else None),
         ("file", found.path),
     ]
     width = 10
     lines = [
-        f"{name:<{width}}{value if name == 'state' else show.visible(str(value))}"
+        f"{name:<{width}}{value if name == 'state' else visible(str(value))}"
         for name, value in pairs
         if value is not None
     ]
@@ -193,105 +156,11 @@ def _run_line(run: dict[str, Any], now: datetime) -> str:
         code = f"{code} {run['signal']}"
     memory = f"{run['max_rss_kb'] / 1024:.0f} MB" if run.get("max_rss_kb") else "-"
     cells = (
-        f"{run['attempt']:<5}{outcome:<12}{code or '-':<14}{show.duration(took):<14}"
-        f"{show.duration(run.get('cpu_seconds')):<10}{memory:<10}{run.get('worker', '')}"
+        f"{run['attempt']:<5}{outcome:<12}{code or '-':<14}{duration(took):<14}"
+        f"{duration(run.get('cpu_seconds')):<10}{memory:<10}{run.get('worker', '')}"
     )
     error = run.get("error")
-    return show.visible(cells) + (f"\n     {show.visible(error)}" if error else "")
-
-
-def _why(spool: Spool, found: Found, now: datetime) -> str:
-    """In words: why it does not run, or how it stands."""
-    root = spool.root
-    if found.state is State.PROCESSING:
-        if not presence.Onlooker(root).is_alive(found.name.owner or "", float("inf")):
-            return (
-                f"its worker {found.name.owner} died; the next one, or `queuectl check --repair`, takes it up"
-            )
-        runs = finding.runs_of(found.job) if found.job else []
-        since = runs[-1].get("started_at") if runs else None
-        return f"running on {found.name.owner}" + (f" since {_clock(since)}" if since else "")
-    if found.state is State.DONE:
-        event = finding.exit_of(found.job.history) if found.job else {}
-        return f"done, exit status {event.get('exit_code', '?')}"
-    if found.state is State.DEAD:
-        return f"{finding.reason_for(found)} (`queuectl retry {found.id}` runs it again)"
-    told = []
-    if presence.is_paused(root):
-        told.append("the queue is paused (`queuectl resume`)")
-    if found.name.due > stamp(now):
-        what = "next try at" if found.state is State.FAILED else "due at"
-        told.append(f"{what} {show.when(found.name.due_at, now)}")
-    if not [worker for worker in worker_facts(spool) if worker["state"] != "dead"]:
-        told.append("no worker is alive (`queuectl worker start`)")
-    if found.unreadable:
-        told.append(f"its file cannot be read: {found.unreadable}")
-    if found.name.due <= stamp(now):
-        before = _before(spool, found, now)
-        told.append(f"{before:,} jobs before it" if before != 1 else "1 job before it")
-    return "; ".join(told)
-
-
-def _before(spool: Spool, found: Found, now: datetime) -> int:
-    moment, own = stamp(now), str(found.name)
-    return sum(
-        name.due <= moment and str(name) < own
-        for state in (State.PENDING, State.FAILED)
-        for name in finding.names_in(spool.root, state)
-    )
-
-
-def _clock(text: str | None) -> str:
-    return "-" if text is None else parse_moment(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _lease(spool: Spool) -> float:
-    try:
-        return spool.settings().lock_lease_seconds
-    except QueueError:
-        return DEFAULTS.lock_lease_seconds
-
-
-def worker_facts(spool: Spool) -> list[dict[str, Any]]:
-    """Every worker with a description: who it is, whether it lives, what it does."""
-    root = spool.root
-    onlooker = presence.Onlooker(root)
-    names = presence.described(root)
-    silences = presence.silences(root, names)
-    lease = _lease(spool)
-    claims = {name.owner: name for name in finding.names_in(root, State.PROCESSING)}
-    told = []
-    for name in names:
-        worker = presence.describe(root, name)
-        if worker is None or worker.kind == acting.BY_HAND:
-            continue
-        claim = claims.get(name)
-        silence = silences.get(name, 0.0)
-        alive = onlooker.is_alive(name, float("inf")) and (onlooker.is_here(name) or silence < lease)
-        since = None
-        if claim is not None:
-            reading = finding.read(Found(State.PROCESSING, claim, f"{root.folder(State.PROCESSING)}/{claim}"))
-            runs = finding.runs_of(reading.job) if reading and reading.job else []
-            since = runs[-1].get("started_at") if runs else None
-        asked = presence.requests_to(root, name)
-        state = "busy" if claim else "paused" if asked.paused else "idle"
-        told.append(
-            {
-                "name": name,
-                "host": worker.host,
-                "pid": worker.pid,
-                "kind": worker.kind,
-                "state": "dead" if not alive else "stopping" if asked.stop else state,
-                "job": claim.id if claim else None,
-                "since": since or worker.started_at,
-                "started_at": worker.started_at,
-                "last_heartbeat": worker.beat_at,
-                "beat_age_seconds": round(silence, 3),
-                "clock_offset_seconds": worker.clock_offset,
-                "jobs_done": worker.jobs_done,
-            }
-        )
-    return told
+    return visible(cells) + (f"\n     {visible(error)}" if error else "")
 
 
 # ── list ──────────────────────────────────────────────────────────────────────────────────────
@@ -338,7 +207,7 @@ def _live_list(spool: Spool, state: str | None, limit: int, batch: _Batch) -> An
     from rich.text import Text
 
     now = spool.clock()
-    rows = [[show.visible(str(cell)) for cell in _row(found, now)] for found in spool.list(state, limit)]
+    rows = [[visible(str(cell)) for cell in _row(found, now)] for found in spool.list(state, limit)]
     head = batch.line(finding.counts(spool.root, now).as_dict())
     return Group(Text(head), show.rich_table(COLUMNS, rows, state_column=1))
 
@@ -356,12 +225,12 @@ def _row(found: Found, now: datetime) -> tuple[Any, ...]:
 
 def _when(found: Found, label: str, now: datetime) -> str:
     if label in {"scheduled", "failed"} and found.name.due > stamp(now):
-        return f"in {show.duration((found.name.due_at - now).total_seconds())}"
+        return f"in {duration((found.name.due_at - now).total_seconds())}"
     if label in {"completed", "dead", "processing"} and found.job and found.job.history:
         at = found.job.history[-1].get("at")
         if isinstance(at, str):
-            return f"{show.duration(max(0.0, (now - parse_moment(at)).total_seconds()))} ago"
-    return f"{show.duration(max(0.0, (now - found.name.due_at).total_seconds()))} ago"
+            return f"{duration(max(0.0, (now - parse_moment(at)).total_seconds()))} ago"
+    return f"{duration(max(0.0, (now - found.name.due_at).total_seconds()))} ago"
 
 
 # ── output ────────────────────────────────────────────────────────────────────────────────────
@@ -438,7 +307,7 @@ def _print_output(
     print_head = f"run {number}: {run.get('outcome') or 'running'}"
     if run.get("exit_code") is not None:
         print_head += f", exit code {run['exit_code']}"
-    show.line(print_head + (f", completed at {_clock(ended)}" if ended else ""))
+    show.line(print_head + (f", completed at {explaining.clock(ended)}" if ended else ""))
     for stream in output.STREAMS:
         show.line(f"── std{stream} ──")
         _emit(texts[stream])
@@ -451,7 +320,7 @@ def _emit(blocks: Iterable[bytes]) -> None:
     for block in blocks:
         if show.is_terminal():
             lines = decoder.decode(block).split("\n")
-            sys.stdout.write("\n".join(show.visible(line) for line in lines))
+            sys.stdout.write("\n".join(visible(line) for line in lines))
         else:
             sys.stdout.buffer.write(block)
     sys.stdout.flush()

@@ -150,7 +150,7 @@ def _usage(error: click.ClickException) -> tuple[str, str, int]:
 
 
 def _say(problem: str, remedy: str, status: int) -> int:
-    from queuectl.cli.show import visible
+    from queuectl.spool.wording import visible
 
     click.echo(f"Error: {visible(problem)}", err=True)
     if remedy:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from queuectl.spool.wording import CONTROL, visible
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from datetime import datetime
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_NICE = {"\n": "⏎", "\t": " ", "\r": "␍", "\x1b": "␛"}
 #: Fewer than this are done before a bar could be read.
 MANY = 20
 COLOURS = {
@@ -30,11 +28,6 @@ COLOURS = {
 }
 
 
-def visible(text: str) -> str:
-    """The text on one line, control characters shown as what they are, not obeyed."""
-    return _CONTROL.sub(lambda found: _NICE.get(found[0], f"\\x{ord(found[0]):02x}"), text)
-
-
 def is_terminal() -> bool:
     """Whether a person reads standard output."""
     return sys.stdout is not None and sys.stdout.isatty()
@@ -43,7 +36,7 @@ def is_terminal() -> bool:
 def as_json(value: Any) -> None:
     """One JSON value on one line."""
     text = json.dumps(value, ensure_ascii=False)
-    click.echo(text if is_utf8() and not _CONTROL.search(text) else json.dumps(value))
+    click.echo(text if is_utf8() and not CONTROL.search(text) else json.dumps(value))
 
 
 def is_utf8() -> bool:
@@ -114,31 +107,6 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> None:
 def colour() -> bool:
     """Whether to colour what people see."""
     return is_terminal() and not os.environ.get("NO_COLOR")
-
-
-def duration(seconds: float | None) -> str:
-    """`0.42 s`, `12 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
-    if seconds is None:
-        return "-"
-    if seconds < 0:
-        return f"-{duration(-seconds)}"
-    if seconds < 10:
-        return f"{seconds:.2g} s" if seconds >= 0.001 else "0 s"
-    whole = round(seconds)
-    for small, big, size in (("s", "min", 60), ("min", "h", 3600), ("h", "d", 86400)):
-        if whole < size * (60 if size < 3600 else 24) or size == 86400:
-            if size == 60 and whole < 60:
-                return f"{whole} s"
-            unit = size // (60 if size <= 3600 else 24)
-            return f"{whole // size} {big} {whole % size // unit} {small}"
-    raise AssertionError("the last unit takes all")
-
-
-def when(moment: datetime, now: datetime) -> str:
-    """A moment as people place it: local time, and how far from now."""
-    away = (moment - now).total_seconds()
-    local = moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return f"{local} (in {duration(away)})" if away > 0 else f"{local} ({duration(-away)} ago)"
 
 
 @contextlib.contextmanager

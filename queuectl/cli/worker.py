@@ -92,10 +92,11 @@ def _status(ctx: click.Context, as_json: bool) -> None:
 
     CLOCK is by how much its host's clock is ahead of the share's; "-" where the spool is on no share.
     """
-    from queuectl.cli.looking import worker_facts
+    from queuectl.spool import explaining
+    from queuectl.spool.wording import duration
 
     spool = spool_of(ctx)
-    facts = worker_facts(spool)
+    facts = explaining.workers(spool)
     if as_json:
         for worker in facts:
             show.as_json(worker)
@@ -106,7 +107,7 @@ def _status(ctx: click.Context, as_json: bool) -> None:
     now = spool.clock()
 
     def ago(text: str) -> str:
-        return f"{show.duration(max(0.0, (now - parse_moment(text)).total_seconds()))} ago"
+        return f"{duration(max(0.0, (now - parse_moment(text)).total_seconds()))} ago"
 
     rows = [
         (
@@ -116,7 +117,7 @@ def _status(ctx: click.Context, as_json: bool) -> None:
             worker["state"],
             worker["job"] or "-",
             ago(worker["since"]),
-            f"{show.duration(worker['beat_age_seconds'])} ago",
+            f"{duration(worker['beat_age_seconds'])} ago",
             _clock(worker["clock_offset_seconds"]),
             worker["jobs_done"],
         )

@@ -1,0 +1,169 @@
+"""What a person asks of the queue, in words: who works, what needs attention, why a job does not run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from queuectl.errors import QueueError
+from queuectl.job import State, parse_moment, stamp
+from queuectl.settings import DEFAULTS
+from queuectl.spool import acting, dropping, finding, presence
+from queuectl.spool.finding import Found
+from queuectl.spool.wording import when
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from queuectl.spool.presence import Onlooker
+    from queuectl.spool.spool import Spool
+
+#: For a single look: a worker on another host is not dead before its silence says so.
+UNWATCHED = float("inf")
+
+
+def workers(spool: Spool, onlooker: Onlooker | None = None) -> list[dict[str, Any]]:
+    """Every worker with a description: who it is, whether it lives, what it does.
+
+    Who looks again and again hands in the same `onlooker`.
+    """
+    root = spool.root
+    onlooker = onlooker or presence.Onlooker(root)
+    names = presence.described(root)
+    silences = presence.silences(root, names)
+    lease = _lease(spool)
+    claims = {name.owner: name for name in finding.names_in(root, State.PROCESSING)}
+    told = []
+    for name in names:
+        worker = presence.describe(root, name)
+        if worker is None or worker.kind == acting.BY_HAND:
+            continue
+        claim = claims.get(name)
+        silence = silences.get(name, 0.0)
+        is_alive = onlooker.is_alive(name, UNWATCHED) and (onlooker.is_here(name) or silence < lease)
+        since = None
+        if claim is not None:
+            reading = finding.read(Found(State.PROCESSING, claim, f"{root.folder(State.PROCESSING)}/{claim}"))
+            runs = finding.runs_of(reading.job) if reading and reading.job else []
+            since = runs[-1].get("started_at") if runs else None
+        asked = presence.requests_to(root, name)
+        state = "busy" if claim else "paused" if asked.paused else "idle"
+        told.append(
+            {
+                "name": name,
+                "host": worker.host,
+                "pid": worker.pid,
+                "kind": worker.kind,
+                "state": "dead" if not is_alive else "stopping" if asked.stop else state,
+                "job": claim.id if claim else None,
+                "since": since or worker.started_at,
+                "started_at": worker.started_at,
+                "last_heartbeat": worker.beat_at,
+                "beat_age_seconds": round(silence, 3),
+                "clock_offset_seconds": worker.clock_offset,
+                "jobs_done": worker.jobs_done,
+            }
+        )
+    return told
+
+
+def _lease(spool: Spool) -> float:
+    try:
+        return spool.settings().lock_lease_seconds
+    except QueueError:
+        return DEFAULTS.lock_lease_seconds
+
+
+def lives(worker: dict[str, Any]) -> bool:
+    """Whether a worker of `workers` is alive."""
+    return bool(worker["state"] != "dead")
+
+
+def alive(known: Sequence[dict[str, Any]]) -> int:
+    """How many of these workers live."""
+    return sum(map(lives, known))
+
+
+def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, Any]]) -> list[str]:
+    """What a person should look at, a sentence each; empty when all is well."""
+    told = []
+    living = alive(known)
+    if presence.is_paused(spool.root):
+        told.append("Paused: nothing new is started; `queuectl resume` ends that.")
+    if (counts.pending or counts.failed) and not living:
+        told.append("No worker is alive; `queuectl worker start` starts one.")
+    if len(known) > living:
+        told.append(
+            f"{len(known) - living} died at work: the next worker, or `queuectl check --repair`, "
+            "takes up what it left."
+        )
+    clocks = {worker["host"]: worker["clock_offset_seconds"] or 0.0 for worker in known if lives(worker)}
+    told += [
+        presence.clock_warning(offset, host)
+        for host, offset in sorted(clocks.items())
+        if abs(offset) > presence.TOLERANCE
+    ]
+    if counts.dead:
+        told.append(f"{counts.dead} dead: see `queuectl dlq list`.")
+    drops = [text for text in counts.strangers if text.startswith("pending/") and dropping.is_job_file(text)]
+    if drops:
+        told.append(f"{len(drops)} dropped in pending/, not taken in by a worker yet ({drops[0][8:]}).")
+    strange = [
+        text
+        for text in counts.strangers
+        if text not in drops and not dropping.is_left_alone(text.partition("/")[2])
+    ]
+    if strange:
+        some = ", ".join(strange[:3])
+        told.append(f"{len(strange)} files whose names are not those of jobs ({some}): see `queuectl check`.")
+    try:
+        spool.settings()
+    except QueueError as error:
+        told.append(f"{error} Workers keep the last good values.")
+    return told
+
+
+def why(spool: Spool, found: Found, now: datetime, before: Callable[[], int] | None = None) -> str:
+    """In words: why a job does not run, or how it stands. `before` counts the jobs that run first."""
+    root = spool.root
+    if found.state is State.PROCESSING:
+        if not presence.Onlooker(root).is_alive(found.name.owner or "", UNWATCHED):
+            return (
+                f"its worker {found.name.owner} died; the next one, or `queuectl check --repair`, takes it up"
+            )
+        runs = finding.runs_of(found.job) if found.job else []
+        since = runs[-1].get("started_at") if runs else None
+        return f"running on {found.name.owner}" + (f" since {clock(since)}" if since else "")
+    if found.state is State.DONE:
+        event = finding.exit_of(found.job.history) if found.job else {}
+        return f"done, exit status {event.get('exit_code', '?')}"
+    if found.state is State.DEAD:
+        return f"{finding.reason_for(found)} (`queuectl retry {found.id}` runs it again)"
+    told = []
+    if presence.is_paused(root):
+        told.append("the queue is paused (`queuectl resume`)")
+    if found.name.due > stamp(now):
+        what = "next try at" if found.state is State.FAILED else "due at"
+        told.append(f"{what} {when(found.name.due_at, now)}")
+    if not alive(workers(spool)):
+        told.append("no worker is alive (`queuectl worker start`)")
+    if found.unreadable:
+        told.append(f"its file cannot be read: {found.unreadable}")
+    if found.name.due <= stamp(now):
+        ahead = before() if before else _before(spool, found, now)
+        told.append(f"{ahead:,} jobs before it" if ahead != 1 else "1 job before it")
+    return "; ".join(told)
+
+
+def _before(spool: Spool, found: Found, now: datetime) -> int:
+    moment, own = stamp(now), str(found.name)
+    return sum(
+        name.due <= moment and str(name) < own
+        for state in (State.PENDING, State.FAILED)
+        for name in finding.names_in(spool.root, state)
+    )
+
+
+def clock(text: str | None) -> str:
+    """A moment of a history in local time."""
+    return "-" if text is None else parse_moment(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")

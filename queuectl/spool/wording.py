@@ -1,0 +1,47 @@
+"""How durations, moments and foreign text are shown to people, on a terminal and in a browser alike."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_NICE = {"\n": "⏎", "\t": " ", "\r": "␍", "\x1b": "␛"}
+
+
+def visible(text: str) -> str:
+    """The text on one line, control characters shown as what they are, not obeyed."""
+    return CONTROL.sub(lambda found: _NICE.get(found[0], f"\\x{ord(found[0]):02x}"), text)
+
+
+def visible_lines(text: str) -> str:
+    """The same of a text whose lines stay lines, and whose tabs stay tabs."""
+    return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))
+
+
+def duration(seconds: float | None) -> str:
+    """`0.42 s`, `12 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
+    if seconds is None:
+        return "-"
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds >= 0.001 else "0 s"
+    whole = round(seconds)
+    for small, big, size in (("s", "min", 60), ("min", "h", 3600), ("h", "d", 86400)):
+        if whole < size * (60 if size < 3600 else 24) or size == 86400:
+            if size == 60 and whole < 60:
+                return f"{whole} s"
+            unit = size // (60 if size <= 3600 else 24)
+            return f"{whole // size} {big} {whole % size // unit} {small}"
+    raise AssertionError("the last unit takes all")
+
+
+def when(moment: datetime, now: datetime) -> str:
+    """A moment as people place it: local time, and how far from now."""
+    away = (moment - now).total_seconds()
+    local = moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return f"{local} (in {duration(away)})" if away > 0 else f"{local} ({duration(-away)} ago)"
