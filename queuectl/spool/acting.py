@@ -1,8 +1,9 @@
-"""What a person does to a job: retry, cancel, delete. Each is one rename, or a request to its owner."""
+"""What a person does to a job. Each is one rename, or a request to its owner."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from queuectl import disk
@@ -10,7 +11,7 @@ from queuectl.errors import BadJob, WrongState
 from queuectl.job import CANCELLED, TRANSITIONS, State, iso, stamp
 from queuectl.spool import claiming, finishing, output, presence, record
 from queuectl.spool.finding import REASON, Found
-from queuectl.spool.names import Name, rank_of
+from queuectl.spool.names import FIFO_RANK, Name, rank_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +82,54 @@ def cancel_waiting(root: Root, found: Found, now: datetime) -> str:
             event = {"event": CANCELLED, "at": iso(now), "worker": claim.owner}
             _noted(path, event | {"error": "cancelled before it ran"})
         disk.move(path, target)
+    return target
+
+
+def run_now(root: Root, found: Found, now: datetime) -> str:
+    """Let a scheduled job, or the next try of a failed one, come at once; returns its path.
+
+    The tries so far go on counting. Raises `WrongState` for others, `FileNotFoundError` when it
+    moved meanwhile, and `BadJob` when its file cannot be read.
+    """
+    _refuse_unless_waiting(found, "scheduled or waiting for its next try")
+    if found.name.due <= stamp(now):
+        raise WrongState(found.id, "due already", "due later", "It starts as soon as a worker is free.")
+    with _claimed(root, found, now) as (claim, path):
+        if claiming.read_ready(path).job.run_at is not None:
+            _edit(path, "run_at", now)
+        return _put_back_as(root, found.state, path, replace(claim, due=stamp(now)))
+
+
+def set_priority(root: Root, found: Found, priority: int, settings: Settings, now: datetime) -> str:
+    """Change the priority of a job that waits, in its file and so in its name; returns its path.
+
+    In `fifo` mode a job that is ordered by time alone stays so. Raises as `run_now` does.
+    """
+    _refuse_unless_waiting(found, "waiting")
+    with _claimed(root, found, now) as (claim, path):
+        claiming.read_ready(path)
+        _edit(path, "priority", priority)
+        fifo = settings.scheduling_mode == "fifo" and claim.rank == FIFO_RANK
+        # No name comes back to a directory it has left, even if the old priority does.
+        moved = replace(claim.later(), rank=rank_of(priority, fifo=fifo))
+        return _put_back_as(root, found.state, path, moved)
+
+
+def _refuse_unless_waiting(found: Found, wanted: str) -> None:
+    if found.state not in {State.PENDING, State.FAILED}:
+        raise WrongState(found.id, found.state.label, wanted, "Nothing was changed.")
+
+
+def _edit(path: str, key: str, value: int | datetime) -> None:
+    before = disk.read(path, disk.MAX_WITH_HISTORY)
+    after = record.edited(before, key, value)
+    if after != before:
+        claiming.write_anew(path, after)
+
+
+def _put_back_as(root: Root, state: State, path: str, name: Name) -> str:
+    target = f"{root.folder(state)}/{claiming.free_name(root, state, name.free())}"
+    disk.move(path, target)
     return target
 
 

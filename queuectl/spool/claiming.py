@@ -321,7 +321,7 @@ def ready(path: str, reading: Record) -> Record:
         return reading
     text = to_yaml(reading.job).encode()
     anew = record.parse(text)
-    _write_anew(path, text)
+    write_anew(path, text)
     return anew
 
 
@@ -402,7 +402,7 @@ def free_name(root: Root, state: State, name: Name) -> Name:
     return name
 
 
-def _write_anew(path: str, text: bytes) -> None:
+def write_anew(path: str, text: bytes) -> None:
     """Put a text in the place of a claim's file.
 
     Crash: what is left is the new text under `.NAME.new`, the old one as `NAME` or `.NAME.old`.

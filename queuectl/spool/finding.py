@@ -66,10 +66,14 @@ class Found(NamedTuple):
         return self.state.label
 
 
+def name_in(state: State, text: str) -> Name | None:
+    """The parts of a job's file name in the directory of a state, None for any other name."""
+    return parse_claim(text) if state is State.PROCESSING else parse(text)
+
+
 def names_in(root: Root, state: State) -> list[Name]:
     """The names of all jobs in a state, in no order; other files are passed over."""
-    read_name = parse_claim if state is State.PROCESSING else parse
-    names = (read_name(text) for text in disk.list_names(root.folder(state)))
+    names = (name_in(state, text) for text in disk.list_names(root.folder(state)))
     return [name for name in names if name is not None]
 
 
@@ -81,7 +85,7 @@ def names_of(root: Root, job_id: str) -> list[Found]:
     for state in _ORDER:
         for text in disk.list_names(root.folder(state)):
             if ends[0] in (lower := text.lower()) or ends[1] in lower:
-                name = parse_claim(text) if state is State.PROCESSING else parse(text)
+                name = name_in(state, text)
                 if name and name.id.lower() == wanted:
                     found.append(Found(state, name, f"{root.folder(state)}/{text}"))
     return found
@@ -249,7 +253,7 @@ def counts(root: Root, now: datetime) -> Counts:
     moment = stamp(now)
     texts = {state: disk.list_names(root.folder(state)) for state in State}
     strangers = tuple(
-        f"{state.value}/{text}" for state in State for text in texts[state] if not _belongs(state, text)
+        f"{state.value}/{text}" for state in State for text in texts[state] if not belongs(state, text)
     )
     waiting = [text for text in texts[State.PENDING] if parse(text)]
     due = [text[DUE] for text in waiting if text[DUE] <= moment]
@@ -277,7 +281,8 @@ def parse_due(text: str | None) -> datetime | None:
         return None
 
 
-def _belongs(state: State, text: str) -> bool:
+def belongs(state: State, text: str) -> bool:
+    """Whether a name in the directory of a state is that of a job, a reason, or unfinished work."""
     if text[:1] == "." or text.endswith((REASON, "~", ".tmp", ".swp", ".part")):
         return True
     if state is State.PROCESSING:

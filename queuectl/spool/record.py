@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
-from queuectl.job import Event, Job, event_line, events, from_fields
+from queuectl.job import Event, Job, event_line, events, from_fields, iso, to_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
 _HEADING = "\nhistory:\n"
 _BEGUN = re.compile(rb"^[ ]*['\"]?history['\"]?[ \t]*:", re.MULTILINE)
@@ -133,3 +134,31 @@ def append(path: str, record: Record, added: tuple[Event, ...], *, sync: bool = 
     job = record.job._replace(history=(*record.job.history, *added))
     indent, dashes = record.columns or (0, None)
     return Record(job, (indent, indent if dashes is None else dashes), False, False, None)
+
+
+def edited(data: bytes, key: str, value: int | datetime) -> bytes:
+    """The bytes of a job file with one field changed, as a person would do it: all else stays as it is.
+
+    The line that sets the field is changed, or one is added above the history; a file whose layout
+    does not allow that is laid out anew. Raises `BadJob`.
+    """
+    reading = parse(data)
+    wanted = replace(reading.job, **{key: value})  # type: ignore[arg-type]
+    line = f"{key}: {value if isinstance(value, int) else iso(value)}"
+    text = disk.text_of(data)
+    indent = " " * (reading.columns or (0, None))[0]
+    own = re.compile(rf"^{indent}(['\"]?){key}\1[ \t]*:[^\n]*?(?P<comment>[ \t]+#[^\n]*)?$", re.MULTILINE)
+    history = re.compile(rf"^{indent}(['\"]?)history\1[ \t]*:", re.MULTILINE)
+    if found := own.search(text):
+        text = f"{text[: found.start()]}{indent}{line}{found['comment'] or ''}{text[found.end() :]}"
+    else:
+        begun = history.search(text)
+        at = begun.start() if begun else len(text)
+        start = "" if text[:at].endswith("\n") else "\n"
+        text = f"{text[:at]}{start}{indent}{line}\n{text[at:]}"
+    try:
+        if parse(text.encode()).job == wanted:
+            return text.encode()
+    except BadJob:
+        pass
+    return to_yaml(wanted).encode()

@@ -1,0 +1,299 @@
+"""What the directories hold, without reading a job: names, ends and counts, kept until one changes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from heapq import merge
+from itertools import compress, islice
+from typing import TYPE_CHECKING
+
+from queuectl import disk
+from queuectl.errors import BadJob
+from queuectl.job import State, stamp
+from queuectl.spool import finding, record
+from queuectl.spool.names import DUE, WAITING_NAME, parse_claim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+    from queuectl.spool.root import Root
+
+#: A directory is not listed again before this many times the seconds that listing it took.
+PATIENCE = 20
+#: An mtime younger than this proves nothing: on some file systems a change may follow unseen.
+PROVES = 2.0
+#: How long ends are kept a minute.
+DAY = 24 * 60
+#: Where ends are told by the time at which the file was last written.
+_ENDS = {State.DONE: "completed", State.FAILED: "failed", State.DEAD: "failed"}
+#: Of so many jobs that completed last the durations are read.
+SAMPLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One directory as it was last listed: in run order or, finished jobs, in the order of their ends.
+
+    `ends` holds the second at which each file was last written, where that is when a run ended; it is
+    shorter than `names` until all have been looked at.
+    """
+
+    names: list[str] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    strangers: tuple[str, ...] = ()
+    read: bool = False
+
+
+class Census:
+    """Looks at the directories of a spool whenever asked, and remembers. Safe to ask from any thread."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._marks: dict[State, disk.Mark | None] = dict.fromkeys(State)
+        self._next: dict[State, float] = dict.fromkeys(State, 0.0)
+        self._listings: dict[State, Listing] = dict.fromkeys(State, Listing())
+        self._minutes: dict[str, Counter[int]] = {word: Counter() for word in _ENDS.values()}
+        self._seconds: dict[str, float | None] = {}
+
+    def look(self, *, patient: bool = True) -> None:
+        """List anew what has changed. Where that was dear lately and `patient`, the last figures stay."""
+        with self._lock:
+            for state in State:
+                self._look_at(state, patient=patient)
+
+    def _look_at(self, state: State, *, patient: bool) -> None:
+        begun = time.monotonic()
+        if patient and begun < self._next[state]:
+            return
+        folder = self._root.folder(state)
+        mark, at = disk.mark(folder), time.time()
+        if mark == self._marks[state]:
+            return
+        texts = disk.list_names(folder)
+        looking = 0.0
+        if state in _ENDS:
+            looking = self._take_ended(state, set(texts))
+        else:
+            fits = parse_claim if state is State.PROCESSING else WAITING_NAME
+            names = sorted(text for text in texts if fits(text))
+            self._listings[state] = Listing(names, [], _strangers(state, texts), read=True)
+        # Race: what changes within the grain of the clock leaves the same mark; so a young one is none.
+        self._marks[state] = mark if at - mark.mtime_ns / 1e9 > PROVES else None
+        ended = time.monotonic()
+        self._next[state] = ended + PATIENCE * (ended - begun - looking)
+
+    def _take_ended(self, state: State, present: set[str]) -> float:
+        """Look at the files of names that were not there before, and only those; returns the seconds."""
+        before = self._listings[state]
+        added = present.difference(before.names)
+        names, ends = before.names, before.ends
+        if len(before.names) + len(added) > len(present):
+            stays = [name in present for name in names]
+            names, ends = list(compress(names, stays)), list(compress(ends, stays))
+        strangers = _strangers(state, added)
+        jobs = [text for text in added if WAITING_NAME(text)]
+        if not before.read and jobs:  # the count can be told while their times are looked up
+            self._listings[state] = Listing(jobs, [], strangers)
+        begun = time.monotonic()
+        ended = sorted(self._ends_of(state, jobs))
+        looking = time.monotonic() - begun
+        self._count(_ENDS[state], [end for end, _ in ended])
+        if names and ended and ended[0][0] < ends[-1]:
+            ended = list(merge(zip(ends, names, strict=True), ended))
+            names, ends = [], []
+        names = names + [name for _, name in ended]
+        self._listings[state] = Listing(names, ends + [end for end, _ in ended], strangers, read=True)
+        return looking
+
+    def _ends_of(self, state: State, names: list[str]) -> Iterator[tuple[int, str]]:
+        folder = self._root.folder(state)
+        for name in names:
+            try:
+                yield disk.mark(f"{folder}/{name}").mtime_ns // 1_000_000_000, name
+            except FileNotFoundError:
+                continue
+
+    def _count(self, word: str, ends: list[int]) -> None:
+        minutes = self._minutes[word]
+        oldest = int(time.time()) // 60 - DAY
+        minutes.update(minute for minute in (end // 60 for end in ends) if minute >= oldest)
+        for minute in [minute for minute in minutes if minute < oldest]:
+            del minutes[minute]
+
+    # ── what was seen ────────────────────────────────────────────────────────────────────────
+
+    def listing(self, state: State) -> Listing:
+        """The directory of a state as it was last listed."""
+        return self._listings[state]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every directory has been read to its end."""
+        return all(listing.read for listing in self._listings.values())
+
+    def counts(self, now: datetime) -> finding.Counts:
+        """What `finding.counts` tells, from the last listing."""
+        moment = stamp(now)
+        waiting = self._listings[State.PENDING].names
+        due = [part for part in _ranks(waiting) if part[0] < part[1]]
+        pending = sum(_until(waiting, part, moment) - part[0] for part in due)
+        oldest = min((waiting[low][DUE] for low, _ in due), default=None)
+        return finding.Counts(
+            pending=pending,
+            scheduled=len(waiting) - pending,
+            processing=len(self._listings[State.PROCESSING].names),
+            completed=len(self._listings[State.DONE].names),
+            failed=len(self._listings[State.FAILED].names),
+            dead=len(self._listings[State.DEAD].names),
+            oldest_due=finding.parse_due(oldest if oldest and oldest <= moment else None),
+            strangers=tuple(
+                f"{state.value}/{text}" for state in State for text in self._listings[state].strangers
+            ),
+        )
+
+    def oldest(self, now: datetime) -> str | None:
+        """The file name of the job that has waited longest since it was due."""
+        waiting = self._listings[State.PENDING].names
+        firsts = [waiting[low] for low, high in _ranks(waiting) if low < high]
+        name = min(firsts, key=lambda text: text[DUE], default=None)
+        return name if name and name[DUE] <= stamp(now) else None
+
+    def in_order(self, word: str, now: datetime) -> tuple[int, Iterable[str]]:
+        """How many names there are under a word of `list --state`, and the names in its order."""
+        state = finding.WORDS[word]
+        names = self._listings[state].names
+        if state in {State.DONE, State.DEAD}:
+            return len(names), reversed(names)
+        if state is State.PROCESSING:
+            return len(names), names
+        parts = [(low, _until(names, (low, high), stamp(now)), high) for low, high in _ranks(names)]
+        due = sum(middle - low for low, middle, _ in parts)
+        first = (name for low, middle, _ in parts for name in islice(names, low, middle))
+        later = merge(
+            *(islice(names, middle, high) for _, middle, high in parts), key=lambda name: (name[DUE], name)
+        )
+        if state is State.FAILED:
+            return len(names), _chain(first, later)
+        return (len(names) - due, later) if word == finding.SCHEDULED else (due, first)
+
+    def before(self, name: str, now: datetime) -> int:
+        """How many jobs that may run now come before the one of this name."""
+        told = 0
+        for state in (State.PENDING, State.FAILED):
+            names = self._listings[state].names
+            own = bisect_left(names, name)
+            for low, high in _ranks(names):
+                told += max(0, min(own, _until(names, (low, high), stamp(now))) - low)
+        return told
+
+    def lookup(self, job_id: str) -> Iterator[tuple[State, str]]:
+        """Where a job of exactly this id was last seen: state and file name."""
+        for state in (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE):
+            end = f"-{job_id}@" if state is State.PROCESSING else f"-{job_id}.yaml"
+            for name in self._listings[state].names:
+                if end in name and (parsed := finding.name_in(state, name)) and parsed.id == job_id:
+                    yield state, name
+
+    def minutes(self, word: str) -> Counter[int]:
+        """Runs that ended `completed` or `failed`, by minutes since 1970, of the last day.
+
+        Each name that was ever seen in done/, failed/ or dead/ counts once, also when it has gone.
+        """
+        return Counter(self._minutes[word])
+
+    def ended_since(self, word: str, minutes: int) -> int:
+        """How many runs have ended so in the last so many minutes."""
+        first = int(time.time()) // 60 - minutes + 1
+        return sum(count for minute, count in self.minutes(word).items() if minute >= first)
+
+    def durations(self) -> list[float]:
+        """Seconds of the last run of the jobs that completed last, sorted; each file is read once."""
+        listing = self._listings[State.DONE]
+        newest = listing.names[-SAMPLE:] if listing.read else []
+        known = self._seconds
+        self._seconds = {name: known[name] if name in known else self._duration(name) for name in newest}
+        return sorted(seconds for seconds in self._seconds.values() if seconds is not None)
+
+    def _duration(self, name: str) -> float | None:
+        try:
+            history = record.read(f"{self._root.folder(State.DONE)}/{name}").job.history
+        except (BadJob, OSError):
+            return None
+        seconds = finding.exit_of(history).get("seconds")
+        return float(seconds) if isinstance(seconds, int | float) else None
+
+
+def _strangers(state: State, texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(text for text in texts if not finding.belongs(state, text)))
+
+
+def _ranks(names: list[str]) -> Iterator[tuple[int, int]]:
+    """The stretches of sorted names that bear the same rank, and so are in the order of time."""
+    low = 0
+    while low < len(names):
+        high = bisect_left(names, f"{names[low][:2]}.", low)  # `.` comes after `-`
+        yield low, high
+        low = high
+
+
+def _until(names: list[str], part: tuple[int, int], moment: str) -> int:
+    """Where in a stretch of one rank those begin that are not due at this moment."""
+    low, high = part
+    return bisect_left(names, f"{names[low][:2]}-{moment}.", low, high)
+
+
+def _chain(*parts: Iterable[str]) -> Iterator[str]:
+    for part in parts:
+        yield from part
+
+
+def quantile(ordered: list[float], share: float) -> float | None:
+    """The value below which this share of sorted values lies."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+
+class Watch:
+    """A thread that keeps a census fresh while somebody looks, and rests when nobody does."""
+
+    EVERY = 0.5
+    RESTS_AFTER = 30.0
+
+    def __init__(self, census: Census) -> None:
+        self.census = census
+        self._asked = threading.Condition()
+        self._wanted = 0
+        self._done = 0
+        self._asked_at = time.monotonic()
+        self.trouble: OSError | None = None
+        threading.Thread(target=self._run, daemon=True, name="census").start()
+
+    def fresh(self, seconds: float) -> Census:
+        """The census after a look that began now or, when that takes longer than `seconds`, before it."""
+        with self._asked:
+            self._wanted += 1
+            wanted = self._wanted
+            self._asked_at = time.monotonic()
+            self._asked.notify_all()
+            self._asked.wait_for(lambda: self._done >= wanted, seconds)
+        return self.census
+
+    def _run(self) -> None:
+        while True:
+            with self._asked:
+                resting = time.monotonic() - self._asked_at > self.RESTS_AFTER
+                self._asked.wait_for(lambda: self._wanted > self._done, None if resting else self.EVERY)
+                wanted = self._wanted
+            try:
+                self.census.look()
+                self.trouble = None
+            except OSError as error:  # the share is away: the last figures stand, and the page says so
+                self.trouble = error
+            with self._asked:
+                self._done = wanted
+                self._asked.notify_all()
