@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import compress, islice
+from itertools import compress, islice, pairwise
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from queuectl import disk
@@ -23,28 +25,33 @@ if TYPE_CHECKING:
 
     from queuectl.spool.root import Root
 
-#: A directory is not listed again before this many times the seconds that listing it took.
+#: A directory that was dear to list is left alone for this many times the seconds that it took.
 PATIENCE = 20
+#: Listings that took less are made whenever somebody asks.
+CHEAP = 0.05
 #: An mtime younger than this proves nothing: on some file systems a change may follow unseen.
 PROVES = 2.0
-#: How long ends are kept a minute.
+#: In nanoseconds, as the ends are.
+MINUTE = 60 * 10**9
+#: So many minutes back ends are counted.
 DAY = 24 * 60
 #: Where ends are told by the time at which the file was last written.
 _ENDS = {State.DONE: "completed", State.FAILED: "failed", State.DEAD: "failed"}
 #: Of so many jobs that completed last the durations are read.
 SAMPLE = 200
+LOT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
     """One directory as it was last listed: in run order or, finished jobs, in the order of their ends.
 
-    `ends` holds the second at which each file was last written, where that is when a run ended; it is
-    shorter than `names` until all have been looked at.
+    `ends` holds when each file was last written, in nanoseconds since 1970, where that is when a run
+    ended; it is shorter than `names` until all have been looked at.
     """
 
     names: list[str] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
+    ends: array[int] = field(default_factory=lambda: array("q"))
     strangers: tuple[str, ...] = ()
     read: bool = False
 
@@ -78,53 +85,74 @@ class Census:
         texts = disk.list_names(folder)
         looking = 0.0
         if state in _ENDS:
-            looking = self._take_ended(state, set(texts))
+            looking = self._take_ended(state, texts)
         else:
             fits = parse_claim if state is State.PROCESSING else WAITING_NAME
             names = sorted(text for text in texts if fits(text))
-            self._listings[state] = Listing(names, [], _strangers(state, texts), read=True)
+            self._listings[state] = Listing(names, strangers=_strangers(state, texts), read=True)
         # Race: what changes within the grain of the clock leaves the same mark; so a young one is none.
         self._marks[state] = mark if at - mark.mtime_ns / 1e9 > PROVES else None
         ended = time.monotonic()
-        self._next[state] = ended + PATIENCE * (ended - begun - looking)
+        cost = ended - begun - looking
+        self._next[state] = ended + (PATIENCE * cost if cost > CHEAP else 0.0)
 
-    def _take_ended(self, state: State, present: set[str]) -> float:
+    def _take_ended(self, state: State, texts: list[str]) -> float:
         """Look at the files of names that were not there before, and only those; returns the seconds."""
         before = self._listings[state]
-        added = present.difference(before.names)
+        present: set[str] = set()
+        for some in _gently(texts):
+            present.update(some)
+        added = present.copy()
+        for some in _gently(before.names):
+            added.difference_update(some)
         names, ends = before.names, before.ends
-        if len(before.names) + len(added) > len(present):
+        if len(names) + len(added) > len(present):
             stays = [name in present for name in names]
-            names, ends = list(compress(names, stays)), list(compress(ends, stays))
+            names, ends = list(compress(names, stays)), array("q", compress(ends, stays))
         strangers = _strangers(state, added)
         jobs = [text for text in added if WAITING_NAME(text)]
         if not before.read and jobs:  # the count can be told while their times are looked up
-            self._listings[state] = Listing(jobs, [], strangers)
+            self._listings[state] = Listing(jobs, strangers=strangers)
         begun = time.monotonic()
-        ended = sorted(self._ends_of(state, jobs))
+        ended = [self._ends_of(state, some) for some in _gently(jobs)]
         looking = time.monotonic() - begun
-        self._count(_ENDS[state], [end for end, _ in ended])
-        if names and ended and ended[0][0] < ends[-1]:
-            ended = list(merge(zip(ends, names, strict=True), ended))
-            names, ends = [], []
-        names = names + [name for _, name in ended]
-        self._listings[state] = Listing(names, ends + [end for end, _ in ended], strangers, read=True)
+        for lot in ended:
+            self._count(_ENDS[state], lot[0])
+        names, ends = _merged([(ends, names), *ended])
+        self._listings[state] = Listing(names, ends, strangers, read=True)
+        if state is State.DONE:
+            self._sample(names[-SAMPLE:])
         return looking
 
-    def _ends_of(self, state: State, names: list[str]) -> Iterator[tuple[int, str]]:
+    def _ends_of(self, state: State, names: list[str]) -> tuple[array[int], list[str]]:
         folder = self._root.folder(state)
+        found = []
         for name in names:
             try:
-                yield disk.mark(f"{folder}/{name}").mtime_ns // 1_000_000_000, name
+                found.append((disk.mark(f"{folder}/{name}").mtime_ns, name))
             except FileNotFoundError:
                 continue
+        found.sort()
+        return array("q", [end for end, _ in found]), [name for _, name in found]
 
-    def _count(self, word: str, ends: list[int]) -> None:
+    def _count(self, word: str, ends: Iterable[int]) -> None:
         minutes = self._minutes[word]
         oldest = int(time.time()) // 60 - DAY
-        minutes.update(minute for minute in (end // 60 for end in ends) if minute >= oldest)
+        minutes.update(minute for minute in (end // MINUTE for end in ends) if minute >= oldest)
         for minute in [minute for minute in minutes if minute < oldest]:
             del minutes[minute]
+
+    def _sample(self, newest: list[str]) -> None:
+        known = self._seconds
+        self._seconds = {name: known[name] if name in known else self._duration(name) for name in newest}
+
+    def _duration(self, name: str) -> float | None:
+        try:
+            history = record.read(f"{self._root.folder(State.DONE)}/{name}").job.history
+        except (BadJob, OSError):
+            return None
+        seconds = finding.exit_of(history).get("seconds")
+        return float(seconds) if isinstance(seconds, int | float) and isfinite(seconds) else None
 
     # ── what was seen ────────────────────────────────────────────────────────────────────────
 
@@ -213,20 +241,31 @@ class Census:
         return sum(count for minute, count in self.minutes(word).items() if minute >= first)
 
     def durations(self) -> list[float]:
-        """Seconds of the last run of the jobs that completed last, sorted; each file is read once."""
-        listing = self._listings[State.DONE]
-        newest = listing.names[-SAMPLE:] if listing.read else []
-        known = self._seconds
-        self._seconds = {name: known[name] if name in known else self._duration(name) for name in newest}
+        """Seconds of the last run of the jobs that completed last, sorted; each file was read once."""
         return sorted(seconds for seconds in self._seconds.values() if seconds is not None)
 
-    def _duration(self, name: str) -> float | None:
-        try:
-            history = record.read(f"{self._root.folder(State.DONE)}/{name}").job.history
-        except (BadJob, OSError):
-            return None
-        seconds = finding.exit_of(history).get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) else None
+
+def _gently(items: list[str]) -> Iterator[list[str]]:
+    """The items in lots: what C does with a million at once, all other threads wait for."""
+    for start in range(0, len(items), LOT):
+        yield items[start : start + LOT]
+
+
+def _merged(lots: list[tuple[array[int], list[str]]]) -> tuple[list[str], array[int]]:
+    """Lots that are each in the order of their ends, as one. A million pairs are never there at once."""
+    lots = [(ends, names) for ends, names in lots if names]
+    if all(one[0][-1] <= other[0][0] for one, other in pairwise(lots)):
+        names: list[str] = []
+        ends = array("q")
+        for lot in lots:
+            ends.extend(lot[0])
+            names.extend(lot[1])
+        return names, ends
+    names, ends = [], array("q")
+    for end, name in merge(*(zip(*lot, strict=True) for lot in lots)):
+        names.append(name)
+        ends.append(end)
+    return names, ends
 
 
 def _strangers(state: State, texts: Iterable[str]) -> tuple[str, ...]:

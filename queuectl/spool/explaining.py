@@ -115,7 +115,8 @@ def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, An
     ]
     if strange:
         some = ", ".join(strange[:3])
-        told.append(f"{len(strange)} files whose names are not those of jobs ({some}): see `queuectl check`.")
+        what = "1 file whose name is" if len(strange) == 1 else f"{len(strange)} files whose names are"
+        told.append(f"{what} not that of a job ({some}): see `queuectl check`.")
     try:
         spool.settings()
     except QueueError as error:
@@ -166,4 +167,7 @@ def _before(spool: Spool, found: Found, now: datetime) -> int:
 
 def clock(text: str | None) -> str:
     """A moment of a history in local time."""
-    return "-" if text is None else parse_moment(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return "-" if text is None else parse_moment(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):  # somebody wrote the history by hand
+        return str(text)

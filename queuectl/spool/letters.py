@@ -11,6 +11,7 @@ from queuectl.job import State
 from queuectl.spool import finding
 from queuectl.spool.finding import Found
 from queuectl.spool.names import parse
+from queuectl.spool.wording import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ _PATH = re.compile(r"(?<![\w.])/\S+")
 
 def kind_of(reason: str) -> str:
     """A reason without what differs from job to job: names of workers, quoted words, paths."""
-    return _PATH.sub("…", _QUOTED.sub("'…'", _WORKER.sub("…", reason)))[:200] or "(no reason)"
+    return escaped(_PATH.sub("…", _QUOTED.sub("'…'", _WORKER.sub("…", reason)))[:200]) or "(no reason)"
 
 
 @dataclass(frozen=True, slots=True)

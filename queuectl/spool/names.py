@@ -17,6 +17,8 @@ _WAITING = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})\.yaml", re.ASCII)
 _CLAIMED = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})@([A-Za-z0-9-]{{1,80}})\.yaml", re.ASCII)
 WAITING_NAME = _WAITING.fullmatch
 DUE = slice(3, 26)
+#: Where in a file name the id begins.
+ID_AT = 27
 _FIRST, _REST = "abcdefghjkmnpqrstvwxyz", "0123456789abcdefghjkmnpqrstvwxyz"
 _LETTERS = bytes(ord(_REST[byte % len(_REST)]) for byte in range(256))
 _MADE = rf"[{_FIRST}][{_REST}]{{11}}"

@@ -1,4 +1,4 @@
-"""The job file: read whole, never rewritten, added to by one line an event."""
+"""The job file: read whole, added to by one line an event, edited only where a person asks for it."""
 
 from __future__ import annotations
 

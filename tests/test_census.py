@@ -1,0 +1,339 @@
+"""The census tells what the directories hold: the same as reading them all, at the price of a look."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from queuectl import Spool, State, disk
+from queuectl.spool import census as census_module
+from queuectl.spool import explaining, finding, metrics
+from queuectl.spool.census import Census, Watch, quantile
+from queuectl.spool.letters import DeadLetters, kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Until, Workers
+
+
+class Counting:
+    """Counts the system calls of `disk` by name."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(os, name)
+        if not callable(found):
+            return found
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.calls[name] += 1
+            return found(*arguments, **options)
+
+        return counted
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
+    kernel = Counting()
+    monkeypatch.setattr(disk, "kernel", kernel)
+    return kernel
+
+
+@pytest.fixture
+def census(spool: Spool) -> Census:
+    return Census(spool.root)
+
+
+def looked(census: Census) -> Census:
+    census.look(patient=False)
+    return census
+
+
+def make_old(spool: Spool) -> None:
+    """Let the directories have stood still for long enough to be believed."""
+    for state in State:
+        os.utime(spool.root.folder(state), (time.time() - 60,) * 2)
+
+
+def finished(spool: Spool, number: int, ago: float = 0.0, state: State = State.DONE) -> None:
+    """Put finished jobs there as if they had run."""
+    for index in range(number):
+        path = (
+            Path(spool.root.folder(state))
+            / f"10-20260101T000000.{index:06d}Z-{state.value}{ago:.0f}-{index}.yaml"
+        )
+        path.write_text("command: make\nhistory:\n")
+        os.utime(path, (time.time() - ago,) * 2)
+
+
+def test_it_counts_what_counting_every_file_counts(spool: Spool, census: Census, workers: Workers) -> None:
+    for index in range(12):
+        spool.file({"id": f"job-{index}", "command": "exit 1" if index % 3 else "true", "max_retries": 0})
+    workers.drain()
+    for index in range(5):
+        spool.file({"id": f"new-{index}", "command": "true", "priority": str(index)})
+        spool.file({"id": f"late-{index}", "command": "true", "run_at": "2090-01-01T00:00:00Z"})
+    (spool.path / "pending" / "notes.txt").write_text("?")
+    (spool.path / "dead" / "10-20260230T000000.000000Z-x.yaml.txt").write_text("?")
+    now = spool.clock()
+    assert looked(census).counts(now) == finding.counts(spool.root, now)
+    assert census.is_whole
+
+
+@pytest.mark.parametrize("word", ["pending", "scheduled", "processing", "failed", "dead", "completed"])
+def test_its_order_is_that_of_list(spool: Spool, census: Census, workers: Workers, word: str) -> None:
+    spool.root.config.write_text("backoff_base: 300\nmax_backoff_seconds: 9000\nmax_retries: 1\n")
+    for index in range(6):
+        spool.file({"id": f"a{index}", "command": "true" if index % 2 else "exit 1", "priority": f"{index}"})
+        spool.file({"id": f"d{index}", "command": "exit 2", "max_retries": 0})
+    workers.drain()
+    for index in range(6):
+        spool.file({"id": f"p{index}", "command": "true", "priority": f"{index % 3}"})
+        year = 2090 - index
+        spool.file(
+            {
+                "id": f"s{index}",
+                "command": "true",
+                "run_at": f"{year}-01-01T00:00:00Z",
+                "priority": f"{index}",
+            }
+        )
+    for place, state in enumerate((State.DONE, State.DEAD)):
+        for index, name in enumerate(sorted(os.listdir(spool.root.folder(state)))):
+            os.utime(f"{spool.root.folder(state)}/{name}", (1e9 + place + index * 7 % 11 / 100,) * 2)
+    total, names = looked(census).in_order(word, spool.clock())
+    shown = [str(found.name) for found in spool.list(word)]
+    assert list(names) == shown
+    assert total == len(shown)
+
+
+def test_a_directory_that_has_not_changed_is_not_listed_again(
+    spool: Spool, census: Census, counting: Counting
+) -> None:
+    finished(spool, 30)
+    make_old(spool)
+    looked(census)
+    counting.calls.clear()
+    looked(census)
+    assert dict(counting.calls) == {"lstat": len(State)}
+
+
+def test_a_directory_that_changed_a_moment_ago_is_listed_again_though_its_mark_is_the_same(
+    spool: Spool, census: Census, counting: Counting
+) -> None:
+    looked(census)
+    counting.calls.clear()
+    looked(census)
+    assert counting.calls["listdir"] == len(State)
+
+
+def test_only_files_that_were_not_seen_before_are_asked_when_they_ended(
+    spool: Spool, census: Census, counting: Counting
+) -> None:
+    finished(spool, 40, 60)
+    looked(census)
+    finished(spool, 3)
+    counting.calls.clear()
+    looked(census)
+    assert counting.calls["lstat"] == len(State) + 3
+    assert counting.calls["open"] == 3  # for how long the last ones took
+
+
+def test_of_many_finished_jobs_only_the_last_ones_are_read(
+    spool: Spool, census: Census, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census_module, "SAMPLE", 5)
+    finished(spool, 40, 60)
+    looked(census)
+    assert counting.calls["open"] == 5
+
+
+def test_a_directory_that_was_dear_to_list_is_left_alone_for_a_while(
+    spool: Spool, census: Census, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    census.look()
+    monkeypatch.setattr(census_module, "PATIENCE", 1e9)
+    monkeypatch.setattr(census_module, "CHEAP", 0.0)
+    finished(spool, 1)
+    census.look(patient=False)
+    finished(spool, 1, 500)
+    census.look()
+    assert census.counts(spool.clock()).completed == 1
+    census.look(patient=False)
+    assert census.counts(spool.clock()).completed == 2
+
+
+def test_runs_are_counted_by_the_minute_they_ended_and_stay_counted_when_their_files_go(
+    spool: Spool, census: Census
+) -> None:
+    finished(spool, 4)
+    finished(spool, 3, 2 * 3600)
+    finished(spool, 2, 48 * 3600)
+    finished(spool, 5, 60, State.DEAD)
+    looked(census)
+    assert (census.ended_since("completed", 60), census.ended_since("completed", 1440)) == (4, 7)
+    assert (census.ended_since("failed", 60), census.ended_since("failed", 1440)) == (5, 5)
+    for path in (spool.path / "done").iterdir():
+        path.unlink()
+    finished(spool, 1, 10)
+    assert looked(census).counts(spool.clock()).completed == 1
+    assert census.ended_since("completed", 60) == 5
+
+
+def test_a_file_that_ends_earlier_than_those_before_it_finds_its_place(spool: Spool, census: Census) -> None:
+    finished(spool, 2, 10)
+    looked(census)
+    finished(spool, 2, 500)
+    looked(census)
+    finished(spool, 1, 1)
+    listing = looked(census).listing(State.DONE)
+    assert list(listing.ends) == sorted(listing.ends)
+    assert [name.partition("-done")[2] for name in listing.names] == [
+        *("500-0.yaml", "500-1.yaml", "10-0.yaml", "10-1.yaml", "1-0.yaml")
+    ]
+
+
+def test_how_many_run_before_a_job_is_what_status_says(spool: Spool, census: Census) -> None:
+    for index in range(9):
+        spool.file({"id": f"job-{index}", "command": "true", "priority": f"{index % 3}"})
+    now = spool.clock()
+    looked(census)
+    ahead = [census.before(str(found.name), now) for found in spool.list("pending")]
+    assert ahead == list(range(9))
+
+
+def test_the_oldest_that_waits_is_the_first_that_was_due_whatever_its_priority(
+    spool: Spool, census: Census
+) -> None:
+    spool.file({"id": "old", "command": "true"})
+    spool.file({"id": "urgent", "command": "true", "priority": 9})
+    oldest = looked(census).oldest(spool.clock())
+    assert oldest is not None
+    assert oldest.endswith("-old.yaml")
+
+
+def test_a_watch_shows_what_is_there_at_the_time_of_asking(spool: Spool) -> None:
+    watch = Watch(Census(spool.root))
+    for number in range(1, 6):
+        spool.file("true")
+        assert watch.fresh(10).counts(spool.clock()).pending == number
+
+
+def test_a_watch_says_so_when_the_spool_is_gone_and_goes_on_when_it_is_back(
+    spool: Spool, until: Until
+) -> None:
+    spool.file("true")
+    watch = Watch(Census(spool.root))
+    watch.fresh(10)
+    spool.path.rename(spool.path.with_name("away"))
+    until(lambda: watch.fresh(1) and watch.trouble, "the trouble is seen")
+    assert watch.census.counts(spool.clock()).pending == 1
+    spool.path.with_name("away").rename(spool.path)
+    until(lambda: watch.fresh(1) and not watch.trouble, "it is over")
+
+
+def test_quantiles() -> None:
+    assert quantile([], 0.5) is None
+    assert [quantile([1.0, 2.0, 3.0, 4.0], share) for share in (0.0, 0.5, 0.99, 1.0)] == [1.0, 3.0, 4.0, 4.0]
+
+
+# ── for Prometheus ────────────────────────────────────────────────────────────────────────────
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    families = list(text_string_to_metric_families(text))
+    assert all(family.documentation and family.type in {"gauge", "counter"} for family in families)
+    return {
+        (one.name, tuple(sorted(one.labels.items()))): one.value
+        for family in families
+        for one in family.samples
+    }
+
+
+def test_metrics_are_what_a_parser_reads_and_what_status_tells(
+    spool: Spool, census: Census, workers: Workers
+) -> None:
+    spool.file({"id": "good", "command": "sleep 0.05"})
+    spool.file({"id": "bad", "command": "exit 1", "max_retries": 0})
+    workers.drain()
+    spool.file({"id": "waits", "command": "true"})
+    with spool.member():
+        found = samples(metrics.text(spool.root, looked(census), explaining.workers(spool), spool.clock()))
+    told = {name: dict(labels) | {"": value} for (name, labels), value in found.items()}
+    assert {"queuectl_jobs", "queuectl_oldest_waiting_seconds", "queuectl_run_duration_seconds"} <= set(told)
+    counts = {
+        state: found["queuectl_jobs", (("state", state),)]
+        for state in finding.counts(spool.root, spool.clock()).as_dict()
+    }
+    assert counts == finding.counts(spool.root, spool.clock()).as_dict()
+    assert found["queuectl_workers", (("state", "idle"),)] == 1
+    assert found["queuectl_runs_ended", (("outcome", "completed"), ("window", "1h"))] == 1
+    assert found["queuectl_runs_ended", (("outcome", "failed"), ("window", "1d"))] == 1
+    assert found["queuectl_run_duration_seconds", (("quantile", "0.5"),)] >= 0.05
+    assert 0 <= found["queuectl_oldest_waiting_seconds", ()] < 60
+
+
+def test_a_hostile_host_name_is_one_label(spool: Spool, census: Census) -> None:
+    worker = {"name": "w", "host": 'a"} 1\nqueuectl_up 5\\', "state": "idle", "jobs_done": 2}
+    found = samples(metrics.text(spool.root, looked(census), [worker], spool.clock()))
+    assert not any(name == "queuectl_up" for name, _ in found)
+    (labels,) = [dict(labels) for name, labels in found if name == "queuectl_worker_runs_total"]
+    assert labels["worker"] == "w"
+
+
+# ── dead letters ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("exit status 1", "exit status 2", False),
+        ("its worker web1-42-9f3c died while it ran", "its worker db-7-0a1b died while it ran", True),
+        ("The id 'a' is taken by another job.", "The id 'b' is taken by another job.", True),
+        (
+            "Another file has the same id: /q/done/x.yaml.",
+            "Another file has the same id: /q/dead/y.yaml.",
+            True,
+        ),
+        ("it ran longer than its limit of 5 s", "killed by SIGKILL", False),
+    ],
+)
+def test_reasons_are_of_a_kind_when_only_names_differ(one: str, other: str, same: bool) -> None:
+    assert (kind_of(one) == kind_of(other)) is same
+
+
+def test_dead_letters_are_grouped_and_each_is_read_once(
+    spool: Spool, workers: Workers, counting: Counting
+) -> None:
+    for index in range(6):
+        spool.file({"id": f"job-{index}", "command": f"exit {1 + index % 2}", "max_retries": 0})
+    spool.file({"id": "slow", "command": "sleep 9", "timeout": "0.1", "max_retries": 0})
+    workers.drain()
+    letters, names = DeadLetters(spool.root), os.listdir(spool.root.folder(State.DEAD))
+    assert letters.learn(names, 60) == 0
+    assert [(group.kind, len(group.names)) for group in letters.groups(names)][-1][1] == 1
+    assert {group.kind: len(group.names) for group in letters.groups(names)} == {
+        "exit status 1": 3,
+        "exit status 2": 3,
+        "it ran longer than its limit of 0.1 s": 1,
+    }
+    assert len(list(letters.matching(names, "exit status 1", "JOB-2"))) == 1
+    counting.calls.clear()
+    assert letters.learn(names, 60) == 0
+    assert counting.calls["open"] == 0
+
+
+def test_letters_that_could_not_be_read_in_time_are_told(spool: Spool) -> None:
+    finished(spool, 9, state=State.DEAD)
+    letters, names = DeadLetters(spool.root), os.listdir(spool.root.folder(State.DEAD))
+    assert letters.learn(names, -1.0) > 0
+    assert letters.learn(names, 60) == 0
