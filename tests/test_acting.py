@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import Spool, State
+from queuectl import Spool, State, disk
 from queuectl.errors import BadJob, WrongState
 from queuectl.spool import acting, record
 
@@ -41,8 +41,7 @@ def failed(spool: Spool, job_id: str) -> None:
         assert begun is not None
         claim, attempt, (out, err) = begun
         claim = me.note(claim, *me.started(claim, attempt, None, spool.clock()))
-        out.close()
-        err.close()
+        disk.close(out, err)
         assert me.fail(claim, {"exit_code": 1}, spool.clock(), 0.0) is State.FAILED
 
 
@@ -162,11 +161,9 @@ def test_only_the_line_of_the_field_changes(before: str, after: str) -> None:
     ],
 )
 def test_any_layout_takes_the_change_and_nothing_else_of_the_job_changes(text: str) -> None:
-    from dataclasses import replace
-
     before = record.parse(text.encode()).job
     after = record.parse(record.edited(text.encode(), "priority", 4)).job
-    assert after == replace(before, priority=4)
+    assert after == before._replace(priority=4)
 
 
 def test_the_history_stays_byte_for_byte(spool: Spool) -> None:

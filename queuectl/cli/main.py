@@ -26,6 +26,8 @@ COMMANDS = {
     "worker": "worker",
     "pause": "worker",
     "resume": "worker",
+    "webui": "web",
+    "metrics": "web",
     "config": "config",
     "init": "spool",
     "check": "spool",

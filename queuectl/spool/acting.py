@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from queuectl import disk
@@ -97,7 +96,7 @@ def run_now(root: Root, found: Found, now: datetime) -> str:
     with _claimed(root, found, now) as (claim, path):
         if claiming.read_ready(path).job.run_at is not None:
             _edit(path, "run_at", now)
-        return _put_back_as(root, found.state, path, replace(claim, due=stamp(now)))
+        return _put_back_as(root, found.state, path, claim._replace(due=stamp(now)))
 
 
 def set_priority(root: Root, found: Found, priority: int, settings: Settings, now: datetime) -> str:
@@ -111,7 +110,7 @@ def set_priority(root: Root, found: Found, priority: int, settings: Settings, no
         _edit(path, "priority", priority)
         fifo = settings.scheduling_mode == "fifo" and claim.rank == FIFO_RANK
         # No name comes back to a directory it has left, even if the old priority does.
-        moved = replace(claim.later(), rank=rank_of(priority, fifo=fifo))
+        moved = claim.later()._replace(rank=rank_of(priority, fifo=fifo))
         return _put_back_as(root, found.state, path, moved)
 
 

@@ -334,7 +334,7 @@ def note(path: str, reading: Record, added: tuple[Event, ...], *, sync: bool = F
     try:
         return record.append(path, reading, added, sync=sync)
     except PermissionError:
-        _write_anew(path, disk.read(path, disk.MAX_WITH_HISTORY))
+        write_anew(path, disk.read(path, disk.MAX_WITH_HISTORY))
         return record.append(path, reading, added, sync=sync)
 
 

@@ -202,6 +202,20 @@ def read_log(root: Root, job_id: str, attempt: int, stream: str, at: int = 0) ->
             yield at, block
 
 
+def tail(root: Root, job_id: str, attempt: int, stream: str, most: int) -> tuple[int, bytes]:
+    """How long a stream is, and its end, at most so many bytes; (0, b"") where there is no such file."""
+    try:
+        size = disk.size(log_path(root, job_id, attempt, stream))
+    except FileNotFoundError:
+        return 0, b""
+    data = b""
+    for _, block in read_log(root, job_id, attempt, stream, max(0, size - most)):
+        data += block
+        if len(data) >= most:  # the command goes on printing
+            break
+    return size, data[:most]
+
+
 def _place_now(log: BinaryIO, at: int) -> int:
     """Where a place is found after the gap before it has been closed."""
     size = log.seek(0, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
@@ -143,7 +143,8 @@ def edited(data: bytes, key: str, value: int | datetime) -> bytes:
     does not allow that is laid out anew. Raises `BadJob`.
     """
     reading = parse(data)
-    wanted = replace(reading.job, **{key: value})  # type: ignore[arg-type]
+    change: Any = {key: value}
+    wanted = reading.job._replace(**change)
     line = f"{key}: {value if isinstance(value, int) else iso(value)}"
     text = disk.text_of(data)
     indent = " " * (reading.columns or (0, None))[0]

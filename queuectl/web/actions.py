@@ -1,0 +1,262 @@
+"""What the buttons do. Each answers with a sentence, and asks first where it destroys."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from queuectl import disk
+from queuectl.errors import BadUsage, NoSuchJob, QueueError, WrongState
+from queuectl.job import State
+from queuectl.spool import acting, presence
+from queuectl.spool.finding import Found
+from queuectl.spool.names import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from queuectl.web.dashboard import Dashboard
+
+#: A button waits so long for what it began; the rest goes on without it.
+PATIENCE = 5.0
+_FIELDS = ("command", "id", "priority", "run_at", "max_retries", "timeout", "cwd")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a form sent: each name with its values."""
+
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def one(self, name: str) -> str:
+        """The first value of a name, "" where it has none."""
+        found = self.values.get(name)
+        return found[0] if found else ""
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the question was answered."""
+        return self.one("sure") == "yes"
+
+    def again(self) -> list[tuple[str, str]]:
+        """All of it, to be sent once more with the answer to a question."""
+        return [
+            (name, value)
+            for name, values in self.values.items()
+            for value in values
+            if name not in {"csrf", "sure"}
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What became of it, in a sentence; `to` is the page to go to where the one before has gone."""
+
+    text: str
+    bad: bool = False
+    to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked before something is destroyed, and the word on the button that does it."""
+
+    question: str
+    answer: str
+
+
+def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Question | None:
+    """Do something to one job; None where there is no such thing to do."""
+    if what not in _ON_JOB:
+        return None
+    if what in {"cancel", "delete"} and not form.is_sure:
+        found = dashboard.find(job_id)
+        if found is None:
+            raise NoSuchJob(job_id)
+        if what == "delete":
+            return Question(f"Delete {found.id} and what it printed?", "Delete it")
+        stops = " Its command is stopped." if found.state is State.PROCESSING else ""
+        return Question(f"Cancel {found.id}?{stops}", "Cancel it")
+    for _ in range(20):
+        found = dashboard.find(job_id)
+        if found is None:
+            raise NoSuchJob(job_id)
+        try:
+            return _ON_JOB[what](dashboard, found, form)
+        except FileNotFoundError:  # it moved meanwhile: look where it is now
+            continue
+    raise QueueError(f"Job {job_id} moves about too fast.", "Try again.")
+
+
+def _retry(dashboard: Dashboard, found: Found, _: Form) -> Said:
+    spool = dashboard.spool
+    acting.retry(spool.root, found, dashboard.settings(), spool.clock())
+    return Said(f"{found.id} is pending again, its tries counted anew.")
+
+
+def _run_now(dashboard: Dashboard, found: Found, _: Form) -> Said:
+    acting.run_now(dashboard.spool.root, found, dashboard.spool.clock())
+    return Said(f"{found.id} may run now.")
+
+
+def _set_priority(dashboard: Dashboard, found: Found, form: Form) -> Said:
+    text = form.one("priority")
+    if text not in {str(number) for number in range(11)}:
+        raise BadUsage(f"{text!r} is no priority.", "It is a whole number from 0 to 10.")
+    spool = dashboard.spool
+    acting.set_priority(spool.root, found, int(text), dashboard.settings(), spool.clock())
+    return Said(f"{found.id} has priority {text}.")
+
+
+def _delete(dashboard: Dashboard, found: Found, _: Form) -> Said:
+    if found.state not in {State.DONE, State.DEAD}:
+        raise WrongState(found.id, found.state.label, "completed or dead", "Cancel it first.")
+    if not acting.delete(dashboard.spool.root, [found]):
+        raise FileNotFoundError(found.path)
+    return Said(f"{found.id} is deleted.", to="/jobs")
+
+
+def _cancel(dashboard: Dashboard, found: Found, _: Form) -> Said:
+    root, now = dashboard.spool.root, dashboard.spool.clock()
+    if found.state in {State.DONE, State.DEAD}:
+        raise WrongState(found.id, found.state.label, "waiting or running", "There is nothing to cancel.")
+    if found.state is not State.PROCESSING:
+        acting.cancel_waiting(root, found, now)
+        return Said(f"{found.id} is cancelled; it did not run.")
+    owner = found.name.owner or ""
+    if not presence.Onlooker(root).is_alive(owner, dashboard.settings().lock_lease_seconds):
+        raise QueueError(
+            f"The worker of {found.id} died.", "The next worker takes the job up; cancel it then."
+        )
+    asked = presence.ask_to_cancel(root, found.name)
+    end = time.monotonic() + PATIENCE
+    while disk.exists(found.path):
+        if time.monotonic() > end:
+            return Said(f"{owner} was asked to stop {found.id}; it has not answered yet.")
+        time.sleep(0.02)
+    disk.remove(asked)
+    return Said(f"{found.id} is cancelled; its command was stopped.")
+
+
+_ON_JOB: Mapping[str, Callable[[Dashboard, Found, Form], Said]] = {
+    "retry": _retry,
+    "run": _run_now,
+    "priority": _set_priority,
+    "cancel": _cancel,
+    "delete": _delete,
+}
+
+
+# ── many dead letters ─────────────────────────────────────────────────────────────────────────
+
+
+def on_dead(dashboard: Dashboard, what: str, form: Form) -> Said | Question | None:
+    """Retry or delete one dead letter, those chosen, or all that match."""
+    if what not in {"retry", "delete"}:
+        return None
+    if only := form.one("only"):
+        return on_job(dashboard, only, what, form)
+    names = _chosen(dashboard, form)
+    if not names:
+        return Said("Nothing was selected.", bad=True)
+    many = "1 job" if len(names) == 1 else f"{len(names):,} jobs"
+    if what == "delete" and not form.is_sure:
+        return Question(f"Delete {many} and what they printed?", "Delete them")
+    dead = [Found(State.DEAD, name, dashboard.letters.path(str(name))) for name in map(parse, names) if name]
+    batch = _Batch(dashboard, dead)
+    return batch.run(batch.retry if what == "retry" else batch.delete, many)
+
+
+def _chosen(dashboard: Dashboard, form: Form) -> list[str]:
+    names = dashboard.look(PATIENCE).listing(State.DEAD).names
+    if form.one("scope") == "all":
+        dashboard.letters.learn(names, float("inf"))
+        kind = form.one("reason") if "reason" in form.values else None
+        return list(dashboard.letters.matching(names, kind, form.one("q").strip()))
+    wanted = set(form.values.get("id", ()))
+    return [text for text in names if (name := parse(text)) and name.id in wanted]
+
+
+class _Batch:
+    """The same done to many dead letters, in a thread that outlives the request if it must."""
+
+    def __init__(self, dashboard: Dashboard, found: list[Found]) -> None:
+        self._dashboard = dashboard
+        self._found = found
+        self.done = 0
+        self.trouble: list[str] = []
+
+    def retry(self) -> None:
+        """Put each back to pending."""
+        spool, values = self._dashboard.spool, self._dashboard.settings()
+        for found in self._found:
+            try:
+                acting.retry(spool.root, found, values, spool.clock())
+                self.done += 1
+            except FileNotFoundError:
+                continue  # somebody else was faster
+            except (QueueError, OSError) as error:
+                self.trouble.append(str(error))
+
+    def delete(self) -> None:
+        """Delete each, and what it printed."""
+        try:
+            self.done = acting.delete(self._dashboard.spool.root, self._found)
+        except OSError as error:
+            self.trouble.append(str(error))
+
+    def run(self, act: Callable[[], None], many: str) -> Said:
+        """Begin, and tell how far it has come when the patience ends."""
+        thread = threading.Thread(target=act, daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        word = "Retried" if act == self.retry else "Deleted"
+        if thread.is_alive():
+            return Said(f"{word} {self.done:,} of {many} so far; the rest follows.")
+        text = f"{word} {'1 job' if self.done == 1 else f'{self.done:,} jobs'}."
+        if self.trouble:
+            text += f" {len(self.trouble):,} could not be: {self.trouble[0]}"
+        return Said(text, bad=bool(self.trouble))
+
+
+# ── the queue ─────────────────────────────────────────────────────────────────────────────────
+
+
+def pause(dashboard: Dashboard, *, resume: bool) -> Said:
+    """Hold workers back, or let them go on."""
+    root = dashboard.spool.root
+    if resume:
+        was = presence.resume(root)
+        return Said("Resumed: workers start jobs again." if was else "It was not paused.")
+    presence.pause(root, dashboard.spool.clock())
+    return Said("Paused: nothing new is started; what runs goes on.")
+
+
+def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:
+    """Let a worker finish the job at hand, and end."""
+    if name not in presence.described(dashboard.spool.root):
+        raise QueueError(f"There is no worker {name!r}.", "It may have ended.")
+    if not form.is_sure:
+        return Question(f"Stop {name}? It finishes the job at hand, then ends.", "Stop it")
+    presence.ask_to_stop(dashboard.spool.root, [name], None)
+    return Said(f"{name} was asked to stop after the job at hand.")
+
+
+def submit(dashboard: Dashboard, form: Form) -> Said:
+    """File a new job from the fields that were filled in; raises `BadJob` or `IdTaken`."""
+    fields: dict[str, Any] = {name: form.one(name).strip() for name in _FIELDS if form.one(name).strip()}
+    if fields.get("run_at", "").startswith("+"):
+        fields["run_at"] = _later(dashboard, fields["run_at"])
+    job_id = dashboard.spool.file(fields)
+    return Said(f"{job_id} is filed.", to=f"/jobs/{job_id}")
+
+
+def _later(dashboard: Dashboard, text: str) -> str:
+    from queuectl.job import iso, parse_moment
+
+    try:
+        return iso(parse_moment(text, dashboard.spool.clock()))
+    except (ValueError, OverflowError):
+        return text

@@ -1,0 +1,508 @@
+"""What each page shows: facts from the spool, for a template and for its JSON twin alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode
+
+from queuectl import __version__, settings
+from queuectl.job import OUTCOMES, State, iso, last_attempt, parse_moment, stamp
+from queuectl.spool import explaining, finding, output, presence
+from queuectl.spool.census import quantile
+from queuectl.spool.names import ID_AT
+from queuectl.spool.wording import escaped
+from queuectl.web import chart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from queuectl.spool.census import Census
+    from queuectl.spool.finding import Found
+    from queuectl.web.dashboard import Dashboard
+
+ROWS = 50
+#: Of each stream so many bytes are shown, the last ones.
+TAIL = 64 * 1024
+#: Seconds that may go into reading jobs in search of a text.
+SEARCH = 0.2
+STATES = ("processing", "pending", "scheduled", "failed", "dead", "completed")
+MEANINGS = {
+    "processing": "running now",
+    "pending": "waiting for a worker",
+    "scheduled": "due later",
+    "failed": "to be tried again",
+    "completed": "ended with status 0",
+    "dead": "needs a person",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The part of an address after its path: the first value of each name."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Query:
+        """From `state=dead&page=2`."""
+        try:
+            pairs = parse_qs(text, max_num_fields=50, errors="replace")
+        except ValueError:
+            return cls()
+        return cls({key: found[0][:500] for key, found in pairs.items()})
+
+    def text(self, name: str) -> str:
+        """The value of a name, without spaces around it; "" where it has none."""
+        return self.values.get(name, "").strip()
+
+    def number(self, name: str, default: int = 1) -> int:
+        """A value as a whole number from 1 on, however wrong it is."""
+        text = self.text(name)
+        return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 9 else default
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page: the parts it is made of, in order, and the facts they show.
+
+    Those in `still` are not replaced while the page is open: somebody may be typing there.
+    """
+
+    name: str
+    title: str
+    parts: tuple[str, ...]
+    facts: dict[str, Any]
+    still: tuple[str, ...] = ()
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the spool, on which all facts of a page rest."""
+
+    dashboard: Dashboard
+    census: Census
+    now: datetime
+    counts: finding.Counts
+    workers: list[dict[str, Any]]
+    paused: bool
+
+    @classmethod
+    def take(cls, dashboard: Dashboard) -> Look:
+        """Look now."""
+        census, now = dashboard.look(), dashboard.spool.clock()
+        counts = census.counts(now)
+        paused = presence.is_paused(dashboard.spool.root)
+        return cls(dashboard, census, now, counts, dashboard.workers(), paused)
+
+    @property
+    def frame(self) -> dict[str, Any]:
+        """What stands around every page."""
+        living = explaining.alive(self.workers)
+        return {
+            "now": iso(self.now),
+            "spool": escaped(str(self.dashboard.spool.path)),
+            "version": __version__,
+            "counts": self.counts.as_dict(),
+            "workers_alive": living,
+            "workers_busy": sum(worker["state"] in {"busy", "stopping"} for worker in self.workers),
+            "paused": self.paused,
+            "read_only": self.dashboard.read_only,
+            "allow_submit": self.dashboard.allow_submit and not self.dashboard.read_only,
+            "counting": not self.census.is_whole,
+            "trouble": str(self.dashboard.watch.trouble or ""),
+        }
+
+
+# ── rows ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def row(look: Look, found: Found) -> dict[str, Any]:
+    """A job as `status --json` shows it, and what a table shows beside that."""
+    view = finding.view(found, look.dashboard.settings(), look.now)
+    history = found.job.history if found.job else ()
+    runs = finding.runs_of(found.job) if found.job else []
+    last = runs[-1] if runs else {}
+    ended = history[-1].get("at") if history and history[-1].get("event") in OUTCOMES else None
+    line = found.job.command_line if found.job else f"(it cannot be read: {found.unreadable})"
+    reason = finding.reason_for(found) if found.state is State.DEAD else view["error"]
+    waits = found.state in {State.PENDING, State.FAILED}
+    return view | {
+        "command_line": escaped(line),
+        "runs": last_attempt(history),
+        "started_at": _moment(last.get("started_at")),
+        "ended_at": _moment(ended),
+        "seconds": _number(last.get("seconds")),
+        "due_at": iso(found.name.due_at),
+        "is_due": found.name.due <= stamp(look.now),
+        "reason": escaped(reason) if reason else None,
+        "can": _possible(look, found.state, waits=waits),
+        "file_name": str(found.name),
+    }
+
+
+def _number(value: Any) -> float | None:
+    """A figure of a history, None where somebody wrote something else there."""
+    good = isinstance(value, int | float) and math.isfinite(value) and abs(value) < 10**12
+    return float(value) if good else None
+
+
+def _moment(value: Any) -> str | None:
+    """A moment of a history, None where somebody wrote something else there."""
+    try:
+        return iso(parse_moment(value)) if value else None
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def _possible(look: Look, state: State, *, waits: bool) -> list[str]:
+    if look.dashboard.read_only:
+        return []
+    can = []
+    if state in {State.FAILED, State.DEAD, State.DONE}:
+        can.append("retry")
+    if waits or state is State.PROCESSING:
+        can.append("cancel")
+    if waits:
+        can += ["run", "priority"]
+    if state in {State.DEAD, State.DONE}:
+        can.append("delete")
+    return can
+
+
+def _rows(look: Look, state: State, names: Iterable[str]) -> list[dict[str, Any]]:
+    return [row(look, found) for found in look.dashboard.read_names(state, names)]
+
+
+# ── overview ──────────────────────────────────────────────────────────────────────────────────
+
+
+def overview(dashboard: Dashboard, _: Query) -> Page:
+    """How the queue is, in one sentence and on one screen."""
+    look = Look.take(dashboard)
+    durations = look.census.durations()
+    completed, failed = look.census.minutes("completed"), look.census.minutes("failed")
+    oldest = look.census.oldest(look.now)
+    facts = (
+        look.frame
+        | {
+            "health": health(look),
+            "attention": [
+                escaped(text)
+                for text in explaining.attention(dashboard.spool, look.counts, look.workers)
+                if "queuectl dlq list" not in text  # the page has dead letters of its own
+            ],
+            "meanings": MEANINGS,
+            "charts": {
+                "hour": asdict(chart.lay_out(completed, failed, look.now, 60, 1)),
+                "day": asdict(chart.lay_out(completed, failed, look.now, 24 * 60, 20)),
+            },
+            "typical_seconds": quantile(durations, 0.5),
+            "slow_seconds": quantile(durations, 0.9),
+            "oldest": next(iter(_rows(look, State.PENDING, [oldest] if oldest else [])), None),
+            "running": _rows(look, State.PROCESSING, look.census.listing(State.PROCESSING).names[:8]),
+            "failures": _last_failures(look, 8),
+        }
+    )
+    return Page("overview", "Overview", ("health", "counts", "charts", "running", "failures"), facts)
+
+
+def health(look: Look) -> dict[str, str]:  # noqa: PLR0911 - one return a sentence
+    """`level` is ok, note or alarm; `sentence` says how it stands, and what that comes from."""
+    counts, living = look.counts, explaining.alive(look.workers)
+    waits = counts.pending + counts.failed
+    dead = f"{counts.dead:,} dead {'job needs' if counts.dead == 1 else 'jobs need'} a person"
+    running = f"{counts.processing:,} running, {counts.pending:,} waiting"
+    if look.dashboard.watch.trouble:
+        return {"level": "alarm", "sentence": "The spool is out of reach; these are the last figures."}
+    if not look.census.is_whole:
+        return {"level": "note", "sentence": "Still counting what is in the spool."}
+    if look.paused:
+        return {"level": "note", "sentence": f"Paused: nothing new is started ({running})."}
+    if waits and not living:
+        what = "1 job waits" if waits == 1 else f"{waits:,} jobs wait"
+        return {"level": "alarm", "sentence": f"Nothing runs: {what} and no worker is alive."}
+    if any(worker["state"] == "dead" for worker in look.workers):
+        return {"level": "alarm", "sentence": f"A worker died at work; {running}."}
+    if counts.dead:
+        return {"level": "note", "sentence": f"{dead}; otherwise all goes on ({running})."}
+    if not sum(counts.as_dict().values()):
+        return {"level": "ok", "sentence": "The queue is empty."}
+    if not waits and not counts.processing:
+        later = f"; {counts.scheduled:,} scheduled" if counts.scheduled else ""
+        return {"level": "ok", "sentence": f"All done: nothing runs and nothing waits{later}."}
+    return {"level": "ok", "sentence": f"All is well: {running}."}
+
+
+def _last_failures(look: Look, number: int) -> list[dict[str, Any]]:
+    newest = []
+    for state in (State.DEAD, State.FAILED):
+        listing = look.census.listing(state)
+        pairs = list(zip(listing.ends, listing.names, strict=False))[-number:]
+        newest += [(end, name, state) for end, name in pairs]
+    chosen = sorted(newest, reverse=True)[:number]
+    return [entry for _, name, state in chosen for entry in _rows(look, state, [name])]
+
+
+# ── jobs ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def jobs(dashboard: Dashboard, query: Query) -> Page:
+    """Jobs of a state, or all, those that fit a text; a page of them."""
+    look = Look.take(dashboard)
+    word = query.text("state") if query.text("state") in finding.WORDS else ""
+    word = "completed" if word == "done" else word
+    words, number = query.text("q"), query.number("page")
+    total: int | None
+    total, names = _names(look, word)
+    searched = None
+    if words:
+        search = _Search(look, words)
+        places = list(islice(search.among(names), (number - 1) * ROWS, number * ROWS + 1))
+        more, searched = len(places) > ROWS, asdict(search.read)
+        total = None
+    else:
+        places = list(islice(names, (number - 1) * ROWS, number * ROWS))
+        more = total is not None and total > number * ROWS
+    rows = [entry for state, name in places[:ROWS] for entry in _rows(look, state, [name])]
+    facts = look.frame | {
+        "state": word,
+        "states": STATES,
+        "meanings": MEANINGS,
+        "q": words,
+        "page": number,
+        "pages": None if total is None else max(1, -(-total // ROWS)),
+        "total": total,
+        "more": more,
+        "searched": searched,
+        "filters": {"state": word, "q": words},
+        "jobs": rows,
+    }
+    title = f"{word.capitalize()} jobs" if word else "Jobs"
+    return Page("jobs", title, ("filter", "tabs", "jobs"), facts, still=("filter",))
+
+
+def _names(look: Look, word: str) -> tuple[int, Iterator[tuple[State, str]]]:
+    total, parts = 0, []
+    for each in (word,) if word else STATES:
+        count, names = look.census.in_order(each, look.now)
+        total += count
+        parts.append((finding.WORDS[each], names))
+    return total, ((state, name) for state, names in parts for name in names)
+
+
+@dataclass(slots=True)
+class _Read:
+    """How far a search has read the jobs themselves; ids are searched in all."""
+
+    jobs: int = 0
+    all: bool = True
+
+
+class _Search:
+    """Finds a text in ids, commands and errors: ids of all jobs, the rest for as long as is allowed."""
+
+    def __init__(self, look: Look, words: str) -> None:
+        self._look = look
+        self._words = words.lower()
+        self._end = time.monotonic() + SEARCH
+        self.read = _Read()
+
+    def among(self, names: Iterable[tuple[State, str]]) -> Iterator[tuple[State, str]]:
+        """Those that fit, in their order."""
+        for state, name in names:
+            if self._words in name[ID_AT:].lower() and self._words in _id(state, name).lower():
+                yield state, name
+            elif not self.read.all:
+                continue
+            elif time.monotonic() > self._end:
+                self.read.all = False
+            elif self._words in self._text(state, name):
+                yield state, name
+
+    def _text(self, state: State, name: str) -> str:
+        self.read.jobs += 1
+        found = next(self._look.dashboard.read_names(state, [name]), None)
+        if found is None or found.job is None:
+            return ""
+        error = finding.exit_of(found.job.history).get("error") or ""
+        return f"{found.job.command_line}\n{error}".lower()
+
+
+# ── one job ───────────────────────────────────────────────────────────────────────────────────
+
+
+def job(dashboard: Dashboard, job_id: str, query: Query) -> Page:
+    """One job: how it stands and why, its runs, what it printed, its file."""
+    found = dashboard.find(job_id)
+    if found is None:
+        return missing(dashboard, f"There is no job {job_id!r} in this spool.")
+    look = Look.take(dashboard)
+    runs = finding.runs_of(found.job) if found.job else []
+    numbers = [run["attempt"] for run in runs]
+    number = query.number("run", numbers[-1] if numbers else 1)
+    number = number if number in numbers else (numbers[-1] if numbers else 0)
+    reason = finding.reason_for(found) if found.state is State.DEAD else ""
+    facts = look.frame | {
+        "job": row(look, found),
+        "why": escaped(_why(look, found)),
+        "reason": escaped(reason),
+        "runs": _timeline(runs, look.now),
+        "run": number,
+        "latest": not numbers or number == numbers[-1],
+        "output": {stream: tail(dashboard, found.id, number, stream) for stream in output.STREAMS}
+        if number
+        else {},
+        "file": dashboard.file_text(found),
+        "state_meaning": MEANINGS[found.label(look.now)],
+    }
+    return Page("job", found.id, ("job-head", "job-runs", "job-output", "job-facts", "job-file"), facts)
+
+
+def _why(look: Look, found: Found) -> str:
+    before = look.census.before
+    text = explaining.why(look.dashboard.spool, found, look.now, lambda: before(str(found.name), look.now))
+    return text.partition(" (`queuectl retry")[0] if found.state is State.DEAD else text
+
+
+def _timeline(runs: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """The runs, newest first, each with its share of the longest one's time."""
+    told = []
+    for run in runs:
+        begun, seconds = _moment(run.get("started_at")), _number(run.get("seconds"))
+        if seconds is None and begun and not run.get("outcome"):
+            seconds = max(0.0, (now - parse_moment(begun)).total_seconds())
+        words = {key: escaped(value) for key, value in run.items() if isinstance(value, str)}
+        figures = {key: _number(run.get(key)) for key in ("cpu_seconds", "max_rss_kb")}
+        outcome = words.get("outcome") or "running"
+        told.append(run | words | figures | {"started_at": begun, "seconds": seconds, "outcome": outcome})
+    longest = max((run["seconds"] or 0.0 for run in told), default=0.0) or 1.0
+    return [run | {"share": round(100 * (run["seconds"] or 0.0) / longest, 1)} for run in reversed(told)]
+
+
+def tail(dashboard: Dashboard, job_id: str, attempt: int, stream: str) -> dict[str, Any]:
+    """The end of what a run printed: at most `TAIL` bytes, from the start of a line where there is one."""
+    size, data = output.tail(dashboard.spool.root, job_id, attempt, stream, TAIL)
+    text = data.decode("utf-8", "replace")
+    if size > len(data):
+        text = text.partition("\n")[2] or text
+    return {"size": size, "shown": len(data), "text": text}
+
+
+# ── dead letters ──────────────────────────────────────────────────────────────────────────────
+
+
+def dead(dashboard: Dashboard, query: Query) -> Page:
+    """Dead letters by reason; those of one reason, or that fit a text, a page of them."""
+    look = Look.take(dashboard)
+    names, unread = dashboard.dead_names()
+    words, number = query.text("q"), query.number("page")
+    kind = query.values.get("reason")
+    groups = dashboard.letters.groups(names, words)
+    fitting = list(dashboard.letters.matching(names, kind, words))
+    facts = look.frame | {
+        "groups": [
+            {"reason": group.kind, "count": len(group.names), "newest": _id(State.DEAD, group.names[0])}
+            for group in groups[:ROWS]
+        ],
+        "more_groups": max(0, len(groups) - ROWS),
+        "reason": kind,
+        "q": words,
+        "page": number,
+        "pages": max(1, -(-len(fitting) // ROWS)),
+        "total": len(fitting),
+        "more": len(fitting) > number * ROWS,
+        "unread": unread,
+        "filters": {"reason": kind, "q": words},
+        "jobs": _rows(look, State.DEAD, fitting[(number - 1) * ROWS : number * ROWS]),
+    }
+    return Page("dead", "Dead letters", ("filter-dead", "groups", "letters"), facts, still=("filter-dead",))
+
+
+def _id(state: State, text: str) -> str:
+    name = finding.name_in(state, text)
+    return name.id if name else ""
+
+
+# ── workers, config, and the rest ─────────────────────────────────────────────────────────────
+
+
+def workers(dashboard: Dashboard, _: Query) -> Page:
+    """Every worker: where it is, what it does, and its last sign of life."""
+    look = Look.take(dashboard)
+    moments = ("since", "started_at", "last_heartbeat")
+    told = [worker | {key: _moment(worker[key]) for key in moments} for worker in look.workers]
+    return Page("workers", "Workers", ("workers",), look.frame | {"workers": told})
+
+
+def config(dashboard: Dashboard, _: Query) -> Page:
+    """Every key: its value, default and meaning."""
+    look = Look.take(dashboard)
+    values = dashboard.settings()
+    keys = [
+        {
+            "key": name,
+            "value": getattr(values, name),
+            "shown": settings.shown(getattr(values, name)),
+            "default": getattr(settings.DEFAULTS, name),
+            "shown_default": settings.shown(getattr(settings.DEFAULTS, name)),
+            "meaning": key.meaning,
+        }
+        for name, key in settings.KEYS.items()
+    ]
+    path = escaped(str(dashboard.spool.root.config))
+    broken = escaped(dashboard.live.trouble or "")
+    return Page("config", "Config", ("config",), look.frame | {"keys": keys, "path": path, "broken": broken})
+
+
+def new(dashboard: Dashboard, typed: Query, problem: str = "") -> Page:
+    """The form for a new job, with what was typed so far and what is wrong with it."""
+    facts = Look.take(dashboard).frame | {"typed": dict(typed.values), "problem": escaped(problem)}
+    return Page("new", "New job", ("new",), facts, still=("new",), status=400 if problem else 200)
+
+
+def question(dashboard: Dashboard, asked: Mapping[str, Any]) -> Page:
+    """Asks before something is destroyed; `asked` holds the question and the form that answers it."""
+    return Page("sure", "Are you sure?", ("sure",), Look.take(dashboard).frame | dict(asked), still=("sure",))
+
+
+def missing(dashboard: Dashboard, problem: str) -> Page:
+    """Nothing is there under this address."""
+    return refusal(dashboard, problem, "It may have been deleted, or never been there.", 404)
+
+
+def refusal(dashboard: Dashboard, problem: str, remedy: str, status: int) -> Page:
+    """What is wrong, and what to do."""
+    frame = Look.take(dashboard).frame
+    facts = frame | {"problem": escaped(problem), "remedy": escaped(remedy)}
+    return Page("error", "Not possible", ("error",), facts, still=("error",), status=status)
+
+
+PAGES: Mapping[str, Callable[[Dashboard, Query], Page]] = {
+    "/": overview,
+    "/jobs": jobs,
+    "/dead": dead,
+    "/workers": workers,
+    "/config": config,
+}
+
+
+def find(dashboard: Dashboard, path: str, query: Query) -> Page:
+    """The page under a path, without what its address says of JSON."""
+    if path in PAGES:
+        return PAGES[path](dashboard, query)
+    head, _, job_id = path.rpartition("/")
+    if head == "/jobs":
+        return job(dashboard, job_id, query)
+    return missing(dashboard, f"There is no page {path!r}.")
+
+
+def address(path: str, values: Mapping[str, Any]) -> str:
+    """A path with a query of those values that are not empty."""
+    kept = {key: value for key, value in values.items() if value not in {None, ""}}
+    return f"{path}?{urlencode(kept)}" if kept else path

@@ -1,0 +1,123 @@
+"""From the facts of a page to HTML, or to JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
+
+from queuectl.job import parse_moment
+from queuectl.spool import wording
+from queuectl.web.pages import address
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from queuectl.web.pages import Page
+
+_TICKED = re.compile(r"`([^`]*)`")
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("queuectl.web"), autoescape=True, trim_blocks=True, auto_reload=False
+    )
+    made.filters |= {
+        "address": lambda path, values, **more: address(path, {**values, **more}),
+        "ago": ago,
+        "bytes": size,
+        "coded": coded,
+        "duration": wording.duration,
+        "lasting": lambda text, now: lasting(_seconds(text, now)),
+        "lines": wording.escaped_lines,
+        "local": local,
+        "num": lambda number: f"{number:,}",
+        "shortened": lambda text, most: text if len(text) <= most else f"{text[:most]}…",
+        "visible": wording.escaped,
+    }
+    return made
+
+
+def coded(text: str) -> Markup:
+    """A sentence in which what stands between backticks is code."""
+    return Markup(_TICKED.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped above
+
+
+def ago(text: str, now: str) -> str:
+    """`in 3 min`, `12 s ago`: how far a moment is from now."""
+    seconds = _seconds(text, now)
+    if seconds < -0.5:
+        return f"in {lasting(-seconds)}"
+    return "just now" if seconds < 1 else f"{lasting(seconds)} ago"
+
+
+def lasting(seconds: float) -> str:
+    """A duration in whole seconds, in the words that the page's script uses, too."""
+    whole = max(0, int(seconds))
+    for name, below, size_, small, size_below in (
+        ("min", 3600, 60, "s", 1),
+        ("h", 86400, 3600, "min", 60),
+        ("d", 10**18, 86400, "h", 3600),
+    ):
+        if whole < 60:
+            return f"{whole} s"
+        if whole < below:
+            return f"{whole // size_} {name} {whole % size_ // size_below} {small}"
+    raise AssertionError("the last unit takes all")
+
+
+def _seconds(text: str, now: str) -> float:
+    return (parse_moment(now) - parse_moment(text)).total_seconds()
+
+
+def local(text: str) -> str:
+    """A moment in the time of the host, with its zone."""
+    return parse_moment(text).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def size(number: float) -> str:
+    """`512 B`, `3.2 kB`, `64 kB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if number >= 10 or unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def compile_all() -> None:
+    """Read all templates, so that the first page does not have to wait for it."""
+    for name in _environment().list_templates():
+        _environment().get_template(name)
+
+
+def whole(page: Page, frame: Mapping[str, Any]) -> bytes:
+    """The page as a document."""
+    return _rendered("base.html", page, frame)
+
+
+def part(name: str, page: Page, frame: Mapping[str, Any]) -> str:
+    """One part of the page, as it stands inside the document."""
+    return _rendered(f"parts/{name}.html", page, frame).decode()
+
+
+def login(frame: Mapping[str, Any]) -> bytes:
+    """The page that asks for the token."""
+    return _environment().get_template("login.html").render(**frame).encode("utf-8", "replace")
+
+
+def _rendered(template: str, page: Page, frame: Mapping[str, Any]) -> bytes:
+    made = _environment().get_template(template).render({**page.facts, **frame, "view": page})
+    return made.encode("utf-8", "replace")
+
+
+def as_json(page: Page) -> bytes:
+    """The facts of the page, as its JSON twin."""
+    text = json.dumps(page.facts)
+    if "NaN" in text or "Infinity" in text:  # a history may hold them, JSON may not
+        text = json.dumps(json.loads(text, parse_constant=lambda _: None))
+    return text.encode()

@@ -1,0 +1,199 @@
+// Makes an open page live. Everything works without it; it only saves reloading.
+"use strict";
+
+(() => {
+  const root = document.documentElement;
+  const THEME = "queuectl-theme";
+  const stored = () => { try { return localStorage.getItem(THEME); } catch { return null; } };
+  const wanted = stored();
+  if (wanted === "light" || wanted === "dark") root.dataset.theme = wanted;
+
+  // ── light and dark ──────────────────────────────────────────────────────────────────────
+
+  function theme() {
+    const button = document.getElementById("theme");
+    if (!button) return;
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+      root.dataset.theme = dark ? "light" : "dark";
+      try { localStorage.setItem(THEME, root.dataset.theme); } catch { /* a private window keeps nothing */ }
+    });
+  }
+
+  // ── times, by the clock of the server ───────────────────────────────────────────────────
+
+  let ahead = 0;
+  const hear = (now) => { ahead = Date.parse(now) - Date.now(); };
+
+  function lasting(seconds) {
+    const whole = Math.max(0, Math.floor(seconds));
+    if (whole < 60) return `${whole} s`;
+    if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+    if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+    return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+  }
+
+  function words(time) {
+    const seconds = (Date.now() + ahead - Date.parse(time.dateTime)) / 1000;
+    if ("for" in time.dataset) return lasting(seconds);
+    if (seconds < -0.5) return `in ${lasting(-seconds)}`;
+    return seconds < 1 ? "just now" : `${lasting(seconds)} ago`;
+  }
+
+  function tick() {
+    if (document.hidden) return;
+    for (const time of document.querySelectorAll("time[datetime]")) {
+      const text = words(time);
+      if (time.textContent !== text) time.textContent = text;
+    }
+  }
+
+  // ── parts that the server sends anew ────────────────────────────────────────────────────
+
+  const waiting = new Map();
+
+  function isBusy(part) {
+    const selection = getSelection();
+    if (selection && !selection.isCollapsed && part.contains(selection.anchorNode)) return true;
+    const at = document.activeElement;
+    return part.contains(at) && (at.tagName === "SELECT" || at.tagName === "TEXTAREA" || at.type === "search");
+  }
+
+  const keyOf = (element) => element && (element.id ? `#${CSS.escape(element.id)}`
+    : element.getAttribute("aria-label") ? `${element.tagName}[aria-label="${CSS.escape(element.getAttribute("aria-label"))}"]`
+    : element.getAttribute("href") ? `${element.tagName}[href="${CSS.escape(element.getAttribute("href"))}"]`
+    : element.tagName === "BUTTON" && element.form ? `form[action="${CSS.escape(element.form.getAttribute("action"))}"] button` : null);
+
+  function replace(name, html) {
+    const part = document.querySelector(`[data-part="${CSS.escape(name)}"]`);
+    if (!part) return;
+    if (isBusy(part)) { waiting.set(name, html); return; }
+    waiting.delete(name);
+    const focused = part.contains(document.activeElement) ? keyOf(document.activeElement) : null;
+    const checked = [...part.querySelectorAll("input[type=checkbox]:checked")].map((box) => box.value);
+    const scrolls = new Map([...part.querySelectorAll("pre[aria-label], ul, .scroll")].map((element, index) =>
+      [`${element.tagName}${index}`, [element.scrollTop, element.scrollLeft, element.scrollHeight - element.scrollTop - element.clientHeight < 24]]));
+    part.innerHTML = html;
+    for (const box of part.querySelectorAll("input[type=checkbox]")) if (box.value && checked.includes(box.value) && box.id !== "all-of-page") box.checked = true;
+    [...part.querySelectorAll("pre[aria-label], ul, .scroll")].forEach((element, index) => {
+      const [top, left, end] = scrolls.get(`${element.tagName}${index}`) || [0, 0, true];
+      element.scrollLeft = left;
+      element.scrollTop = "tail" in element.dataset && end ? element.scrollHeight : top;
+    });
+    if (focused) { const again = part.querySelector(focused); if (again) again.focus({ preventScroll: true }); }
+    prepare(part);
+  }
+
+  function prepare(place) {
+    for (const box of place.querySelectorAll("#all-of-page")) box.hidden = false;
+    tick();
+  }
+
+  // ── the line to the server ──────────────────────────────────────────────────────────────
+
+  let line = null, heard = 0, again = 0, failures = 0;
+
+  function show(state) {
+    const sign = document.getElementById("live");
+    if (!sign) return;
+    sign.hidden = false;
+    const text = { on: "live", off: "offline", paused: "paused" }[state];
+    if (sign.lastElementChild.textContent !== text) sign.lastElementChild.textContent = text;
+    sign.className = `live ${state}`;
+    sign.title = { on: "This page keeps itself up to date", off: "The server does not answer; trying again", paused: "Quiet while the tab is hidden" }[state];
+  }
+
+  function close() {
+    clearTimeout(again);
+    if (line) line.close();
+    line = null;
+  }
+
+  function open() {
+    close();
+    if (document.hidden || !document.body.dataset.live) return;
+    line = new EventSource(document.body.dataset.live);
+    heard = Date.now();
+    const listen = (name, act) => line.addEventListener(name, (event) => { heard = Date.now(); failures = 0; act(JSON.parse(event.data)); });
+    listen("part", (sent) => { show("on"); replace(sent.name, sent.html); });
+    listen("tick", (sent) => { show("on"); hear(sent.now); for (const [name, html] of [...waiting]) replace(name, html); });
+    listen("trouble", () => show("on"));
+    listen("reload", () => location.reload());
+    line.onerror = () => later();
+  }
+
+  // A browser gives up after an answer that is no stream, such as one of a server that has just started anew.
+  function later() {
+    close();
+    show("off");
+    failures += 1;
+    again = setTimeout(open, Math.min(15000, 1000 * 2 ** Math.min(failures - 1, 4)));
+  }
+
+  function live() {
+    if (!document.querySelector("[data-part]")) return;
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) { close(); show("paused"); } else { open(); tick(); }
+    });
+    addEventListener("online", open);
+    addEventListener("pageshow", (event) => { if (event.persisted) open(); });
+    addEventListener("pagehide", close);
+    setInterval(() => { if (line && Date.now() - heard > 10000) later(); tick(); }, 1000);
+    open();
+  }
+
+  // ── asking before something is destroyed ────────────────────────────────────────────────
+
+  function asking() {
+    const dialog = document.getElementById("ask");
+    if (!dialog || !dialog.showModal) return;
+    let asked = null;
+    document.addEventListener("submit", (event) => {
+      const button = event.submitter, form = event.target;
+      const question = (button && button.dataset.ask) || form.dataset.ask;
+      if (!question || form.dataset.sure) { delete form.dataset.sure; return; }
+      if (button && button.value === "chosen" && !form.querySelector("input[name=id]:checked")) return;
+      event.preventDefault();
+      asked = { form, button };
+      document.getElementById("ask-text").textContent = question;
+      dialog.showModal();
+      document.getElementById("ask-no").focus();
+    });
+    document.getElementById("ask-no").addEventListener("click", () => dialog.close());
+    document.getElementById("ask-yes").addEventListener("click", () => {
+      const { form, button } = asked;
+      dialog.close();
+      const sure = Object.assign(document.createElement("input"), { type: "hidden", name: "sure", value: "yes" });
+      form.append(sure);
+      if (button && button.name) form.append(Object.assign(document.createElement("input"), { type: "hidden", name: button.name, value: button.value }));
+      if (button && button.hasAttribute("formaction")) form.action = button.formAction;
+      form.submit();
+    });
+  }
+
+  // ── keys and boxes ──────────────────────────────────────────────────────────────────────
+
+  function keys() {
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.target.closest && event.target.closest("input:not([type=checkbox]), textarea, select, dialog")) return;
+      const filter = document.querySelector("input[data-focus]");
+      if (filter) { event.preventDefault(); filter.focus(); filter.select(); }
+    });
+    document.addEventListener("change", (event) => {
+      if (event.target.id !== "all-of-page") return;
+      for (const box of document.querySelectorAll("input[name=id]")) box.checked = event.target.checked;
+    });
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    if (document.body.dataset.now) hear(document.body.dataset.now);
+    theme();
+    asking();
+    keys();
+    prepare(document);
+    for (const tail of document.querySelectorAll("pre[data-tail]")) tail.scrollTop = tail.scrollHeight;
+    live();
+  });
+})();

@@ -1,0 +1,217 @@
+"""Every button, as a form is sent: what it does to the spool, and what the next page says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import Spool, State
+from queuectl.spool import finding, presence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Until, Workers
+    from tests.web.conftest import Serve, Server
+
+SURE = {"sure": "yes"}
+
+
+def states(spool: Spool) -> dict[str, str]:
+    return {name.id: str(state) for state in State for name in finding.names_in(spool.root, state)}
+
+
+def test_a_dead_job_is_retried_and_the_page_before_says_so(
+    server: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
+    dead("one")
+    answer = server.post("/jobs/one/retry", {"back": "/jobs?state=dead"})
+    assert answer.headers["location"] == "/jobs?state=dead"
+    assert server.said(answer) == "one is pending again, its tries counted anew."
+    assert states(spool) == {"one": "pending"}
+
+
+def test_a_result_is_shown_once_and_nobody_can_make_one_up(server: Server, dead: Callable[..., str]) -> None:
+    dead("one")
+    answer = server.post("/jobs/one/retry")
+    shown = server.ask("/", headers={"Cookie": answer.cookies[0].partition(";")[0]})
+    assert "pending again" in shown.text
+    assert any("Max-Age=0" in cookie for cookie in shown.cookies)
+    name, _, value = answer.cookies[0].partition(";")[0].partition("=")
+    for forged in (
+        value[2:],
+        value.replace(".", "."[:0]),
+        "eyJ0ZXh0IjoiaGkiLCJiYWQiOmZhbHNlfQ==." + "0" * 64,
+    ):
+        assert 'class="said' not in server.ask("/", headers={"Cookie": f"{name}={forged}"}).text
+
+
+@pytest.mark.parametrize("path", ["/jobs/one/delete", "/jobs/one/cancel", "/dead/delete", "/workers/W/stop"])
+def test_what_destroys_asks_first_and_does_nothing_until_it_is_answered(
+    server: Server, spool: Spool, dead: Callable[..., str], path: str
+) -> None:
+    dead("one")
+    with spool.member("foreground") as me:
+        answer = server.post(
+            path.replace("W", me.name), {"scope": "all", "q": "<one>" if "dead" not in path else ""}
+        )
+        assert answer.status == 200
+        assert 'name="sure" value="yes"' in answer.text
+        assert states(spool) == {"one": "dead"}
+        assert not presence.requests_to(spool.root, me.name).stop
+
+
+def test_a_deleted_job_is_gone_with_what_it_printed(
+    server: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
+    dead("one")
+    answer = server.post("/jobs/one/delete", {**SURE, "back": "/jobs/one"})
+    assert answer.headers["location"] == "/jobs"
+    assert states(spool) == {}
+    assert list((spool.path / "logs").iterdir()) == []
+
+
+def test_a_job_that_waits_or_runs_is_not_deleted(server: Server, spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true"})
+    assert "Cancel it first" in server.said(server.post("/jobs/one/delete", SURE))
+    assert states(spool) == {"one": "pending"}
+
+
+def test_a_waiting_job_is_cancelled(server: Server, spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true"})
+    assert "it did not run" in server.said(server.post("/jobs/one/cancel", SURE))
+    assert states(spool) == {"one": "dead"}
+
+
+def test_a_running_job_is_stopped(server: Server, spool: Spool, workers: Workers, until: Until) -> None:
+    spool.file({"id": "one", "command": "sleep 600"})
+    workers.start()
+    until(lambda: states(spool) == {"one": "processing"}, "it runs")
+    assert "its command was stopped" in server.said(server.post("/jobs/one/cancel", SURE))
+    assert states(spool) == {"one": "dead"}
+    assert not list((spool.path / "workers").glob("*.cancel"))
+
+
+def test_run_now_and_a_new_priority(server: Server, spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true", "run_at": "2090-01-01T00:00:00Z"})
+    assert server.said(server.post("/jobs/one/priority", {"priority": "9"})) == "one has priority 9."
+    assert server.said(server.post("/jobs/one/run")) == "one may run now."
+    assert spool.view(spool.find("one"))["priority"] == 9
+    assert spool.find("one").label(spool.clock()) == "pending"
+    assert "due already" in server.said(server.post("/jobs/one/run"))
+
+
+@pytest.mark.parametrize("priority", ["", "11", "-1", "1.5", "<b>", "9; rm"])
+def test_a_priority_that_is_none_changes_nothing(server: Server, spool: Spool, priority: str) -> None:
+    spool.file({"id": "one", "command": "true"})
+    before = spool.find("one").path
+    assert "is no priority" in server.said(server.post("/jobs/one/priority", {"priority": priority}))
+    assert spool.find("one").path == before
+
+
+def test_of_dead_letters_those_selected_are_retried(
+    server: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
+    for index in range(4):
+        dead(f"job-{index}")
+    answer = server.post("/dead/retry", {"scope": "chosen", "id": ["job-1", "job-3", "nobody"]})
+    assert server.said(answer) == "Retried 2 jobs."
+    assert states(spool) == {"job-0": "dead", "job-1": "pending", "job-2": "dead", "job-3": "pending"}
+
+
+def test_of_dead_letters_all_that_match_are_retried_or_deleted(
+    server: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
+    for index in range(3):
+        dead(f"a-{index}", error="no route to host")
+        dead(f"b-{index}", error="disk full")
+    fields = {"scope": "all", "reason": "no route to host", "q": "a-"}
+    assert server.said(server.post("/dead/retry", fields)) == "Retried 3 jobs."
+    assert server.said(server.post("/dead/delete", {**SURE, "scope": "all", "q": "b-2"})) == "Deleted 1 job."
+    assert sorted(job_id for job_id, state in states(spool).items() if state == "dead") == ["b-0", "b-1"]
+
+
+def test_of_dead_letters_one_is_retried_from_its_row(
+    server: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
+    dead("one")
+    dead("two")
+    server.post("/dead/retry", {"only": "one", "id": ["two"]})
+    assert states(spool) == {"one": "pending", "two": "dead"}
+
+
+def test_nothing_selected_is_said(server: Server, spool: Spool, dead: Callable[..., str]) -> None:
+    dead("one")
+    assert server.said(server.post("/dead/retry", {"scope": "chosen"})) == "Nothing was selected."
+    assert states(spool) == {"one": "dead"}
+
+
+def test_pause_and_resume(server: Server, spool: Spool) -> None:
+    assert "Paused" in server.said(server.post("/pause"))
+    assert presence.is_paused(spool.root)
+    assert "Paused" in server.ask("/").text
+    assert "Resumed" in server.said(server.post("/resume"))
+    assert not presence.is_paused(spool.root)
+
+
+def test_a_worker_is_asked_to_stop_and_does(server: Server, spool: Spool, workers: Workers) -> None:
+    worker = workers.start()
+    assert "asked to stop" in server.said(server.post(f"/workers/{worker.name}/stop", SURE))
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("name", ["nobody", "..%2fconfig", "paused", "%00", "x%2fy"])
+def test_a_worker_that_is_none_is_not_stopped(server: Server, spool: Spool, name: str) -> None:
+    before = sorted(path.name for path in spool.path.rglob("*"))
+    assert server.post(f"/workers/{name}/stop", SURE).status in {303, 404}
+    assert sorted(path.name for path in spool.path.rglob("*")) == before
+
+
+def test_a_read_only_dashboard_shows_everything_and_changes_nothing(
+    serve: Serve, spool: Spool, dead: Callable[..., str]
+) -> None:
+    server = serve("--read-only", "--allow-submit", "--token", "0123456789abcdef")
+    bearer = {"Authorization": "Bearer 0123456789abcdef"}
+    dead("one")
+    for path in ("/", "/jobs", "/jobs/one", "/dead", "/workers", "/config"):
+        page = server.ask(path, headers=bearer)
+        assert page.status == 200
+        assert 'method="post"' not in page.text, path
+    assert server.ask("/new", headers=bearer).status == 404
+    for path in ("/pause", "/jobs/one/retry", "/dead/delete", "/new"):
+        body = b"sure=yes&scope=all&command=true&csrf="
+        headers = {**bearer, "Origin": server.origin, "Content-Type": "application/x-www-form-urlencoded"}
+        assert server.ask(path, "POST", body, headers).status == 400, path
+    assert states(spool) == {"one": "dead"}
+
+
+def test_jobs_are_filed_from_the_page_only_where_that_is_allowed(
+    server: Server, serve: Serve, spool: Spool
+) -> None:
+    assert server.ask("/new").status == 404
+    assert server.post("/new", {"command": "true"}).status == 404
+    assert states(spool) == {}
+    allowed = serve("--allow-submit")
+    assert "?token=" in allowed.printed
+    bearer = {"Authorization": f"Bearer {allowed.printed.partition('?token=')[2]}"}
+    fields = {"command": "echo a\r\necho b", "id": "mine", "priority": "7", "run_at": "+1h", "timeout": "5m"}
+    answer = allowed.post("/new", fields, bearer)
+    assert answer.headers["location"] == "/jobs/mine"
+    job = spool.find("mine").job
+    assert job is not None
+    assert (job.command, job.priority, job.timeout) == ("echo a\necho b", 7, 300.0)
+    assert spool.find("mine").label(spool.clock()) == "scheduled"
+    again = allowed.post("/new", fields, bearer)
+    assert again.status == 400
+    assert "taken" in again.text
+    assert "echo a" in again.text
+
+
+def test_what_cannot_be_done_is_said_in_two_sentences(server: Server, spool: Spool, workers: Workers) -> None:
+    spool.file({"id": "one", "command": "true"})
+    workers.drain()
+    assert "nothing to cancel" in server.said(server.post("/jobs/one/cancel", SURE))
+    assert "no job" in server.said(server.post("/jobs/nobody/retry"))
+    assert server.post("/jobs/one/explode").status == 404
+    assert server.post("/explode").status == 404

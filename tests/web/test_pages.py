@@ -1,0 +1,330 @@
+"""What the pages show, and their JSON twins; nothing in the spool can write on a page but as text."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from queuectl import Spool, State
+from queuectl.job import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Until, Workers
+    from tests.web.conftest import Server
+
+EVIL = "</code></pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[31m\u202e"
+
+
+def facts(server: Server, path: str) -> dict[str, Any]:
+    answer = server.ask(path)
+    assert answer.headers["content-type"] == "application/json"
+    found: dict[str, Any] = json.loads(answer.body)
+    return found
+
+
+def words(text: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def finished(spool: Spool, number: int) -> None:
+    for index in range(number):
+        name = f"10-20260101T000000.{index:06d}Z-old-{index:04d}.yaml"
+        path = Path(spool.root.folder(State.DONE)) / name
+        path.write_text(f"id: old-{index:04d}\ncommand: make {index}\nhistory:\n")
+        os.utime(path, (time.time() - 5000 + index,) * 2)
+
+
+def test_an_empty_spool_says_what_to_do_first(server: Server) -> None:
+    for path in ("/", "/jobs", "/workers"):
+        assert "queuectl" in words(server.ask(path).text)
+    assert "queuectl enqueue" in words(server.ask("/jobs").text)
+    assert "queuectl worker start" in words(server.ask("/workers").text)
+    assert "nothing needs a person" in words(server.ask("/dead").text)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "sentence"),
+    [
+        (lambda _: None, "The queue is empty."),
+        (lambda spool: spool.file("true"), "Nothing runs: 1 job waits and no worker is alive."),
+        (lambda spool: finished(spool, 2), "All done: nothing runs and nothing waits."),
+        (lambda spool: (spool.path / "workers" / "paused").touch(), "Paused: nothing new is started"),
+    ],
+)
+def test_the_overview_says_in_one_sentence_how_it_stands(
+    server: Server, spool: Spool, prepare: Callable[[Spool], None], sentence: str
+) -> None:
+    prepare(spool)
+    assert sentence in facts(server, "/overview.json")["health"]["sentence"]
+    assert sentence in words(server.ask("/").text)
+
+
+def test_the_overview_tells_counts_bars_failures_and_the_oldest(
+    server: Server, spool: Spool, workers: Workers, dead: Callable[..., str]
+) -> None:
+    spool.file({"id": "good", "command": "true"})
+    workers.drain()
+    dead("bad", error="disk full")
+    spool.file({"id": "oldest", "command": "true"})
+    spool.file({"id": "newer", "command": "true", "priority": 9})
+    told = facts(server, "/overview.json")
+    assert told["counts"] == {
+        "pending": 2,
+        "scheduled": 0,
+        "processing": 0,
+        "completed": 1,
+        "failed": 0,
+        "dead": 1,
+    }
+    for chart in told["charts"].values():
+        assert (chart["completed"], chart["failed"]) == (1, 1)
+        assert sum(bar["completed"] for bar in chart["bars"]) == 1
+        assert chart["bars"][-1]["failed"] + chart["bars"][-2]["failed"] == 1
+    assert told["oldest"]["id"] == "oldest"
+    assert [(job["id"], job["reason"]) for job in told["failures"]] == [("bad", "disk full")]
+    page = words(server.ask("/").text)
+    assert "disk full" in page
+    assert "1 completed" in page
+
+
+def test_pages_of_jobs_hold_fifty_and_lead_to_one_another(server: Server, spool: Spool) -> None:
+    finished(spool, 120)
+    seen = []
+    for number in (1, 2, 3):
+        told = facts(server, f"/jobs.json?state=completed&page={number}")
+        seen += [job["id"] for job in told["jobs"]]
+        assert (told["pages"], told["more"]) == (3, number < 3)
+    assert seen == [f"old-{index:04d}" for index in reversed(range(120))]
+    page = server.ask("/jobs?state=completed&page=2").text
+    assert page.count('<tr id="row-') == 50
+    assert 'rel="prev"' in page
+    assert 'rel="next" href="/jobs?state=completed&amp;page=3"' in page
+    assert "There is no page 9" in words(server.ask("/jobs?state=completed&page=9").text)
+
+
+def test_jobs_that_wait_stand_in_the_order_in_which_they_run(server: Server, spool: Spool) -> None:
+    for index in range(6):
+        spool.file({"id": f"job-{index}", "command": "true", "priority": str(index % 3)})
+    shown = [job["id"] for job in facts(server, "/jobs.json?state=pending")["jobs"]]
+    assert shown == [found.id for found in spool.list("pending")]
+
+
+@pytest.mark.parametrize(
+    ("words_", "found"),
+    [
+        ("alpha", ["alpha-1"]),
+        ("CONVERT", ["beta-2"]),
+        ("a", ["alpha-1", "beta-2"]),
+        ("nowhere", []),
+        ("%", []),
+        ("..", []),
+    ],
+)
+def test_a_filter_finds_ids_and_commands(server: Server, spool: Spool, words_: str, found: list[str]) -> None:
+    spool.file({"id": "alpha-1", "command": "true"})
+    spool.file({"id": "beta-2", "command": "convert it"})
+    shown = facts(server, f"/jobs.json?state=pending&q={words_.replace('%', '%25')}")
+    assert [job["id"] for job in shown["jobs"]] == found
+
+
+def test_a_filter_finds_errors(server: Server, dead: Callable[..., str]) -> None:
+    dead("one", error="no space left")
+    dead("two", error="refused")
+    assert [job["id"] for job in facts(server, "/jobs.json?q=space+left")["jobs"]] == ["one"]
+
+
+@pytest.mark.parametrize(
+    "query", ["state=x", "page=0", "page=-1", "page=9999999999", "page=<b>", "state=dead&q=" + "%F0" * 99]
+)
+def test_a_query_that_makes_no_sense_is_still_a_page(server: Server, query: str) -> None:
+    assert server.ask(f"/jobs?{query}").status == 200
+
+
+def test_a_job_tells_why_it_died_what_it_printed_and_its_file(
+    server: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
+    dead("one", error="disk full")
+    page = server.ask("/jobs/one")
+    text = words(page.text)
+    assert "Disk full." in text
+    assert "it went wrong" in text
+    assert (
+        html.escape(Path(spool.find("one").path).read_text(), quote=True).replace("&quot;", "&#34;")
+        in page.text
+    )
+    told = facts(server, "/jobs/one.json")
+    assert told["output"]["err"] == {"size": 14, "shown": 14, "text": "it went wrong\n"}
+    assert [(run["attempt"], run["outcome"], run["exit_code"]) for run in told["runs"]] == [(1, "failed", 7)]
+    assert server.ask("/jobs/one/output/1/err").body == b"it went wrong\n"
+    assert "attachment" in server.ask("/jobs/one/output/1/err").headers["content-disposition"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/jobs/one/output/2/err", "/jobs/one/output/1/log", "/jobs/two/output/1/out"]
+)
+def test_output_that_is_not_there_is_not_found(server: Server, dead: Callable[..., str], path: str) -> None:
+    dead("one")
+    assert server.ask(path).status == 404
+
+
+def test_a_log_that_is_a_link_is_not_followed(server: Server, spool: Spool, dead: Callable[..., str]) -> None:
+    dead("one")
+    log = spool.path / "logs" / "one.1.err"
+    log.unlink()
+    log.symlink_to("/etc/passwd")
+    for path in ("/jobs/one", "/jobs/one/output/1/err"):
+        assert b"root:" not in server.ask(path).body
+
+
+def test_of_a_long_output_the_end_is_shown(server: Server, spool: Spool, dead: Callable[..., str]) -> None:
+    dead("one")
+    (spool.path / "logs" / "one.1.out").write_text("".join(f"line {number}\n" for number in range(50_000)))
+    told = facts(server, "/jobs/one.json")["output"]["out"]
+    assert told["shown"] == 64 * 1024
+    assert told["text"].endswith("line 49999\n")
+    assert told["text"].startswith("line ")
+    assert len(server.ask("/jobs/one").body) < 200_000
+
+
+def test_a_job_that_waits_says_why(server: Server, spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true"})
+    spool.file({"id": "two", "command": "true"})
+    spool.file({"id": "late", "command": "true", "run_at": "2090-01-01T00:00:00Z"})
+    assert "1 job before it" in facts(server, "/jobs/two.json")["why"]
+    assert "No worker is alive" in words(server.ask("/jobs/one").text)
+    assert "due at 2090-01-0" in facts(server, "/jobs/late.json")["why"].lower()
+
+
+def test_an_id_that_ends_like_a_twin_has_a_page_of_its_own(server: Server, spool: Spool) -> None:
+    spool.file({"id": "report.json", "command": "true"})
+    spool.file({"id": "report", "command": "true"})
+    assert "<h1" in server.ask("/jobs/report.json").text
+    assert facts(server, "/jobs/report.json.json")["job"]["id"] == "report.json"
+    asked = server.ask("/jobs/report", headers={"Accept": "application/json"})
+    assert json.loads(asked.body)["job"]["id"] == "report"
+
+
+def test_dead_letters_stand_together_by_reason(server: Server, dead: Callable[..., str]) -> None:
+    for index in range(3):
+        dead(f"a-{index}", error="no route to host")
+    dead("b", error="disk full")
+    told = facts(server, "/dead.json")
+    assert [(group["reason"], group["count"]) for group in told["groups"]] == [
+        ("no route to host", 3),
+        ("disk full", 1),
+    ]
+    one = facts(server, "/dead.json?reason=disk+full")
+    assert [job["id"] for job in one["jobs"]] == ["b"]
+    assert "Retry all 3" in words(server.ask("/dead").text)
+
+
+def test_workers_tell_host_pid_job_and_beat(
+    server: Server, spool: Spool, workers: Workers, until: Until
+) -> None:
+    spool.file({"id": "one", "command": "sleep 600"})
+    worker = workers.start()
+    until(lambda: [one["job"] for one in facts(server, "/workers.json")["workers"]] == ["one"], "it works")
+    (told,) = facts(server, "/workers.json")["workers"]
+    assert (told["pid"], told["state"]) == (worker.pid, "busy")
+    page = words(server.ask("/workers").text)
+    for word in (worker.name, told["host"], str(worker.pid), "one", "busy"):
+        assert word in page
+
+
+def test_config_tells_value_default_and_meaning(server: Server, spool: Spool) -> None:
+    spool.root.config.write_text("max_retries: 8\n")
+    told = {key["key"]: key for key in facts(server, "/config.json")["keys"]}
+    assert (told["max_retries"]["value"], told["max_retries"]["default"]) == (8, 3)
+    assert "tries after the first one" in words(server.ask("/config").text)
+    spool.root.config.write_text("max_retries: lots\n")
+    assert "lots" in words(server.ask("/config").text)
+
+
+def test_metrics_and_health(server: Server, spool: Spool) -> None:
+    spool.file("true")
+    answer = server.ask("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    assert {sample.labels["state"]: sample.value for sample in found["queuectl_jobs"].samples}["pending"] == 1
+    assert server.ask("/healthz").body == b"ok\n"
+
+
+def test_a_spool_that_is_away_is_said_and_is_no_fault(server: Server, spool: Spool, until: Until) -> None:
+    spool.file("true")
+    server.ask("/")
+    spool.path.rename(spool.path.with_name("away"))
+    until(lambda: server.ask("/healthz").status != 200, "it is noticed")
+    for path in ("/", "/jobs", "/dead", "/workers", "/config", "/metrics", "/jobs/one"):
+        answer = server.ask(path, headers={"Accept": "text/html"})
+        assert answer.status in {200, 400, 404, 503}, (path, answer)
+    spool.path.with_name("away").rename(spool.path)
+    until(lambda: server.ask("/").status == 200, "it is back")
+
+
+# ── hostile spools ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def hostile(spool: Spool) -> Spool:
+    """Everything that can be written anywhere in a spool is an attempt on the page."""
+    spool.file({"id": "command", "command": f"echo {EVIL}", "env": {f"X{EVIL[:9]}": EVIL}, "cwd": f"/{EVIL}"})
+    event = {"event": "failed", "attempt": 1, "at": EVIL, "worker": EVIL, "exit_code": EVIL, "signal": EVIL}
+    event |= {"seconds": EVIL, "cpu_seconds": "NaN", "max_rss_kb": [EVIL], "error": EVIL}
+    start = {"event": "started", "attempt": 1, "at": "", "worker": EVIL, "pid": EVIL}
+    name = "10-20260101T000000.000000Z-history.yaml"
+    lines = f"command: true\nhistory:\n- {json.dumps(start)}\n- {json.dumps(event)}\n"
+    (spool.path / "dead" / name).write_text(lines)
+    (spool.path / "dead" / "10-20260101T000000.000000Z-reason.yaml").write_text(EVIL)
+    (spool.path / "dead" / "10-20260101T000000.000000Z-reason.yaml.reason.txt").write_text(EVIL)
+    nan = '- {"event": "completed", "attempt": 1, "at": "9999-12-31", "seconds": NaN, "exit_code": 1e999}'
+    (spool.path / "done" / "10-20260101T000000.000000Z-nan.yaml").write_text(
+        f"command: true\nhistory:\n{nan}\n"
+    )
+    (spool.path / "failed" / "10-20260231T000000.000000Z-february.yaml").write_text("command: true\n")
+    (spool.path / "processing" / "10-20260101T000000.000000Z-run@w-1-abcd.yaml").write_text(lines)
+    (spool.path / "pending" / "10-20260101T000000.000000Z-link.yaml").symlink_to("/etc/passwd")
+    os.mkfifo(spool.path / "dead" / "10-20260101T000000.000000Z-fifo.yaml")
+    (spool.path / "done" / "10-20260101T000000.000000Z-folder.yaml").mkdir()
+    os.close(os.open(os.fsencode(spool.path) + b"/pending/<script>\xff\n\x1b.txt", os.O_CREAT | os.O_WRONLY))
+    facts_ = {"name": EVIL, "host": EVIL, "pid": "7", "kind": EVIL, "place": "p", "started_at": EVIL}
+    head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in facts_.items())
+    beat = json.dumps({"count": 1, "at": EVIL, "jobs_done": 3})
+    (spool.path / "workers" / "<b>x.yaml").write_text(f"{head}beat: {beat}\n")
+    for stream in ("out", "err"):
+        (spool.path / "logs" / f"history.1.{stream}").write_bytes(EVIL.encode() + b"\xff\x00\r\x07")
+    return spool
+
+
+def test_nothing_in_a_spool_is_markup_or_a_control_character_on_a_page(
+    server: Server, hostile: Spool
+) -> None:
+    assert hostile.clock()
+    pages = ["/", "/jobs", "/dead", "/workers", "/config", "/jobs?q=echo", f"/jobs?q={'%3Cscript%3E'}"]
+    pages += [
+        f"/jobs/{name}" for name in ("command", "history", "reason", "nan", "run", "link", "fifo", "folder")
+    ]
+    for path in [*pages, "/dead?reason=%3Cimg%20src%3Dx%3E"]:
+        page = server.ask(path, headers={"Accept": "text/html"})
+        assert page.status in {200, 404}, (path, page)
+        for bad in ("<script>alert", "<img", "<b>", "onerror=alert(2)>", "root:"):
+            assert bad not in page.text, (path, bad)
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", page.text), path
+        twin = server.ask(path, headers={"Accept": "application/json"})
+        json.loads(twin.body, parse_constant=pytest.fail)
+
+
+def test_moments_of_a_history_that_are_none_are_left_out(server: Server, hostile: Spool) -> None:
+    told = facts(server, "/jobs/history.json")
+    assert told["job"]["ended_at"] is None
+    assert told["runs"][0]["seconds"] is None
+    assert told["now"] <= iso(hostile.clock())
