@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from queuectl.web.dashboard import Dashboard
 
 #: A button waits so long for what it began; the rest goes on without it.
-PATIENCE = 5.0
+PATIENCE = 3.0
 _FIELDS = ("command", "id", "priority", "run_at", "max_retries", "timeout", "cwd")
 
 

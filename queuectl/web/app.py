@@ -190,10 +190,10 @@ class Routes:
         return await to_thread.run_sync(self._acted, request, form)
 
     def _acted(self, request: Request, form: Form) -> Response:
-        if not hmac.compare_digest(form.one("csrf").encode(), self._rules.csrf.encode()):
-            raise QueueError("This page is out of date.", "Open it again, and press the button there.")
         if self._dashboard.read_only:
             raise QueueError("This dashboard is read only.", "Use the command line.")
+        if not hmac.compare_digest(form.one("csrf").encode(), self._rules.csrf.encode()):
+            raise QueueError("This page is out of date.", "Open it again, and press the button there.")
         try:
             done = self._do(request.url.path, form)
         except QueueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 ROWS = 50
 #: Of each stream so many bytes are shown, the last ones.
 TAIL = 64 * 1024
+#: In so many bytes at the end of standard error its last line is looked for.
+LAST_WORDS = 1024
 #: Seconds that may go into reading jobs in search of a text.
 SEARCH = 0.2
 STATES = ("processing", "pending", "scheduled", "failed", "dead", "completed")
@@ -141,9 +144,22 @@ def row(look: Look, found: Found) -> dict[str, Any]:
         "due_at": iso(found.name.due_at),
         "is_due": found.name.due <= stamp(look.now),
         "reason": escaped(reason) if reason else None,
+        "last_words": _last_words(look, found, last.get("attempt")),
         "can": _possible(look, found.state, waits=waits),
         "file_name": str(found.name),
     }
+
+
+def _last_words(look: Look, found: Found, attempt: int | None) -> str | None:
+    """The last line that a failed run printed to standard error: often the reason that a status is not."""
+    if attempt is None or found.state not in {State.FAILED, State.DEAD}:
+        return None
+    try:
+        _, data = output.tail(look.dashboard.spool.root, found.id, attempt, "err", LAST_WORDS)
+    except OSError:
+        return None
+    lines = data.decode("utf-8", "replace").rstrip().splitlines()
+    return escaped(lines[-1].strip()) if lines else None
 
 
 def _number(value: Any) -> float | None:
@@ -436,7 +452,12 @@ def workers(dashboard: Dashboard, _: Query) -> Page:
     """Every worker: where it is, what it does, and its last sign of life."""
     look = Look.take(dashboard)
     moments = ("since", "started_at", "last_heartbeat")
-    told = [worker | {key: _moment(worker[key]) for key in moments} for worker in look.workers]
+    told = [
+        worker
+        | {key: _moment(worker[key]) for key in moments}
+        | {"beat_at": iso(look.now - timedelta(seconds=worker["beat_age_seconds"]))}
+        for worker in look.workers
+    ]
     return Page("workers", "Workers", ("workers",), look.frame | {"workers": told})
 
 

@@ -93,10 +93,12 @@ def test_an_open_page_follows_without_reloading(
 ) -> None:
     page.goto(server.origin)
     page.evaluate("window.untouched = true")
+    expect(page.locator("#news")).to_have_text("")
     expect(page.locator(".card.s-completed .figure")).to_have_text("0")
     spool.file({"id": "appears", "command": "true"})
     workers.drain()
     expect(page.locator(".card.s-completed .figure")).to_have_text("1")
+    expect(page.locator("#news")).to_contain_text("All done")  # read out by a screen reader
     assert page.evaluate("window.untouched")
 
 

@@ -223,6 +223,8 @@ def test_dead_letters_stand_together_by_reason(server: Server, dead: Callable[..
         ("no route to host", 3),
         ("disk full", 1),
     ]
+    assert {job["last_words"] for job in told["jobs"]} == {"it went wrong"}
+    assert "it went wrong" in words(server.ask("/").text)
     one = facts(server, "/dead.json?reason=disk+full")
     assert [job["id"] for job in one["jobs"]] == ["b"]
     assert "Retry all 3" in words(server.ask("/dead").text)

@@ -65,6 +65,9 @@
     : element.getAttribute("href") ? `${element.tagName}[href="${CSS.escape(element.getAttribute("href"))}"]`
     : element.tagName === "BUTTON" && element.form ? `form[action="${CSS.escape(element.form.getAttribute("action"))}"] button` : null);
 
+  // What a screen reader is told of: how the queue, or the job, stands.
+  const sentence = (part) => (part.querySelector(".health, h1 .badge") || { textContent: "" }).textContent;
+
   function replace(name, html) {
     const part = document.querySelector(`[data-part="${CSS.escape(name)}"]`);
     if (!part) return;
@@ -74,7 +77,10 @@
     const checked = [...part.querySelectorAll("input[type=checkbox]:checked")].map((box) => box.value);
     const scrolls = new Map([...part.querySelectorAll("pre[aria-label], ul, .scroll")].map((element, index) =>
       [`${element.tagName}${index}`, [element.scrollTop, element.scrollLeft, element.scrollHeight - element.scrollTop - element.clientHeight < 24]]));
+    const before = sentence(part);
     part.innerHTML = html;
+    const after = sentence(part);
+    if (before !== after) document.getElementById("news").textContent = after;
     for (const box of part.querySelectorAll("input[type=checkbox]")) if (box.value && checked.includes(box.value) && box.id !== "all-of-page") box.checked = true;
     [...part.querySelectorAll("pre[aria-label], ul, .scroll")].forEach((element, index) => {
       const [top, left, end] = scrolls.get(`${element.tagName}${index}`) || [0, 0, true];
