@@ -212,7 +212,7 @@ def _alone(folder: Path, table: _Table) -> Alone:
         ended = time.time()
         offsets.append((begun + ended) / 2 - disk.modified(path)[0])
         disk.remove(path)
-    return Alone(presence.host_name(), filesystem(folder), round(statistics.median(offsets), 3), trips)
+    return Alone(presence.host_name(), filesystem(str(folder)), round(statistics.median(offsets), 3), trips)
 
 
 def _together(folder: Path, table: _Table, alone: Alone) -> Together:
@@ -349,7 +349,7 @@ def judged(folder: Path, alone: Alone, together: Together | None) -> Report:
 
 
 def _remarks_on_mount(folder: Path, alone: Alone) -> list[str]:
-    options = mount_options(folder)
+    options = mount_options(str(folder))
     if alone.filesystem.startswith("nfs") and options & {"soft", "softerr"}:
         return ["It is mounted `soft`: what is written may get lost unnoticed; mount it with `-o hard`."]
     return []
