@@ -167,7 +167,7 @@ def all_claims(spool: Spool, now: datetime) -> list[str]:
         for _ in range(10):
             member.look(now, again=True)
             member.next_due()
-            member.doubt()
+            member.doubt(utc_now())
             claim = member.claim(now)
             if claim is None:
                 break

@@ -98,9 +98,9 @@ class Bell:
             def on_closed(self, event: FileSystemEvent) -> None:
                 bell.heard(os.path.basename(os.fsdecode(event.src_path)))
 
-        observer = Observer()
         folder = self._root.folder(State.PENDING)
         try:
+            observer = Observer()  # raises, too: a user may have so many and no more
             observer.schedule(Ear(), folder, event_filter=[FileClosedEvent])
             observer.start()
         except OSError as error:

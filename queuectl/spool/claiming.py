@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
-from queuectl.job import Event, Job, State, stamp, to_yaml
+from queuectl.job import Event, Job, State, parse_moment, stamp, to_yaml
 from queuectl.spool import finding, ids, record
 from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from queuectl.spool.record import Record
     from queuectl.spool.root import Root
@@ -44,6 +44,8 @@ STALE = 30.0
 HOLD = 0.5
 #: A name may be this much later than `run_at` says: each return to pending/ adds a microsecond.
 LEEWAY = timedelta(seconds=1)
+#: How many of the names that were claimed last are remembered, lest one be claimed twice.
+MOST_TAKEN = 10_000
 #: How many scheduled names are checked against their content in one idle look.
 DOUBTS = 200
 
@@ -120,6 +122,7 @@ class Waiting:
         self._listed_at = float("-inf")
         self._cost = 0.0
         self._held: dict[str, float] = {}
+        self._taken: dict[str, None] = {}
         self._gone: dict[str, float] = {}
         self.strangers: list[str] = []
 
@@ -200,9 +203,14 @@ class Waiting:
             if self._is_held(name):
                 continue
             mine = name.owned(owner)
-            source = f"{self._root.folder(state)}/{text}"
+            source, target = f"{self._root.folder(state)}/{text}", f"{processing}/{mine}"
+            # Race: a name that was listed and heard of stands here twice. While its claim lasts, the
+            # rename would seem to have been won again: what tells so is our own name for it.
+            if text in self._taken and disk.exists(target):
+                continue
             try:
-                if disk.move(source, f"{processing}/{mine}"):
+                if disk.move(source, target):
+                    self._take_note(text)
                     return mine, state
             except PermissionError as error:
                 if error.errno == errno.EACCES:  # of the directory: the trouble of all its jobs
@@ -214,6 +222,11 @@ class Waiting:
             lost = True
             self._gone[text] = time.monotonic()
         return None
+
+    def _take_note(self, text: str) -> None:
+        self._taken[text] = None
+        if len(self._taken) > MOST_TAKEN:
+            del self._taken[next(iter(self._taken))]
 
     def hold(self, name: Name) -> None:
         """Leave a job alone for a while, as somebody is writing to its file."""
@@ -246,13 +259,17 @@ class Waiting:
             heapq.heappush(due, text)
         return chosen
 
-    def doubt(self) -> None:
+    def doubt(self, now: datetime) -> None:
         """Check some names that say "later" against their content, which wins.
 
         A job without `run_at` is never late: its name may come from a clock that was ahead. One
         that was edited to run earlier is found here too. Each is read once in ten minutes.
         """
-        later = self._later[State.PENDING]
+        self._doubt(State.PENDING, lambda due, job: job.run_at is None or due - job.run_at > LEEWAY)
+        self._doubt(State.FAILED, lambda _, job: _has_failed_after(now, job))
+
+    def _doubt(self, state: State, is_wrong: Callable[[datetime, Job], bool]) -> None:
+        later = self._later[state]
         often = 60 if len(later) <= DOUBTS else 600
         if time.monotonic() - self._trusted_at > often:
             self._trusted.clear()
@@ -267,13 +284,23 @@ class Waiting:
                 break
             self._trusted.add(text)
             try:
-                job = record.read(f"{self._root.folder(State.PENDING)}/{text}").job
+                job = record.read(f"{self._root.folder(state)}/{text}").job
             except (BadJob, OSError):
                 self._trusted.discard(text)  # it may be in the middle of being saved
                 continue
             due = finding.parse_due(text[DUE])
-            if due and (job.run_at is None or due - job.run_at > LEEWAY):
-                heapq.heappush(self._due[State.PENDING], text)
+            if due and is_wrong(due, job):
+                self._trusted.discard(text)  # a listing that comes before the claim says "later" again
+                heapq.heappush(self._due[state], text)
+
+
+def _has_failed_after(now: datetime, job: Job) -> bool:
+    """Whether a job's last run ended later than it is: the clock was set back since, and the wait is void."""
+    at = job.history[-1].get("at") if job.history else None
+    try:
+        return at is not None and parse_moment(at) > now + LEEWAY
+    except ValueError:
+        return False
 
 
 def confirm(

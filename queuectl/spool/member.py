@@ -90,7 +90,7 @@ class Member:
         """Whether nothing is left to run now: by a fresh look at names, drops and doubtful dates."""
         self._waiting.relist(now)
         self.look(now)
-        self._waiting.doubt()
+        self._waiting.doubt(now)
         return not self.is_settling and not self.has_due(now)
 
     def has_due(self, now: datetime) -> bool:
@@ -111,9 +111,9 @@ class Member:
         """When the next scheduled job or retry may run."""
         return self._waiting.next_due()
 
-    def doubt(self) -> None:
+    def doubt(self, now: datetime) -> None:
         """While idle: check names that say "later" against their content."""
-        self._waiting.doubt()
+        self._waiting.doubt(now)
 
     def claim(self, now: datetime) -> Claim | None:
         """Claim the most urgent job that may run now; None when there is none among those listed.

@@ -198,6 +198,11 @@ def read_log(root: Root, job_id: str, attempt: int, stream: str, at: int = 0) ->
             block = log.read(_BLOCK if at >= end else min(_BLOCK, start - at))
             if not block:
                 return
+            if b"\0" in block:  # Race: it may have been dropped just before it was read
+                start, end = _gap(log)
+                if start <= at < end:
+                    continue
+                block = block[: start - at] if at < start else block
             at += len(block)
             yield at, block
 

@@ -225,7 +225,7 @@ class Worker:
                 return False
             self._ring.wait(0.02)  # what is left may be held by an editor, or just have come
             return True
-        member.doubt()
+        member.doubt(now)
         if member.has_due(now) and not held:
             return True
         longest = 0.05 if member.is_settling or keeper.is_cut_off() else IDLE
