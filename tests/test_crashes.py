@@ -109,12 +109,14 @@ def test_a_job_that_kills_its_worker_is_dead_after_its_attempts_and_others_are_u
 
 
 @pytest.mark.usefixtures("audited")
+@pytest.mark.timeout(3600)
 def test_in_a_storm_of_kills_every_job_ends_once(
     spool: Spool,
     workers: Workers,
     evidence: Evidence,
     history: History,
     size: Callable[[int, int], int],
+    figure: Callable[[str, str], None],
 ) -> None:
     count, pause = size(150, 10_000), size(150, 200) / 1000
     stubborn = 'test "$QUEUECTL_ATTEMPT" -ge 3 || exit 1'
@@ -148,6 +150,8 @@ def test_in_a_storm_of_kills_every_job_ends_once(
     lost = sum(kinds(history(job_id)).count("lost") for job_id in plan)
     assert lost <= kills
     assert len(evidence.started()) <= expected + kills
+    extra = len(evidence.started()) - expected
+    figure("storm of kills", f"{count:,} jobs, {kills:,} kills, {extra:,} extra runs: {dict(states)}")
 
 
 def names_up(spool: Spool) -> list[str]:

@@ -75,9 +75,14 @@ def complete(me: Member, claim: Claim) -> None:
     me.complete(claim, {"exit_code": 0}, utc_now())
 
 
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("count", [2, 8, 16])
 def test_each_job_is_claimed_by_exactly_one_process(
-    quick_spool: Spool, at_once: AtOnce, size: Size, count: int, problems: Problems
+    quick_spool: Spool,
+    at_once: AtOnce,
+    size: Size,
+    count: int,
+    problems: Problems,
+    figure: Callable[[str, str], None],
 ) -> None:
     ids = [f"job-{n}" for n in range(size(500, 10_000))]
     file_all(quick_spool, ids)
@@ -86,6 +91,7 @@ def test_each_job_is_claimed_by_exactly_one_process(
     assert sum(len(one) > 0 for one in claimed) > 1
     assert len(finding.names_in(quick_spool.root, State.DONE)) == len(ids)
     assert problems(quick_spool) == []
+    figure(f"{count} claimants race", f"{len(ids):,} claims of {len(ids):,} jobs, none twice")
 
 
 def test_a_name_that_is_listed_and_heard_of_is_claimed_once_while_its_claim_lasts(quick_spool: Spool) -> None:
@@ -190,7 +196,11 @@ CANCELLED = ("nothing", "done", State.DEAD, ["cancelled"])
 
 
 def test_a_job_is_either_claimed_or_cancelled(
-    quick_spool: Spool, at_once: AtOnce, size: Size, problems: Problems
+    quick_spool: Spool,
+    at_once: AtOnce,
+    size: Size,
+    problems: Problems,
+    figure: Callable[[str, str], None],
 ) -> None:
     ids = [f"job-{n}" for n in range(size(300, 10_000))]
     file_all(quick_spool, ids)
@@ -216,6 +226,7 @@ def test_a_job_is_either_claimed_or_cancelled(
         assert story in (CLAIMED, CANCELLED), job_id
         stories[ran] += 1
     assert problems(quick_spool) == []
+    figure("cancel against claim", f"{len(ids):,} jobs: {dict(stories)}, one outcome each")
 
 
 def test_what_is_being_cancelled_is_not_given_back_by_those_who_look_for_dead_workers(
