@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -320,6 +321,13 @@ def fifo(path: Path, elsewhere: Path) -> None:
     os.mkfifo(path)
 
 
+def device(path: Path, elsewhere: Path) -> None:
+    try:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("making a device needs root")
+
+
 def unix_socket(path: Path, elsewhere: Path) -> None:
     near = elsewhere.parent / "s"
     with socket.socket(socket.AF_UNIX) as server:
@@ -328,7 +336,7 @@ def unix_socket(path: Path, elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [symlink, dangling, hard_link, fifo, unix_socket], ids=lambda make: make.__name__
+    "make", [symlink, dangling, hard_link, fifo, device, unix_socket], ids=lambda make: make.__name__
 )
 def test_what_is_not_a_plain_file_is_put_aside_unread(
     spool: Spool, workers: Workers, evidence: Evidence, tmp_path: Path, make: Callable[[Path, Path], None]
