@@ -39,6 +39,9 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_COMMAND = 48 * 1024
+MAX_LAUNCHER = 4096
+#: The launcher that says: run it here.
+HERE = "none"
 URGENT = 10
 
 Event: TypeAlias = Mapping[str, Any]
@@ -61,6 +64,7 @@ class Job(NamedTuple):
     backoff_base: float | None = None
     cwd: str | None = None
     env: Mapping[str, str] = MappingProxyType({})
+    launcher: str | None = None
     created_at: datetime | None = None
     history: tuple[Event, ...] = ()
 
@@ -209,6 +213,20 @@ def _environment(value: Any) -> dict[str, str]:
     return {name: text or "" for name, text in value.items()}
 
 
+def launcher(value: Any) -> str:
+    """The command prefix of an engine that runs jobs elsewhere, as a shell would split it; or `none`."""
+    import shlex
+
+    text = _text(value).strip()
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    if not words or len(text) > MAX_LAUNCHER:
+        raise ValueError("the words of a command such as `srun --ntasks=1`, quoted as in a shell, or none")
+    return text
+
+
 _TEXT_KEYS = frozenset({"event", "at", "worker", "error", "next_try", "signal"})
 
 
@@ -254,6 +272,7 @@ PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "backoff_base": _base,
     "cwd": _text,
     "env": _environment,
+    "launcher": launcher,
     "created_at": _moment,
     "history": events,
 }
@@ -369,6 +388,8 @@ def to_yaml(job: Job) -> str:
     if job.env:
         lines.append("env:")
         lines.extend(f"  {scalar(name)}: {scalar(value)}" for name, value in job.env.items())
+    if job.launcher is not None:
+        lines.append(f"launcher: {scalar(job.launcher)}")
     if job.created_at is not None:
         lines.append(f"created_at: {iso(job.created_at)}")
     lines.append("history:")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig, nearest
-from queuectl.job import number, parse_duration, scalar
+from queuectl.job import HERE, launcher, number, parse_duration, scalar
 from queuectl.retry import Policy
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Settings(NamedTuple):
     durability: Literal["filed", "full", "none"] = "filed"
     max_output_bytes: int = 64 * 1024 * 1024
     trusted_users: str = NOBODY
+    launcher: str = HERE
 
     def policy(self, max_retries: int | None, backoff_base: float | None) -> Policy:
         """How failures of a job are met that says these two of its own, or None."""
@@ -133,6 +134,10 @@ KEYS: Mapping[str, Key] = {
     ),
     "trusted_users": Key(
         _users, "whose jobs a worker of root runs, beside root's: names or numbers, with commas"
+    ),
+    "launcher": Key(
+        launcher,
+        "command prefix that hands each job to an engine and waits for it, such as srun; none = run here",
     ),
 }
 OLDER = {older: name for name, key in KEYS.items() for older in key.older}
@@ -258,7 +263,7 @@ def edited(text: str, name: str, value: str | None) -> str:
     line = re.compile(rf"^(['\"]?)(?:{names})\1[ \t]*:[^\n]*?(?P<comment>[ \t]+#[^\n]*)?$\n?", re.MULTILINE)
     example = re.compile(rf"^#[ \t]*{name}[ \t]*:[^\n]*$\n?", re.MULTILINE)
     found = line.search(text)
-    new = "" if value is None else f"{name}: {value}"
+    new = "" if value is None else f"{name}: {scalar(value) if ' ' in value else value}"
     if found:
         comment = (found["comment"] or "") if new else ""
         end = "\n" if new else ""

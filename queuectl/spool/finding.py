@@ -204,7 +204,12 @@ def view(found: Found, settings: Settings, now: datetime) -> dict[str, Any]:
         "path": found.path,
     }
     if job:
-        extra = {"cwd": job.cwd, "env": dict(job.env) or None, "backoff_base": job.backoff_base}
+        extra = {
+            "cwd": job.cwd,
+            "env": dict(job.env) or None,
+            "launcher": job.launcher,
+            "backoff_base": job.backoff_base,
+        }
         shown |= {key: value for key, value in extra.items() if value is not None}
     return shown | {"history": [dict(event) for event in history]}
 

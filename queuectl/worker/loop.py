@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
-from queuectl.job import FAILED, Event, State, utc_now
+from queuectl.job import FAILED, HERE, Event, State, utc_now
 from queuectl.spool import finishing, presence
 from queuectl.spool.bell import Bell, Wake
 from queuectl.spool.member import Member, seconds_until
@@ -20,11 +20,11 @@ from queuectl.spool.output import Curb
 from queuectl.spool.root import filesystem, mend
 from queuectl.worker import process
 from queuectl.worker.keeper import GIVE_UP, IN_ORDER, Guard, Keeper
-from queuectl.worker.process import Cannot, Command, Waited
+from queuectl.worker.process import Cannot, Command, Streams, Waited
 from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from queuectl.spool.claiming import Claim
     from queuectl.spool.root import Root
@@ -310,7 +310,7 @@ class Worker:
                 self._insist(lambda: finishing.give_back(claim))
             return None
         try:
-            command = process.start(job.command, out, err, job.cwd, self._environment(claim, attempt))
+            command = self._spawn(claim, attempt, Streams(out, err))
         except Cannot as error:
             run = _Run(claim, None, self.member.started(claim, attempt, None, began), 0)
             self._fail(run, {"exit_code": error.exit_code, "seconds": 0.0, "error": str(error)})
@@ -340,15 +340,31 @@ class Worker:
             with contextlib.suppress(FileNotFoundError):  # somebody took us for dead, and it over
                 self._insist(lambda: finishing.give_back(ahead))
 
-    def _environment(self, claim: Claim, attempt: int) -> dict[Any, Any]:
-        """The worker's own environment (encoded once for all), the job's, and what we tell it."""
+    def _spawn(self, claim: Claim, attempt: int, streams: Streams) -> Command:
+        """Start a job's command here, or hand it to the launcher that the job or the config names."""
+        job = claim.job
         told = {
-            **claim.job.env,
+            **job.env,
             "QUEUECTL_JOB_ID": claim.id,
             "QUEUECTL_ATTEMPT": str(attempt),
             "QUEUECTL_SPOOL": self._spool,
             "QUEUECTL_WORKER": self.name,
         }
+        values = self.member.live.last
+        if job.launcher is None and values.launcher == HERE:
+            return process.start(job.command, streams, job.cwd, self._environment(told))
+        from queuectl.worker.launcher import GRACE, launch
+
+        handed = launch(job, values, told)
+        if handed is None:
+            return process.start(job.command, streams, job.cwd, self._environment(told))
+        environment = self._environment({**told, GRACE: f"{values.stop_grace_seconds:g}"})
+        if handed.lifeline:
+            return process.start_on_lifeline(handed.words, streams, environment)
+        return process.start(handed.words, streams, None, environment)
+
+    def _environment(self, told: Mapping[str, str]) -> dict[Any, Any]:
+        """The worker's own environment (encoded once for all), the job's, and what we tell it."""
         if os.name != "posix":
             return {**os.environ, **told}
         return self._inherited | {name.encode(): text.encode() for name, text in told.items()}

@@ -27,6 +27,10 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 _LOOK = 0.02
 
 
+#: Seconds that the end of a command on another host has to become known here, beyond the grace.
+FAR = 5.0
+
+
 class Cannot(Exception):
     """The command could not be started; `exit_code` is what a shell would have said."""
 
@@ -77,11 +81,24 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
+class Streams(NamedTuple):
+    """The descriptors of a command's output, and of its input where that is not the null device."""
+
+    out: int
+    err: int
+    given: int | None = None
+
+    def in_order(self) -> tuple[int, int, int]:
+        """Standard input, output and error."""
+        return _nothing() if self.given is None else self.given, self.out, self.err
+
+
 class Command:
     """A started command. `pid` is also its session and its process group (POSIX)."""
 
     def __init__(self, pid: int, began: float, process: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
+        self.lifeline: int | None = None
         self._began = began
         self._process = process  # Windows alone waits through it
         self._pidfd = _pidfd(pid)
@@ -127,10 +144,17 @@ class Command:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def stop(self, wake: Any, grace: float) -> None:
-        """SIGTERM to all that the command started, `grace` seconds to go, then SIGKILL."""
-        self._signal(signal.SIGTERM)
-        if POSIX:
-            self._signal(signal.SIGCONT)
+        """SIGTERM to all that the command started, `grace` seconds to go, then SIGKILL.
+
+        What is on a lifeline hears of it by that, at its other end, and comes to its own end then.
+        """
+        if self.lifeline is not None:
+            self._let_go()
+            grace += FAR
+        else:
+            self._signal(signal.SIGTERM)
+            if POSIX:
+                self._signal(signal.SIGCONT)
         end = time.monotonic() + grace
         while (left := end - time.monotonic()) > 0:
             if self.wait(wake, left) is Waited.EXITED:
@@ -139,6 +163,11 @@ class Command:
         self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
         while self.wait(wake, 1.0) is not Waited.EXITED:
             self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
+
+    def _let_go(self) -> None:
+        if self.lifeline is not None:
+            os.close(self.lifeline)
+            self.lifeline = None
 
     def _await_session(self, end: float) -> None:
         """Give what the leader leaves behind the rest of the grace."""
@@ -175,6 +204,7 @@ class Command:
         the kill before that cannot meet a stranger.
         """
         seconds = time.monotonic() - self._began
+        self._let_go()
         if self._process is not None:
             return Ended(self._process.wait(), None, seconds, 0.0, 0)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -210,18 +240,32 @@ def _pidfd(pid: int) -> int | None:
         return None
 
 
+def start_on_lifeline(words: tuple[str, ...], streams: Streams, environment: Mapping[Any, Any]) -> Command:
+    """Start a command whose standard input ends when it is stopped or has ended, or this process has."""
+    ear, hand = os.pipe()
+    try:
+        command = start(words, streams._replace(given=ear), None, environment)
+    except BaseException:
+        os.close(hand)
+        raise
+    finally:
+        os.close(ear)
+    command.lifeline = hand
+    return command
+
+
 def start(
-    command: str | tuple[str, ...], out: int, err: int, cwd: str | None, environment: Mapping[Any, Any]
+    command: str | tuple[str, ...], streams: Streams, cwd: str | None, environment: Mapping[Any, Any]
 ) -> Command:
     """Start a shell command, or an argument list without a shell; raises `Cannot`.
 
-    `out` and `err` are descriptors. The environment's names and values are bytes (POSIX) or text.
+    The environment's names and values are bytes (POSIX) or text.
     """
     if not POSIX:
-        return _start_elsewhere(command, out, err, cwd, environment)
+        return _start_elsewhere(command, streams, cwd, environment)
     began = time.monotonic()
     arguments = ("/bin/sh", "-c", command) if isinstance(command, str) else command
-    actions = [(os.POSIX_SPAWN_DUP2, given, wanted) for wanted, given in enumerate((_nothing(), out, err))]
+    actions = [(os.POSIX_SPAWN_DUP2, fd, wanted) for wanted, fd in enumerate(streams.in_order())]
     try:
         with _inside(cwd):
             program = _program(arguments[0], environment)
@@ -280,7 +324,7 @@ def _program(word: str, environment: Mapping[Any, Any]) -> str:
 
 
 def _start_elsewhere(
-    command: str | tuple[str, ...], out: int, err: int, cwd: str | None, environment: Mapping[str, str]
+    command: str | tuple[str, ...], streams: Streams, cwd: str | None, environment: Mapping[str, str]
 ) -> Command:
     """The same on Windows, which knows neither sessions nor `posix_spawn`."""
     import subprocess
@@ -288,9 +332,10 @@ def _start_elsewhere(
     if cwd is not None and not os.path.isdir(cwd):
         raise Cannot(f"no such directory: {cwd}", NOT_EXECUTABLE)
     shell = isinstance(command, str)
+    given, out, err = streams.in_order()
     try:
         process = subprocess.Popen(
-            command, shell=shell, stdin=_nothing(), stdout=out, stderr=err, cwd=cwd, env=environment
+            command, shell=shell, stdin=given, stdout=out, stderr=err, cwd=cwd, env=environment
         )
     except (OSError, ValueError) as error:
         raise _cannot(error, "the shell" if isinstance(command, str) else command[0]) from error

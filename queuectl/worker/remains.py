@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import psutil
 
 from queuectl.job import STARTED, parse_moment
 from queuectl.spool.recovery import StillRuns
+from queuectl.worker.launcher import GRACE
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,6 +34,7 @@ def stop_remains(claim: Claim) -> None:
         found = [process for process in psutil.process_iter() if _belongs(process, claim, session)]
         if not found:
             return
+        _let_launchers_end(found)
         for process in found:
             try:
                 process.kill()
@@ -40,6 +43,19 @@ def stop_remains(claim: Claim) -> None:
             except psutil.Error:
                 continue
         psutil.wait_procs(found, timeout=0.2)
+
+
+def _let_launchers_end(found: list[psutil.Process]) -> None:
+    """An engine hears of the end from its launcher, if that has the time to tell it."""
+    grace = 0.0
+    for process in found:
+        with contextlib.suppress(psutil.Error, ValueError):
+            grace = max(grace, float(process.environ().get(GRACE, "0")))
+    if grace:
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+        psutil.wait_procs(found, timeout=grace)
 
 
 def _belongs(process: psutil.Process, claim: Claim, session: int | None) -> bool:

@@ -27,6 +27,15 @@ def why_not(kind: str) -> str | None:
     """Why this kind of share cannot be had here, in words."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "/dev/fuse is not there"
+    return _missing(kind)
+
+
+def why_not_ssh() -> str | None:
+    """Why there can be no sshd of one's own here, in words."""
+    return "it logs in as root" if os.geteuid() else _missing("sshfs")
+
+
+def _missing(kind: str) -> str | None:
     programs, packages = NEEDS[kind]
     missing = [program for program in programs if shutil.which(program, path=_SEARCHED) is None]
     return f"{', '.join(missing)} not installed: apt-get install {packages}" if missing else None
@@ -60,6 +69,13 @@ def serve(kind: str, net: Network, options: str = "") -> Share:
 # ── sshfs ─────────────────────────────────────────────────────────────────────────────────────
 
 
+def sshd() -> str:
+    """Where the daemon is; it wants to be called by its whole path."""
+    found = shutil.which("sshd", path=_SEARCHED)
+    assert found
+    return found
+
+
 def sshd_config(folder: Path, port: int = 22, address: str = SERVER) -> Path:
     """Keys and a configuration for a daemon of one's own; the client's key is `folder`/key."""
     for name in ("host", "key"):
@@ -87,13 +103,11 @@ def ssh_options(folder: Path) -> list[str]:
 
 
 def _by_ssh(net: Network, export: Path, options: str) -> Share:
-    sshd = shutil.which("sshd", path=_SEARCHED)
-    assert sshd
     config = sshd_config(net.folder)
 
     def start() -> None:
         net.server.run("mkdir", "-p", "/run/sshd")
-        net.server.start(sshd, "-D", "-e", "-f", config)
+        net.server.start(sshd(), "-D", "-e", "-f", config)
         wait_for(lambda: ":22 " in net.server.run("ss", "-ltn"), "sshd listens")
 
     def mount(machine: Machine) -> None:

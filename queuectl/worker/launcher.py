@@ -1,0 +1,80 @@
+"""A job in the hands of another engine: the words that start it there, with its directory and variables."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl.job import HERE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from queuectl.job import Job
+    from queuectl.settings import Settings
+
+#: Stands where the command is to go as one word that a shell at the other end takes apart again.
+COMMAND = "{command}"
+
+#: The variable of a launcher that says how many seconds it has to end its job.
+GRACE = "QUEUECTL_LAUNCHER_GRACE"
+
+# The standard input of ssh stays open for as long as the worker lives and wants the job: its end
+# reaches the other host whatever happens to the client, to the worker, or to the host of both.
+# sshd itself ends nothing when a client goes away.
+_WATCHED = """\
+exec 3<&0 </dev/null
+s=$(command -v setsid)
+$s /bin/sh -c {script} 3<&- & j=$!
+(
+  cat <&3
+  kill -TERM -$j || kill -TERM $j
+  sleep {grace}
+  kill -KILL -$j || kill -KILL $j
+) >/dev/null 2>&1 & d=$!
+exec 3<&-
+wait $j; r=$?
+kill $d 2>/dev/null
+kill -KILL -$j 2>/dev/null
+exit $r
+"""
+
+
+class Launch(NamedTuple):
+    """What to start here. With `lifeline` its standard input is to stay open until it is to end."""
+
+    words: tuple[str, ...]
+    lifeline: bool
+
+
+def launch(job: Job, settings: Settings, told: Mapping[str, str]) -> Launch | None:
+    """How the job's or else the config's launcher starts a command; None where it runs here.
+
+    `told` are the variables that the command is to find, its id and attempt among them.
+    """
+    text = settings.launcher if job.launcher is None else job.launcher
+    if text == HERE:
+        return None
+    places = {"{id}": told["QUEUECTL_JOB_ID"], "{attempt}": told["QUEUECTL_ATTEMPT"]}
+    words = shlex.split(text)
+    for place, value in places.items():
+        words = [word.replace(place, value) for word in words]
+    script = _script(job, told)
+    watched = os.path.basename(words[0]) == "ssh"
+    if watched:
+        script = _WATCHED.format(script=shlex.quote(script), grace=f"{settings.stop_grace_seconds:g}")
+    command = ("/bin/sh", "-c", script)
+    if any(COMMAND in word for word in words):
+        words = [word.replace(COMMAND, shlex.join(command)) for word in words]
+    else:
+        words += [shlex.join(command)] if watched else command
+    return Launch(tuple(words), watched)
+
+
+def _script(job: Job, told: Mapping[str, str]) -> str:
+    """What a shell at the other end does: the engine passes on neither directory nor variables for sure."""
+    command = ("/bin/sh", "-c", job.command) if isinstance(job.command, str) else job.command
+    variables = [f"{name}={value}" for name, value in told.items()]
+    enter = "" if job.cwd is None else f"cd {shlex.quote(job.cwd)} || exit 126; "
+    return f"{enter}exec env {shlex.join([*variables, *command])}"
