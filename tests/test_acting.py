@@ -114,6 +114,10 @@ def test_in_fifo_mode_a_job_ordered_by_time_alone_stays_so(
     spool.file({"id": "one", "command": "true"})
     assert set_priority(spool, "one", 9).name.startswith("11-")
     spool.root.config.write_text("scheduling_mode: priority\n")
+    spool.file({"id": "ranked", "command": "true"})
+    spool.root.config.write_text("scheduling_mode: fifo\n")
+    assert set_priority(spool, "ranked", 9).name.startswith("01-")  # it keeps its place before them
+    spool.root.config.write_text("scheduling_mode: priority\n")
     assert set_priority(spool, "one", 8).name.startswith("02-")
     assert problems(spool) == []
 

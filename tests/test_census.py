@@ -136,6 +136,23 @@ def test_a_directory_that_changed_a_moment_ago_is_listed_again_though_its_mark_i
     assert counting.calls["listdir"] == len(State)
 
 
+def test_on_a_share_a_directory_is_believed_once_it_has_stood_still_by_our_own_watch(
+    spool: Spool, counting: Counting, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    census = Census(spool.root)
+    monkeypatch.setitem(vars(spool.root), "is_shared", True)
+    monkeypatch.setattr(census_module, "PROVES", 0.3)
+    make_old(spool)  # the clock of the share is behind
+
+    def lists() -> int:
+        counting.calls.clear()
+        looked(census)
+        return counting.calls["listdir"]
+
+    assert (lists(), lists()) == (len(State), len(State))
+    until(lambda: lists() == 0, "it is believed")
+
+
 def test_only_files_that_were_not_seen_before_are_asked_when_they_ended(
     spool: Spool, census: Census, counting: Counting
 ) -> None:

@@ -63,6 +63,7 @@ class Census:
         self._root = root
         self._lock = threading.Lock()
         self._marks: dict[State, disk.Mark | None] = dict.fromkeys(State)
+        self._first: dict[State, tuple[disk.Mark | None, float]] = dict.fromkeys(State, (None, 0.0))
         self._next: dict[State, float] = dict.fromkeys(State, 0.0)
         self._listings: dict[State, Listing] = dict.fromkeys(State, Listing())
         self._minutes: dict[str, Counter[int]] = {word: Counter() for word in _ENDS.values()}
@@ -91,10 +92,18 @@ class Census:
             names = sorted(text for text in texts if fits(text))
             self._listings[state] = Listing(names, strangers=_strangers(state, texts), read=True)
         # Race: what changes within the grain of the clock leaves the same mark; so a young one is none.
-        self._marks[state] = mark if at - mark.mtime_ns / 1e9 > PROVES else None
+        self._marks[state] = mark if self._stands(state, mark, begun, at) > PROVES else None
         ended = time.monotonic()
         cost = ended - begun - looking
         self._next[state] = ended + (PATIENCE * cost if cost > CHEAP else 0.0)
+
+    def _stands(self, state: State, mark: disk.Mark, clock: float, now: float) -> float:
+        """For how long a directory has stood still; that of a share by our watch, not by its clock."""
+        if not self._root.is_shared:
+            return now - mark.mtime_ns / 1e9
+        if self._first[state][0] != mark:
+            self._first[state] = (mark, clock)
+        return clock - self._first[state][1]
 
     def _take_ended(self, state: State, texts: list[str]) -> float:
         """Look at the files of names that were not there before, and only those; returns the seconds."""
@@ -138,7 +147,7 @@ class Census:
     def _count(self, word: str, ends: Iterable[int]) -> None:
         minutes = self._minutes[word]
         oldest = int(time.time()) // 60 - DAY
-        minutes.update(minute for minute in (end // MINUTE for end in ends) if minute >= oldest)
+        minutes.update(end // MINUTE for end in ends)
         for minute in [minute for minute in minutes if minute < oldest]:
             del minutes[minute]
 

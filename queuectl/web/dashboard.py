@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+import time
 from typing import TYPE_CHECKING, Any
 
 from queuectl import disk, settings
@@ -25,30 +24,24 @@ if TYPE_CHECKING:
 PATIENCE = 0.1
 #: Seconds that may go into reading reasons of dead letters for one page.
 READING = 0.1
+#: On a share, workers are looked at no more often than every so many seconds.
+SHARED = 2.0
 
 
-@dataclass(frozen=True)
 class Dashboard:
     """One spool, looked at by many; it keeps nothing that the directories do not tell."""
 
-    spool: Spool
-    read_only: bool = False
-    allow_submit: bool = False
-    watch: Watch = field(init=False)
-    letters: DeadLetters = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "watch", Watch(Census(self.spool.root)))
-        object.__setattr__(self, "letters", DeadLetters(self.spool.root))
-
-    @cached_property
-    def _onlooker(self) -> Onlooker:
-        return Onlooker(self.spool.root)
-
-    @cached_property
-    def live(self) -> settings.Live:
-        """The settings, read again when the file has changed."""
-        return settings.Live(self.spool.path)
+    def __init__(self, spool: Spool, *, read_only: bool = False, allow_submit: bool = False) -> None:
+        self.spool = spool
+        self.read_only = read_only
+        self.allow_submit = allow_submit
+        self.watch = Watch(Census(spool.root))
+        self.letters = DeadLetters(spool.root)
+        #: The settings, read again when the file has changed.
+        self.live = settings.Live(spool.path)
+        self._onlooker = Onlooker(spool.root)
+        self._workers: list[dict[str, Any]] = []
+        self._workers_at = float("-inf")
 
     def settings(self) -> Settings:
         """The values in force; those last known where config.yaml is broken."""
@@ -59,36 +52,39 @@ class Dashboard:
         return self.watch.fresh(seconds)
 
     def workers(self) -> list[dict[str, Any]]:
-        """Every worker: who it is, whether it lives, what it does."""
-        return explaining.workers(self.spool, self._onlooker)
+        """Every worker: who it is, whether it lives, what it does. A share is not asked for each page."""
+        clock = time.monotonic()
+        if not self.spool.root.is_shared or clock - self._workers_at > SHARED:
+            self._workers = explaining.workers(self.spool, self._onlooker)
+            self._workers_at = clock
+        return self._workers
 
     def find(self, job_id: str) -> Found | None:
         """The job of exactly this id, read; None where there is none. The id may be any text."""
         if not ID.fullmatch(job_id):
             return None
         for _ in range(3):
-            seen = list(self.look().lookup(job_id))
-            for found in self._candidates(job_id, seen):
-                reading = finding.read(found)
-                if reading is not None:
+            for found in self._seen(job_id):
+                if (reading := finding.read(found)) is not None:
                     return reading
-            if not seen and self.watch.census.is_whole:
-                # One filed this moment, or at the moment of a move, is in no listing.
-                present = finding.names_of(self.spool.root, job_id)
-                if not any(found.id == job_id for found in present):
-                    return None
+            # One filed this moment, or at the moment of a move, is in no listing.
+            present = [found for found in finding.names_of(self.spool.root, job_id) if found.id == job_id]
+            for found in present:
+                if (reading := finding.read(found)) is not None:
+                    return reading
+            if not present:
+                return None
         return None
 
-    def _candidates(self, job_id: str, seen: Iterable[tuple[State, str]]) -> Iterator[Found]:
-        """Where it was seen and, as it moves on under the same name, where it goes from there."""
-        for state, text in seen:
+    def _seen(self, job_id: str) -> Iterator[Found]:
+        """Where it was seen last and, as it moves on under the same name, where it goes from there."""
+        for state, text in self.look().lookup(job_id):
             name = finding.name_in(state, text)
             if name is not None:
                 yield self._at(state, name)
                 if state is State.PROCESSING:
                     for next_state in (State.DONE, State.DEAD):
                         yield self._at(next_state, name.free())
-        yield from (found for found in finding.names_of(self.spool.root, job_id) if found.id == job_id)
 
     def _at(self, state: State, name: Name) -> Found:
         return Found(state, name, f"{self.spool.root.folder(state)}/{name}")

@@ -57,7 +57,7 @@ class Query:
             pairs = parse_qs(text, max_num_fields=50, errors="replace")
         except ValueError:
             return cls()
-        return cls({key: found[0][:500] for key, found in pairs.items()})
+        return cls({key: found[0][:4000] for key, found in pairs.items()})
 
     def text(self, name: str) -> str:
         """The value of a name, without spaces around it; "" where it has none."""
