@@ -334,11 +334,21 @@ class Worker:
             self._let_go()
 
     def _let_go(self) -> None:
-        """Give the job back that was claimed ahead: whoever is free may take it."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            with contextlib.suppress(FileNotFoundError):  # somebody took us for dead, and it over
-                self._insist(lambda: finishing.give_back(ahead))
+        """Give the job back that was claimed ahead: whoever is free may take it.
+
+        If the disk does not let us it stays ours, and is the next: the command at hand is watched.
+        """
+        if self._ahead is None:
+            return
+        try:
+            finishing.give_back(self._ahead)
+        except FileNotFoundError:
+            pass  # somebody took us for dead, and it over
+        except OSError as error:
+            if _may_pass(error):
+                return
+            raise
+        self._ahead = None
 
     def _spawn(self, claim: Claim, attempt: int, streams: Streams) -> Command:
         """Start a job's command here, or hand it to the launcher that the job or the config names."""
