@@ -108,20 +108,6 @@ def test_a_name_that_is_listed_and_heard_of_is_claimed_once_while_its_claim_last
     assert kinds(quick_spool, "once") == ["started", "completed"]
 
 
-def test_a_name_that_is_listed_and_heard_of_is_claimed_once_while_its_claim_lasts(quick_spool: Spool) -> None:
-    quick_spool.file({"id": "once", "command": "true"})
-    with quick_spool.member() as me:
-        me.look(utc_now(), again=True)
-        (name,) = os.listdir(quick_spool.root.folder(State.PENDING))
-        me.look(utc_now(), [name, name])
-        claim = me.claim(utc_now())
-        assert claim
-        assert me.claim(utc_now()) is None
-        complete(me, claim)
-        assert me.claim(utc_now()) is None
-    assert kinds(quick_spool, "once") == ["started", "completed"]
-
-
 # ── filing ────────────────────────────────────────────────────────────────────────────────────
 
 
