@@ -118,6 +118,7 @@ class Waiting:
         self._due: dict[State, list[str]] = {State.PENDING: [], State.FAILED: []}
         self._later: dict[State, list[str]] = {State.PENDING: [], State.FAILED: []}
         self._trusted: set[str] = set()
+        self._overdue: set[str] = set()
         self._trusted_at = 0.0
         self._listed_at = float("-inf")
         self._cost = 0.0
@@ -146,7 +147,7 @@ class Waiting:
                     strangers.append(text)
                 elif text in self._gone:
                     continue
-                elif text[DUE] <= moment:
+                elif text[DUE] <= moment or text in self._overdue:
                     due.append(text)
                 else:
                     later.append(text[DUE] + text)
@@ -273,6 +274,7 @@ class Waiting:
         often = 60 if len(later) <= DOUBTS else 600
         if time.monotonic() - self._trusted_at > often:
             self._trusted.clear()
+            self._overdue.clear()
             self._trusted_at = time.monotonic()
         checked = 0
         for entry in later.copy() if len(later) <= DOUBTS else later:
@@ -290,7 +292,7 @@ class Waiting:
                 continue
             due = finding.parse_due(text[DUE])
             if due and is_wrong(due, job):
-                self._trusted.discard(text)  # a listing that comes before the claim says "later" again
+                self._overdue.add(text)  # a listing that comes before the claim says "later" again
                 heapq.heappush(self._due[state], text)
 
 

@@ -65,7 +65,8 @@ def test_death_before_any_system_call_loses_no_job_and_doubles_none(
     faults: dict[str, object] = {}
     tried = 0
     for n, how in ways(size):
-        scene = Scene(new_spool(f"spool-{n}-{how}"), tmp_path / f"told-{n}-{how}")
+        way = how.replace(" ", "-")
+        scene = Scene(new_spool(f"spool-{n}-{way}"), tmp_path / f"told-{n}-{way}")
         before(scene)
         came_to_its_end = survives(partial(action, scene), Deadly(n, how))
         assert survives(partial(drain, scene))
