@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -289,11 +290,14 @@ def edited(text: str, name: str, value: str | None) -> str:
 class Live:
     """The settings of a spool as they are now: read again when the file has changed.
 
-    A broken file keeps the last good values; `trouble` then says what is wrong with it.
+    A broken file keeps the last good values; `trouble` then says what is wrong with it. Where a look
+    is a round trip, the file is looked at no more than once in a `poll_interval`.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, is_shared: bool = False) -> None:
         self._root = root
+        self._is_shared = is_shared
+        self._looked = float("-inf")
         self._file = f"{root}/{FILE}"
         self._mark: disk.Mark | None = None
         self.last: Settings = DEFAULTS
@@ -301,7 +305,10 @@ class Live:
 
     def now(self) -> Settings:
         """The values in force. Raises `OSError` when the spool is out of reach."""
+        if self._is_shared and time.monotonic() - self._looked < self.last.poll_interval:
+            return self.last
         mark = disk.mark(self._file)
+        self._looked = time.monotonic()
         # Race: an editor empties the file before it writes it, and an empty one is all defaults.
         if mark != self._mark and not disk.being_written(self._file):
             try:

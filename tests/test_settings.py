@@ -95,7 +95,8 @@ def test_an_unknown_key_is_answered_with_the_nearest() -> None:
     with pytest.raises(BadSetting, match=r"no key 'max_retry'. Did you mean 'max_retries'\?"):
         parse("max_retry: 3\n")
     with pytest.raises(
-        BadSetting, match=r"Known are: scheduling_mode, .*durability, max_output_bytes, trusted_users\."
+        BadSetting,
+        match=r"Known are: scheduling_mode, .*durability, max_output_bytes, trusted_users, launcher\.",
     ):
         key_name("zzz")
 

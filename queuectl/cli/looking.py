@@ -329,11 +329,12 @@ def _emit(blocks: Iterable[bytes]) -> None:
 def _follow(spool: Spool, found: Found, streams: list[str]) -> None:
     """Print what comes, run after run, until the job is done or dead."""
     sent: dict[tuple[int, str], int] = {}
-    run = max(1, last_attempt(found.job.history) if found.job else 1)
+    run = last_attempt(found.job.history) if found.job else 0
     while True:
         ended = found.state in {State.DONE, State.DEAD}
-        last = max(run, last_attempt(found.job.history) if found.job else 1)
-        for number in range(run, last + 1):
+        last = max(run, last_attempt(found.job.history) if found.job else 0)
+        # A log that is asked for before its run has begun would stay "not there" for a while on NFS.
+        for number in range(max(1, run), last + 1):
             for stream in streams:
                 at = sent.get((number, stream), 0)
                 for place, block in output.read_log(spool.root, found.id, number, stream, at):

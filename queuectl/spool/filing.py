@@ -73,7 +73,8 @@ def _named(job: Job, settings: Settings, moment: datetime) -> Named:
 
 def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[Filed]:
     """File a few jobs with one sync of each directory. All of them, or an `OSError` and none told."""
-    sync = settings.durability != "none"
+    # On a share the content must be there before the name: another host may claim it at once.
+    sync = settings.durability != "none" or root.is_shared
     mode = root.guarded_mode(settings)
     drafts: list[disk.Draft] = []
     taken: list[Name] = []

@@ -45,7 +45,7 @@ class Member:
     @classmethod
     def join(cls, root: Root, kind: str, now: datetime) -> Member:
         """Become a member of this spool; `kind` is a word for `worker status`."""
-        return cls(root, settings.Live(root.text), presence.join(root, kind, now))
+        return cls(root, settings.Live(root.text, is_shared=root.is_shared), presence.join(root, kind, now))
 
     def now(self) -> datetime:
         """The time that this member goes by: see `Presence.now`."""

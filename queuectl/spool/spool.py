@@ -117,7 +117,12 @@ class Spool:
     def _again(self, found: Found) -> Found:
         from queuectl import disk
 
-        if disk.exists(found.path):
+        if self.root.is_shared:  # which may go on showing a name that it is asked for
+            folder, _, name = found.path.rpartition("/")
+            is_there = name in disk.list_names(folder)
+        else:
+            is_there = disk.exists(found.path)
+        if is_there:
             return found
         return self.find(found.id)
 

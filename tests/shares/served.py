@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -154,5 +155,6 @@ def _by_gluster(net: Network, export: Path, options: str) -> Share:
 
 def _kill(machine: Machine, word: str) -> None:
     for pid in machine.running(word):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the end of one is that of another
+            os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not machine.running(word), f"no {word} runs")

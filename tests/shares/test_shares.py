@@ -112,7 +112,7 @@ def test_what_a_machine_did_that_lost_its_power_is_done_by_others(site: Site) ->
     site.beta.queuectl("worker", "stop")
     jobs = site.audit([*ids, "long"])
     lost = [job for job in jobs.values() if any(event["event"] == "lost" for event in job["history"])]
-    assert 1 <= len(lost) <= 2
+    assert 1 <= len(lost) <= 4  # of each of the two workers that died, the run and the outcome it owed
     assert len(site.evidence.started()) <= 61 + len(lost)
 
 
