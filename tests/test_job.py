@@ -289,6 +289,8 @@ jobs = st.builds(
     backoff_base=st.none() | st.integers(0, 9999 * 1000).map(lambda number: number / 1000),
     cwd=st.none() | texts,
     env=st.dictionaries(texts.filter(lambda name: bool(name) and "=" not in name), texts, max_size=3),
+    launcher=st.none()
+    | st.sampled_from(["none", "0", "srun --ntasks=1", "ssh -p 22 h {command}", "a '#: b'"]),
     created_at=st.none() | moments,
     history=st.lists(
         st.fixed_dictionaries(
