@@ -25,6 +25,13 @@ RING = ".ring"
 TRIES, PATIENCE = 20, 0.05
 
 
+def load_watch() -> None:
+    """Import what a watch needs, which takes time and memory that forked workers can share."""
+    import watchdog.observers
+
+    del watchdog
+
+
 class Wake:
     """Something that a thread can ring and another can wait for, beside other descriptors."""
 

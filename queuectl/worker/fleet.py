@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from queuectl import disk
 from queuectl.errors import QueueError
 from queuectl.spool import presence
+from queuectl.spool.bell import load_watch
 from queuectl.spool.root import Root, open_root
 from queuectl.worker.loop import Worker
 
@@ -114,9 +115,11 @@ def start_detached(root: Root, count: int) -> list[str]:
     return names
 
 
-def _fork(count: int) -> list[int]:
+def _fork(kind: str, count: int) -> list[int]:
     """Fork children that share the memory of what is loaded here; none in a child, else their pids."""
     presence.load_lock()
+    if kind != DRAIN:
+        load_watch()
     gc.freeze()
     sys.stdout.flush()
     children = []
@@ -163,7 +166,7 @@ def run_several(root: Root, kind: str, count: int) -> int:
     if not hasattr(os, "fork"):
         command = [sys.executable, "-m", "queuectl.worker", root.text, kind]
         return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])
-    children = _fork(count)
+    children = _fork(kind, count)
     if not children:
         return run_here(root, kind)
     alive = set(children)
@@ -204,7 +207,7 @@ def main(arguments: list[str]) -> int:
     try:
         root = open_root(path)
         if count:
-            if _fork(int(count[0])):
+            if _fork(kind, int(count[0])):
                 return 0  # nobody is their parent, as a worker takes its children for a job's
             os.setsid()
         return run_here(root, kind)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from queuectl.worker.process import Command
 
 #: Seconds between looks at the directories' times, where a look costs no round trip.
-LOOK = 0.15
+LOOK = 0.2
 #: The share of the lease after which a worker that cannot beat gives its job up.
 GIVE_UP = 0.7
 #: The share of the lease that it has for that, before the command is killed over its head.
