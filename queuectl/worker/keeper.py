@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from queuectl.worker.process import Command
 
 #: Seconds between looks at the directories' times, where a look costs no round trip.
-LOOK = 0.2
+LOOK = 0.25
 #: The share of the lease after which a worker that cannot beat gives its job up.
 GIVE_UP = 0.7
 #: The share of the lease that it has for that, before the command is killed over its head.
@@ -89,12 +89,12 @@ class Keeper(threading.Thread):
 
     def look(self) -> None:
         """One look: beat if it is time, hear requests, notice a changed pending/, curb the output."""
-        lease = self._member.live.now().lock_lease_seconds
         root = self._member.root
-        if self.silence() >= min(lease / 5, 10.0):
+        if self.silence() >= min(self.lease / 5, 10.0):
+            self._member.live.now()
             self._beat()
         self.hear()
-        if self._share and time.monotonic() - self._watched >= presence.looks_every(lease):
+        if self._share and time.monotonic() - self._watched >= presence.looks_every(self.lease):
             self._watched = time.monotonic()
             self._member.watch()
         if self._may_differ(root.folder(State.PENDING)):
