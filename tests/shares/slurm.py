@@ -11,6 +11,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import psutil
+
 from tests.conftest import wait_until
 
 if TYPE_CHECKING:
@@ -35,6 +37,14 @@ def _free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+def _end_steps(config: Path) -> None:
+    """A step outlives its daemons: that is how Slurm survives an update."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("SLURM_CONF") == str(config):
+                process.kill()
 
 
 @contextlib.contextmanager
@@ -86,4 +96,5 @@ def slurm(folder: Path) -> Iterator[str]:
                     daemon.wait(10)
                 daemon.kill()
                 daemon.wait()
+            _end_steps(config)
             print((folder / "log").read_text(errors="replace")[-3000:])
