@@ -1,0 +1,41 @@
+"""Rows about looking at large spools: `status` and `list`, whole processes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tests.bench import spools
+from tests.bench.place import QUEUECTL, run
+from tests.bench.timing import Figure, at_most, in_turn, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from queuectl import Spool
+    from tests.bench.place import Place
+
+
+def _looked(spool: Spool, words: list[str], folder: Path, rounds: int) -> list[float]:
+    look = partial(run, [*QUEUECTL, "--spool", str(spool.path), *words], folder)
+    look()
+    return in_turn({"look": partial(seconds, look)}, rounds)["look"]
+
+
+def status(place: Place) -> Iterator[Figure]:
+    count = place.size(100_000, 200)
+    with place.new() as folder:
+        spool = spools.make(folder / "spool")
+        spools.fill_done(spool, count)
+        samples = _looked(spool, ["status"], folder, place.size(10, 2))
+    yield Figure(f"status, {count:,} done", "s", samples, target=at_most(0.3))
+
+
+def listing(place: Place) -> Iterator[Figure]:
+    count = place.size(1_000_000, 500)
+    with place.new() as folder:
+        spool = spools.make(folder / "spool")
+        spools.fill(spool, count)
+        samples = _looked(spool, ["list", "--limit", "20"], folder, place.size(5, 2))
+    yield Figure(f"list --limit 20, {count:,} waiting", "s", samples, target=at_most(1))
