@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -73,6 +74,7 @@ def main() -> int:
     """Run the chosen rows; 1 when any of them failed."""
     chosen = _arguments()
     os.umask(0o077)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     with tempfile.TemporaryDirectory(prefix="bench-", dir=chosen.dir) as text:
         folder = Path(text)
         facts = report.machine(folder)
