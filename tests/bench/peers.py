@@ -66,7 +66,8 @@ def installed(python: Path | None) -> list[Peer]:
                 _nq,
                 most_workers=1,
                 enqueue=("nq", "-q"),
-                variables=lambda folder: {"NQDIR": str(folder)},
+                variables=_nq_variables,
+                end=_end_nq,
             ),
         ),
     ]
@@ -138,6 +139,15 @@ def _task_spooler(folder: Path, count: int, workers: int) -> float:
             _end_task_spooler(folder)
     _expect(count, sum(name.startswith("ts-out") for name in os.listdir(folder)), "task-spooler")
     return took
+
+
+def _nq_variables(folder: Path) -> dict[str, str]:
+    return {"NQDIR": str(folder)}
+
+
+def _end_nq(folder: Path) -> None:
+    """Wait until it has nothing left to run: each job still renames its file when it ends."""
+    run(["nq", "-w"], folder, _nq_variables(folder))
 
 
 def _nq(folder: Path, count: int, _: int) -> float:

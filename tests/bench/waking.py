@@ -77,7 +77,11 @@ def start(place: Place) -> Iterator[Figure]:
                 notes[peer.name] = peer.note
         in_turn(sides, 1)
         took = in_turn(sides, place.size(300, 3))
-    subjects = {"unsynced": "API", "synced": "API", "by command": "queuectl enqueue, whole process"}
+    subjects = {
+        "unsynced": "API, unsynced",
+        "synced": "API, synced",
+        "by command": "queuectl enqueue, whole process",
+    }
     for name, samples in took.items():
         most = (3.0, 6.0) if name == "unsynced" else None
         yield from _percentiles(subjects.get(name, name), samples, most, notes[name])
