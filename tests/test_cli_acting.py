@@ -432,7 +432,6 @@ def test_what_only_a_person_can_mend_is_reported_and_left(shell: Shell) -> None:
     strange = {
         shell.root / "pending" / "notes.txt": "no job",
         shell.root / "failed" / "10-20260101T000000.000000Z-torn.yaml": "id: [\n",
-        shell.root / "done" / "10-20260101T000000.000000Z-empty.yaml": "command: true\n",
         shell.root / "stray": "no part of a spool",
     }
     for place, text in strange.items():

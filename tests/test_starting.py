@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,22 @@ def test_a_command_has_three_descriptors_whatever_its_worker_has(
     own = [words for words in shown if not words[-1].startswith("/proc/")]
     assert [words[1] for words in own] == ["0", "1", "2"]
     assert own[0][-1] == os.devnull
+
+
+def test_a_command_heeds_the_signals_that_its_worker_ignores(
+    spool: Spool, workers: Workers, history: History
+) -> None:
+    """As under nohup, or in the background of a shell script."""
+    ignored = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]
+    ids = [spool.file({"command": f"kill -{number:d} $$", "max_retries": 0}) for number in ignored]
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    try:
+        worker = workers.start("drain")
+    finally:
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+    assert worker.wait() == 0
+    assert [history(job_id)[-1]["signal"] for job_id in ids] == [number.name for number in ignored]
 
 
 def test_a_program_is_looked_for_in_the_path_of_its_job(

@@ -21,10 +21,10 @@ from queuectl.job import (
     stamp,
 )
 from queuectl.spool import output, record
-from queuectl.spool.names import DUE, Name, is_made_id, parse, parse_claim, priority_of
+from queuectl.spool.names import DUE, WAITING_NAME, Name, is_made_id, parse, parse_claim, priority_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     from queuectl.settings import Settings
@@ -153,11 +153,10 @@ def listing(root: Root, now: datetime, word: str | None = None, limit: int | Non
 
 
 def _ordered(root: Root, state: State, limit: int | None, word: str | None, now: datetime) -> Iterable[Found]:
-    names = names_in(root, state)
     folder = root.folder(state)
-    if state is State.PENDING and word is not None:
-        moment = stamp(now)
-        names = [name for name in names if (name.due > moment) == (word == SCHEDULED)]
+    if state in {State.PENDING, State.FAILED}:
+        return _waiting(root, state, limit, word, now)
+    names = names_in(root, state)
     if state in {State.DONE, State.DEAD}:
         dated = []
         for name in names:
@@ -168,10 +167,34 @@ def _ordered(root: Root, state: State, limit: int | None, word: str | None, now:
         spare = None if limit is None else limit + 16
         newest = sorted(dated) if spare is None else heapq.nsmallest(spare, dated)
         return [Found(state, name, f"{folder}/{name}") for _, _, name in newest]
+    return (Found(state, name, f"{folder}/{name}") for name in sorted(names, key=str))
+
+
+def _waiting(root: Root, state: State, limit: int | None, word: str | None, now: datetime) -> Iterator[Found]:
+    """Due ones in the order of their names, then the others in the order in which they come to be due.
+
+    Of a million names no more are sorted and parsed than are asked for.
+    """
     moment = stamp(now)
-    # Due ones in the order of their names; the others in the order in which they come to be due.
-    names.sort(key=lambda name: ("", str(name)) if name.due <= moment else (name.due, str(name)))
-    return (Found(state, name, f"{folder}/{name}") for name in names)
+    due: list[str] = []
+    later: list[str] = []
+    for text in disk.list_names(root.folder(state)):
+        (due if text[DUE] <= moment else later).append(text)
+    if state is State.PENDING and word is not None:
+        due, later = ([], later) if word == SCHEDULED else (due, [])
+    for texts, key in ((due, None), (later, lambda text: (text[DUE], text))):
+        for text in _smallest(texts, limit, key):
+            name = parse(text)
+            if name is not None:
+                yield Found(state, name, f"{root.folder(state)}/{text}")
+
+
+def _smallest(texts: list[str], count: int | None, key: Callable[[str], Any] | None) -> Iterator[str]:
+    """The texts in order; the first `count` of them, and a few more, without sorting all."""
+    first = 0 if count is None else count + 16
+    yield from heapq.nsmallest(first, texts, key=key)
+    if first < len(texts):
+        yield from sorted(texts, key=key)[first:]
 
 
 def exit_of(history: tuple[Event, ...]) -> Event:
@@ -260,7 +283,7 @@ def counts(root: Root, now: datetime) -> Counts:
     strangers = tuple(
         f"{state.value}/{text}" for state in State for text in texts[state] if not belongs(state, text)
     )
-    waiting = [text for text in texts[State.PENDING] if parse(text)]
+    waiting = [text for text in texts[State.PENDING] if WAITING_NAME(text)]
     due = [text[DUE] for text in waiting if text[DUE] <= moment]
     oldest = min(due, default=None)
     tally = {
@@ -297,10 +320,11 @@ def belongs(state: State, text: str) -> bool:
 
 def average_duration(root: Root, sample: int = 200) -> float | None:
     """Mean seconds of completed jobs' last runs: of all up to `sample` jobs, else of an even sample."""
-    names = sorted(text for text in disk.list_names(root.folder(State.DONE)) if parse(text))
-    step = max(1, len(names) // sample)
+    names = disk.list_names(root.folder(State.DONE))
     seconds = []
-    for text in names[::step]:
+    for text in sorted(names[:: max(1, len(names) // sample)]):
+        if parse(text) is None:
+            continue
         try:
             history = record.read(f"{root.folder(State.DONE)}/{text}").job.history
         except (BadJob, OSError):

@@ -270,15 +270,15 @@ def start(
         with _inside(cwd):
             program = _program(arguments[0], environment)
             pid = os.posix_spawn(
-                program, arguments, environment, file_actions=actions, setsid=True, setsigdef=_IGNORED
+                program, arguments, environment, file_actions=actions, setsid=True, setsigdef=_HEEDED
             )
     except (OSError, ValueError) as error:
         raise _cannot(error, arguments[0]) from error
     return Command(pid, began)
 
 
-#: Python ignores these, which a command would inherit.
-_IGNORED = [getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name)]
+#: A command heeds all signals, whatever Python, `nohup` or a shell lets the worker ignore.
+_HEEDED = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} if POSIX else set()
 
 
 @contextlib.contextmanager
