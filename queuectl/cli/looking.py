@@ -276,10 +276,9 @@ def _print_output(
     found = spool.find(job_id)
     if as_json and follow:
         raise BadUsage("--json and --follow do not go together.", "Leave one of them out.")
-    if follow and attempt is None:
-        _follow(
-            spool, found, [name for name, wanted in (("out", out), ("err", err)) if wanted] or ["out", "err"]
-        )
+    if follow:
+        streams = [name for name, wanted in (("out", out), ("err", err)) if wanted]
+        _follow(spool, found, streams or ["out", "err"], attempt)
         return
     runs = {run["attempt"]: run for run in finding.runs_of(found.job)} if found.job else {}
     if not runs:
@@ -326,13 +325,18 @@ def _emit(blocks: Iterable[bytes]) -> None:
     sys.stdout.flush()
 
 
-def _follow(spool: Spool, found: Found, streams: list[str]) -> None:
-    """Print what comes, run after run, until the job is done or dead."""
+def _has_ended(found: Found, run: int | None) -> bool:
+    runs = finding.runs_of(found.job) if found.job else []
+    return any(one["attempt"] == run and "outcome" in one for one in runs)
+
+
+def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) -> None:
+    """Print what comes, run after run, until the job is done or dead; or one run to its end."""
     sent: dict[tuple[int, str], int] = {}
-    run = last_attempt(found.job.history) if found.job else 0
+    run = only or (last_attempt(found.job.history) if found.job else 0)
     while True:
-        ended = found.state in {State.DONE, State.DEAD}
-        last = max(run, last_attempt(found.job.history) if found.job else 0)
+        ended = found.state in {State.DONE, State.DEAD} or _has_ended(found, only)
+        last = only or max(run, last_attempt(found.job.history) if found.job else 0)
         # A log that is asked for before its run has begun would stay "not there" for a while on NFS.
         for number in range(max(1, run), last + 1):
             for stream in streams:

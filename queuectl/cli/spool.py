@@ -27,7 +27,7 @@ def init_command(ctx: click.Context, where: str | None, shared: bool) -> None:
         path.parent.mkdir(parents=True)
     known = (path / "config.yaml").exists()
     spool = Spool.create(path, shared=shared)
-    whose = f", shared by the group {spool.root.group}" if shared else ""
+    whose = f", {'now ' if known else ''}shared by the group {spool.root.group}" if shared else ""
     show.line(f"{spool.path} {'was a spool already' if known else 'is a new spool'}{whose}")
 
 

@@ -63,7 +63,8 @@ def retry(root: Root, found: Found, settings: Settings, now: datetime) -> str:
         fifo = settings.scheduling_mode == "fifo"
         priority = reading.job.priority
         rank = claim.rank if priority is None else rank_of(priority, fifo=fifo)
-        name = claiming.free_name(root, State.PENDING, Name(rank, stamp(now), claim.id))
+        due = max(now, reading.job.run_at or now)
+        name = claiming.free_name(root, State.PENDING, Name(rank, stamp(due), claim.id))
         target = f"{root.folder(State.PENDING)}/{name}"
         disk.move(path, target)
     disk.remove(found.path + REASON)

@@ -117,6 +117,8 @@ def _no_job(state: State, text: str, path: str) -> Iterator[Finding]:
             yield Finding(path, "a directory is not a job", "Move it elsewhere by hand.")
         elif _age(path) > FRESH:
             yield Finding(path, "no worker has taken it in yet", "Start one: `queuectl worker start`.")
+    elif state is State.PROCESSING and parse(text):
+        yield Finding(path, "a job that no worker has claimed", "Move it to pending/ by hand.")
     elif not dropping.is_left_alone(text):
         yield Finding(path, "its name is not that of a job", "Rename it to NAME.yaml, or move it elsewhere.")
 

@@ -139,7 +139,8 @@ def why(spool: Spool, found: Found, now: datetime, before: Callable[[], int] | N
         event = finding.exit_of(found.job.history) if found.job else {}
         return f"done, exit status {event.get('exit_code', '?')}"
     if found.state is State.DEAD:
-        return f"{finding.reason_for(found)} (`queuectl retry {found.id}` runs it again)"
+        first = "" if found.job else f"mend {found.path}, then "
+        return f"{finding.reason_for(found)} ({first}`queuectl retry {found.id}` runs it again)"
     told = []
     if presence.is_paused(root):
         told.append("the queue is paused (`queuectl resume`)")

@@ -340,11 +340,16 @@ class Onlooker:
         lock.release()
         return False
 
-    def bury(self, owner: str) -> None:
-        """Clear away what a dead worker left in workers/, once none of its claims is left."""
-        for ending in (".yaml", ".stop", ".lock"):
+    def bury(self, owner: str) -> bool:
+        """Clear away what a dead worker left in workers/, once none of its claims is left.
+
+        False where it had gone by itself just then.
+        """
+        left = disk.remove(f"{self._root.workers}/{owner}.yaml")
+        for ending in (".stop", ".lock"):
             disk.remove(f"{self._root.workers}/{owner}{ending}")
         self._seen.pop(owner, None)
+        return left
 
 
 # ── what is asked of workers ──────────────────────────────────────────────────────────────────

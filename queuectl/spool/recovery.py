@@ -70,10 +70,11 @@ class Rescue(NamedTuple):
                 # Another one recovers it, too; or it is left to a worker that may.
                 with contextlib.suppress(FileNotFoundError, StillRuns, disk.Untrusted):
                     told.append(f"Job {name.id}: {self._end(name, now)}")
-        for owner in described(self.root):
-            if owner != self.me and is_dead(Name(0, "", "", owner)):
-                self.onlooker.bury(owner)
-                told.append(f"Worker {owner} is dead; its place is cleared.")
+        told += [
+            f"Worker {owner} is dead; its place is cleared."
+            for owner in described(self.root)
+            if owner != self.me and is_dead(Name(0, "", "", owner)) and self.onlooker.bury(owner)
+        ]
         return told
 
     def _end(self, name: Name, now: datetime) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from queuectl import disk, settings
-from queuectl.errors import NotASpool, QueueError, UnsafeSpool
+from queuectl.errors import BadSetting, NotASpool, QueueError, UnsafeSpool
 from queuectl.job import State
 
 if TYPE_CHECKING:
@@ -157,12 +157,23 @@ def create(where: Path | str, mode: int | None = None) -> Root:
         mode = PRIVATE
     if mode is not None and os.name == "posix":
         _set_mode(path, mode)
+        if settings.FILE in present:
+            _guard_config(Root(path))
     for name in set(FOLDERS) - present:
         _make_folder(f"{path}/{name}", disk.kernel.stat(path).st_mode)
     if settings.FILE not in present:
         root = Root(path)
         disk.replace(root.config, settings.template().encode(), root.guarded_mode(settings.DEFAULTS))
     return open_root(path)
+
+
+def _guard_config(root: Root) -> None:
+    """Let none but its owner write to a config.yaml that says whose jobs root runs."""
+    try:
+        values = settings.load(root.text)
+    except BadSetting:
+        values = settings.DEFAULTS
+    disk.kernel.chmod(root.config, root.guarded_mode(values))
 
 
 def _set_mode(path: str, mode: int) -> None:

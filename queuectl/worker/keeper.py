@@ -26,6 +26,8 @@ LOOK = 0.25
 GIVE_UP = 0.7
 #: The share of the lease that it has for that, before the command is killed over its head.
 IN_ORDER = 0.1
+#: How many runs have ended is told every so many seconds, with a beat that comes early.
+TELL_DONE = 2.0
 #: After so many seconds even a worker that drains listens for jobs that are more urgent than those listed.
 BUSY = 1.0
 #: A directory's time proves nothing for so many seconds after it last changed.
@@ -49,6 +51,7 @@ class Keeper(threading.Thread):
         self._marks: dict[str, tuple[disk.Mark, float]] = {}
         self._beaten = _awake_or_not()
         self._watched = float("-inf")
+        self._done_told = 0
         self.requests = Requests()
         self.changed = False
         self.curb: Curb | None = None
@@ -90,7 +93,9 @@ class Keeper(threading.Thread):
     def look(self) -> None:
         """One look: beat if it is time, hear requests, notice a changed pending/, curb the output."""
         root = self._member.root
-        if self.silence() >= min(self.lease / 5, 10.0):
+        told = self._member.done != self._done_told and self.silence() >= TELL_DONE
+        if told or self.silence() >= min(self.lease / 5, 10.0):
+            self._done_told = self._member.done
             self._member.live.now()
             self._beat()
         self.hear()

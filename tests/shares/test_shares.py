@@ -124,7 +124,7 @@ def test_a_machine_that_is_cut_off_lets_go_before_another_takes_over(site: Site)
     wait_until(lambda: len(status(site.beta)) == 2, "the other watches")
     time.sleep(1)
     site.alpha.cut()
-    wait_until(lambda: not site.alpha.running("sleep 6"), "it is stopped there", LEASE)
+    wait_until(lambda: not site.alpha.running("sleep 6"), "it is stopped there", 2 * LEASE)
     assert len(site.evidence.started("long")) == 1
     wait_until(lambda: len(site.evidence.started("long")) == 2, "it runs on the other", 30)
     site.alpha.mend()
@@ -145,7 +145,8 @@ def test_a_command_is_killed_in_time_even_while_its_worker_hangs(site: Site) -> 
     site.beta.queuectl("enqueue", "--id", "long", site.command("sleep 60"))
     wait_until(lambda: site.evidence.started("long"), "it runs")
     os.kill(client, signal.SIGSTOP)
-    wait_until(lambda: not site.alpha.running("sleep 60"), "it is killed", LEASE)
+    wait_until(lambda: not site.alpha.running("sleep 60"), "it is killed", 3 * LEASE)
+    assert len(site.evidence.started("long")) == 1, "others took it over before"
     os.kill(client, signal.SIGCONT)
     wait_until(lambda: len(site.evidence.started("long")) == 2, "it runs again", 30)
     site.beta.queuectl("cancel", "long")
