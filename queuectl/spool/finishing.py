@@ -94,10 +94,11 @@ def settle(claim: Claim, outcome: Event, *, sync: bool = False) -> tuple[State, 
     return state, name
 
 
-def give_back(claim: Claim) -> None:
-    """Put a claim back whose command was never started; nothing is recorded."""
+def give_back(claim: Claim) -> Name:
+    """Put a claim back whose command was never started; nothing is recorded. Returns its new name."""
     name = claiming.free_name(claim.root, claim.source, claim.name.later())
     release(claim, claim.source, name)
+    return name
 
 
 def release(claim: Claim, state: State, name: Name, *, sync: bool = False) -> None:

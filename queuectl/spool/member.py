@@ -199,6 +199,10 @@ class Member:
             self._waiting.expect(state, str(name))
         return state
 
+    def give_back(self, claim: Claim) -> None:
+        """Put a claim back whose command was never started; it is the next again."""
+        self._waiting.expect(claim.source, str(finishing.give_back(claim)))
+
     @property
     def _sync(self) -> bool:
         return self.live.last.durability == "full"

@@ -341,7 +341,7 @@ class Worker:
         if self._ahead is None:
             return
         try:
-            finishing.give_back(self._ahead)
+            self.member.give_back(self._ahead)
         except FileNotFoundError:
             pass  # somebody took us for dead, and it over
         except OSError as error:
