@@ -26,7 +26,7 @@ LOOK = 0.25
 GIVE_UP = 0.7
 #: The share of the lease that it has for that, before the command is killed over its head.
 IN_ORDER = 0.1
-#: How many runs have ended is told every so many seconds, with a beat that comes early.
+#: How many runs have ended is told after so many seconds, with a beat that comes early; not on a share.
 TELL_DONE = 2.0
 #: After so many seconds even a worker that drains listens for jobs that are more urgent than those listed.
 BUSY = 1.0
@@ -93,8 +93,8 @@ class Keeper(threading.Thread):
     def look(self) -> None:
         """One look: beat if it is time, hear requests, notice a changed pending/, curb the output."""
         root = self._member.root
-        told = self._member.done != self._done_told and self.silence() >= TELL_DONE
-        if told or self.silence() >= min(self.lease / 5, 10.0):
+        news = not self._share and self._member.done != self._done_told
+        if (news and self.silence() >= TELL_DONE) or self.silence() >= min(self.lease / 5, 10.0):
             self._done_told = self._member.done
             self._member.live.now()
             self._beat()
