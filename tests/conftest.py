@@ -254,7 +254,8 @@ class Evidence:
         return "; ".join(
             (
                 f'exec 9>>"{self.folder}/$QUEUECTL_JOB_ID.lock"',
-                f"flock -n 9 || {tell % 'overlap'}",
+                # A share that is away just then may not take what a program closes as its output.
+                f"flock -n 9 > /dev/null 2>&1 || {tell % 'overlap'}",
                 tell % "start",
                 body,
                 tell % "end",

@@ -154,6 +154,27 @@ def test_in_a_storm_of_kills_every_job_ends_once(
     figure("storm of kills", f"{count:,} jobs, {kills:,} kills, {extra:,} extra runs: {dict(states)}")
 
 
+@pytest.mark.usefixtures("audited")
+def test_what_a_killed_clearance_has_left_of_a_dead_worker_is_cleared(
+    spool: Spool, workers: Workers, until: Until
+) -> None:
+    living = workers.start()
+    until(lambda: living.name, "it has begun")
+    folder = Path(spool.root.workers)
+    for text in ("web-7-abcd.lock", "web-7-abcd.stop", "05-x-job-1@web-7-abcd.cancel", "web-8-abcd.lock"):
+        (folder / text).touch()
+    held = presence.lock_on(str(folder / "web-8-abcd.lock"))
+    held.acquire()  # one that has just begun, and tells nothing of itself yet
+    workers.drain()
+    assert {path.name for path in folder.iterdir()} == {
+        "web-8-abcd.lock",
+        f"{living.name}.lock",
+        f"{living.name}.yaml",
+    }
+    held.release()
+    (folder / "web-8-abcd.lock").unlink()
+
+
 def names_up(spool: Spool) -> list[str]:
     return presence.described(spool.root)
 

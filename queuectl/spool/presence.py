@@ -151,10 +151,15 @@ class Presence:
 
 def join(root: Root, kind: str, now: datetime) -> Presence:
     """Become a worker of this spool, under a name that no owner ever had."""
+    from filelock import Timeout
+
     while True:
         name = f"{host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
         lock = _lock(root, name)
-        lock.acquire()
+        try:
+            lock.acquire()
+        except Timeout:  # somebody asks just then whose it is
+            continue
         facts = {
             "name": name,
             "host": socket.gethostname(),
@@ -346,10 +351,28 @@ class Onlooker:
         False where it had gone by itself just then.
         """
         left = disk.remove(f"{self._root.workers}/{owner}.yaml")
-        for ending in (".stop", ".lock"):
-            disk.remove(f"{self._root.workers}/{owner}{ending}")
+        for text in _names_in(self._root):
+            if _owner_of(text) == owner:
+                disk.remove(f"{self._root.workers}/{text}")
         self._seen.pop(owner, None)
         return left
+
+    def clear_orphans(self) -> None:
+        """Remove locks and requests of workers that came to their end between two steps of a clearance.
+
+        Not on a share, where a lock may prove nothing of a worker that has just begun.
+        """
+        names = set() if self._share else set(_names_in(self._root))
+        for text in names:
+            owner = _owner_of(text)
+            if owner and f"{owner}.yaml" not in names and not self._is_locked(owner):
+                disk.remove(f"{self._root.workers}/{text}")
+
+
+def _owner_of(text: str) -> str | None:
+    """The worker that a lock is of, or that a request is to."""
+    stem, _, ending = text.rpartition(".")
+    return stem.rpartition("@")[2] if ending in {"lock", "stop", "cancel"} else None
 
 
 # ── what is asked of workers ──────────────────────────────────────────────────────────────────

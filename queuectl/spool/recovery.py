@@ -75,6 +75,7 @@ class Rescue(NamedTuple):
             for owner in described(self.root)
             if owner != self.me and is_dead(Name(0, "", "", owner)) and self.onlooker.bury(owner)
         ]
+        self.onlooker.clear_orphans()
         return told
 
     def _end(self, name: Name, now: datetime) -> str:
