@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from functools import partial
@@ -17,6 +18,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.spool import presence
+from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +57,29 @@ def test_the_command_of_a_killed_worker_is_stopped_before_it_runs_again(
     assert spool.find(job_id).state is State.DONE
     assert kinds(history(job_id)) == ["started", "lost", "started", "completed"]
     assert evidence.started() == [job_id] * 2
+
+
+def test_what_cleared_its_environment_is_found_by_its_session_before_the_start_is_written_down(
+    spool: Spool,
+) -> None:
+    spool.file("a job that its worker died of at once")
+    with spool.member("test") as member:
+        member.look(member.now())
+        claim = member.claim(member.now())
+        assert claim
+        told = {
+            "QUEUECTL_WORKER": claim.owner,
+            "QUEUECTL_JOB_ID": claim.id,
+            "QUEUECTL_SPOOL": spool.root.text,
+        }
+        command = ["sh", "-c", "env -i sleep 60 & echo $!; wait"]
+        with subprocess.Popen(
+            command, env=os.environ | told, stdout=subprocess.PIPE, start_new_session=True
+        ) as run:
+            assert run.stdout
+            sleeper = psutil.Process(int(run.stdout.readline()))
+            stop_remains(claim)
+            assert not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE
 
 
 def is_under_way(evidence: Evidence, history: History, job_id: str, attempt: int) -> bool:

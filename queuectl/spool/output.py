@@ -26,8 +26,6 @@ STREAMS = ("out", "err")
 _LOG = re.compile(r"(.+)\.(\d+)\.(out|err)")
 _NOTICE = re.compile(rb"\n\[queuectl: ([\d,]+) bytes were dropped here( so far)?\] *\n")
 _WIDTH = 80
-#: Bytes a second that no command writes: a shorter run needs no look at how long its output is.
-_FASTEST = 20e9
 #: A file as long as some file systems take; before that the tail, too, begins anew.
 _LONGEST = 2**42
 _BLOCK = 1 << 20
@@ -106,11 +104,13 @@ def _notice(dropped: int, *, running: bool) -> bytes:
 class Curb:
     """Holds the two files of one run to `limit` bytes each: the head, and the newest tail.
 
-    `look` may be called by another thread while the command runs, `end` once it has ended.
+    `look` may be called by another thread while the command runs, `end` once it has ended; until
+    then the descriptors that the command writes through, `logs`, stay open.
     """
 
-    def __init__(self, root: Root, job_id: str, attempt: int, limit: int) -> None:
+    def __init__(self, root: Root, job_id: str, attempt: int, logs: tuple[int, ...], limit: int) -> None:
         self.limit = limit
+        self._logs = logs
         self._paths = [log_path(root, job_id, attempt, stream) for stream in STREAMS]
         self._was_cut = False
         self._forgotten: dict[str, int] = {}
@@ -123,9 +123,12 @@ class Curb:
                 if disk.size(path) > self.limit + _WIDTH + _LEAST:
                     self._drop(path)
 
-    def end(self, seconds: float) -> bool:
-        """Close the gaps once the command, which ran so long, has ended; whether anything was dropped."""
-        if seconds * _FASTEST < self.limit:
+    def end(self) -> bool:
+        """Close the gaps once the command has ended; whether anything was dropped.
+
+        What the command wrote through an opening of its own counts if a look has met it.
+        """
+        if not self._was_cut and all(disk.reached(fd) <= self.limit for fd in self._logs):
             return False
         with self._lock, contextlib.suppress(OSError):
             for path in self._paths:

@@ -37,7 +37,8 @@ IDLE = 2.0
 
 #: Seconds after which the log tells that a job runs; of shorter ones it tells the end alone.
 TELL = 0.5
-#: A run that takes no longer, in seconds, is brisk: while it lasts the next job may be claimed ahead.
+#: A run that takes no longer, in seconds, is brisk: its start is written down together with its end,
+#: and while it lasts the next job may be claimed ahead.
 BRISK = 0.02
 
 OUT_OF_REACH = "the spool was out of reach"
@@ -57,14 +58,15 @@ class _Run:
     `unsure` after an error: some of what is unwritten may be in the file all the same.
     """
 
-    __slots__ = ("claim", "command", "curb", "limit", "outcome", "unsure", "unwritten")
+    __slots__ = ("claim", "command", "curb", "limit", "logs", "outcome", "unsure", "unwritten")
 
-    def __init__(self, claim: Claim, command: Command | None, begun: tuple[Event, ...], limit: float) -> None:
+    def __init__(self, claim: Claim, command: Command | None, begun: tuple[Event, ...]) -> None:
         self.claim = claim
         self.command = command
-        self.limit = limit
         self.unwritten = begun
         self.unsure = False
+        self.limit = 0.0
+        self.logs: tuple[int, ...] = ()
         self.outcome: Event | None = None
         self.curb: Curb | None = None
 
@@ -85,7 +87,7 @@ class Worker:
     Between two commands it does no more than it must. What can be done while a command runs is done
     then: the outcome of the run before is recorded (it is owed until then), the directories are
     looked at and, where commands are brisk, the next job is claimed. That claim is given back as
-    soon as this command turns out to take longer.
+    soon as this command turns out to take longer; its start is written down then, too.
     """
 
     def __init__(self, root: Root, kind: str, *, drain: bool = False) -> None:
@@ -278,10 +280,13 @@ class Worker:
             return
         keeper.curb = run.curb
         try:
-            self._write(run)
             self._try_to_pay()
             if self._is_brisk and not self.member.is_to_recover:
-                self._claim_ahead(run.command, bell, keeper)
+                with contextlib.suppress(OSError):  # the next step meets it, and sits it out
+                    self._ahead = self._claim(bell, keeper)
+            if run.command.wait(self._control, BRISK) is not Waited.EXITED:
+                self._let_go()
+                self._write(run)
             self._watch(run, run.command, keeper)
         except FileNotFoundError:
             log.error("job %s: the claim was lost; its run is stopped and not recorded", claim.id)
@@ -311,27 +316,22 @@ class Worker:
             return None
         try:
             command = self._spawn(claim, attempt, Streams(out, err))
-        except Cannot as error:
-            run = _Run(claim, None, self.member.started(claim, attempt, None, began), 0)
+        except BaseException as error:
+            disk.close(out, err)
+            if not isinstance(error, Cannot):
+                raise
+            run = _Run(claim, None, self.member.started(claim, attempt, None, began))
             self._fail(run, {"exit_code": error.exit_code, "seconds": 0.0, "error": str(error)})
             return run
-        finally:
-            disk.close(out, err)
         if self._guard is not None:
             self._guard.command = command
         values = self.member.live.last
-        limit = values.job_timeout_seconds if job.timeout is None else job.timeout
-        run = _Run(claim, command, self.member.started(claim, attempt, command.pid, began), limit)
+        run = _Run(claim, command, self.member.started(claim, attempt, command.pid, began))
+        run.logs = (out, err)
+        run.limit = values.job_timeout_seconds if job.timeout is None else job.timeout
         if values.max_output_bytes:
-            run.curb = Curb(self._root, claim.id, attempt, values.max_output_bytes)
+            run.curb = Curb(self._root, claim.id, attempt, run.logs, values.max_output_bytes)
         return run
-
-    def _claim_ahead(self, command: Command, bell: Bell, keeper: Keeper) -> None:
-        """Claim the job that comes next while this command runs, if that ends at once."""
-        with contextlib.suppress(OSError):  # the next step meets it, and sits it out
-            self._ahead = self._claim(bell, keeper)
-        if self._ahead is not None and command.wait(self._control, BRISK) is not Waited.EXITED:
-            self._let_go()
 
     def _let_go(self) -> None:
         """Give the job back that was claimed ahead: whoever is free may take it.
@@ -397,7 +397,7 @@ class Worker:
 
     def _watch(self, run: _Run, command: Command, keeper: Keeper) -> None:
         """Wait for the end of a command, or for a reason to end it."""
-        begun = time.monotonic()
+        begun = command.began
         due = begun + run.limit if run.limit else None
         told = False
         while True:
@@ -468,8 +468,9 @@ class Worker:
         if self._guard is not None:
             self._guard.command = None
         process.end_orphans()
-        if run.curb is not None and run.curb.end(ended.seconds):
+        if run.curb is not None and run.curb.end():
             log.warning("job %s: it printed more than max_output_bytes; the middle is dropped", run.claim.id)
+        disk.close(*run.logs)
         return ended.facts()
 
     def _fail(self, run: _Run, facts: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ class Command:
     def __init__(self, pid: int, began: float, process: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
         self.lifeline: int | None = None
-        self._began = began
+        self.began = began
         self._process = process  # Windows alone waits through it
         self._pidfd = _pidfd(pid)
         self._reaping = threading.Lock()
@@ -203,7 +203,7 @@ class Command:
         Call it when `wait` said EXITED. The dead leader keeps its number until it is reaped, so
         the kill before that cannot meet a stranger.
         """
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self.began
         self._let_go()
         if self._process is not None:
             return Ended(self._process.wait(), None, seconds, 0.0, 0)

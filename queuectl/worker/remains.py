@@ -26,12 +26,16 @@ def stop_remains(claim: Claim) -> None:
 
     Raises `StillRuns` where one is another user's.
 
-    A process is one of them if its environment names the worker and the job, or if it is of the
-    session that the command led.
+    A process is one of them if its environment names the worker and the job, or if it is of a
+    session of such a one or of the session that the command led.
     """
-    session = _session(claim)
+    led = _session(claim)
+    sessions = set() if led is None else {led}
     for _ in range(100):
-        found = [process for process in psutil.process_iter() if _belongs(process, claim, session)]
+        others = [process for process in psutil.process_iter() if process.pid != os.getpid()]
+        named = [process for process in others if _is_named(process, claim)]
+        sessions.update(session for process in named if (session := _session_of(process)) is not None)
+        found = named + [one for one in others if _session_of(one) in sessions and one not in named]
         if not found:
             return
         _let_launchers_end(found)
@@ -58,22 +62,24 @@ def _let_launchers_end(found: list[psutil.Process]) -> None:
         psutil.wait_procs(found, timeout=grace)
 
 
-def _belongs(process: psutil.Process, claim: Claim, session: int | None) -> bool:
-    if process.pid == os.getpid():
-        return False
+def _is_named(process: psutil.Process, claim: Claim) -> bool:
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        if session is not None and os.name == "posix" and os.getsid(process.pid) == session:
-            return True
         names = process.environ()
-    except (psutil.Error, OSError):
+    except (psutil.Error, OSError):  # a zombie has none
         return False
     return (
         names.get("QUEUECTL_WORKER") == claim.owner
         and names.get("QUEUECTL_JOB_ID") == claim.id
         and names.get("QUEUECTL_SPOOL") == claim.root.text
     )
+
+
+def _session_of(process: psutil.Process) -> int | None:
+    """The session of a process that still runs."""
+    with contextlib.suppress(psutil.Error, OSError):
+        if os.name == "posix" and process.status() != psutil.STATUS_ZOMBIE:
+            return os.getsid(process.pid)
+    return None
 
 
 def _session(claim: Claim) -> int | None:

@@ -101,6 +101,21 @@ def test_a_command_that_prints_without_end_fills_no_disk_and_no_memory(
     )
 
 
+def test_what_a_command_prints_past_its_own_streams_is_curbed_once_it_is_seen(
+    spool: Spool, workers: Workers, ended: Ended
+) -> None:
+    curb(spool, 1000)
+    workers.start()
+    job_id = spool.file(
+        "head -c 300000 /dev/zero | tr '\\0' x > /dev/stdout; sleep 1; echo END >> /dev/stdout"
+    )
+    assert ended(job_id).state is State.DONE
+    kept = log_of(spool, job_id).read_bytes()
+    assert NOTICE in kept
+    assert kept.endswith(b"END\n")
+    assert len(kept) < 1200
+
+
 @pytest.mark.parametrize(
     ("what", "command"),
     [
@@ -179,13 +194,13 @@ def test_where_no_blocks_can_be_given_back_the_head_is_kept_and_the_command_goes
     monkeypatch.setattr(disk, "punch", lambda *_: False)
     log = log_of(spool, "a")
     log_of(spool, "a", "err").touch()
-    held = output.Curb(spool.root, "a", 1, 1000)
+    held = output.Curb(spool.root, "a", 1, (), 1000)
     with log.open("ab", buffering=0) as command:
         for letter in b"abc":
             command.write(bytes([letter]) * 100_000)
             held.look()
         command.write(b"END")
-    assert held.end(60)
+    assert held.end()
     kept = log.read_bytes()
     assert kept.startswith(b"a" * 500 + b"\n[queuectl: 299,500 bytes were dropped here]")
     assert kept.endswith(b"\nEND")
