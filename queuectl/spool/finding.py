@@ -161,11 +161,11 @@ def _ordered(root: Root, state: State, limit: int | None, word: str | None, now:
         dated = []
         for name in names:
             try:
-                dated.append((-disk.mark(f"{folder}/{name}").mtime_ns, str(name), name))
+                dated.append((disk.mark(f"{folder}/{name}").mtime_ns, str(name), name))
             except FileNotFoundError:
                 continue
         spare = None if limit is None else limit + 16
-        newest = sorted(dated) if spare is None else heapq.nsmallest(spare, dated)
+        newest = sorted(dated, reverse=True) if spare is None else heapq.nlargest(spare, dated)
         return [Found(state, name, f"{folder}/{name}") for _, _, name in newest]
     return (Found(state, name, f"{folder}/{name}") for name in sorted(names, key=str))
 
