@@ -388,12 +388,13 @@ READS: dict[str, tuple[str, Callable[[Spool], bytes]]] = {
 }
 SECRET = 987654
 HARMLESS = {"config.yaml": "max_retries: 1\n", "a request": "1\n"}
-DESCRIPTION = "host: x\npid: {}\nkind: x\nplace: x\nstarted_at: x\nbeat: {{count: 1, at: x, jobs_done: 1}}\n"
-HARMLESS["a worker's description"] = DESCRIPTION.format(1)
+BEAT = '{"count": 1, "at": "x", "jobs_done": 1}'
+DESCRIPTION = f"host: x\npid: {{}}\nkind: x\nplace: x\nstarted_at: x\nbeat: {BEAT}\n"
+HARMLESS["a worker's description"] = DESCRIPTION.replace("{}", "1")
 SECRETS = {
     "config.yaml": f"max_retries: {SECRET}\n",
     "a request": f"{SECRET}\n",
-    "a worker's description": DESCRIPTION.format(SECRET),
+    "a worker's description": DESCRIPTION.replace("{}", str(SECRET)),
 }
 
 

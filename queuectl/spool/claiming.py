@@ -98,7 +98,7 @@ class Claim(NamedTuple):
 
         Raises `FileNotFoundError` when the claim was lost: somebody took this owner for dead.
         """
-        return self._replace(record=note(self.path, self.record, added, sync=sync))
+        return Claim(self.root, self.name, note(self.path, self.record, added, sync=sync), self.source)
 
     def noted_again(self, *added: Event, sync: bool = False) -> Claim:
         """The same, adding only those of the events that the file does not end with already."""
@@ -122,6 +122,7 @@ class Waiting:
         self._trusted_at = 0.0
         self._listed_at = float("-inf")
         self._cost = 0.0
+        self._is_crowded = False
         self._held: dict[str, float] = {}
         self._taken: dict[str, None] = {}
         self._gone: dict[str, float] = {}
@@ -193,10 +194,11 @@ class Waiting:
     def take(self, owner: str, now: datetime) -> tuple[Name, State] | None:
         """Claim the most urgent job that may run, by rename; None when none is left."""
         self._promote(stamp(now))
-        lost = False
+        lost, raced, crowded = False, False, self._is_crowded
+        self._is_crowded = False
         processing = self._root.folder(State.PROCESSING)
         while (state := self._front()) is not None:
-            text = self._pick(self._due[state]) if lost else heapq.heappop(self._due[state])
+            text = self._pick(self._due[state]) if raced else heapq.heappop(self._due[state])
             name = parse(text)
             if name is None:  # a 31st of February
                 self.strangers.append(text)
@@ -205,6 +207,11 @@ class Waiting:
                 continue
             mine = name.owned(owner)
             source, target = f"{self._root.folder(state)}/{text}", f"{processing}/{mine}"
+            # A look costs a tenth of a rename that is lost; on a share both cost a round trip.
+            looked = crowded and not self._root.is_shared
+            if looked and not disk.exists(source):
+                self._is_crowded = True
+                continue
             # Race: a name that was listed and heard of stands here twice. While its claim lasts, the
             # rename would seem to have been won again: what tells so is our own name for it.
             if text in self._taken and disk.exists(target):
@@ -218,9 +225,10 @@ class Waiting:
                     raise
                 log.warning("%s cannot be claimed: %s", source, error.strerror)
                 continue
-            if not disk.exists(processing):  # not lost to another: there is nowhere to claim it into
+            if not lost and not disk.exists(processing):  # not to another: there is nowhere to claim it into
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), processing)
-            lost = True
+            lost = crowded = self._is_crowded = True
+            raced = looked or self._root.is_shared
             self._gone[text] = time.monotonic()
         return None
 

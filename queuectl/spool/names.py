@@ -38,11 +38,11 @@ class Name(NamedTuple):
 
     def owned(self, owner: str) -> Name:
         """The name of the claim that `owner` makes on this job."""
-        return self._replace(owner=owner)
+        return Name(self.rank, self.due, self.id, owner)
 
     def free(self) -> Name:
         """The name without an owner."""
-        return self._replace(owner=None)
+        return Name(self.rank, self.due, self.id)
 
     def later(self) -> Name:
         """The free name one microsecond on: no name comes back to a directory it has left."""

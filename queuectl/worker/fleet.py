@@ -70,6 +70,7 @@ def log_to(stream: TextIO, worker: str, reopen: Callable[[], None] = lambda: Non
     """Let this process's log go to a stream, the worker's name in every line."""
     # What no line of ours shows need not be found out for each (logging's HOWTO, "Optimization").
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
+    logging._srcfile = None  # noqa: SLF001 - the HOWTO's own word
     handler = _Reopened(stream, reopen)
     handler.setFormatter(_Line(f"%(asctime)s {worker} %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

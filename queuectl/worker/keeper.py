@@ -28,8 +28,9 @@ GIVE_UP = 0.7
 IN_ORDER = 0.1
 #: How many runs have ended is told after so many seconds, with a beat that comes early; not on a share.
 TELL_DONE = 2.0
-#: After so many seconds even a worker that drains listens for jobs that are more urgent than those listed.
-BUSY = 1.0
+#: After so many seconds even a worker that drains listens for jobs that are more urgent than those
+#: listed. Before, it meets them as it lists anew, every `poll_interval`.
+BUSY = 5.0
 #: A directory's time proves nothing for so many seconds after it last changed.
 YOUNG = 2.0
 

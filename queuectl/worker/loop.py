@@ -21,7 +21,6 @@ from queuectl.spool.root import filesystem, mend
 from queuectl.worker import process
 from queuectl.worker.keeper import GIVE_UP, IN_ORDER, Guard, Keeper
 from queuectl.worker.process import Cannot, Command, Streams, Waited
-from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -196,7 +195,7 @@ class Worker:
         """Take up, now and then, what dead workers left. Each claim of ours would be taken for such."""
         if self.member.is_to_recover:
             self._pay()
-            for told in self.member.recover(stop_remains, self.member.now()):
+            for told in self.member.recover(_stop_remains, self.member.now()):
                 log.warning("%s", told)
 
     def _claim(self, bell: Bell, keeper: Keeper) -> Claim | None:
@@ -547,6 +546,12 @@ class Worker:
         if text != self._trouble_said:
             log.error("%s The outcome is recorded as soon as it can be.", text)
             self._trouble_said = text
+
+
+def _stop_remains(claim: Claim) -> None:
+    from queuectl.worker.remains import stop_remains  # and psutil, which few workers need
+
+    stop_remains(claim)
 
 
 def _may_pass(error: OSError) -> bool:
