@@ -167,6 +167,10 @@ class StorageTrouble(QueueError):
         return error.errno in cls.ERRNOS
 
 
+class OutputTrouble(OSError):
+    """Standard output does not take what is printed; the spool has no part in it."""
+
+
 def nearest(word: str, known: list[str]) -> str:
     """`known` in words, led by the name that `word` most likely meant, if there is one."""
     import difflib  # only an error needs it

@@ -267,6 +267,53 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(long: Shell, command: st
     assert status.read_text() == "0\n"
 
 
+full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+
+
+def on_full_device(shell: Shell, command: str, stream: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run a command line one of whose streams is a full disk."""
+    return subprocess.run(
+        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl {command} {stream}> /dev/full"],
+        env=shell.environment,
+        cwd=shell.home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@full_device
+@pytest.mark.parametrize("command", ["status", "list", "list --json", "logs big --stdout", "logs big", "-h"])
+def test_a_full_standard_output_is_not_told_as_trouble_of_the_spool(long: Shell, command: str) -> None:
+    done = on_full_device(long, command)
+    assert (done.returncode, has_two_sentences(done.stderr)) == (1, True), done
+    assert "Standard output cannot be written to: No space left on device." in done.stderr
+
+
+@full_device
+@pytest.mark.parametrize("option", ["", "--json", "--file job.json"])
+def test_where_ids_cannot_be_printed_it_is_told_that_the_jobs_are_filed(shell: Shell, option: str) -> None:
+    (shell.home / "job.json").write_text('{"command": "true"}')
+    done = on_full_device(shell, f"enqueue {option} {'' if 'file' in option else 'true'}")
+    assert (done.returncode, has_two_sentences(done.stderr)) == (1, True), done
+    assert "filed all the same" in done.stderr
+    assert len(shell.jobs()) == 1
+
+
+@full_device
+def test_a_full_standard_error_changes_nothing_else(shell: Shell) -> None:
+    assert on_full_device(shell, "status nobody", 2).returncode == 3
+    other = shell.home / "other"
+    assert on_full_device(shell, f"-s {other} enqueue --id a true", 2).stdout == "a\n"
+
+
+def test_without_standard_error_a_command_does_what_it_does(shell: Shell) -> None:
+    job_id = shell.file("true")
+    for arguments, status in ((f"wait {job_id} --timeout 0", 124), ("worker stop", 0), ("status nobody", 3)):
+        line = f"exec {shlex.quote(sys.executable)} -m queuectl {arguments} 2>&-"
+        assert subprocess.call(["sh", "-c", line], env=shell.environment) == status, arguments
+
+
 def test_without_standard_output_a_job_is_filed_all_the_same(shell: Shell) -> None:
     done = subprocess.run(
         ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl enqueue --id a true >&-"],

@@ -12,7 +12,7 @@ import click
 from queuectl import disk
 from queuectl.cli import options, show
 from queuectl.cli.places import spool_or_new
-from queuectl.errors import BadDocument, BadJob, BadUsage, QueueError
+from queuectl.errors import BadDocument, BadJob, BadUsage, OutputTrouble, QueueError
 from queuectl.job import ALIASES, Job, from_fields
 
 if TYPE_CHECKING:
@@ -244,7 +244,14 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
                     refused.append((place, filed.error))
                 advance(len(told))
     finally:
-        _tell(spool, told, as_json=as_json)
+        try:
+            _tell(spool, told, as_json=as_json)
+        except OutputTrouble as error:
+            show.drop(1)
+            raise QueueError(
+                f"The ids cannot be printed: {error.strerror}.",
+                "The jobs are filed all the same; see `queuectl list`.",
+            ) from None
     return _report(refused, len(told), len(sources))
 
 

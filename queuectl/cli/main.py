@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from queuectl.errors import QueueError, StorageTrouble
+from queuectl.cli import show
+from queuectl.errors import OutputTrouble, QueueError, StorageTrouble
 
 #: Where each command is. A module is imported when its command is used: starting is part of the speed.
 COMMANDS = {
@@ -102,12 +103,10 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: C901, PLR0911 - one
     """Run one command line; returns the exit status. No traceback leaves it."""
     try:
         result = _invoke(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
     except click.exceptions.Exit as done:
         return done.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+        show.note("Interrupted.")
         return 130
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -118,8 +117,15 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: C901, PLR0911 - one
         return _say(error.problem, error.remedy, error.exit_status)
     except BrokenPipeError:
         # The reader has gone (`| head -1`): there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        show.drop(1)
         return 0
+    except OutputTrouble as error:
+        show.drop(1)
+        return _say(
+            f"Standard output cannot be written to: {error.strerror}.",
+            "The spool is not to blame: make room where the output goes, or send it elsewhere.",
+            1,
+        )
     except OSError as error:
         if StorageTrouble.explains(error):
             trouble = StorageTrouble(error)
@@ -140,8 +146,9 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: C901, PLR0911 - one
 def _invoke(arguments: list[str] | None) -> Any:
     if "_QUEUECTL_COMPLETE" in os.environ:
         return app.main(args=arguments, prog_name="queuectl", standalone_mode=False)
+    words = sys.argv[1:] if arguments is None else arguments
     # Not `app.main`: that answers a reader that has gone with an exit status of 1.
-    with app.make_context("queuectl", sys.argv[1:] if arguments is None else arguments) as context:
+    with show.output(), app.make_context("queuectl", words) as context:
         return app.invoke(context)
 
 
@@ -152,9 +159,7 @@ def _usage(error: click.ClickException) -> tuple[str, str, int]:
 
 
 def _say(problem: str, remedy: str, status: int) -> int:
-    from queuectl.spool.wording import visible
-
-    click.echo(f"Error: {visible(problem)}", err=True)
+    show.note(f"Error: {problem}")
     if remedy:
-        click.echo(visible(remedy), err=True)
+        show.note(remedy)
     return status

@@ -7,10 +7,11 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
+from queuectl.errors import OutputTrouble
 from queuectl.spool.wording import CONTROL, visible
 
 if TYPE_CHECKING:
@@ -28,9 +29,63 @@ COLOURS = {
 }
 
 
+@contextlib.contextmanager
+def output() -> Iterator[None]:
+    """Standard output raises `OutputTrouble` in here: a full disk under it is not that of the spool."""
+    if sys.stdout is None:
+        yield
+        return
+    with contextlib.redirect_stdout(cast("TextIO", _Output(sys.stdout))):
+        yield
+        sys.stdout.flush()
+
+
+def drop(stream: int) -> None:
+    """Let what is still to go to standard output (1) or error (2) vanish: Python fails on it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+class _Output:
+    """A stream of text or of bytes, as it is in all else."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @property
+    def buffer(self) -> _Output:
+        return _Output(self._stream.buffer)
+
+    def write(self, some: str | bytes) -> int:
+        with _named():
+            written: int = self._stream.write(some)
+        return written
+
+    def flush(self) -> None:
+        with _named():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputTrouble(error.errno, error.strerror) from None
+
+
 def is_terminal() -> bool:
     """Whether a person reads standard output."""
     return sys.stdout is not None and sys.stdout.isatty()
+
+
+def notes_are_read() -> bool:
+    """Whether a person reads standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def as_json(value: Any) -> None:
@@ -51,7 +106,10 @@ def line(text: str = "") -> None:
 
 def note(text: str) -> None:
     """A remark for people, on standard error: never part of what a program reads."""
-    click.echo(visible(text), err=True)
+    try:
+        click.echo(visible(text), err=True)
+    except OSError:  # a full standard error keeps nothing from being done
+        drop(2)
 
 
 def console() -> Any:
@@ -112,7 +170,7 @@ def colour() -> bool:
 @contextlib.contextmanager
 def progress(what: str, total: int, *, least: int = 1) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error if that is a terminal; yields what takes the number done."""
-    if total < least or not sys.stderr.isatty():
+    if total < least or not notes_are_read():
         yield lambda _: None
         return
     from rich.console import Console

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from queuectl.cli import show
@@ -76,7 +74,7 @@ def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> in
         return 0
     limit = None if timeout is None else seconds_of("--timeout", timeout)
     patience = None if limit is None else limit + spool.settings().stop_grace_seconds + 30
-    if sys.stderr.isatty():
+    if show.notes_are_read():
         show.note(f"Waiting for {len(wanted)} to finish the job at hand …")
     left = fleet.stop(spool.root, wanted, limit, click.echo, patience)
     for name in left:
