@@ -699,8 +699,15 @@ def _plain(text: str) -> Document | None:
     return Document(tree, indent=0, last_key=last or key, is_open=is_open, line=1)
 
 
+class Bare(str):
+    """A number or truth value of JSON as the text it was written as: for fields that are no text."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
 def load_json(text: str) -> Node:
-    """Read JSON with numbers and truth values as the text they were written as.
+    """Read JSON with numbers and truth values as `Bare` text.
 
     Raises `json.JSONDecodeError` where it is not JSON, `BadDocument` where it is too deep or
     has a key twice.
@@ -708,7 +715,9 @@ def load_json(text: str) -> Node:
     import json
 
     try:
-        tree = json.loads(text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_unique)
+        tree = json.loads(
+            text, parse_int=Bare, parse_float=Bare, parse_constant=Bare, object_pairs_hook=_unique
+        )
     except RecursionError:
         raise BadDocument(f"it is nested deeper than {MAX_DEPTH} levels") from None
     return _textual(tree, 1)
@@ -727,7 +736,7 @@ def _textual(value: Any, depth: int) -> Node:
     if depth > MAX_DEPTH:
         raise BadDocument(f"it is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return Bare("true" if value else "false")
     if isinstance(value, dict):
         return {key: _textual(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list):

@@ -137,7 +137,9 @@ def parse_moment(text: str, now: datetime | None = None) -> datetime:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
+    # A number or truth value of JSON comes as a kind of str. In YAML, which has no quotes to tell,
+    # `command: true` is text.
+    if type(value) is not str:
         raise ValueError("text")
     if "\0" in value:
         raise ValueError("text without NUL")
@@ -150,10 +152,12 @@ def _text(value: Any) -> str:
 
 def _command(value: Any) -> str | tuple[str, ...]:
     command: str | tuple[str, ...]
-    if isinstance(value, str) and value.strip():
+    if type(value) is str and value.strip():
         command = _text(value)
         size = len(value.encode())
     elif isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        if not all(type(word) is str for word in value):
+            raise ValueError("words between quotes, numbers too")
         command = tuple(_text(word) for word in value)
         size = sum(len(word.encode()) for word in command)
         if not command[0]:
@@ -168,7 +172,7 @@ def _command(value: Any) -> str | tuple[str, ...]:
 def _id(value: Any) -> str:
     if not isinstance(value, str) or not ID.fullmatch(value):
         raise ValueError("1 to 100 of letters, digits, '.', '_' and '-', a letter or digit first")
-    return value
+    return str(value)
 
 
 def _whole(low: int, high: int) -> Callable[[Any], int]:
@@ -209,8 +213,9 @@ def _environment(value: Any) -> dict[str, str]:
         if not name or "=" in name or len(name) > 255:
             raise ValueError(f"names of variables, and {name!r} is none")
         _text(name)
-        _text("" if text is None else text)
-    return {name: text or "" for name, text in value.items()}
+        if text is not None and not isinstance(text, str):
+            raise ValueError("a mapping of names to text")
+    return {name: _text("" if text is None else str(text)) for name, text in value.items()}
 
 
 def launcher(value: Any) -> str:

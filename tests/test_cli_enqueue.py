@@ -71,9 +71,38 @@ def test_a_json_object_is_a_job(shell: Shell) -> None:
     assert (fields["command"], fields["max_retries"]) == ("echo hi", 5)
 
 
-def test_a_shell_group_in_braces_is_no_json(shell: Shell) -> None:
-    shell("enqueue", "{ echo hi; }")
-    assert [job["command"] for job in shell.jobs()] == ["{ echo hi; }"]
+def test_a_json_object_may_begin_with_blanks(shell: Shell) -> None:
+    assert shell("enqueue", ' \n{"id":"job1","command":"echo hi"}').out == "job1\n"
+    assert shell.fields("job1")["command"] == "echo hi"
+
+
+@pytest.mark.parametrize("command", ["{ echo hi; }", "[ -f x ] && echo y", "[[ a == b ]]", "true", "5"])
+def test_a_shell_command_that_begins_like_json_is_none(shell: Shell, command: str) -> None:
+    shell("enqueue", command)
+    assert [job["command"] for job in shell.jobs()] == [command]
+
+
+def test_a_number_of_json_is_taken_where_it_can_only_mean_one_text(shell: Shell) -> None:
+    shell("enqueue", '{"id": 5, "command": "true", "env": {"A": 1.50, "B": true}}')
+    assert shell.fields("5")["env"] == {"A": "1.50", "B": "true"}
+
+
+@pytest.mark.parametrize("kind", ["{}", "[{}]", "{}\n{}", "{}\n"])
+def test_a_number_is_no_command_in_json_however_it_comes(shell: Shell, kind: str) -> None:
+    path = shell.home / "jobs"
+    path.write_text(kind.replace("{}", '{"command": 5}'))
+    for source in ((), ("--file", path)):
+        said = shell("enqueue", *source, stdin=path.read_bytes(), status=(1, 2))
+        assert "command: 5 cannot be taken" in said.err
+    assert shell.jobs() == []
+
+
+def test_lists_and_lines_are_refused_with_the_way_to_say_them(shell: Shell) -> None:
+    assert "enqueue -" in shell.refused("enqueue", "[]", status=2)
+    assert "--file" in shell.refused("enqueue", "--lines", "jobs.txt", stdin="true\n", status=2)
+    shell("enqueue", stdin='[{"id": "a", "command": "true"}]')
+    shell("enqueue", "--command", "[]")
+    assert sorted(job["command"] for job in shell.jobs()) == ["[]", "true"]
 
 
 def test_flags_alone_make_a_job(shell: Shell) -> None:
@@ -327,6 +356,20 @@ WRONG: list[tuple[str, ...]] = [
     ('{"command": []}',),
     ('{"command": "true", "env": ["A=1"]}',),
     ('{"command": "a\\u0000b"}',),
+    ('{"command": 5}',),
+    ('{"command": true}',),
+    ('{"command": ["sleep", 5]}',),
+    ('{"command": "true", "cwd": 7}',),
+    ("{command: true}",),
+    ("{}",),
+    ("[]",),
+    (" [1]",),
+    ('[{"command": "true"}]',),
+    ('["echo", "a"]',),
+    (f"{'[' * 99}{']' * 99}",),
+    ("--lines", "true"),
+    ("--lines", "--command", "true"),
+    ("--lines", "--", "true"),
     ("--no-such-option", "true"),
 ]
 

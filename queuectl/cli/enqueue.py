@@ -108,6 +108,11 @@ def _sources(
     given = [bool(words), command is not None, bool(what) and not piped, bool(files) or piped]
     if words is not None and not words:
         raise BadUsage("Nothing follows `--`.", "Write the program and its arguments after it.")
+    if lines and any(given[:3]):
+        raise BadUsage(
+            "--lines reads commands from a file or standard input, and one was given beside it.",
+            "Leave one of them out; a file is named with --file.",
+        )
     if sum(given) > 1:
         raise BadUsage(
             "A command was given in more than one way.",
@@ -131,11 +136,18 @@ def _argument(what: tuple[str, ...]) -> Source:
     if len(what) > 1:
         return Source("the command", {"command": list(what)})
     text = what[0]
+    if text.lstrip().startswith("[") and _is_json(text):
+        raise BadUsage(
+            "This is a JSON list; an argument is one JSON object, or a shell command.",
+            "Pipe a list of jobs into `queuectl enqueue -`; put the words of a command after `--`.",
+        )
     if text.lstrip().startswith("{"):
         try:
             return _source("the JSON object", disk.load_json(text))
         except json.JSONDecodeError as error:
-            if text.lstrip()[1:].lstrip()[:1] in {'"', "}", "'"}:
+            inside = text.lstrip()[1:]
+            # `{ echo hi; }` is a group of the shell, whose brace stands alone.
+            if not inside[:1].isspace() or inside.lstrip()[:1] in {'"', "}", "'"}:
                 raise BadUsage(
                     f"This is not JSON: {error.msg} at character {error.pos}.",
                     "Mend it; if it is a shell command, put it after --command.",
@@ -143,6 +155,16 @@ def _argument(what: tuple[str, ...]) -> Source:
         except BadDocument as error:
             raise BadUsage(error.problem, error.remedy) from None
     return Source("the command", {"command": text})
+
+
+def _is_json(text: str) -> bool:
+    try:
+        disk.load_json(text)
+    except json.JSONDecodeError:
+        return False
+    except BadDocument:  # but nothing that can be taken
+        return True
+    return True
 
 
 def _text(name: str) -> tuple[str, str]:

@@ -95,7 +95,9 @@ def _read(left: list[str]) -> tuple[dict[str, str], list[str], str | list[str] |
             return None
         given[_OPTIONS[name]] = text
         env += [text] if name in _ENV else []
-    if bool(words) + bool(loose) + ("command" in given) != 1 or (loose[:1] and loose[0].startswith("{")):
+    if bool(words) + bool(loose) + ("command" in given) != 1 or (
+        loose[:1] and loose[0].lstrip().startswith(("{", "["))
+    ):
         return None
     return given, env, words or (loose if len(loose) > 1 else "".join(loose)) or None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from queuectl import settings
+from queuectl import disk, settings
 from queuectl.errors import BadSetting, NoSuchJob, StorageTrouble
 from queuectl.job import Job, State, from_fields, utc_now
 from queuectl.spool import root as roots
@@ -115,8 +115,6 @@ class Spool:
         return found
 
     def _again(self, found: Found) -> Found:
-        from queuectl import disk
-
         if self.root.is_shared:  # which may go on showing a name that it is asked for
             folder, _, name = found.path.rpartition("/")
             is_there = name in disk.list_names(folder)
@@ -170,8 +168,8 @@ def _job(job: Job | str | dict[str, Any]) -> Job:
 def _textual(value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return disk.Bare(str(value).lower())  # True as JSON has it
     if isinstance(value, Mapping):
         return {str(key): _textual(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
