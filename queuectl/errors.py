@@ -59,15 +59,22 @@ class BadUsage(QueueError):
 
 
 class IdTaken(QueueError):
-    """Another job has this id already."""
+    """Another job has this id already, perhaps in another case; or none that is there (`holder` None)."""
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(
-            f"The id {job_id!r} is taken.",
-            f"Choose another one, or see `queuectl status {job_id}`; if no job has it, "
-            "`queuectl check --repair` frees it.",
-        )
+    def __init__(self, job_id: str, holder: str | None) -> None:
+        if holder is None:
+            super().__init__(
+                f"The id {job_id!r} is taken, though no job has it.",
+                "Choose another one; if its job was deleted by hand, `queuectl check --repair` frees it.",
+            )
+        else:
+            case = "" if holder == job_id else f" by {holder!r}: case makes no difference"
+            super().__init__(
+                f"The id {job_id!r} is taken{case}.",
+                f"Choose another one, or see `queuectl status {holder}`.",
+            )
         self.job_id = job_id
+        self.holder = holder
 
 
 class NoSuchJob(QueueError):

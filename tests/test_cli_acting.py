@@ -395,14 +395,39 @@ def test_leftovers_are_reported_and_repair_clears_them(shell: Shell) -> None:
 
 
 def test_what_is_still_being_written_is_no_leftover(shell: Shell) -> None:
-    for name, text in LEFTOVERS.items():
-        (shell.root / name).write_text(text)
-    path = shell.root / "dead" / "10-20260101T000000.000000Z-gone.yaml.reason.txt"
-    path.unlink()
+    """The draft of a job is young; the id that it will bear may have been taken a while ago."""
+    draft, log = (
+        shell.root / "pending" / ".10-20260101T000000.000000Z-x.yaml.tmp",
+        shell.root / "logs/x.1.out",
+    )
+    draft.write_text("id: x\n")
+    log.write_text("")
+    age(log)
     shell("check", "--repair")
-    assert [name for name in LEFTOVERS if (shell.root / name).exists() == (name == path.name)] == [
-        f"dead/{path.name}"
-    ]
+    assert draft.exists()
+    assert log.exists()
+
+
+def test_the_id_of_a_job_that_was_deleted_by_hand_is_free_after_a_repair(shell: Shell) -> None:
+    for command in ("true", "sleep 600"):
+        shell("enqueue", "--id", "mine", command)
+        if command == "true":
+            shell.drain()
+        path = shell.place("mine")
+        assert path is not None
+        path.unlink()
+        for log in (shell.root / "logs").glob("mine.*"):
+            age(log, 2)
+        shell("check", "--repair")
+    assert shell("enqueue", "--id", "mine", "true").out == "mine\n"
+
+
+def test_an_id_that_was_taken_this_moment_is_kept_by_a_repair(shell: Shell) -> None:
+    log = shell.root / "logs" / "mine.1.out"
+    log.write_text("")
+    age(log, -3600)
+    shell("check", "--repair")
+    assert log.exists()
 
 
 def test_repair_takes_a_dead_workers_job_back(shell: Shell) -> None:

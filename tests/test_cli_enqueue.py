@@ -322,6 +322,22 @@ def test_a_taken_id_is_refused_wherever_the_job_is(shell: Shell) -> None:
     assert shell.jobs() == []
 
 
+def test_an_id_that_is_taken_in_another_case_is_told_with_the_job_that_has_it(shell: Shell) -> None:
+    shell("enqueue", "--id", "Mine", "true")
+    assert "`queuectl status Mine`" in shell.refused("enqueue", "--id", "mINE", "true", status=1)
+    text = '{"id": "a", "command": "true"}\n{"id": "A", "command": "true"}\n'
+    assert "line 2: The id 'A' is taken by 'a'" in shell("enqueue", stdin=text, status=1).err
+    assert shell.state("a") == "pending"
+
+
+def test_an_id_whose_job_was_deleted_by_hand_is_told_with_what_frees_it(shell: Shell) -> None:
+    shell("enqueue", "--id", "mine", "true")
+    path = shell.place("mine")
+    assert path is not None
+    path.unlink()
+    assert "queuectl check --repair" in shell.refused("enqueue", "--id", "mine", "true", status=1)
+
+
 def test_an_id_goes_to_one_of_those_who_ask_at_once(shell: Shell) -> None:
     racers = [shell.start("enqueue", "--id", "one", f"echo {number}") for number in range(6)]
     assert sorted(racer.end() for racer in racers) == [0, 1, 1, 1, 1, 1]

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -353,6 +354,72 @@ def test_what_is_not_a_plain_file_is_put_aside_unread(
     path = dead_file(spool, "trap")
     assert path.lstat().st_ino == before.st_ino
     assert reason(path)
+
+
+def commands_of(text: str) -> list[str]:
+    """What a reason proposes to type in dead/."""
+    return [line.strip() for line in text.splitlines() if line.startswith("    ")]
+
+
+def type_in_dead(spool: Spool, command: str) -> None:
+    """Do so, an hour after what was put aside had been."""
+    for log in Path(spool.root.logs).iterdir():
+        os.utime(log, (time.time() - 3600,) * 2)
+    subprocess.run(["sh", "-c", command], cwd=spool.root.folder(State.DEAD), check=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "advice"),
+    [(symlink, "Copy the file that the link leads to"), (fifo, "delete this"), (hard_link, "A copy")],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_the_reason_says_what_makes_a_job_of_what_is_no_plain_file(
+    spool: Spool,
+    workers: Workers,
+    evidence: Evidence,
+    tmp_path: Path,
+    problems_left: Problems,
+    make: Callable[[Path, Path], None],
+    advice: str,
+) -> None:
+    outside = tmp_path / "outside.yaml"
+    outside.write_text(f"command: {json.dumps(evidence.command())}\n")
+    make(pending(spool, "trap.yaml"), outside)
+    workers.drain()
+    text = reason(dead_file(spool, "trap"))
+    assert advice in text
+    assert "move it back" not in text
+    for command in commands_of(text):
+        type_in_dead(spool, command)
+    if make is symlink:
+        shutil.copy(outside, pending(spool))
+    workers.drain()
+    assert evidence.started() == {"symlink": ["outside"], "fifo": [], "hard_link": ["trap"]}[make.__name__]
+    assert problems_left(spool) == []
+
+
+def test_a_file_whose_id_is_taken_runs_once_it_is_moved_back_as_its_reason_says(
+    spool: Spool, workers: Workers, evidence: Evidence, problems_left: Problems
+) -> None:
+    command = json.dumps(evidence.command())
+    spool.file({"id": "mine", "command": "true"})
+    pending(spool, "drop.yaml").write_text(f"id: Mine\ncommand: {command}\n")
+    pending(spool, "10-20260101T000000.000000Z-renamed.yaml").write_text(f"id: MINE\ncommand: {command}\n")
+    pending(spool, "11-20260101T000000.000000Z-mine.yaml").write_text(f"command: {command}\n")
+    workers.drain()
+    assert evidence.started() == []
+    for number, job_id in enumerate(("drop", "renamed", "mine")):
+        for path in [
+            path for name, path in in_dead(spool).items() if name.endswith(f"-{job_id}.yaml".encode())
+        ]:
+            lines = path.read_text().splitlines(keepends=True)
+            [move] = commands_of(reason(path))
+            path.write_text("".join(line for line in lines if not line.startswith("id:")))
+            type_in_dead(spool, move.replace("NEW-ID", f"other-{number}"))
+    workers.drain()
+    assert in_dead(spool) == {}
+    assert len(evidence.started()) == 3
+    assert problems_left(spool) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import disk, settings
 from queuectl.errors import BadJob, BadSetting
 from queuectl.job import OUTCOMES, State, destination
-from queuectl.spool import acting, claiming, dropping, output, presence, record, recovery
+from queuectl.spool import acting, claiming, dropping, ids, output, presence, record, recovery
 from queuectl.spool.finding import REASON
-from queuectl.spool.names import Name, parse, parse_claim
+from queuectl.spool.names import Name, id_in, parse, parse_claim
 from queuectl.spool.presence import PAUSED, Onlooker, described
 from queuectl.spool.root import FOLDERS, Root
 
@@ -40,14 +40,14 @@ def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> Iterat
     """Every finding in the spool. Reads each job file once; changes nothing."""
     yield from _config(root)
     yield from _strays(root)
-    ids: dict[str, list[str]] = defaultdict(list)
+    known: dict[str, list[str]] = defaultdict(list)
     for state in State:
-        yield from _jobs(root, state, ids, lambda owner: not onlooker.is_alive(owner, lease), now)
-    for places in ids.values():
+        yield from _jobs(root, state, known, lambda owner: not onlooker.is_alive(owner, lease), now)
+    for places in known.values():
         if len(places) > 1:
             yield Finding(places[1], f"its id is also that of {places[0]}", "Delete or rename one by hand.")
-    yield from _reasons(root, set(ids))
-    yield from _logs(root, set(ids))
+    yield from _reasons(root, set(known))
+    yield from _logs(root, set(known))
     yield from _workers(root, onlooker, lease)
 
 
@@ -67,7 +67,7 @@ def _strays(root: Root) -> Iterator[Finding]:
 
 
 def _jobs(
-    root: Root, state: State, ids: dict[str, list[str]], is_dead: Callable[[str], bool], now: datetime
+    root: Root, state: State, known: dict[str, list[str]], is_dead: Callable[[str], bool], now: datetime
 ) -> Iterator[Finding]:
     folder = root.folder(state)
     for text in disk.list_names(folder):
@@ -76,7 +76,7 @@ def _jobs(
         if name is None:
             yield from _no_job(state, text, path)
             continue
-        ids[name.id.lower()].append(path)
+        known[name.id.lower()].append(path)
         if state is State.PROCESSING and name.owner and is_dead(name.owner):
             yield Finding(path, f"its worker {name.owner} is dead", "`--repair` files it again.")
         elif state is not State.DEAD:
@@ -143,22 +143,38 @@ def _removal(path: str) -> Callable[[], object]:
     return lambda: disk.remove(path)
 
 
-def _reasons(root: Root, ids: set[str]) -> Iterator[Finding]:
+def _reasons(root: Root, known: set[str]) -> Iterator[Finding]:
     """Reasons of jobs that are nowhere; that of a job that was mended and moved on tells no lie."""
     for text in disk.list_names(root.folder(State.DEAD)):
         name = parse(text.removesuffix(REASON)) if text.endswith(REASON) else None
-        if name is not None and name.id.lower() not in ids:
+        if name is not None and name.id.lower() not in known:
             path = f"{root.folder(State.DEAD)}/{text}"
             yield Finding(path, "its job has gone", "`--repair` deletes it.", _removal(path))
 
 
-def _logs(root: Root, ids: set[str]) -> Iterator[Finding]:
-    for text in disk.list_names(root.logs):
-        owner = output.owner_of_log(text)
-        if owner and owner[0] not in ids:
-            path = f"{root.logs}/{text}"
-            if _age(path) > FRESH:
-                yield Finding(path, "no job has its id", "`--repair` deletes it.", _removal(path))
+def _logs(root: Root, known: set[str]) -> Iterator[Finding]:
+    owners = {text: output.owner_of_log(text) for text in disk.list_names(root.logs)}
+    orphans = {text: owner[0] for text, owner in owners.items() if owner and owner[0] not in known}
+    borne = _borne(root) if orphans else set()
+    for text, job_id in orphans.items():
+        path = f"{root.logs}/{text}"
+        # Race: who files a job takes its id, with its first log, just before the job bears it.
+        if job_id not in borne and _age(path) > ids.FILING_TAKES:
+            yield Finding(path, "no job has its id", "`--repair` deletes it.", _removal(path))
+
+
+def _borne(root: Root) -> set[str]:
+    """The ids, in lower case, that any name bears, also while it is written.
+
+    Race: a job may move from a directory not yet listed to one just listed. Two looks that are short
+    find it, the one that reads each job may not.
+    """
+    return {
+        id_in(text).lower()
+        for _ in range(2)
+        for state in State
+        for text in disk.list_names(root.folder(state))
+    }
 
 
 def _workers(root: Root, onlooker: Onlooker, lease: float) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ import heapq
 import logging
 import os
 import random
+import stat
 import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,6 +49,16 @@ LEEWAY = timedelta(seconds=1)
 MOST_TAKEN = 10_000
 #: How many scheduled names are checked against their content in one idle look.
 DOUBTS = 200
+
+# What brings a file back that was put aside, for the reason beside it; {0} is its name.
+_MEND = "Mend it and move it back:\n    mv '{0}' ../pending/"
+_COPY = "A copy of it has one link:\n    cp '{0}' ../pending/ && rm '{0}'"
+_FOLLOW = "Copy the file that the link leads to into pending/, and delete the link:\n    rm '{0}'"
+_REPLACE = "It can hold no job: write one into a file in pending/, and delete this."
+OTHER_ID = (
+    "Give it another id and move it back; without a line `id:` it gets that of its new name:\n"
+    "    mv '{0}' ../pending/NEW-ID.yaml"
+)
 
 
 class BeingWritten(Exception):
@@ -338,7 +349,7 @@ def confirm(
     if right is None:
         return claim
     if right.id != name.id and not ids.take_over(root, right.id):
-        bury(root, name, name.free(), f"The id {right.id!r} that it gives itself is taken.")
+        bury(root, name, name.free(), f"The id {right.id!r} that it gives itself is taken.", OTHER_ID)
         return None
     disk.move(path, f"{root.folder(source)}/{free_name(root, source, right)}")
     return None
@@ -414,22 +425,34 @@ def why(error: BadJob | OSError) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def bury(root: Root, name: Name, target: Name, reason: str) -> str:
+def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None = None) -> str:
     """Move a claim that cannot be a job to dead/, bytes untouched, with the reason beside it.
 
-    Returns its path there. Where the claim is lost meanwhile, nothing is left of this.
+    `remedy` is what brings it back, where that is not told by what kind of file it is. Returns its
+    path there. Where the claim is lost meanwhile, nothing is left of this.
     """
     dead = root.folder(State.DEAD)
     target = free_name(root, State.DEAD, target)
-    text = (
-        f"{reason}\n\nThe file beside this one was not run and not changed. Mend it and move it back:\n"
-        f"    mv '{target}' ../pending/\n"
-    )
+    remedy = remedy or _remedy(f"{root.folder(State.PROCESSING)}/{name}")
+    text = f"{reason}\n\nThe file beside this one was not run and not changed. {remedy.format(target)}\n"
     with contextlib.suppress(FileExistsError):
         disk.create(f"{dead}/{target}{finding.REASON}", text.encode("utf-8", "replace"), root.file_mode)
     if not disk.move(f"{root.folder(State.PROCESSING)}/{name}", f"{dead}/{target}"):
         disk.remove(f"{dead}/{target}{finding.REASON}")
     return f"{dead}/{target}"
+
+
+def _remedy(path: str) -> str:
+    """What makes a job of the file at `path`, as far as its kind tells."""
+    try:
+        facts: os.stat_result = disk.kernel.lstat(path)
+    except FileNotFoundError:
+        return _MEND
+    if stat.S_ISLNK(facts.st_mode):
+        return _FOLLOW
+    if not stat.S_ISREG(facts.st_mode):
+        return _REPLACE
+    return _COPY if facts.st_nlink > 1 else _MEND
 
 
 def free_name(root: Root, state: State, name: Name) -> Name:

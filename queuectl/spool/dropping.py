@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
-from queuectl.errors import BadJob
+from queuectl.errors import BadJob, IdTaken
 from queuectl.job import State, stamp
-from queuectl.spool import claiming, ids
+from queuectl.spool import claiming, finding, ids
 from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
 
 if TYPE_CHECKING:
@@ -123,16 +123,17 @@ class Drops:
             self._put_aside(name, suggested, claiming.why(error))
             return
         if job.id is not None and not ids.take_over(root, job.id):
-            self._put_aside(name, suggested, f"The id {job.id!r} is taken by another job.")
+            taken = IdTaken(job.id, finding.bearers(root, [job.id]).get(job.id.lower()))
+            self._put_aside(name, suggested, str(taken), claiming.OTHER_ID)
             return
         rank = name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
         own = job.id or ids.take_like(root, suggested)
         target = claiming.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
         disk.move(path, f"{root.folder(State.PENDING)}/{target}")
 
-    def _put_aside(self, name: Name, suggested: str, reason: str) -> None:
+    def _put_aside(self, name: Name, suggested: str, reason: str, remedy: str | None = None) -> None:
         target = name._replace(id=ids.take_like(self._root, suggested), owner=None)
-        claiming.bury(self._root, name, target, reason)
+        claiming.bury(self._root, name, target, reason, remedy)
 
 
 def _same(one: disk.Mark, other: disk.Mark) -> bool:

@@ -79,16 +79,19 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
     drafts: list[disk.Draft] = []
     taken: list[Name] = []
     answers: list[Filed] = []
+    refused: list[int] = []
     try:
         for name, job, chosen in named:
             text = to_yaml(job).encode()
             if len(text) > disk.MAX_BYTES:
                 answers.append(Filed(name.id, _too_large(text)))
             elif chosen and not _take(root, name, taken):
-                answers.append(Filed(name.id, IdTaken(name.id)))
+                refused.append(len(answers))
+                answers.append(Filed(name.id))
             else:
                 drafts.append(disk.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode))
                 answers.append(Filed(name.id))
+        _tell_taken(root, answers, refused, taken)
         if sync:
             _sync(root, drafts, taken)
         while drafts:
@@ -113,6 +116,19 @@ def _take(root: Root, name: Name, taken: list[Name]) -> bool:
         return False
     taken.append(name)
     return True
+
+
+def _tell_taken(root: Root, answers: list[Filed], refused: list[int], taken: list[Name]) -> None:
+    """Give those answers whose id is taken the error that names who has it: one of `taken`, or a job."""
+    if not refused:
+        return
+    from queuectl.spool import finding
+
+    holders = finding.bearers(root, [answers[at].id for at in refused])
+    holders |= {name.id.lower(): name.id for name in taken}
+    for at in refused:
+        job_id = answers[at].id
+        answers[at] = Filed(job_id, IdTaken(job_id, holders.get(job_id.lower())))
 
 
 def _sync(root: Root, drafts: list[disk.Draft], taken: list[Name]) -> None:

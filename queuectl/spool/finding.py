@@ -21,7 +21,7 @@ from queuectl.job import (
     stamp,
 )
 from queuectl.spool import output, record
-from queuectl.spool.names import DUE, WAITING_NAME, Name, is_made_id, parse, parse_claim, priority_of
+from queuectl.spool.names import DUE, WAITING_NAME, Name, id_in, is_made_id, parse, parse_claim, priority_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -88,6 +88,20 @@ def names_of(root: Root, job_id: str) -> list[Found]:
                 name = name_in(state, text)
                 if name and name.id.lower() == wanted:
                     found.append(Found(state, name, f"{root.folder(state)}/{text}"))
+    return found
+
+
+def bearers(root: Root, job_ids: Iterable[str]) -> dict[str, str]:
+    """Of these ids, in lower case, those that a job has, whatever their case, and as it has them."""
+    wanted = {job_id.lower() for job_id in job_ids}
+    found: dict[str, str] = {}
+    for _ in range(2):  # Race: a job may move from a directory not yet listed to one just listed
+        for state in _ORDER:
+            for text in disk.list_names(root.folder(state)):
+                if id_in(text).lower() in wanted and (name := name_in(state, text)):
+                    found[name.id.lower()] = name.id
+        if len(found) == len(wanted):
+            break
     return found
 
 

@@ -149,7 +149,7 @@ class Member:
                 others = [one for one in finding.names_of(self.root, claim.id) if one.path != claim.path]
                 if others:
                     reason = f"Another file has the same id: {others[0].path}."
-                    claiming.bury(self.root, claim.name, claim.name.free(), reason)
+                    claiming.bury(self.root, claim.name, claim.name.free(), reason, claiming.OTHER_ID)
                     return None
                 attempt += 1  # a power cut took the history's last lines, not the log
             except OSError as error:

@@ -66,6 +66,12 @@ def parse_claim(text: str) -> Name | None:
     return Name(int(match[1]), match[2], match[3], match[4]) if match and _real(match[2]) else None
 
 
+def id_in(text: str) -> str:
+    """The id in a name that is a job's, a claim's, or that of either while it is written."""
+    stem = text.removeprefix(".")[ID_AT:].partition("@")[0]
+    return stem.removesuffix(".tmp").removesuffix(".yaml")
+
+
 def _real(due: str) -> bool:
     try:
         from_stamp(due)
