@@ -47,9 +47,13 @@ class BadSetting(QueueError):
 
 
 class BrokenConfig(BadSetting):
-    """The config.yaml that is there cannot be used; workers keep the last good values."""
+    """The config.yaml that is there cannot be used, `why` tells; workers keep the last good values."""
 
     exit_status = 1
+
+    def __init__(self, path: str, why: str, remedy: str) -> None:
+        super().__init__(f"{path}: {why}", remedy)
+        self.why = why
 
 
 class BadUsage(QueueError):
@@ -108,14 +112,16 @@ class WrongState(QueueError):
 
 
 class NotASpool(QueueError):
-    """A directory without config.yaml: perhaps a share that is not mounted."""
+    """No directory, or one without config.yaml: perhaps a share that is not mounted."""
 
     def __init__(self, root: str) -> None:
-        what = "has no config.yaml, so it is not a spool" if os.path.isdir(root) else "does not exist"
-        super().__init__(
-            f"{root} {what}.",
-            f"If it is on a share, mount the share; to make a spool there, run `queuectl init {root}`.",
-        )
+        what = "has no config.yaml, so it is not a spool"
+        remedy = f"If it is on a share, mount the share; to make a spool there, run `queuectl init {root}`."
+        if not os.path.exists(root):
+            what = "does not exist"
+        elif not os.path.isdir(root):
+            what, remedy = "is not a directory", "A spool is one: name it with --spool or in QUEUECTL_SPOOL."
+        super().__init__(f"{root} {what}.", remedy)
 
 
 class UnsafeSpool(QueueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
@@ -164,6 +163,27 @@ def parse_value(name: str, text: Any) -> Any:
         raise BadSetting(f"{name}: {text!r} is not {error}.", f"It means: {KEYS[name].meaning}.") from None
 
 
+def doubt(name: str, value: Any) -> str | None:
+    """What this host does not know of a value that others may; raises `BadSetting` for unknown users.
+
+    A number names a user whom this system does not know.
+    """
+    if name == "trusted_users":
+        unknown = [user for user in value.split(",") if value != NOBODY and _id_of(user) is None]
+        if unknown:
+            raise BadSetting(
+                f"{name}: there is no user {unknown[0]!r} on this system.", "Name one, or give the number."
+            )
+    if name == "launcher" and value != HERE:
+        import shlex
+        import shutil
+
+        program = shlex.split(value)[0]
+        if shutil.which(program) is None:
+            return f"There is no program {program!r} on this host; workers need it where they run."
+    return None
+
+
 _LINE = re.compile(r"([A-Za-z_-]+):[ ]+([A-Za-z0-9._-]+)[ ]*(?:[ ]#.*)?|[ ]*(?:#.*)?")
 
 
@@ -173,7 +193,7 @@ def parse(text: str) -> dict[str, Any]:
     for word, raw in _pairs(text):
         name = key_name(word)
         if name in values:
-            raise BadSetting(f"{FILE} sets {name} twice.", "Keep one.")
+            raise BadSetting(f"It sets {name} twice.", "Keep one.")
         if raw is not None:
             values[name] = parse_value(name, raw)
     return values
@@ -191,32 +211,32 @@ def _pairs(text: str) -> Iterable[tuple[str, Any]]:
     try:
         documents = disk.load_all(text)
     except BadDocument as error:
-        raise BadSetting(f"{FILE}: {error.problem}", error.remedy) from None
+        raise BadSetting(error.problem, error.remedy) from None
     tree = documents[0].tree if documents else None
     if len(documents) > 1 or not (tree is None or isinstance(tree, dict)):
-        raise BadSetting(f"{FILE} is not one mapping of keys to values.", "Write `key: value` lines.")
+        raise BadSetting("It is not one mapping of keys to values.", "Write `key: value` lines.")
     return (tree or {}).items()
 
 
 def load(root: Path | str) -> Settings:
     """The settings of a spool; raises `FileNotFoundError` or `BadSetting`."""
+    path = f"{root}/{FILE}"
     try:
-        values = parse(disk.text_of(disk.read(f"{root}/{FILE}")))
+        values = parse(disk.text_of(disk.read(path)))
         if values.get("trusted_users", NOBODY) != NOBODY and is_root():
             # Whoever may name trusted users may run commands as root.
-            values = parse(disk.text_of(disk.read(f"{root}/{FILE}", trust=disk.Trust(frozenset({0}), False))))
+            values = parse(disk.text_of(disk.read(path, trust=disk.Trust(frozenset({0}), False))))
         return Settings(**values)
     except disk.Untrusted:
         raise BrokenConfig(
-            f"{root}/{FILE} names trusted_users, and others than root may write to it.",
-            f"Run `chown root {root}/{FILE}` and `chmod go-w {root}/{FILE}`.",
+            path,
+            "It names trusted_users, and others than root may write to it.",
+            f"Run `chown root {path}` and `chmod go-w {path}`.",
         ) from None
-    except BadDocument as error:
-        raise BrokenConfig(f"{root}/{FILE}: {error.problem}", "Mend it by hand.") from None
     except disk.NotAFile as error:
-        raise BrokenConfig(f"{root}/{FILE}: {error.strerror}.", "Mend it by hand.") from None
-    except BadSetting as error:
-        raise BrokenConfig(f"{root}/{FILE}: {error.problem}", error.remedy) from None
+        raise BrokenConfig(path, f"{error.strerror}.", "Mend it by hand.") from None
+    except (BadDocument, BadSetting) as error:
+        raise BrokenConfig(path, error.problem, error.remedy) from None
 
 
 def is_root() -> bool:
@@ -227,13 +247,20 @@ def is_root() -> bool:
 @cache
 def trusted_ids(names: str) -> frozenset[int]:
     """Root and the users with these names or numbers, as far as this system knows them."""
+    ids = {_id_of(name) for name in names.split(",") if names != NOBODY}
+    return frozenset({0, *(uid for uid in ids if uid is not None)})
+
+
+def _id_of(user: str) -> int | None:
+    """The number of a user, given by name or by number; None where this system knows no such name."""
+    if user.isdigit():
+        return int(user)
     import pwd
 
-    found = {0}
-    for name in names.split(",") if names != NOBODY else ():
-        with contextlib.suppress(KeyError):
-            found.add(int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid)
-    return frozenset(found)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
 
 
 def template(values: Mapping[str, Any] | None = None) -> str:

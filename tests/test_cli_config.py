@@ -129,6 +129,13 @@ def test_a_directory_without_config_may_be_a_share_that_is_not_mounted(shell: Sh
     assert list(shell.root.iterdir()) == []
 
 
+def test_a_file_in_the_place_of_a_spool_is_told_as_such(made: Shell) -> None:
+    for command in ("status", "enqueue true"):
+        error = made.refused("-s", config(made), *command.split(), status=1)
+        assert f"{config(made)} is not a directory" in error
+        assert "--spool" in error
+
+
 def test_a_spool_that_others_may_write_to_is_refused_with_the_chmod_that_mends_it(made: Shell) -> None:
     made.root.chmod(0o777)
     error = made.refused("status", status=1)
@@ -224,6 +231,31 @@ def test_a_wrong_value_is_refused_with_the_allowed_ones(
     assert config(made).read_text() == before
 
 
+def test_a_value_below_zero_is_refused_as_a_value(made: Shell) -> None:
+    for value in ("-1", "-5h"):
+        error = made.refused("config", "set", "max_retries", value, status=2)
+        assert f"max_retries: '{value}' is not a whole number from 0" in error
+    assert "Usage: queuectl config set" in made("config", "set", "-h").out
+
+
+def test_users_that_nobody_knows_are_refused_and_numbers_are_taken(made: Shell) -> None:
+    before = config(made).read_text()
+    error = made.refused("config", "set", "trusted_users", "root,nobody-of-that-name", status=2)
+    assert "'nobody-of-that-name'" in error
+    assert config(made).read_text() == before
+    made("config", "set", "trusted_users", "root 4294967")
+    assert made("config", "get", "trusted_users").out == "root,4294967\n"
+    made("config", "set", "trusted_users", "none")
+
+
+def test_a_launcher_that_is_not_on_this_host_is_taken_with_a_warning(made: Shell) -> None:
+    said = made("config", "set", "launcher", "no-such-engine --ntasks=1")
+    assert "'no-such-engine'" in said.err
+    assert made("config", "get", "launcher").out == "no-such-engine --ntasks=1\n"
+    for known in ("env A=b", "none"):
+        assert made("config", "set", "launcher", known).err == ""
+
+
 @pytest.mark.parametrize("command", ["get {}", "set {} 1", "unset {}"])
 def test_a_wrong_key_is_refused_with_the_nearest(made: Shell, command: str) -> None:
     before = config(made).read_text()
@@ -285,7 +317,10 @@ def test_a_broken_file_is_refused_in_words_and_left_as_it_is(made: Shell, kind: 
         error = made.refused(*command.split(), status=(1, 2))
         assert "config.yaml" in error, command
     assert config(made).read_bytes() == BROKEN[kind]
-    assert "config.yaml" in made("status").out
+    assert made("status").out.count("config.yaml") == 1
+    [line] = made("check", status=1).lines
+    assert line.count("config.yaml") == 1
+    assert ".." not in line.removeprefix(str(made.root))
 
 
 def test_a_broken_file_does_not_hide_the_jobs(made: Shell) -> None:

@@ -103,7 +103,7 @@ def test_an_unknown_key_is_answered_with_the_nearest() -> None:
 
 def test_a_key_that_is_set_under_two_names_is_refused() -> None:
     for text in ("timeout: 5\njob_timeout_seconds: 6\n", "max_retries: 1\nmax-retries: 1\n"):
-        with pytest.raises(BadSetting, match=r"config.yaml sets \w+ twice"):
+        with pytest.raises(BadSetting, match=r"^It sets \w+ twice"):
             parse(text)
 
 
@@ -125,7 +125,7 @@ def test_what_is_not_said_is_not_set(text: str) -> None:
     ],
 )
 def test_a_config_that_is_not_one_strict_mapping_is_refused(text: str) -> None:
-    with pytest.raises(BadSetting, match=r"config.yaml"):
+    with pytest.raises(BadSetting, match=r"^It (is not one mapping|cannot be read|sets)"):
         parse(text)
 
 

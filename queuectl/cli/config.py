@@ -46,17 +46,30 @@ def _get(ctx: click.Context, key: str) -> None:
     click.echo(settings.shown(getattr(spool_of(ctx).settings(), name)))
 
 
-@config_command.command("set", epilog="\b\nExample:\n  queuectl config set max-retries 5")
+class _Values(click.Command):
+    """Takes a number below zero for a value, which is then refused as one, not for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `--` before it."""
+        at = next((n for n, word in enumerate(args) if word[:1] == "-" and word[1:2].isdigit()), len(args))
+        return super().parse_args(ctx, args if "--" in args else [*args[:at], "--", *args[at:]])
+
+
+@config_command.command("set", cls=_Values, epilog="\b\nExample:\n  queuectl config set max-retries 5")
 @key_argument
 @click.argument("value")
 @click.pass_context
 def _set(ctx: click.Context, key: str, value: str) -> None:
     """Set a key; comments in the file stay."""
     name = settings.key_name(key)
-    text = settings.shown(settings.parse_value(name, value))
+    known = settings.parse_value(name, value)
+    doubt = settings.doubt(name, known)
+    text = settings.shown(known)
     root = spool_of(ctx).root
     _write(root, settings.edited(_text(root), name, text))
     show.line(f"{name}: {text}")
+    if doubt:
+        show.note(doubt)
 
 
 @config_command.command("unset", epilog="\b\nExample:\n  queuectl config unset max-retries")

@@ -8,7 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk, settings
-from queuectl.errors import BadJob, BadSetting
+from queuectl.errors import BadJob, BrokenConfig
 from queuectl.job import OUTCOMES, State, destination
 from queuectl.spool import acting, claiming, dropping, ids, output, presence, record, recovery
 from queuectl.spool.finding import REASON
@@ -54,8 +54,11 @@ def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> Iterat
 def _config(root: Root) -> Iterator[Finding]:
     try:
         settings.load(root.text)
-    except (BadSetting, BadJob, OSError) as error:
-        yield Finding(str(root.config), str(error), "Edit it; workers keep the last good values.")
+    except BrokenConfig as error:
+        problem = f"{error.why[:1].lower()}{error.why[1:]}".rstrip(".")
+        yield Finding(str(root.config), problem, f"{error.remedy} Workers keep the last good values.")
+    except OSError as error:
+        yield Finding(str(root.config), f"it cannot be read: {error.strerror}", "Mend it by hand.")
 
 
 def _strays(root: Root) -> Iterator[Finding]:
