@@ -448,6 +448,12 @@ def test_repair_takes_a_dead_workers_job_back(shell: Shell) -> None:
     shell("check")
 
 
+def test_where_no_job_is_dead_a_retry_of_all_says_so(shell: Shell) -> None:
+    said = shell("dlq", "retry", "--all")
+    assert said.out == ""
+    assert said.err == "No dead jobs.\n"
+
+
 def test_what_only_a_person_can_mend_is_reported_and_left(shell: Shell) -> None:
     shell.file("true", id="twin")
     path = shell.place("twin")

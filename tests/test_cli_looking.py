@@ -411,6 +411,33 @@ def test_following_loses_nothing_between_two_runs(shell: Shell) -> None:
     shell.drain()
     assert follower.end() == 0
     assert follower.out == b"end of run 1\nend of run 2\n"
+    assert follower.err == "── run 2 ──\n"
+
+
+def test_following_on_a_terminal_begins_each_further_run_on_a_line_of_its_own(shell: Shell) -> None:
+    shell.file("printf 'end of run '$QUEUECTL_ATTEMPT; exit 1", id="a", max_retries=2)
+    terminal = shell.terminal("logs", "a", "--follow", "--stdout")
+    shell.drain()
+    assert terminal.end() == 0
+    assert terminal.text == "end of run 1\n── run 2 ──\nend of run 2\n── run 3 ──\nend of run 3"
+
+
+def test_a_job_that_a_person_put_into_done_has_no_exit_status(shell: Shell) -> None:
+    shell.file("true", id="a")
+    path = shell.place("a")
+    assert path is not None
+    path.rename(shell.root / "done" / path.name)
+    assert "completed: nothing is recorded of its end\n" in shell("status", "a").out
+
+
+def test_a_folder_among_the_waiting_is_told_as_left_alone(shell: Shell) -> None:
+    (shell.root / "pending" / "folder.yaml").mkdir()
+    assert "1 that is no job is left alone (pending/folder.yaml)" in shell("status").out
+    (shell.root / "pending" / "notes.txt").write_text("")
+    (shell.root / "pending" / "drop.yaml").write_text("command: true\n")
+    out = shell("status").out
+    assert re.search(r"2 that are no jobs are left alone \(.*pending/folder\.yaml.*check", out)
+    assert "1 dropped in pending/, not taken in by a worker yet (drop.yaml)" in out
 
 
 def test_following_ends_on_ctrl_c(shell: Shell) -> None:

@@ -192,6 +192,8 @@ def _dlq_retry(ctx: click.Context, job_ids: tuple[str, ...], everything: bool) -
     if not everything:
         return each(job_ids, lambda job_id: _retry_dead(spool, job_id))
     names = finding.names_in(spool.root, State.DEAD)
+    if not names:
+        show.note("No dead jobs.")
     return each([name.id for name in sorted(names, key=str)], lambda job_id: _retry_dead(spool, job_id))
 
 

@@ -292,7 +292,7 @@ def _report(refused: list[tuple[str, QueueError]], filed: int, given: int) -> in
         raise refused[0][1]
     for place, why in refused:
         show.note(f"{place}: {why}")
-    show.note(f"{filed} of {given} jobs were filed, {len(refused)} were refused.")
+    show.note(f"Filed {filed} of {given} jobs; {len(refused)} refused.")
     return 1
 
 

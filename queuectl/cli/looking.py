@@ -285,7 +285,7 @@ def _print_output(
         raise QueueError(f"Job {found.id} has not run yet.", f"See `queuectl status {found.id}`.")
     number = attempt or max(runs)
     if number not in runs:
-        raise QueueError(f"Job {found.id} has no run {number}.", f"It has run {max(runs)} times.")
+        raise QueueError(f"Job {found.id} has no run {number}.", f"Its last run is {max(runs)}.")
     run = runs[number]
     texts = {
         stream: (block for _, block in output.read_log(spool.root, found.id, number, stream))
@@ -331,19 +331,29 @@ def _has_ended(found: Found, run: int | None) -> bool:
 
 
 def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) -> None:
-    """Print what comes, run after run, until the job is done or dead; or one run to its end."""
+    """Print what comes, run after run, until the job is done or dead; or one run to its end.
+
+    Where another run begins, a line on standard error says so: what is piped stays what the job printed.
+    """
     sent: dict[tuple[int, str], int] = {}
+    within_line = False
     run = only or (last_attempt(found.job.history) if found.job else 0)
+    first = max(1, run)
     while True:
         ended = found.state in {State.DONE, State.DEAD} or _has_ended(found, only)
         last = only or max(run, last_attempt(found.job.history) if found.job else 0)
         # A log that is asked for before its run has begun would stay "not there" for a while on NFS.
-        for number in range(max(1, run), last + 1):
+        for number in range(max(first, run), last + 1):
+            if number > max(first, run):
+                if within_line and show.is_terminal():
+                    show.line()
+                show.note(f"── run {number} ──")
             for stream in streams:
                 at = sent.get((number, stream), 0)
                 for place, block in output.read_log(spool.root, found.id, number, stream, at):
                     _emit([block])
                     sent[number, stream] = place
+                    within_line = not block.endswith(b"\n")
         run = last
         if ended:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from queuectl import disk
 from queuectl.errors import QueueError
 from queuectl.job import State, parse_moment, stamp
 from queuectl.settings import DEFAULTS
@@ -105,7 +106,7 @@ def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, An
     ]
     if counts.dead:
         told.append(f"{counts.dead} dead: see `queuectl dlq list`.")
-    drops = [text for text in counts.strangers if text.startswith("pending/") and dropping.is_job_file(text)]
+    drops = [text for text in counts.strangers if _is_drop(spool, text)]
     if drops:
         told.append(f"{len(drops)} dropped in pending/, not taken in by a worker yet ({drops[0][8:]}).")
     strange = [
@@ -115,13 +116,20 @@ def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, An
     ]
     if strange:
         some = ", ".join(strange[:3])
-        what = "1 file whose name is" if len(strange) == 1 else f"{len(strange)} files whose names are"
-        told.append(f"{what} not that of a job ({some}): see `queuectl check`.")
+        what = "1 that is no job is" if len(strange) == 1 else f"{len(strange)} that are no jobs are"
+        told.append(f"{what} left alone ({some}): see `queuectl check`.")
     try:
         spool.settings()
     except QueueError as error:
         told.append(f"{error} Workers keep the last good values.")
     return told
+
+
+def _is_drop(spool: Spool, text: str) -> bool:
+    """Whether a worker will take this in as a job."""
+    folder, _, name = text.partition("/")
+    is_file = folder == State.PENDING and dropping.is_job_file(name)
+    return is_file and not disk.is_folder(f"{spool.root.text}/{text}")
 
 
 def why(spool: Spool, found: Found, now: datetime, before: Callable[[], int] | None = None) -> str:
@@ -137,7 +145,8 @@ def why(spool: Spool, found: Found, now: datetime, before: Callable[[], int] | N
         return f"running on {found.name.owner}" + (f" since {clock(since)}" if since else "")
     if found.state is State.DONE:
         event = finding.exit_of(found.job.history) if found.job else {}
-        return f"done, exit status {event.get('exit_code', '?')}"
+        code = event.get("exit_code")
+        return "nothing is recorded of its end" if code is None else f"done, exit status {code}"
     if found.state is State.DEAD:
         first = "" if found.job else f"mend {found.path}, then "
         return f"{finding.reason_for(found)} ({first}`queuectl retry {found.id}` runs it again)"
