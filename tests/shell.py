@@ -291,10 +291,11 @@ class Shell:
         env: Mapping[str, str | None] | None = None,
         stdin: Path | None = None,
         redirected: bool = False,
+        columns: int = 140,
     ) -> Terminal:
         """Run a command line on a terminal; standard input or output may be a file instead."""
         master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         out = self.home.parent / f"{len(self._started)}.out" if redirected else None
         with contextlib.ExitStack() as stack:
             popen = subprocess.Popen(

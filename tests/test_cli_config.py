@@ -166,6 +166,16 @@ def test_on_a_terminal_the_settings_are_a_table(made: Shell) -> None:
     assert all(re.search(rf"^ *{key} ", terminal.text, re.MULTILINE) for key in DEFAULTS)
 
 
+def test_on_a_narrow_terminal_the_meaning_of_a_setting_wraps_and_nothing_is_lost(made: Shell) -> None:
+    terminal = made.terminal("config", "list", columns=80)
+    assert terminal.end() == 0
+    words = terminal.text.split()
+    for fact in made("config", "list", "--json").json_lines:
+        assert {fact["key"], *fact["meaning"].split()} <= set(words), fact["key"]
+    assert max(map(len, terminal.text.splitlines())) <= 80
+    assert re.search(r"^job_timeout_seconds +3600 +3600 +time limit", terminal.text, re.MULTILINE)
+
+
 def test_what_is_set_can_be_got_and_unset(shell: Shell) -> None:
     shell("init")
     before = config(shell).read_text()

@@ -284,6 +284,7 @@ def test_a_long_command_does_not_break_the_table(shell: Shell) -> None:
     terminal = shell.terminal("list")
     assert terminal.end() == 0
     assert max(len(line) for line in terminal.text.splitlines()) <= 140
+    assert re.search(r"^long  pending  0    0     [\d.]+ s ago  echo x+…$", terminal.text, re.MULTILINE)
     assert "x" * 500 in shell("list").out
 
 

@@ -93,7 +93,7 @@ def _list(ctx: click.Context, as_json: bool) -> None:
         else:
             rows.append((name, settings.shown(value), settings.shown(default), key.meaning))
     if not as_json:
-        show.table(("KEY", "VALUE", "DEFAULT", "MEANING"), rows)
+        show.table(("KEY", "VALUE", "DEFAULT", "MEANING"), rows, wraps=True)
 
 
 for _name in ("list", "show"):

@@ -98,12 +98,12 @@ class _Batch:
 def _overview_text(facts: dict[str, Any], batch: _Batch | None = None) -> str:
     lines = [f"spool      {visible(facts['spool'])}"]
     for word, count in facts["counts"].items():
-        shown = f"{word:<11}{count:>8,}"
+        shown = f"{word:<11}{count:>11,}"
         lines.append(click.style(shown, fg=show.COLOURS[word]) if show.colour() and count else shown)
-    lines.append(f"workers    {facts['workers']:>8,}")
+    lines.append(f"workers    {facts['workers']:>11,}")
     average, oldest = facts["average_duration_seconds"], facts["oldest_pending_seconds"]
-    lines.append(f"average    {duration(average):>8}   of a completed job's last run")
-    lines.append(f"oldest     {duration(oldest):>8}   since the first of those that wait was due")
+    lines.append(f"average    {duration(average):>11}   of a completed job's last run")
+    lines.append(f"oldest     {duration(oldest):>11}   since the first of those that wait was due")
     if batch is not None:
         lines.append(batch.line(facts["counts"]))
     lines += [f"! {visible(text)}" for text in facts["attention"]]

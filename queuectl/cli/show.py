@@ -119,11 +119,17 @@ def console() -> Any:
     return Console(highlight=False)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, state_column: int | None = None) -> None:
-    """A table: coloured on a terminal, plain columns in a pipe; the last column takes what is left."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    state_column: int | None = None,
+    wraps: bool = False,
+) -> None:
+    """A table: coloured on a terminal, where its last column is cut or wraps, plain columns in a pipe."""
     shown = [[visible("" if cell is None else str(cell)) for cell in row] for row in rows]
     if is_terminal():
-        console().print(rich_table(columns, shown, state_column=state_column))
+        console().print(rich_table(columns, shown, state_column=state_column, wraps=wraps))
         return
     widths = [
         max([len(name), *(len(row[index]) for row in shown)]) for index, name in enumerate(columns[:-1])
@@ -134,19 +140,31 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, state_column
 
 
 def rich_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, state_column: int | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    state_column: int | None = None,
+    wraps: bool = False,
 ) -> Any:
-    """The table for a terminal."""
+    """The table for a terminal: too wide a one loses from its widest columns first."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns[:-1]:
-        made.add_column(name, no_wrap=True, overflow="ellipsis")
-    made.add_column(columns[-1], no_wrap=True, overflow="ellipsis", ratio=1)
+    made = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold"
+    )
+
+    # Rich takes the same share from all columns that may not wrap, whatever they need.
+    def cut(text: str) -> Text:
+        return Text(text, no_wrap=True, overflow="ellipsis")
+
+    for name in columns:
+        made.add_column(cut(name))
     for row in rows:
-        cells = [Text(cell) for cell in row]
+        cells = [cut(cell) for cell in row]
+        if wraps:
+            cells[-1] = Text(row[-1])
         if state_column is not None:
             cells[state_column].stylize(COLOURS.get(row[state_column], ""))
         made.add_row(*cells)
