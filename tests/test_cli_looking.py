@@ -288,6 +288,18 @@ def test_a_long_command_does_not_break_the_table(shell: Shell) -> None:
     assert "x" * 500 in shell("list").out
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_an_encoding_does_not_have_is_shown_some_other_way(shell: Shell, encoding: str) -> None:
+    shell.file("echo \u2192 " + "x" * 500, id="arrow")
+    shell.drain()
+    env = {"PYTHONIOENCODING": encoding}
+    for command in ("list", "status arrow", "logs arrow", "dlq list"):
+        assert "fault" not in shell(*command.split(), env=env).err
+    terminal = shell.terminal("list", env=env)
+    assert terminal.end() == 0
+    assert re.search(r"^arrow +\|completed +\|.*echo \S+ x+$", terminal.text, re.MULTILINE)
+
+
 def test_an_empty_list_says_so_on_a_terminal(shell: Shell) -> None:
     terminal = shell.terminal("list")
     assert terminal.end() == 0

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
@@ -31,10 +32,15 @@ COLOURS = {
 
 @contextlib.contextmanager
 def output() -> Iterator[None]:
-    """Standard output raises `OutputTrouble` in here: a full disk under it is not that of the spool."""
+    """Standard output raises `OutputTrouble` in here: a full disk under it is not that of the spool.
+
+    What its encoding does not have is shown by its number.
+    """
     if sys.stdout is None:
         yield
         return
+    if isinstance(sys.stdout, TextIOWrapper) and not is_utf8():
+        sys.stdout.reconfigure(errors="backslashreplace")
     with contextlib.redirect_stdout(cast("TextIO", _Output(sys.stdout))):
         yield
         sys.stdout.flush()
@@ -157,7 +163,7 @@ def rich_table(
 
     # Rich takes the same share from all columns that may not wrap, whatever they need.
     def cut(text: str) -> Text:
-        return Text(text, no_wrap=True, overflow="ellipsis")
+        return Text(text, no_wrap=True, overflow="ellipsis" if is_utf8() else "crop")
 
     for name in columns:
         made.add_column(cut(name))
