@@ -300,3 +300,9 @@ def test_start_never_takes_a_directory_without_config_for_a_spool(homeless: Shel
 def test_other_commands_make_no_spool(homeless: Shell, command: str) -> None:
     assert "queuectl init" in homeless.refused("worker", command, status=1)
     assert not homeless.root.exists()
+
+
+def test_who_starts_a_worker_on_a_paused_queue_is_told_that_it_will_wait(shell: Shell) -> None:
+    assert "paused" not in shell("worker", "start").err
+    shell("pause")
+    assert "queuectl resume" in shell("worker", "start").err

@@ -31,6 +31,8 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: bool) -> int
     from queuectl.worker import fleet
 
     spool = spool_or_new(ctx)
+    if presence.is_paused(spool.root):
+        show.note("The queue is paused: workers start nothing before `queuectl resume`.")
     if not foreground and not drain:
         for name in fleet.start_detached(spool.root, count):
             click.echo(name)
