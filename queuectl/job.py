@@ -137,8 +137,7 @@ def parse_moment(text: str, now: datetime | None = None) -> datetime:
 
 
 def _text(value: Any) -> str:
-    # A number or truth value of JSON comes as a kind of str. In YAML, which has no quotes to tell,
-    # `command: true` is text.
+    # A number or truth value of JSON comes as a kind of str. YAML needs no quotes: there `true` is text.
     if type(value) is not str:
         raise ValueError("text")
     if "\0" in value:

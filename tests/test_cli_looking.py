@@ -445,11 +445,13 @@ def test_a_job_that_a_person_put_into_done_has_no_exit_status(shell: Shell) -> N
 
 def test_a_folder_among_the_waiting_is_told_as_left_alone(shell: Shell) -> None:
     (shell.root / "pending" / "folder.yaml").mkdir()
-    assert "1 that is no job is left alone (pending/folder.yaml)" in shell("status").out
+    assert "1 file or folder that is no job is left alone (pending/folder.yaml)" in shell("status").out
     (shell.root / "pending" / "notes.txt").write_text("")
     (shell.root / "pending" / "drop.yaml").write_text("command: true\n")
     out = shell("status").out
-    assert re.search(r"2 that are no jobs are left alone \(.*pending/folder\.yaml.*check", out)
+    assert re.search(
+        r"2 files or folders that are no jobs are left alone \(.*pending/folder\.yaml.*check", out
+    )
     assert "1 dropped in pending/, not taken in by a worker yet (drop.yaml)" in out
 
 

@@ -116,7 +116,8 @@ def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, An
     ]
     if strange:
         some = ", ".join(strange[:3])
-        what = "1 that is no job is" if len(strange) == 1 else f"{len(strange)} that are no jobs are"
+        many = f"{len(strange)} files or folders that are no jobs are"
+        what = "1 file or folder that is no job is" if len(strange) == 1 else many
         told.append(f"{what} left alone ({some}): see `queuectl check`.")
     try:
         spool.settings()
