@@ -26,7 +26,7 @@ kernel: Any = os
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
-#: What is read at once, for which memory is set aside: most job files are far smaller.
+#: What is read at first, for which memory is set aside: most job files are far smaller.
 _PORTION = 8 * 1024
 #: What is read of a job's file at most, with its history: some 80,000 runs.
 MAX_WITH_HISTORY = 16 * 1024 * 1024
@@ -118,8 +118,9 @@ def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> int:
 
 
 def _read_all(fd: int, limit: int) -> bytes:
+    """All there is, at most one byte more than `limit`. Each portion is as long as all before it."""
     data = b""
-    while block := kernel.read(fd, min(_PORTION, limit + 1 - len(data))):
+    while block := kernel.read(fd, min(max(_PORTION, len(data)), limit + 1 - len(data))):
         data += block
     return data
 
