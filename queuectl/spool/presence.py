@@ -1,6 +1,6 @@
 """Who is alive: one lock and one beat a worker; and what is asked of workers, as files.
 
-workers/NAME.lock          held by a FileLock for as long as the worker lives
+workers/NAME.lock          held by a FileLock for as long as the worker lives; none on a share
 workers/NAME.yaml          who it is; its last line is the beat, rewritten in place
 workers/NAME.stop          finish the job at hand and exit; past the time in it, give it back
 workers/CLAIM.cancel       end this claim (its name without .yaml, so no other run is meant)
@@ -62,7 +62,7 @@ def kernel_id() -> str:
 
 
 def place_of(root: Root) -> str:
-    """The kernel and the mount: where a lock on a file in this spool is seen by others."""
+    """The kernel and the mount: whoever has the same sees this process, and the locks that it holds here."""
     return f"{kernel_id()}/{disk.kernel.stat(root.workers).st_dev}"
 
 
@@ -71,6 +71,18 @@ def load_lock() -> None:
     import filelock
 
     del filelock
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this number runs on this kernel, be it a stranger that was given it since."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
 
 
 def _lock(root: Root, name: str) -> FileLock:
@@ -91,10 +103,21 @@ def lock_on(path: str, mode: int = disk.PRIVATE) -> FileLock:
     )
 
 
-class Presence:
-    """One live worker's lock and description. Made by `join`, ended by `leave`."""
+def _take(lock: FileLock) -> bool:
+    """Take the lock; False where somebody else has it, be it one who asks just then whose it is."""
+    from filelock import Timeout
 
-    def __init__(self, root: Root, name: str, lock: FileLock, at: int) -> None:
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    return True
+
+
+class Presence:
+    """One live worker's description and, where there is one, its lock. Made by `join`, ended by `leave`."""
+
+    def __init__(self, root: Root, name: str, lock: FileLock | None, at: int) -> None:
         self.name = name
         self._root = root
         self._lock = lock  # released when collected, so it is kept
@@ -143,22 +166,19 @@ class Presence:
                 if text == f"{self.name}.stop" or text.endswith(f"@{self.name}.cancel"):
                     disk.remove(f"{self._root.workers}/{text}")
             disk.remove(self._path)
-            if os.name == "posix":
+            if self._lock is not None and os.name == "posix":
                 disk.remove(self._lock.lock_file)
         finally:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
 
 def join(root: Root, kind: str, now: datetime) -> Presence:
     """Become a worker of this spool, under a name that no owner ever had."""
-    from filelock import Timeout
-
     while True:
         name = f"{host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
-        lock = _lock(root, name)
-        try:
-            lock.acquire()
-        except Timeout:  # somebody asks just then whose it is
+        lock = None if root.is_shared else _lock(root, name)
+        if lock is not None and not _take(lock):
             continue
         facts = {
             "name": name,
@@ -172,7 +192,8 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
         try:
             disk.create(f"{root.workers}/{name}.yaml", head + _beat_line(1, now, 0, None))
         except FileExistsError:
-            lock.release()
+            if lock is not None:
+                lock.release()
             continue
         presence = Presence(root, name, lock, len(head))
         presence.read_clock()
@@ -268,10 +289,12 @@ class _Seen(NamedTuple):
 
 
 class Onlooker:
-    """Tells live owners from dead ones, by locks on this kernel and by watching beats elsewhere.
+    """Tells live owners from dead ones, by locks on a local disk and by watching beats on a share.
 
     A beat is dead when it has stayed the same for the lease on this process's monotonic clock:
-    no clock of another host is compared.
+    no clock of another host is compared. A server may drop a lock that is still held: GlusterFS
+    does when it is started anew and after a client was cut off. So no lock is asked on a share;
+    a worker of this kernel is dead there once its process is gone, too.
     """
 
     def __init__(self, root: Root) -> None:
@@ -305,13 +328,24 @@ class Onlooker:
         if description is None:
             # A share may show a claim before the description of its owner.
             return self._unchanged(owner, None, lease) < lease if self._share else self._is_locked(owner)
-        if description.place == self._place or self._is_of_an_earlier_boot(description):
+        is_here = description.place == self._place
+        if not self._share and (is_here or self._is_of_an_earlier_boot(description)):
             return self._is_locked(owner)
+        if is_here and not _runs(description.pid):
+            return False
         return self._unchanged(owner, description.beat, lease) < lease
 
     def _is_of_an_earlier_boot(self, description: Description) -> bool:
-        """Whether it can only be this machine before it was started anew: nobody else has its disk."""
-        return not self._share and description.place.split("/")[0] != self._place.split("/")[0]
+        """Whether it can only be this machine before it was started anew.
+
+        A local disk may be exported: what beats while this machine runs works on another one.
+        """
+        if description.place.split("/")[0] == self._place.split("/")[0]:
+            return False
+        import psutil
+
+        beaten = disk.modified(f"{self._root.workers}/{description.name}.yaml")[0]
+        return description.host == socket.gethostname() and beaten < psutil.boot_time()
 
     def watch(self, lease: float) -> None:
         """Look at every worker's beat. Call it every `looks_every(lease)`, else no time counts."""
@@ -332,14 +366,10 @@ class Onlooker:
         return now - seen.since
 
     def _is_locked(self, owner: str) -> bool:
-        from filelock import Timeout
-
         if not disk.exists(f"{self._root.workers}/{owner}.lock"):
             return False
         lock = _lock(self._root, owner)
-        try:
-            lock.acquire()
-        except Timeout:
+        if not _take(lock):
             return True
         if describe(self._root, owner) is None:
             # Race: it left while we asked; the lock file that we hold is one that we made.
