@@ -286,6 +286,11 @@ def create_like(path: Path | str, data: bytes, model: Path | str) -> None:
         kernel.close(fd)
 
 
+def may_copy(path: Path | str) -> bool:
+    """Whether a copy that this process makes of a file can belong to the same owner."""
+    return sys.platform == "win32" or kernel.geteuid() in {0, kernel.lstat(path).st_uid}
+
+
 def hand_over(path: Path | str, group: int, mode: int) -> None:
     """Give what lies in a directory of this mode to its group, or take it away from it; links stay.
 

@@ -111,6 +111,10 @@ def _taken_over(claim: Claim, me: str) -> Claim:
     mine = claim._replace(name=claim.name.owned(me))
     if not disk.move(claim.path, mine.path):
         raise FileNotFoundError(claim.path)
+    if claim.root.is_shared and disk.may_copy(mine.path):
+        # Race: the share may hold back what the dead one was writing, and deliver it to this very
+        # file, whatever its name, when its host is reached again.
+        claiming.write_anew(mine.path, disk.read(mine.path, disk.MAX_WITH_HISTORY))
     return mine._replace(record=claiming.read_ready(mine.path))
 
 
