@@ -158,7 +158,7 @@ class Keeper(threading.Thread):
 
 
 class Guard(threading.Thread):
-    """Kills the command at hand once the lease is nearly over, whatever the worker itself hangs in.
+    """Ends the command at hand once the lease is nearly over, whatever the worker itself hangs in.
 
     On a share any call may hang for as long as the server is away: a line for the log, an event for
     the job's file. This thread asks nothing of the share.
@@ -174,8 +174,9 @@ class Guard(threading.Thread):
         """Look until `end`."""
         while not self._ending.wait(self._keeper.lease * IN_ORDER / 4):
             command = self.command
-            if command is not None and self._keeper.is_cut_off(GIVE_UP + IN_ORDER):
-                command.cut_off()
+            # An engine hears of the end from its launcher alone, and of a kill it does not.
+            if command is not None and self._keeper.is_cut_off(GIVE_UP + IN_ORDER / 2):
+                command.cut_off(at_once=self._keeper.is_cut_off(GIVE_UP + IN_ORDER))
 
     def end(self) -> None:
         """Stop looking."""

@@ -190,12 +190,12 @@ class Command:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
-    def cut_off(self) -> None:
-        """Kill it at once, from another thread than the one that will reap it."""
+    def cut_off(self, *, at_once: bool) -> None:
+        """End it, in order or at once, from another thread than the one that will reap it."""
         with self._reaping:
-            if not self._reaped and not self.was_cut_off:
+            if not self._reaped:
                 self.was_cut_off = True
-                self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
+                self._signal(signal.SIGKILL if POSIX and at_once else signal.SIGTERM)
 
     def reap(self) -> Ended:
         """Collect the exit status, after killing what the command left running in its session.
