@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,22 +55,84 @@ def test_two_runs_on_one_mount_say_that_they_prove_nothing(tmp_path: Path) -> No
     assert not (tmp_path / share.FOLDER).exists()
 
 
-def test_what_a_dead_run_left_is_not_taken_for_another_host(tmp_path: Path) -> None:
-    left = tmp_path / share.FOLDER / "gone-1-abcd.hello"
-    left.parent.mkdir()
-    left.write_text("null")
-    old = time.time() - share.STEP - 60
+def test_a_run_that_was_killed_is_not_taken_for_another_host_and_is_named(tmp_path: Path) -> None:
+    dead = share.Table.at(tmp_path / share.FOLDER)
+    dead.put("hello", None)
+    report = share.check(tmp_path, 0.1, silent)
+    assert report.together is None
+    assert f"{dead.me} did not answer" in report.remarks[-1]
+    left = tmp_path / share.FOLDER / f"{dead.me}.hello"
+    assert left.exists()
+    old = time.time() - share.LEFT - 60
     os.utime(left, (old, old))
-    assert share.check(tmp_path, 0.1, silent).together is None
+    os.utime(tmp_path / share.FOLDER / f".{dead.me}.seat", (old, old))
+    share.check(tmp_path, 0.1, silent)
+    assert not (tmp_path / share.FOLDER).exists()
 
 
-def test_the_other_going_away_in_the_middle_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(share, "STEP", 0.2)
+def test_what_is_not_of_a_run_is_left_alone(tmp_path: Path) -> None:
     place = tmp_path / share.FOLDER
     place.mkdir()
-    (place / "other-1-abcd.hello").write_text('{"place": "x"}')
-    with pytest.raises(QueueError, match="does not go on"):
-        share.check(tmp_path, 5, silent)
+    odd = ["passwd", "x\x1b[31m-1-abcd.hello", "-1-abcd.hello"]
+    for name in odd:
+        (place / name).touch()
+        os.utime(place / name, (0, 0))
+    assert "No other host came" in share.check(tmp_path, 0.1, silent).remarks[-1]
+    assert sorted(os.listdir(place)) == sorted(odd)
+
+
+def test_a_link_in_the_place_of_the_directory_is_refused(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / share.FOLDER).symlink_to(tmp_path / "victim")
+    assert "is a link" in shell.refused("check", "--share", tmp_path, "--timeout", "0.1", status=1)
+
+
+@pytest.mark.parametrize("politely", [True, False])
+def test_the_other_going_away_in_the_middle_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, politely: bool
+) -> None:
+    other = share.Table.at(tmp_path / share.FOLDER)
+    other.put("hello", {"place": "x"})
+    if not politely:
+        monkeypatch.setattr(share, "STEP", 0.5)
+    with ThreadPoolExecutor(1) as pool:
+        told: Queue[str] = Queue()
+        checking = pool.submit(share.check, tmp_path, 20, told.put)
+        assert other.find_other(20)
+        assert "Waiting" in told.get(timeout=20)
+        assert "There it is" in told.get(timeout=20)
+        if politely:
+            other.clear()
+        with pytest.raises(QueueError, match="does not go on"):
+            checking.result(20)
+    assert not (tmp_path / share.FOLDER).exists()
+
+
+def test_a_third_run_does_not_touch_what_two_are_at(tmp_path: Path) -> None:
+    place = tmp_path / share.FOLDER
+    pair = share.Table.at(place), share.Table.at(place)
+    for one in pair:
+        one.put("hello", {"place": "x"})
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda one: one.find_other(20), pair)) == [True, True]
+    before = sorted(os.listdir(place))
+    report = share.check(tmp_path, 0.1, silent)
+    assert (report.verdict, report.together) == ("unknown", None)
+    assert "try it out with each other" in report.remarks[-1]
+    assert sorted(os.listdir(place)) == before
+
+
+def test_of_three_runs_at_once_none_comes_to_a_false_verdict(shell: Shell, tmp_path: Path) -> None:
+    runs = [shell.start("check", "--share", tmp_path, "--json", "--timeout", "2") for _ in range(3)]
+    for run in runs:
+        status = run.popen.wait(30)
+        out, err = run.out, run.err
+        assert "Traceback" not in err
+        if status == 0:
+            assert json.loads(out)["verdict"] == "unknown"
+        else:
+            assert "More than two runs" in err or "does not go on" in err, (status, out, err)
+    assert not (tmp_path / share.FOLDER).exists()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Whether a mount is fit for a queue: two runs of this, on two hosts, try out what the queue relies on.
 
-both      hello         each finds the other by listing
+both      hello         each finds others by listing
+both      meets-NAME    and answers them; two that have answered each other begin
 first     ping, more    how soon a new name is seen, and one that was asked for too early
 both      ready, race   files made exclusively, files renamed, a lock that the first one holds
 both      result, bye   what each has won is compared
 second    gone          then the first one clears the table
+
+Every file bears the name of a run: whatever a third or a dead one has there is no matter of the two.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import statistics
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +26,7 @@ from queuectl.spool import presence
 from queuectl.spool.root import filesystem, mount_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 FOLDER = ".queuectl-check"
@@ -36,6 +40,9 @@ LOOK = 0.02
 STEP, NEVER = 120.0, 40.0
 #: A name that takes longer than this many seconds to be seen slows the queue down.
 SLOW = 3.0
+#: What is this many seconds older than a run's own files was left by one that was killed.
+LEFT = 3600.0
+_OF_A_RUN = re.compile(r"\.?[A-Za-z0-9-]+-\d+-[0-9a-f]{4}\.", re.ASCII)
 
 #: What to change, by type of mount, where names or contents are seen late.
 FRESHER = {
@@ -92,8 +99,7 @@ def check(folder: Path, patience: float, tell: Callable[[str], None]) -> Report:
     Leaves nothing behind. Raises `QueueError` where a third one meddles or the other one goes away.
     """
     place = folder.absolute() / FOLDER
-    place.mkdir(exist_ok=True)
-    table = _Table(str(place))
+    table = Table.at(place)
     try:
         alone = _alone(folder, table)
         together = None
@@ -101,11 +107,14 @@ def check(folder: Path, patience: float, tell: Callable[[str], None]) -> Report:
         tell(f"Waiting for `queuectl check --share {folder}` on another host, for {patience:g} s at most.")
         if table.find_other(patience):
             tell("There it is; trying out the share together.")
-            together = _together(folder, table, alone)
-        return judged(folder, alone, together)
+            try:
+                together = _together(folder, table, alone)
+            except FileNotFoundError:  # what the other one had put there is gone, with it
+                raise table.stuck() from None
+        return judged(folder, alone, together, table.silent)
     finally:
         table.clear()
-        with contextlib.suppress(OSError):  # the other one is still there, and does it
+        with contextlib.suppress(OSError):  # another one is still there, and does it
             place.rmdir()
 
 
@@ -113,81 +122,107 @@ def _mount(folder: Path) -> str:
     return f"{presence.kernel_id()}/{folder.stat().st_dev}"
 
 
-class _Table:
+class Table:
     """The directory in which the two meet: what each puts there bears its name, and is whole at once."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.me = f"{presence.host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
         self.other = ""
-        self.is_left_to_other = False
+        self.silent: list[str] = []
+        self.ended = [self.me]
+
+    @classmethod
+    def at(cls, place: Path) -> Table:
+        """Take a seat, which keeps the directory from being removed by one that leaves just then."""
+        if place.is_symlink():
+            raise QueueError(f"{place} is a link, where a directory was to be made.", "Delete it.")
+        table = cls(str(place))
+        while True:
+            place.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                disk.create(f"{place}/.{table.me}.seat")
+                return table
 
     @property
     def is_first(self) -> bool:
+        """Whether this one does what one of the two has to do."""
         return self.me < self.other
 
+    def common(self, what: str) -> str:
+        """The path of a file that the two have in common."""
+        return f"{self.path}/{min(self.me, self.other)}.{what}"
+
     def put(self, step: str, facts: object) -> None:
+        """Come to a step, with what the other is to know then."""
         hidden = f"{self.path}/.{self.me}.new"
         disk.create(hidden, json.dumps(facts).encode())
         disk.move(hidden, f"{self.path}/{self.me}.{step}")
 
     def find_other(self, patience: float) -> bool:
-        """Wait for another one's hello; one that is older than its patience was left by a dead run."""
+        """Wait for another one that answers; `silent` are then those that did not."""
         end = time.monotonic() + patience
+        met: set[str] = set()
         while True:
-            hellos = [text for text in self.names() if text.endswith(".hello") and text[0] != "."]
-            others = [text.removesuffix(".hello") for text in hellos]
-            others = [name for name in others if name != self.me and not self._is_left(name, patience)]
-            if len(others) > 1:
+            names = self.names()
+            hellos = [text for text in names if text.endswith(".hello") and _OF_A_RUN.match(text)]
+            others = {text.removesuffix(".hello") for text in hellos} - {self.me}
+            for name in others - met:
+                self.put(f"meets-{name}", None)
+            met |= others
+            answered = [name for name in others if f"{name}.meets-{self.me}" in names]
+            if len(answered) > 1:
                 raise QueueError(
                     "More than two runs check this directory at once.", "Let two of them do it, alone."
                 )
-            if others:
-                self.other = others[0]
+            if answered:
+                self.other = answered[0]
                 return True
             if time.monotonic() > end:
+                self.silent = sorted(others)
                 return False
             time.sleep(LOOK)
 
-    def _is_left(self, name: str, patience: float) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            own, other = (disk.modified(f"{self.path}/{one}.hello")[0] for one in (self.me, name))
-            return own - other > max(patience, STEP)
-        return True
-
     def names(self) -> list[str]:
+        """Everything that lies there."""
         return disk.list_names(self.path)
 
     def wait(self, step: str) -> float:
         """Wait until the other has come so far; returns the seconds that this took."""
         begun = time.monotonic()
-        while f"{self.other}.{step}" not in self.names():
-            if time.monotonic() - begun > STEP:
-                raise QueueError(
-                    f"The run on the other host ({self.other}) does not go on.", "Start both anew."
-                )
+        while f"{self.other}.{step}" not in (names := self.names()):
+            if f"{self.other}.hello" not in names or time.monotonic() - begun > STEP:
+                self.ended.append(self.other)
+                raise self.stuck()
             time.sleep(LOOK)
         return time.monotonic() - begun
 
+    def stuck(self) -> QueueError:
+        """What to say when the other one has gone away."""
+        return QueueError(f"The run on the other host ({self.other}) does not go on.", "Start both anew.")
+
     def get(self, step: str) -> Any:
+        """Wait until the other has come so far; returns what it put there."""
         self.wait(step)
         return json.loads(disk.read(f"{self.path}/{self.other}.{step}"))
 
     def clear(self) -> None:
-        """Remove all that there is; of another one that is at it, nothing."""
-        if self.is_left_to_other:
-            return
+        """Remove what was put there by those who have `ended`, and by others long ago."""
         with contextlib.suppress(OSError):
+            of_ended = tuple(f"{hidden}{name}." for name in self.ended for hidden in ("", "."))
+            now = disk.modified(f"{self.path}/.{self.me}.seat")[0]
             for text in self.names():
-                busy = not self.other and text.endswith(".hello") and not text.startswith(self.me)
-                if not busy:
+                if text.startswith(of_ended) or self._is_left(text, now):
                     disk.remove(f"{self.path}/{text}")
+
+    def _is_left(self, text: str, now: float) -> bool:
+        return bool(_OF_A_RUN.match(text)) and now - disk.modified(f"{self.path}/{text}")[0] > LEFT
 
 
 # ── measuring ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _alone(folder: Path, table: _Table) -> Alone:
+def _alone(folder: Path, table: Table) -> Alone:
     path = f"{table.path}/.{table.me}.try"
     moved = f"{path}d"
     steps: dict[str, Callable[[], object]] = {
@@ -215,10 +250,10 @@ def _alone(folder: Path, table: _Table) -> Alone:
     return Alone(presence.host_name(), filesystem(str(folder)), round(statistics.median(offsets), 3), trips)
 
 
-def _together(folder: Path, table: _Table, alone: Alone) -> Together:
+def _together(folder: Path, table: Table, alone: Alone) -> Together:
     hello = table.get("hello")
     seen, early = _see(table)
-    lock = presence.lock_on(f"{table.path}/lock")
+    lock = presence.lock_on(table.common("lock"))
     beat = f"{table.path}/{table.me}.beat"
     locked = False
     if table.is_first:
@@ -226,7 +261,7 @@ def _together(folder: Path, table: _Table, alone: Alone) -> Together:
             lock.acquire()
             locked = True
         for number in range(FILES):
-            disk.create(f"{table.path}/job-{number}")
+            disk.create(table.common(f"job-{number}"))
     disk.create(beat, b"1")
     table.put("ready", None)
     table.wait("ready")
@@ -243,9 +278,10 @@ def _together(folder: Path, table: _Table, alone: Alone) -> Together:
     if table.is_first:
         table.wait("gone")
         lock.release()
+        table.ended.append(table.other)
     else:
         table.put("gone", None)
-        table.is_left_to_other = True
+        table.ended.clear()  # the other one reads them, and removes them
     return Together(
         other_host=table.other.rsplit("-", 2)[0],
         same_mount=hello["place"] == _mount(folder),
@@ -260,25 +296,25 @@ def _together(folder: Path, table: _Table, alone: Alone) -> Together:
     )
 
 
-def _see(table: _Table) -> tuple[float, float | None]:
+def _see(table: Table) -> tuple[float, float | None]:
     """How soon a name is seen: half of there and back; and how soon one that was asked for too early."""
-    early = "early"
+    early = table.common("early")
     if table.is_first:
         begun = time.monotonic()
         table.put("ping", None)
         table.wait("pong")
         seen = (time.monotonic() - begun) / 2
-        disk.create(f"{table.path}/{early}")
+        disk.create(early)
         table.put("more", None)
         table.wait("enough")
         return seen, None
     table.wait("ping")
-    disk.exists(f"{table.path}/{early}")
+    disk.exists(early)
     begun = time.monotonic()
     table.put("pong", None)
     table.wait("more")
     seen = (time.monotonic() - begun) / 2
-    found = _until(lambda: disk.exists(f"{table.path}/{early}"))
+    found = _until(lambda: disk.exists(early))
     table.put("enough", None)
     return seen, NEVER if found is None else found
 
@@ -293,14 +329,15 @@ def _until(condition: Callable[[], bool]) -> float | None:
     return round(time.monotonic() - begun, 3)
 
 
-def _race(table: _Table) -> tuple[list[int], list[int]]:
+def _race(table: Table) -> tuple[list[int], list[int]]:
     """What this one has won: of files to be made exclusively, and of files to be renamed."""
     made, claimed = [], []
     for number in range(FILES):
         with contextlib.suppress(FileExistsError):
-            disk.create(f"{table.path}/made-{number}")
+            disk.create(table.common(f"made-{number}"))
             made.append(number)
-        if disk.move(f"{table.path}/job-{number}", f"{table.path}/job-{number}@{table.me}"):
+        job = table.common(f"job-{number}")
+        if disk.move(job, f"{job}@{table.me}"):
             claimed.append(number)
     return made, claimed
 
@@ -321,11 +358,15 @@ def _is_excluded(lock: Any) -> bool | None:
 # ── judging ───────────────────────────────────────────────────────────────────────────────────
 
 
-def judged(folder: Path, alone: Alone, together: Together | None) -> Report:
-    """What the figures mean, in words."""
+def judged(folder: Path, alone: Alone, together: Together | None, silent: Sequence[str] = ()) -> Report:
+    """What the figures mean, in words; `silent` are runs that did not answer this one."""
     remarks = [*_remarks_on_mount(folder, alone), *_remarks_on_clock(alone.host, alone.clock_offset)]
     if together is None:
         remarks.append("No other host came: whether claims are exclusive here was not tried.")
+        if silent:
+            remarks.append(
+                f"{', '.join(silent)} did not answer: they try it out with each other, or were killed."
+            )
         return Report(alone, None, "unknown", remarks)
     if together.same_mount:
         remarks.append("Both runs are on one mount of one host: run the other one on another host.")
