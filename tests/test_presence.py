@@ -1,8 +1,9 @@
-"""Who is taken for alive on a local disk, which may be exported to other hosts."""
+"""Who is taken for alive: by the boot, by the name, and by the beats that were looked at."""
 
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import psutil
@@ -10,6 +11,7 @@ import pytest
 
 from queuectl.job import utc_now
 from queuectl.spool import presence
+from tests.conftest import wait_until
 
 if TYPE_CHECKING:
     from queuectl import Spool
@@ -43,4 +45,18 @@ def test_an_owner_of_another_boot_is_dead_at_once_only_where_it_was_this_machine
         then = psutil.boot_time() - 60
         os.utime(other, (then, then))
     assert presence.Onlooker(spool.root).is_alive("other-1-abcd", LEASE) is alive
+    me.leave()
+
+
+def test_time_in_which_nobody_looked_does_not_count(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "GAP", 0.1)
+    me = presence.join(spool.root, "test", utc_now())
+    text = (spool.path / f"workers/{me.name}.yaml").read_text()
+    elsewhere = text.replace(presence.place_of(spool.root), "another").replace(me.name, "other-1-abcd")
+    (spool.path / "workers/other-1-abcd.yaml").write_text(elsewhere)
+    onlooker, lease = presence.Onlooker(spool.root), 0.4
+    assert onlooker.is_alive("other-1-abcd", lease)
+    time.sleep(2 * lease)  # the share was away from all, say
+    assert onlooker.is_alive("other-1-abcd", lease)
+    wait_until(lambda: not onlooker.is_alive("other-1-abcd", lease), "it is silent while it is looked at")
     me.leave()

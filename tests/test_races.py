@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from functools import partial
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,8 @@ from queuectl import QueueError, Spool, State, disk
 from queuectl.errors import IdTaken, NoSuchJob, WrongState
 from queuectl.job import last_attempt, utc_now
 from queuectl.spool import finding, finishing, presence
+from queuectl.spool.claiming import Waiting
+from queuectl.spool.root import Root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,6 +108,36 @@ def test_a_name_that_is_listed_and_heard_of_is_claimed_once_while_its_claim_last
         complete(me, claim)
         assert me.claim(utc_now()) is None
     assert kinds(quick_spool, "once") == ["started", "completed"]
+
+
+class _Cached:
+    """A kernel whose share goes on listing what was there at first, from a cache."""
+
+    def __init__(self) -> None:
+        self._listed: dict[str, list[str]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def listdir(self, folder: str) -> list[str]:
+        return self._listed.setdefault(folder, os.listdir(folder))
+
+
+def test_a_name_that_a_share_goes_on_listing_is_tried_once(
+    quick_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Root, "is_shared", True)
+    monkeypatch.setattr(disk, "kernel", _Cached())
+    quick_spool.file({"command": "true"})
+    waiting = Waiting(quick_spool.root)
+    waiting.relist(utc_now())
+    (name,) = os.listdir(quick_spool.root.folder(State.PENDING))
+    os.unlink(f"{quick_spool.root.folder(State.PENDING)}/{name}")  # claimed on another host, say
+    assert waiting.has_due(utc_now())
+    assert waiting.take("me-1-abcd", utc_now()) is None
+    waiting.relist(utc_now())
+    assert name in disk.list_names(quick_spool.root.folder(State.PENDING))
+    assert not waiting.has_due(utc_now())
 
 
 # ── filing ────────────────────────────────────────────────────────────────────────────────────

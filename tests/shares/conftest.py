@@ -1,7 +1,8 @@
-"""A site: a server, a share, two machines on it, and the audit of what they did with one queue."""
+"""A site: a server, a share, the machines on it, and the audit of what they did with one queue."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections import Counter
@@ -12,19 +13,22 @@ import pytest
 
 from queuectl.job import OUTCOMES, State
 from queuectl.spool.names import parse, parse_claim
-from tests.conftest import Evidence, wait_until
+from tests.conftest import Evidence
 from tests.shares import network, served
+from tests.shares.network import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.shares.network import Machine, Network
+    from tests.shares.network import Machine
     from tests.shares.served import Share
 
-#: Short, so that a test does not wait; longer than sshfs may hold a beat back in its cache here.
-LEASE = 6
-CONFIG = f"poll_interval: 0.2\nbackoff_base: 0\nbackoff_jitter: 0\nlock_lease_seconds: {LEASE}\n"
+#: For tests in which a machine is lost: short, so that they do not wait, but longer than a beat takes here.
+SHORT = 6
+#: For all others: no slowness of the host that they run on is to be taken for a death.
+LONG = 60
+CONFIG = "poll_interval: 0.2\\nbackoff_base: 0\\nbackoff_jitter: 0\\nlock_lease_seconds: %d\\n"
 #: The mount options that the README asks for.
 ASKED = {
     "sshfs": "dir_cache=no,reconnect,ServerAliveInterval=1,ServerAliveCountMax=3",
@@ -36,11 +40,26 @@ ASKED = {
 class Site:
     """One queue on one share, and the machines that mount it."""
 
-    net: Network
     share: Share
+    options: str
+    folder: Path
     alpha: Machine
     beta: Machine
     evidence: Evidence
+    _stack: contextlib.ExitStack
+
+    def machine(self, name: str) -> Machine:
+        """A further machine that has the share mounted and nothing in a cache."""
+        made = self._stack.enter_context(self.share.net.machine(name, self.folder / f"{name}.log"))
+        made.queue = self.alpha.queue
+        self.share.mount(made, self.options)
+        return made
+
+    def boot(self, machine: Machine) -> None:
+        """Start a machine that lost its power, up to the mount."""
+        machine.boot()
+        self.share.net.link(machine)
+        self.share.mount(machine, self.options)
 
     def command(self, body: str = ":") -> str:
         """A shell command that leaves evidence of its run, whatever machine it ran on."""
@@ -48,7 +67,7 @@ class Site:
 
     def file(self, machine: Machine, commands: list[str]) -> list[str]:
         """File many jobs from one machine; returns their ids."""
-        lines = self.net.folder / "lines"
+        lines = self.folder / "lines"
         lines.write_text("".join(f"{command}\n" for command in commands))
         return machine.queuectl("enqueue", "--lines", "--file", lines).split()
 
@@ -59,7 +78,7 @@ class Site:
 
     def names(self, state: State) -> list[str]:
         """What the server itself lists in a directory of the spool."""
-        folder = self.share.export / "spool" / state.value
+        folder = self.share.export / self.alpha.queue / state.value
         return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
     def where(self, job_id: str) -> list[State]:
@@ -76,12 +95,19 @@ class Site:
         return found
 
     def reaches(self, job_id: str, state: State, seconds: float = 40.0) -> None:
-        wait_until(lambda: self.where(job_id) == [state], f"{job_id} is in {state}/", seconds)
+        wait_for(lambda: self.where(job_id) == [state], f"{job_id} is in {state}/", seconds)
+
+    def has_done(self, count: int, seconds: float = 60.0) -> None:
+        wait_for(lambda: len(self.names(State.DONE)) >= count, f"{count} jobs are done", seconds)
+
+    def workers(self, machine: Machine) -> list[str]:
+        """The workers of a machine that are not known to be dead, as the server itself lists them."""
+        folder = self.share.export / self.alpha.queue / "workers"
+        return [path.stem for path in folder.glob(f"{machine.name}-*.yaml")]
 
     def jobs(self) -> dict[str, dict[str, Any]]:
         """Every job as a machine sees it that has just mounted the share and has nothing in a cache."""
-        auditor = self.net.machine(f"auditor{self.net.count}")
-        self.share.mount(auditor)
+        auditor = self.machine("auditor")
         auditor.queuectl("check", "--repair", status=None)
         assert auditor.queuectl("check") == ""
         return {job["id"]: job for job in map(json.loads, auditor.queuectl("list", "--json").splitlines())}
@@ -118,19 +144,47 @@ def options(kind: str) -> str:
 
 
 @pytest.fixture
-def site(kind: str, options: str, tmp_path: Path) -> Iterator[Site]:
-    folder = tmp_path / "net"
-    folder.mkdir()
-    with network.network(folder) as net:
-        share = served.serve(kind, net, options)
-        alpha, beta = net.machine("alpha"), net.machine("beta")
+def lease() -> int:
+    """Seconds after which a silent worker is taken for dead."""
+    return LONG
+
+
+@pytest.fixture(scope="session")
+def shares(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Share]]:
+    """One server of each kind that is asked for, with nothing mounted; all tests share it."""
+    served_by: dict[str, Share] = {}
+    with contextlib.ExitStack() as stack:
+
+        def share(kind: str) -> Share:
+            if kind not in served_by:
+                folder = tmp_path_factory.mktemp("share")
+                stack.callback(shutil.rmtree, folder)  # before pytest would: it holds odd things
+                net = stack.enter_context(network.network(folder))
+                served_by[kind] = served.serve(kind, net)
+            return served_by[kind]
+
+        yield share
+
+
+@pytest.fixture
+def site(
+    kind: str, options: str, lease: int, shares: Callable[[str], Share], tmp_path: Path
+) -> Iterator[Site]:
+    """Two machines, just booted, and an empty queue."""
+    share = shares(kind)
+    with contextlib.ExitStack() as stack:
+        alpha, beta = (
+            stack.enter_context(share.net.machine(name, tmp_path / f"{name}.log"))
+            for name in ("alpha", "beta")
+        )
+        alpha.queue = beta.queue = f"queue{share.net.count}"
         for machine in (alpha, beta):
-            share.mount(machine)
+            share.mount(machine, options)
         alpha.queuectl("init")
-        alpha.run("sh", "-c", f"printf '{CONFIG}' > {alpha.place}/spool/config.yaml".replace("\n", "\\n"))
+        alpha.run("sh", "-c", f"printf '{CONFIG % lease}' > {alpha.spool}/config.yaml")
         try:
-            yield Site(net, share, alpha, beta, Evidence(folder / "evidence"))
+            yield Site(share, options, tmp_path, alpha, beta, Evidence(tmp_path / "evidence"), stack)
         finally:
-            for machine in (net.server, alpha, beta):
-                print(f"── {machine.name} ──\n{machine.said()}")
-    shutil.rmtree(folder)  # before pytest would: what a share has left is no business of others
+            for log in (share.net.server.log, *sorted(tmp_path.glob("*.log"))):
+                if log.exists():
+                    print(f"── {log.stem} ──\n{log.read_text(errors='replace')[-20_000:]}")

@@ -58,6 +58,7 @@ class Machine:
     name: str
     place: Path
     log: Path
+    queue: str = "spool"
     _popen: subprocess.Popen[bytes] = field(init=False)
     pid: int = field(init=False)
     _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -118,9 +119,14 @@ class Machine:
         self._started.append(popen)
         return popen
 
+    @property
+    def spool(self) -> Path:
+        """Where the queue lies on the share."""
+        return self.place / self.queue
+
     def queuectl_words(self, *words: str | Path) -> str:
         """The command line of `queuectl` on the share as this machine sees it, for a shell."""
-        return shlex.join([sys.executable, "-m", "queuectl", "-s", f"{self.place}/spool", *map(str, words)])
+        return shlex.join([sys.executable, "-m", "queuectl", "-s", *map(str, (self.spool, *words))])
 
     def queuectl(self, *words: str | Path, status: int | None = 0) -> str:
         """Run `queuectl` here to its end; returns what it printed on standard output."""
@@ -130,7 +136,7 @@ class Machine:
         self, kind: str = "foreground", env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         """Start a worker here."""
-        return self.start(sys.executable, "-m", "queuectl.worker", self.place / "spool", kind, env=env)
+        return self.start(sys.executable, "-m", "queuectl.worker", self.spool, kind, env=env)
 
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -170,16 +176,16 @@ class Network:
 
     folder: Path
     server: Machine
-    _stack: contextlib.ExitStack
     count: int = 0
 
-    def machine(self, name: str) -> Machine:
-        """A further machine, linked to the server."""
+    @contextlib.contextmanager
+    def machine(self, name: str, log: Path) -> Iterator[Machine]:
+        """A further machine, linked to the server; all that it did is over at the end."""
         place = self.folder / "mnt"
         place.mkdir(exist_ok=True)
-        made = self._stack.enter_context(Machine(name, place, self.folder / f"{name}.log"))
-        self.link(made)
-        return made
+        with Machine(name, place, log) as made:
+            self.link(made)
+            yield made
 
     def link(self, machine: Machine) -> None:
         """Lay the cable from a machine that has just been booted to the server's switch."""
@@ -196,12 +202,11 @@ class Network:
 @contextlib.contextmanager
 def network(folder: Path) -> Iterator[Network]:
     """A server without any service, and nothing linked to it yet; all of it is gone at the end."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(Machine("server", folder, folder / "server.log"))
+    with Machine("server", folder, folder / "server.log") as server:
         server.run(
             "sh",
             "-c",
             f"ip link add switch type bridge && ip address add {SERVER}/24 dev switch && "
             "ip link set switch up && mount -t tmpfs tmpfs /run",
         )
-        yield Network(folder, server, stack)
+        yield Network(folder, server)

@@ -44,11 +44,12 @@ def _missing(kind: str) -> str | None:
 
 @dataclass(frozen=True)
 class Share:
-    """A directory that a server exports and that any machine can mount."""
+    """A directory that a server exports and that any machine can mount, with options or none."""
 
+    net: Network
     kind: str
     export: Path
-    mount: Callable[[Machine], None]
+    mount: Callable[[Machine, str], None]
     serve: Callable[[], None]
     stop: Callable[[], None]
 
@@ -58,11 +59,11 @@ class Share:
         self.serve()
 
 
-def serve(kind: str, net: Network, options: str = "") -> Share:
-    """Start serving; `options` are those that each mount is made with."""
+def serve(kind: str, net: Network) -> Share:
+    """Start serving."""
     export = net.folder / "export"
     export.mkdir(exist_ok=True)
-    made = {"sshfs": _by_ssh, "glusterfs": _by_gluster}[kind](net, export, options)
+    made = {"sshfs": _by_ssh, "glusterfs": _by_gluster}[kind](net, export)
     made.serve()
     return made
 
@@ -103,7 +104,7 @@ def ssh_options(folder: Path) -> list[str]:
     ]
 
 
-def _by_ssh(net: Network, export: Path, options: str) -> Share:
+def _by_ssh(net: Network, export: Path) -> Share:
     config = sshd_config(net.folder)
 
     def start() -> None:
@@ -111,20 +112,20 @@ def _by_ssh(net: Network, export: Path, options: str) -> Share:
         net.server.start(sshd(), "-D", "-e", "-f", config)
         wait_for(lambda: ":22 " in net.server.run("ss", "-ltn"), "sshd listens")
 
-    def mount(machine: Machine) -> None:
+    def mount(machine: Machine, options: str) -> None:
         known = ",".join([*ssh_options(net.folder), *filter(None, [options])])
         machine.run("sshfs", f"root@{SERVER}:{export}", machine.place, "-o", known)
 
     def stop() -> None:
         _kill(net.server, "sshd")
 
-    return Share("sshfs", export, mount, start, stop)
+    return Share(net, "sshfs", export, mount, start, stop)
 
 
 # ── GlusterFS ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _by_gluster(net: Network, export: Path, options: str) -> Share:
+def _by_gluster(net: Network, export: Path) -> Share:
     glusterd = shutil.which("glusterd", path=_SEARCHED)
     assert glusterd
     state = net.folder / "glusterd"
@@ -141,8 +142,9 @@ def _by_gluster(net: Network, export: Path, options: str) -> Share:
             net.server.run(*gluster, "create", "share", f"{SERVER}:{export}", "force")
             net.server.run(*gluster, "set", "share", "network.ping-timeout", "10")
             net.server.run(*gluster, "start", "share")
+        wait_for(lambda: " Y " in net.server.run(*gluster, "status", "share", status=None), "the brick is up")
 
-    def mount(machine: Machine) -> None:
+    def mount(machine: Machine, options: str) -> None:
         machine.run("sh", "-c", "mount -t tmpfs tmpfs /var/log/glusterfs && mount -t tmpfs tmpfs /run")
         words = ["-o", options] if options else []
         machine.run("mount", "-t", "glusterfs", *words, f"{SERVER}:/share", machine.place)
@@ -150,7 +152,7 @@ def _by_gluster(net: Network, export: Path, options: str) -> Share:
     def stop() -> None:
         _kill(net.server, "gluster")
 
-    return Share("glusterfs", export, mount, start, stop)
+    return Share(net, "glusterfs", export, mount, start, stop)
 
 
 def _kill(machine: Machine, word: str) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from queuectl.spool.finding import Found
     from tests.conftest import Workers
 
+BARE = f"env --ignore-environment --chdir=/ PATH={os.defpath}"
 ODD = 'it\'s "so" $HOME; `x` \\ * {id}\nüñ'
 
 
@@ -62,8 +63,8 @@ def by_srun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["ssh", "srun", "env"])
 def prefix(request: pytest.FixtureRequest) -> str:
-    """A launcher; `env` stands for all that starts a command right here."""
-    return "env FROM=env" if request.param == "env" else str(request.getfixturevalue(f"by_{request.param}"))
+    """A launcher; `env` stands for one that passes neither directory nor variables on, as containers do."""
+    return BARE if request.param == "env" else str(request.getfixturevalue(f"by_{request.param}"))
 
 
 @pytest.fixture
