@@ -344,7 +344,10 @@ class Onlooker:
             return False
         import psutil
 
-        beaten = disk.modified(f"{self._root.workers}/{description.name}.yaml")[0]
+        try:
+            beaten = disk.modified(f"{self._root.workers}/{description.name}.yaml")[0]
+        except FileNotFoundError:
+            return False
         return description.host == socket.gethostname() and beaten < psutil.boot_time()
 
     def watch(self, lease: float) -> None:

@@ -216,7 +216,9 @@ class Table:
                     disk.remove(f"{self.path}/{text}")
 
     def _is_left(self, text: str, now: float) -> bool:
-        return bool(_OF_A_RUN.match(text)) and now - disk.modified(f"{self.path}/{text}")[0] > LEFT
+        with contextlib.suppress(FileNotFoundError):
+            return bool(_OF_A_RUN.match(text)) and now - disk.modified(f"{self.path}/{text}")[0] > LEFT
+        return False
 
 
 # ── measuring ─────────────────────────────────────────────────────────────────────────────────
