@@ -96,7 +96,7 @@ class Machine:
         enter = ["nsenter", "-t", str(self.pid), "-m", "-u", "-n", "-p", "--wd=/"]
         return [*enter, *map(str, words)]
 
-    def run(self, *words: str | Path, status: int | None = 0, seconds: float = 60.0) -> str:
+    def run(self, *words: str | Path, status: int | None = 0, seconds: float = 600.0) -> str:
         """Run a command here to its end; returns what it printed on standard output."""
         done = subprocess.run(
             self._inside(words), stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
