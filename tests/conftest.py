@@ -61,6 +61,8 @@ def size() -> Callable[[int, int], int]:
 # ── a report of what was measured ─────────────────────────────────────────────────────────────
 
 REPORT = "trials-report.md"
+#: Seconds that a trial may take in its full form.
+PATIENCE = 4 * 3600
 
 
 @pytest.fixture
@@ -84,6 +86,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def is_full() -> bool:
     return os.environ.get("QUEUECTL_TRIALS") == "full"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In full a trial may take hours; what hangs in it is told by its own deadlines."""
+    if is_full():
+        for item in items:
+            item.add_marker(pytest.mark.timeout(PATIENCE), append=False)
 
 
 @pytest.fixture
@@ -389,10 +398,10 @@ def at_once() -> Iterator[AtOnce]:
             mouth.close()
             children.append(process)
             ears.append(ear)
-        answers = []
+        answers, patience = [], PATIENCE if is_full() else 60
         for ear in ears:
             with ear:
-                assert ear.poll(60), "no answer within 60 s"
+                assert ear.poll(patience), f"no answer within {patience} s"
                 answers.append(ear.recv())  # EOFError: it raised, and its traceback is on stderr
         for process in children:
             process.join(10)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from queuectl.spool.member import Member
     from tests.conftest import AtOnce, Evidence, Until, Workers
 
+    Figure = Callable[[str, str], None]
     Size = Callable[[int, int], int]
     Problems = Callable[[Spool], list[str]]
     Places = Callable[[Spool], dict[str, list[State]]]
@@ -46,10 +47,13 @@ def file_all(spool: Spool, ids: Sequence[str]) -> None:
     assert [one.error for one in answers if one.error] == []
 
 
-def kinds(spool: Spool, job_id: str) -> list[str]:
-    job = spool.find(job_id).job
-    assert job
-    return [event["event"] for event in job.history]
+def stories_in(spool: Spool) -> dict[str, tuple[str, ...]]:
+    """Where each job is, and the kinds of the events of its history."""
+    told: dict[str, tuple[str, ...]] = {}
+    for found in spool.list():
+        assert found.job
+        told[found.id] = (found.state, *(event["event"] for event in found.job.history))
+    return told
 
 
 # ── claiming ──────────────────────────────────────────────────────────────────────────────────
@@ -84,7 +88,7 @@ def test_each_job_is_claimed_by_exactly_one_process(
     size: Size,
     count: int,
     problems: Problems,
-    figure: Callable[[str, str], None],
+    figure: Figure,
 ) -> None:
     ids = [f"job-{n}" for n in range(size(500, 10_000))]
     file_all(quick_spool, ids)
@@ -107,7 +111,7 @@ def test_a_name_that_is_listed_and_heard_of_is_claimed_once_while_its_claim_last
         assert me.claim(utc_now()) is None
         complete(me, claim)
         assert me.claim(utc_now()) is None
-    assert kinds(quick_spool, "once") == ["started", "completed"]
+    assert stories_in(quick_spool) == {"once": (State.DONE, "started", "completed")}
 
 
 class _Cached:
@@ -153,7 +157,7 @@ def answer(action: Callable[[], object]) -> str:
 
 
 def test_of_many_who_file_one_id_at_once_one_is_accepted(
-    quick_spool: Spool, at_once: AtOnce, size: Size, places: Places
+    quick_spool: Spool, at_once: AtOnce, size: Size, places: Places, figure: Figure
 ) -> None:
     ids = ["Job", "jOB", "job", "JOB"]
     count = size(20, 50)
@@ -163,6 +167,7 @@ def test_of_many_who_file_one_id_at_once_one_is_accepted(
     ]
     assert Counter(at_once(actions)) == {"done": 1, IdTaken.__name__: count - 1}
     assert list(places(quick_spool).values()) == [[State.PENDING]]
+    figure("one id filed at once", f"{count} processes: 1 accepted, {count - 1} told so")
 
 
 def test_ids_that_are_made_up_at_once_differ(quick_spool: Spool, at_once: AtOnce) -> None:
@@ -195,7 +200,7 @@ def test_a_drop_that_many_take_in_at_once_becomes_one_job(
 
 
 def test_two_who_retry_one_job_at_once_put_it_back_once(
-    quick_spool: Spool, at_once: AtOnce, size: Size, places: Places
+    quick_spool: Spool, at_once: AtOnce, size: Size, places: Places, figure: Figure
 ) -> None:
     ids = [f"job-{n}" for n in range(size(100, 5000))]
     file_all(quick_spool, ids)
@@ -205,6 +210,7 @@ def test_two_who_retry_one_job_at_once_put_it_back_once(
     told = Counter(tuple(sorted(pair)) for pair in zip(*answers, strict=True))
     assert told == {(WrongState.__name__, "done"): len(ids)}
     assert places(quick_spool) == {job_id: [State.PENDING] for job_id in ids}
+    figure("two retry one job", f"{len(ids):,} jobs, each put back once")
 
 
 def in_rounds(parties: int) -> Callable[[Sequence[Callable[[], object]]], list[str]]:
@@ -223,8 +229,8 @@ def in_rounds(parties: int) -> Callable[[Sequence[Callable[[], object]]], list[s
     return run
 
 
-CLAIMED = ("claimed", WrongState.__name__, State.DONE, ["started", "completed"])
-CANCELLED = ("nothing", "done", State.DEAD, ["cancelled"])
+CLAIMED = (WrongState.__name__, State.DONE, "started", "completed")
+CANCELLED = ("done", State.DEAD, "cancelled")
 
 
 def test_a_job_is_either_claimed_or_cancelled(
@@ -232,7 +238,7 @@ def test_a_job_is_either_claimed_or_cancelled(
     at_once: AtOnce,
     size: Size,
     problems: Problems,
-    figure: Callable[[str, str], None],
+    figure: Figure,
 ) -> None:
     ids = [f"job-{n}" for n in range(size(300, 10_000))]
     file_all(quick_spool, ids)
@@ -249,20 +255,21 @@ def test_a_job_is_either_claimed_or_cancelled(
             return rounds([partial(claim_next, me)] * len(ids))
 
     # Both go through the jobs in one order; the claimant takes the first that is left.
-    rounds, stories = in_rounds(2), Counter[str]()
+    rounds = in_rounds(2)
     _, cancelled = at_once([work, partial(rounds, [partial(quick_spool.cancel_waiting, one) for one in ids])])
     assert claim_everything(quick_spool) is not None
-    for job_id, told in zip(ids, cancelled, strict=True):
-        ran = "nothing" if told == "done" else "claimed"
-        story = (ran, told, quick_spool.find(job_id).state, kinds(quick_spool, job_id))
-        assert story in (CLAIMED, CANCELLED), job_id
-        stories[ran] += 1
+    ends = stories_in(quick_spool)
+    stories = Counter((told, *ends[job_id]) for job_id, told in zip(ids, cancelled, strict=True))
+    assert set(stories) <= {CLAIMED, CANCELLED}
     assert problems(quick_spool) == []
-    figure("cancel against claim", f"{len(ids):,} jobs: {dict(stories)}, one outcome each")
+    figure(
+        "cancel against claim",
+        f"{stories[CANCELLED]:,} of {len(ids):,} jobs cancelled, {stories[CLAIMED]:,} run, one outcome each",
+    )
 
 
 def test_what_is_being_cancelled_is_not_given_back_by_those_who_look_for_dead_workers(
-    quick_spool: Spool, at_once: AtOnce, size: Size, problems_left: Problems
+    quick_spool: Spool, at_once: AtOnce, size: Size, problems_left: Problems, figure: Figure
 ) -> None:
     ids = [f"job-{n}" for n in range(size(300, 10_000))]
     file_all(quick_spool, ids)
@@ -283,12 +290,11 @@ def test_what_is_being_cancelled_is_not_given_back_by_those_who_look_for_dead_wo
         return told
 
     answers, *_ = at_once([cancel, recover])
-    stories = Counter(
-        (told, str(quick_spool.find(job_id).state), *kinds(quick_spool, job_id))
-        for job_id, told in zip(ids, answers, strict=True)
-    )
-    assert stories == {("done", "dead", "cancelled"): len(ids)}
+    ends = stories_in(quick_spool)
+    stories = Counter((told, *ends[job_id]) for job_id, told in zip(ids, answers, strict=True))
+    assert stories == {CANCELLED: len(ids)}
     assert problems_left(quick_spool) == []
+    figure("cancel against recovery", f"{len(ids):,} jobs, each cancelled once")
 
 
 def no_remains(claim: Claim) -> None:
@@ -297,20 +303,25 @@ def no_remains(claim: Claim) -> None:
 
 @pytest.mark.usefixtures("audited")
 def test_a_running_job_that_is_cancelled_as_it_ends_has_one_outcome(
-    spool: Spool, workers: Workers, evidence: Evidence, until: Until, size: Size
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until, size: Size, figure: Figure
 ) -> None:
-    stories = Counter[tuple[str, ...]]()
+    count = size(25, 1000)
     workers.start()
-    for number in range(size(25, 1000)):
+    for number in range(count):
         pause = random.uniform(0.0, 0.3)
         job_id = spool.file({"id": f"job-{number}", "command": evidence.command(f"sleep {pause:.3f}")})
         until(lambda: evidence.started(job_id), "it runs")  # noqa: B023 - called in this round
         presence.ask_to_cancel(spool.root, spool.find(job_id).name)
         found = spool.wait(job_id, 10)
         assert found
-        stories[str(found.state), *kinds(spool, job_id)] += 1
         assert len(evidence.started(job_id)) == 1
-    assert set(stories) <= {("done", "started", "completed"), ("dead", "started", "cancelled")}
+    stories = Counter(stories_in(spool).values())
+    done, dead = (State.DONE, "started", "completed"), (State.DEAD, "started", "cancelled")
+    assert stories[done] + stories[dead] == count
+    figure(
+        "cancel against the end of a run",
+        f"{stories[dead]:,} of {count:,} jobs cancelled, {stories[done]:,} completed, one outcome each",
+    )
 
 
 # ── finding ───────────────────────────────────────────────────────────────────────────────────
@@ -394,6 +405,7 @@ def test_of_many_who_find_an_orphan_one_ends_its_claim(
     size: Size,
     places: Places,
     problems_left: Problems,
+    figure: Figure,
     outcome: tuple[Event, ...] | None,
     wanted: tuple[str, ...],
 ) -> None:
@@ -407,7 +419,8 @@ def test_of_many_who_find_an_orphan_one_ends_its_claim(
             me.recover(no_remains, utc_now())
 
     at_once([recover] * 4)
-    stories = Counter((quick_spool.find(one).state, *kinds(quick_spool, one)) for one in ids)
-    assert stories == {wanted: len(ids)}
+    assert Counter(stories_in(quick_spool).values()) == {wanted: len(ids)}
     assert places(quick_spool) == {job_id: [wanted[0]] for job_id in ids}
     assert problems_left(quick_spool) == []
+    how = "before a run" if outcome is None else outcome[0]["event"] if outcome else "while it ran"
+    figure(f"4 find an orphan ({how})", f"{len(ids):,} jobs, each ended once: {', '.join(wanted)}")

@@ -30,12 +30,12 @@ from queuectl.job import RETRIED, failures, from_stamp, iso, last_attempt, utc_n
 from queuectl.spool import finishing, names, presence, record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from queuectl.spool.claiming import Claim
     from queuectl.spool.member import Member
 
-FULL = os.environ.get("QUEUECTL_TRIALS") == "full"
 MAX_RETRIES = 2
 CONFIG = f"durability: none\nmax_retries: {MAX_RETRIES}\nbackoff_base: 2\n"
 
@@ -414,18 +414,21 @@ class Queue(RuleBasedStateMachine):
         assert left == []
 
 
-@pytest.mark.timeout(3600 if FULL else 120)
-def test_each_job_is_in_exactly_one_place_whatever_happens_to_it() -> None:
+def test_each_job_is_in_exactly_one_place_whatever_happens_to_it(
+    size: Callable[[int, int], int], figure: Callable[[str, str], None]
+) -> None:
+    examples, steps = size(30, 500), size(30, 50)
     run_state_machine_as_test(
         Queue,
         settings=settings(
-            max_examples=500 if FULL else 30,
-            stateful_step_count=50 if FULL else 30,
+            max_examples=examples,
+            stateful_step_count=steps,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
+    figure("state machine", f"{examples} sequences of {steps} steps, no violation")
 
 
 # ── what the machine has found, or cannot reach ───────────────────────────────────────────────

@@ -84,6 +84,7 @@ def test_a_clock_that_is_set_under_load_makes_nothing_early_lost_or_double(
     until: Until,
     size: Callable[[int, int], int],
     problems: Callable[[Spool], list[str]],
+    figure: Callable[[str, str], None],
     what: str,
 ) -> None:
     far = spool.file({"command": evidence.command(), "run_at": "2999-01-01T00:00:00Z"})
@@ -111,3 +112,4 @@ def test_a_clock_that_is_set_under_load_makes_nothing_early_lost_or_double(
         process.terminate()
         assert process.wait(10) == 0
     assert problems(spool) == []
+    figure(f"clock set {what}", f"{len(ids):,} jobs, none early, lost or double")

@@ -53,7 +53,6 @@ def ways(size: Callable[[int, int], int]) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.timeout(900)
 def test_death_before_any_system_call_loses_no_job_and_doubles_none(
     new_spool: Callable[[str], Spool],
     tmp_path: Path,

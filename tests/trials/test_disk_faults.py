@@ -89,7 +89,6 @@ def empty_jobs(spool: Spool) -> list[str]:
     return [path for path in paths if not os.stat(path).st_size]
 
 
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("point", POINTS)
 def test_an_operation_that_the_disk_refuses_loses_nothing_and_leaves_no_half(

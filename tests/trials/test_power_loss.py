@@ -113,7 +113,6 @@ ACTIONS = POINTS | {
 }
 
 
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("what", ACTIONS)
 def test_no_power_cut_loses_what_was_promised_doubles_it_or_leaves_a_half_that_runs(
     new_spool: Callable[[str], Spool],
