@@ -231,11 +231,47 @@ def launcher(value: Any) -> str:
     return text
 
 
-_TEXT_KEYS = frozenset({"event", "at", "worker", "error", "next_try", "signal"})
+def _is_moment(value: Any) -> bool:
+    try:
+        parse_moment(value)
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and abs(value) < 10**9)
+
+
+def _is_amount(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value < 10**12)
+
+
+#: What people and programs read off an event, each with what it must be. More may stand there.
+_EVENT: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "event": (_is_text, "text"),
+    "attempt": (lambda value: isinstance(value, int) and 0 < value < 10**9, "a whole number"),
+    "at": (_is_moment, "a moment"),
+    "worker": (_is_text, "text"),
+    "pid": (_is_whole, "a whole number"),
+    "exit_code": (_is_whole, "a whole number"),
+    "signal": (_is_text, "text"),
+    "seconds": (_is_amount, "a number"),
+    "cpu_seconds": (_is_amount, "a number"),
+    "max_rss_kb": (_is_amount, "a number"),
+    "error": (_is_text, "text"),
+    "next_try": (_is_moment, "a moment"),
+}
+_ANYTHING = (lambda _: True, "")
+_TEXT_KEYS = frozenset(key for key, (_, kind) in _EVENT.items() if kind in {"text", "a moment"})
 
 
 def events(value: Any) -> tuple[Event, ...]:
-    """A history, checked: each event a mapping, its numbers numbers, its texts text.
+    """A history, checked: each event a mapping, its moments moments, its numbers numbers, its texts text.
 
     Raises `ValueError` with what it should have been.
     """
@@ -243,14 +279,10 @@ def events(value: Any) -> tuple[Event, ...]:
         raise ValueError("a list of events")
     history = tuple({key: _untext(key, item) for key, item in event.items()} for event in value)
     for event in history:
-        attempt = event.get("attempt", 1)
-        if not isinstance(attempt, int) or not 0 < attempt < 10**9:
-            raise ValueError("a list of events whose attempts are whole numbers")
-        for key in _TEXT_KEYS & event.keys():
-            if not isinstance(event[key], str):
-                raise ValueError(f"a list of events in which {key} is text")
-        if "next_try" in event:
-            parse_moment(event["next_try"])
+        for key, item in event.items():
+            is_right, kind = _EVENT.get(key, _ANYTHING)
+            if not is_right(item):
+                raise ValueError(f"a list of events in which {key} is {kind}")
     return history
 
 

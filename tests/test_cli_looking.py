@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.shell import SGR, Shell, Started, controls_in, until
+from tests.shell import SGR, Shell, Started, at_once, controls_in, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -488,34 +488,89 @@ def made_hostile(shell: Shell) -> Shell:
     shell.file(f"echo {HOSTILE}", id="waiting", cwd=f"/{HOSTILE}", env={HOSTILE: HOSTILE})
     (shell.root / "pending" / f"{HOSTILE}.txt").write_text("?")
     (shell.root / "dead" / "10-20260101T000000.000000Z-odd.yaml").write_text(f'"{HOSTILE[:5]}": 1\n')
+    told = {"attempt": 1, "at": MOMENT, "worker": HOSTILE, "error": HOSTILE, "signal": HOSTILE}
+    past = "".join(f"- {json.dumps({'event': kind} | told)}\n" for kind in ("started", HOSTILE))
+    for place in ("done/{}told", "dead/{}buried", "failed/{}tried", "processing/{}runs@web-1-abcd"):
+        path = shell.root / f"{place.format('10-20260101T000000.000000Z-')}.yaml"
+        path.write_text(f"command: 'true'\nhistory:\n{past}")
+    (shell.root / "dead" / "10-20260101T000000.000000Z-buried.yaml.reason.txt").write_text(HOSTILE * 2)
+    for name in ("web-1-abcd", HOSTILE):
+        facts = {"name": HOSTILE, "host": HOSTILE, "pid": "7", "kind": HOSTILE, "place": HOSTILE}
+        facts["started_at"] = MOMENT
+        lines = [f"{key}: {json.dumps(value)}\n" for key, value in facts.items()]
+        beat = json.dumps({"count": 1, "at": MOMENT, "jobs_done": 1, "clock_offset": 99})
+        (shell.root / "workers" / f"{name}.yaml").write_text(f"{''.join(lines)}beat: {beat}\n")
+    with (shell.root / "config.yaml").open("a") as config:
+        config.write(f"launcher: {json.dumps(f'echo {HOSTILE}')}\n")
     return shell
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "list",
-        "status",
-        "status ran",
-        "status dead",
-        "status waiting",
-        "status odd",
-        "output get ran",
-        "logs ran --stdout",
-        "logs ran --follow",
-        "dlq list",
-        "check",
-        "list --json",
-        "output get ran --json",
-        "status --json",
-    ],
-)
+MOMENT = "2026-01-01T00:00:00Z"
+LOOKS = [
+    "list",
+    "status",
+    "status ran",
+    "status dead",
+    "status waiting",
+    "status odd",
+    "status told",
+    "status buried",
+    "status tried",
+    "status runs",
+    "output get told",
+    "dlq list",
+    "check",
+    "worker status",
+    "config list",
+    "config get launcher",
+    "prune --older-than 0s --dry-run",
+    "metrics",
+    "list --json",
+    "status --json",
+    "output get ran --json",
+    "worker status --json",
+    "config list --json",
+]
+
+
+@pytest.mark.parametrize("command", [*LOOKS, "output get ran", "logs ran --stdout", "logs ran --follow"])
 def test_nothing_raw_reaches_a_terminal(hostile: Shell, command: str) -> None:
     terminal = hostile.terminal(*command.split())
     assert terminal.end() in {0, 1}
     assert controls_in(terminal.sent) == set()
     assert "\x1b[31;5m" not in terminal.sent
+    assert "fault of queuectl" not in terminal.sent
     assert terminal.text.strip()
+
+
+def test_nothing_raw_comes_through_a_pipe_but_what_jobs_printed(hostile: Shell) -> None:
+    for said in at_once(lambda command: hostile(*command.split(), status=(0, 1)), LOOKS):
+        assert controls_in(said.out) == set(), said
+        assert controls_in(said.err) == set(), said
+        assert said.out.strip(), said
+        for line in said.lines if "--json" in said.arguments else ():
+            json.loads(line, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"started_at": HOSTILE}, {"host": ["x"]}, {"kind": {"a": "b"}}, {"clock_offset": float("nan")}]
+)
+def test_a_description_that_no_worker_wrote_is_none(shell: Shell, wrong: dict[str, Any]) -> None:
+    shell.make_spool()
+    beat = {"count": 1, "at": MOMENT, "jobs_done": 1, "clock_offset": 1}
+    facts = {"host": "web", "pid": "7", "kind": "drain", "place": "here", "started_at": MOMENT, "beat": beat}
+    path = shell.root / "workers" / "web-7-abcd.yaml"
+    path.write_text(json.dumps(facts))
+    assert "web-7-abcd" in shell("worker", "status").out
+    path.write_text(json.dumps(facts | wrong | {"beat": beat | wrong}))
+    assert shell("worker", "status", "--json").lines == []
+    assert "this worker is dead" in shell("check", status=1).out
+
+
+def test_the_end_of_all_time_has_not_come_anywhere(shell: Shell) -> None:
+    shell.make_spool().file("true", id="never", run_at="9999-12-31T23:59:59Z")
+    said = shell("status", "never", env={"TZ": "Asia/Tokyo"})
+    assert "due at 9999-12-31 23:59:59" in said.out
 
 
 def test_what_is_typed_comes_back_harmless_in_errors(hostile: Shell) -> None:

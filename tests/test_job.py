@@ -440,7 +440,17 @@ def test_an_event_with_a_value_that_json_cannot_take_is_kept_or_refused(value: s
         assert error.field == "history"  # noqa: PT017 - either is right, another error is not
 
 
-@pytest.mark.parametrize("event", [{"at": ["x"]}, {"worker": None}, {"next_try": "soon"}, {"attempt": "1.5"}])
+NO_MOMENTS, NO_TEXTS = [["x"], "soon", "+10m", None, ""], [["x"], None]
+NO_WHOLE_NUMBERS, NO_AMOUNTS = ["1.5", "x", ["1"], "1e99"], ["NaN", "-1", {}, "x"]
+WRONG: dict[str, list[Any]] = {
+    **dict.fromkeys(("at", "next_try"), NO_MOMENTS),
+    **dict.fromkeys(("event", "worker", "error", "signal"), NO_TEXTS),
+    **dict.fromkeys(("attempt", "pid", "exit_code"), NO_WHOLE_NUMBERS),
+    **dict.fromkeys(("seconds", "cpu_seconds", "max_rss_kb"), NO_AMOUNTS),
+}
+
+
+@pytest.mark.parametrize("event", [{key: value} for key in WRONG for value in WRONG[key]], ids=str)
 def test_an_event_that_arithmetic_cannot_take_is_refused(event: dict[str, Any]) -> None:
     assert refusal(history=[{"event": "failed"} | event]).field == "history"
 

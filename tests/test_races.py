@@ -15,7 +15,7 @@ import pytest
 
 from queuectl import QueueError, Spool, State, disk
 from queuectl.errors import IdTaken, NoSuchJob, WrongState
-from queuectl.job import last_attempt, utc_now
+from queuectl.job import iso, last_attempt, utc_now
 from queuectl.spool import finding, finishing, presence
 from queuectl.spool.claiming import Waiting
 from queuectl.spool.root import Root
@@ -394,8 +394,8 @@ def orphan(spool: Spool, events: tuple[Event, ...] | None) -> None:
     [
         (None, (State.PENDING,)),
         ((), (State.PENDING, "started", "lost")),
-        (({"event": "completed", "attempt": 1, "at": "now"},), (State.DONE, "started", "completed")),
-        (({"event": "failed", "attempt": 1, "at": "now"},), (State.DEAD, "started", "failed")),
+        (({"event": "completed", "attempt": 1, "at": iso(utc_now())},), (State.DONE, "started", "completed")),
+        (({"event": "failed", "attempt": 1, "at": iso(utc_now())},), (State.DEAD, "started", "failed")),
     ],
     ids=["before it ran", "while it ran", "after it had completed", "after it had failed for good"],
 )

@@ -388,8 +388,9 @@ READS: dict[str, tuple[str, Callable[[Spool], bytes]]] = {
 }
 SECRET = 987654
 HARMLESS = {"config.yaml": "max_retries: 1\n", "a request": "1\n"}
-BEAT = '{"count": 1, "at": "x", "jobs_done": 1}'
-DESCRIPTION = f"host: x\npid: {{}}\nkind: x\nplace: x\nstarted_at: x\nbeat: {BEAT}\n"
+MOMENT = "2026-01-01T00:00:00Z"
+BEAT = f'{{"count": 1, "at": "{MOMENT}", "jobs_done": 1}}'
+DESCRIPTION = f"host: x\npid: {{}}\nkind: x\nplace: x\nstarted_at: {MOMENT}\nbeat: {BEAT}\n"
 HARMLESS["a worker's description"] = DESCRIPTION.replace("{}", "1")
 SECRETS = {
     "config.yaml": f"max_retries: {SECRET}\n",

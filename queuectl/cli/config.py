@@ -43,7 +43,7 @@ def _write(root: Root, text: str) -> None:
 def _get(ctx: click.Context, key: str) -> None:
     """Print the value in force."""
     name = settings.key_name(key)
-    click.echo(settings.shown(getattr(spool_of(ctx).settings(), name)))
+    show.line(settings.shown(getattr(spool_of(ctx).settings(), name)))
 
 
 class _Values(click.Command):

@@ -78,7 +78,7 @@ def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> in
     patience = None if limit is None else limit + spool.settings().stop_grace_seconds + 30
     if show.notes_are_read():
         show.note(f"Waiting for {len(wanted)} to finish the job at hand …")
-    left = fleet.stop(spool.root, wanted, limit, click.echo, patience)
+    left = fleet.stop(spool.root, wanted, limit, show.line, patience)
     for name in left:
         show.note(f"{name} has not stopped yet; it does not answer.")
     return 1 if left else 0

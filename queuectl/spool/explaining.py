@@ -10,7 +10,7 @@ from queuectl.job import State, parse_moment, stamp
 from queuectl.settings import DEFAULTS
 from queuectl.spool import acting, dropping, finding, presence
 from queuectl.spool.finding import Found
-from queuectl.spool.wording import when
+from queuectl.spool.wording import local, when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -178,7 +178,4 @@ def _before(spool: Spool, found: Found, now: datetime) -> int:
 
 def clock(text: str | None) -> str:
     """A moment of a history in local time."""
-    try:
-        return "-" if text is None else parse_moment(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError):  # somebody wrote the history by hand
-        return str(text)
+    return "-" if text is None else local(parse_moment(text))

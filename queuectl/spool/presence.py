@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
-from queuectl.job import iso, scalar, utc_now
+from queuectl.job import iso, parse_moment, scalar, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +41,8 @@ TOLERANCE = 2.0
 PROMPT = 1.0
 #: So many times the interval of looks may pass before a watcher must say that it did not watch.
 GAP = 3
+#: Seconds by which no clock is off; more than that is no number that a program wrote.
+_AGES = 1e12
 #: For so many seconds a listing of workers/ tells whose description may be asked for.
 _LISTING = 1.0
 
@@ -236,18 +238,36 @@ def describe(root: Root, name: str) -> Description | None:
         beat: Any = disk.load_json(last)
         return Description(
             name=name,
-            host=tree["host"],
+            host=_text(tree["host"]),
             pid=int(tree["pid"]),
-            kind=tree["kind"],
-            place=tree["place"],
-            started_at=tree["started_at"],
+            kind=_text(tree["kind"]),
+            place=_text(tree["place"]),
+            started_at=_moment(tree["started_at"]),
             beat=int(beat["count"]),
-            beat_at=beat["at"],
+            beat_at=_moment(beat["at"]),
             jobs_done=int(beat["jobs_done"]),
-            clock_offset=float(beat["clock_offset"]) if "clock_offset" in beat else None,
+            clock_offset=_seconds(beat["clock_offset"]) if "clock_offset" in beat else None,
         )
     except (FileNotFoundError, disk.NotAFile, BadJob, KeyError, TypeError, ValueError):
         return None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _moment(value: Any) -> str:
+    parse_moment(text := _text(value))
+    return text
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not abs(seconds) < _AGES:
+        raise ValueError(value)
+    return seconds
 
 
 def described(root: Root) -> list[str]:

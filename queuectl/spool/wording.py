@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,12 @@ def duration(seconds: float | None) -> str:
 
 def when(moment: datetime, now: datetime) -> str:
     """A moment as people place it: local time, and how far from now."""
-    away = (moment - now).total_seconds()
-    local = moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return f"{local} (in {duration(away)})" if away > 0 else f"{local} ({duration(-away)} ago)"
+    away, at = (moment - now).total_seconds(), local(moment)
+    return f"{at} (in {duration(away)})" if away > 0 else f"{at} ({duration(-away)} ago)"
+
+
+def local(moment: datetime) -> str:
+    """A moment by this host's wall clock; in UTC at the end of all time, which it is not here yet."""
+    with contextlib.suppress(OverflowError):
+        moment = moment.astimezone()
+    return moment.strftime("%Y-%m-%d %H:%M:%S")

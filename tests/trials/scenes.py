@@ -165,7 +165,10 @@ def dead(scene: Scene) -> None:
 
 def end_as_dead(scene: Scene) -> None:
     claim = claimed(scene)
-    KEPT[-1].end(claim, {"event": "failed", "attempt": 1, "at": "x", "worker": claim.owner, "error": "e"})
+    KEPT[-1].end(
+        claim,
+        {"event": "failed", "attempt": 1, "at": "2026-01-01T00:00:00Z", "worker": claim.owner, "error": "e"},
+    )
     KEPT[-1].leave()
 
 
@@ -181,7 +184,13 @@ def orphaned_with_an_outcome(scene: Scene) -> None:
 
     def action() -> None:
         claim = claimed(scene)
-        done = {"event": "completed", "attempt": 1, "at": "x", "worker": claim.owner, "exit_code": 0}
+        done = {
+            "event": "completed",
+            "attempt": 1,
+            "at": "2026-01-01T00:00:00Z",
+            "worker": claim.owner,
+            "exit_code": 0,
+        }
         claim.noted(done)
         os._exit(DEADLY)
 

@@ -280,15 +280,17 @@ def test_a_spool_that_is_away_is_said_and_is_no_fault(server: Server, spool: Spo
 def hostile(spool: Spool) -> Spool:
     """Everything that can be written anywhere in a spool is an attempt on the page."""
     spool.file({"id": "command", "command": f"echo {EVIL}", "env": {f"X{EVIL[:9]}": EVIL}, "cwd": f"/{EVIL}"})
-    event = {"event": "failed", "attempt": 1, "at": EVIL, "worker": EVIL, "exit_code": EVIL, "signal": EVIL}
-    event |= {"seconds": EVIL, "cpu_seconds": "NaN", "max_rss_kb": [EVIL], "error": EVIL}
-    start = {"event": "started", "attempt": 1, "at": "", "worker": EVIL, "pid": EVIL}
+    start = {"event": "started", "attempt": 1, "at": "0001-01-01", "worker": EVIL, EVIL: EVIL}
+    event = start | {"event": EVIL, "signal": EVIL, "error": EVIL}
     name = "10-20260101T000000.000000Z-history.yaml"
     lines = f"command: true\nhistory:\n- {json.dumps(start)}\n- {json.dumps(event)}\n"
+    (spool.path / "dead" / name.replace("history", "refused")).write_text(
+        f"command: true\nhistory:\n- {json.dumps(start | {'at': EVIL})}\n"
+    )
     (spool.path / "dead" / name).write_text(lines)
     (spool.path / "dead" / "10-20260101T000000.000000Z-reason.yaml").write_text(EVIL)
     (spool.path / "dead" / "10-20260101T000000.000000Z-reason.yaml.reason.txt").write_text(EVIL)
-    nan = '- {"event": "completed", "attempt": 1, "at": "9999-12-31", "seconds": NaN, "exit_code": 1e999}'
+    nan = '- {"event": "completed", "attempt": 1, "at": "9999-12-31", "seconds": NaN, "note": 1e999}'
     (spool.path / "done" / "10-20260101T000000.000000Z-nan.yaml").write_text(
         f"command: true\nhistory:\n{nan}\n"
     )
@@ -298,9 +300,10 @@ def hostile(spool: Spool) -> Spool:
     os.mkfifo(spool.path / "dead" / "10-20260101T000000.000000Z-fifo.yaml")
     (spool.path / "done" / "10-20260101T000000.000000Z-folder.yaml").mkdir()
     os.close(os.open(os.fsencode(spool.path) + b"/pending/<script>\xff\n\x1b.txt", os.O_CREAT | os.O_WRONLY))
-    facts_ = {"name": EVIL, "host": EVIL, "pid": "7", "kind": EVIL, "place": "p", "started_at": EVIL}
+    facts_ = {"name": EVIL, "host": EVIL, "pid": "7", "kind": EVIL, "place": "p"}
+    facts_["started_at"] = "2026-01-01T00:00:00Z"
     head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in facts_.items())
-    beat = json.dumps({"count": 1, "at": EVIL, "jobs_done": 3})
+    beat = json.dumps({"count": 1, "at": "0001-01-01", "jobs_done": 3})
     (spool.path / "workers" / "<b>x.yaml").write_text(f"{head}beat: {beat}\n")
     for stream in ("out", "err"):
         (spool.path / "logs" / f"history.1.{stream}").write_bytes(EVIL.encode() + b"\xff\x00\r\x07")
@@ -313,7 +316,8 @@ def test_nothing_in_a_spool_is_markup_or_a_control_character_on_a_page(
     assert hostile.clock()
     pages = ["/", "/jobs", "/dead", "/workers", "/config", "/jobs?q=echo", f"/jobs?q={'%3Cscript%3E'}"]
     pages += [
-        f"/jobs/{name}" for name in ("command", "history", "reason", "nan", "run", "link", "fifo", "folder")
+        f"/jobs/{name}"
+        for name in ("command", "history", "refused", "reason", "nan", "run", "link", "fifo", "folder")
     ]
     for path in [*pages, "/dead?reason=%3Cimg%20src%3Dx%3E"]:
         page = server.ask(path, headers={"Accept": "text/html"})
@@ -325,8 +329,9 @@ def test_nothing_in_a_spool_is_markup_or_a_control_character_on_a_page(
         json.loads(twin.body, parse_constant=pytest.fail)
 
 
-def test_moments_of_a_history_that_are_none_are_left_out(server: Server, hostile: Spool) -> None:
-    told = facts(server, "/jobs/history.json")
+def test_a_history_that_is_none_is_told_as_what_cannot_be_read(server: Server, hostile: Spool) -> None:
+    told = facts(server, "/jobs/refused.json")
+    assert told["job"]["command_line"].startswith("(it cannot be read: history: this is not a list of events")
     assert told["job"]["ended_at"] is None
-    assert told["runs"][0]["seconds"] is None
+    assert told["runs"] == []
     assert told["now"] <= iso(hostile.clock())
