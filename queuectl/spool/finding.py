@@ -122,12 +122,14 @@ def _find(root: Root, prefix: str) -> Found:
     # Race: a job may move from a directory not yet listed to one just listed, and so be in none.
     # Then the only id that begins like its own must not be taken for it.
     whole = is_made_id(prefix) or output.is_taken(root, prefix)
+    begins = f"-{prefix}"
     for _ in range(20 if whole else 2):
         near: dict[str, Found] = {}
         for state in _ORDER:
-            for name in names_in(root, state):
-                if name.id.startswith(prefix):
-                    here = Found(state, name, f"{root.folder(state)}/{name}")
+            for text in disk.list_names(root.folder(state)):
+                name = name_in(state, text) if begins in text else None
+                if name is not None and name.id.startswith(prefix):
+                    here = Found(state, name, f"{root.folder(state)}/{text}")
                     if name.id == prefix:
                         return here
                     near[name.id] = here
