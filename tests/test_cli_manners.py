@@ -226,7 +226,13 @@ def mounted(shell: Shell, mount: str, command: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.skipif(not mounts_can_be_made(), reason="no right to mount, not even in a namespace of its own")
-@pytest.mark.parametrize("command", ["enqueue true", "pause", "retry dead", "config set priority 1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("enqueue true", "pause", "retry dead", "config set priority 1"),
+        *("worker start", "worker start --drain", "worker start --foreground --count 1"),
+    ],
+)
 def test_a_read_only_spool_is_status_75(shell: Shell, command: str) -> None:
     shell.file("exit 1", id="dead", max_retries=0)
     shell.drain()

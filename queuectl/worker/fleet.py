@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from queuectl import disk
-from queuectl.errors import QueueError
+from queuectl.errors import QueueError, StorageTrouble
 from queuectl.spool import presence
 from queuectl.spool.bell import load_watch
 from queuectl.spool.root import Root, open_root
@@ -84,8 +84,10 @@ def log_path(root: Root, worker: str) -> Path:
 def start_detached(root: Root, count: int) -> list[str]:
     """Start workers that outlive this process and its terminal; returns their names.
 
-    Raises `QueueError` when one does not come up; the others run on.
+    Raises `QueueError` when one does not come up; the others run on. Raises the `OSError` of a disk
+    that takes nothing before any is started.
     """
+    disk.probe(f"{root.workers}/.{os.getpid()}.probe")
     command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
     commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
     started = [
@@ -213,5 +215,10 @@ def main(arguments: list[str]) -> int:
             os.setsid()
         return run_here(root, kind)
     except QueueError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_status
+        trouble: QueueError = error
+    except OSError as error:
+        if not StorageTrouble.explains(error):
+            raise
+        trouble = StorageTrouble(error)
+    sys.stderr.write(f"{trouble}\n")
+    return trouble.exit_status
