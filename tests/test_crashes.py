@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -80,6 +81,34 @@ def test_what_cleared_its_environment_is_found_by_its_session_before_the_start_i
             sleeper = psutil.Process(int(run.stdout.readline()))
             stop_remains(claim)
             assert not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.usefixtures("audited")
+def test_no_run_of_a_killed_worker_overlaps_the_next(
+    spool: Spool,
+    workers: Workers,
+    evidence: Evidence,
+    until: Until,
+    size: Callable[[int, int], int],
+    figure: Callable[[str, str], None],
+) -> None:
+    """Each worker takes up the run that the kill of the one before it cut off, and is killed in its own."""
+    count = size(10, 1000)
+    ways = itertools.cycle(LEFT_BEHIND.values())
+    ids = [f"job-{number}" for number in range(count)]
+    for job_id in ids:
+        body = f"if test $QUEUECTL_ATTEMPT = 1; then {next(ways)}; fi"
+        spool.file({"id": job_id, "command": evidence.command(body)})
+        worker = workers.start()
+        until(lambda: evidence.started(job_id), "it runs")  # noqa: B023 - called in this round
+        worker.kill()
+    workers.drain()
+    assert Counter(evidence.finished()).keys() == set(ids)
+    assert {found.state for found in spool.list()} == {State.DONE}
+    runs = len(evidence.started())
+    assert 2 * count <= runs <= 3 * count
+    assert evidence.faults(spool) == []
+    figure("worker killed while its command runs", f"{count:,} kills, {runs:,} runs, 0 overlaps")
 
 
 def is_under_way(evidence: Evidence, history: History, job_id: str, attempt: int) -> bool:
@@ -216,20 +245,31 @@ def left(spool: Spool) -> int:
     )
 
 
+LEASE = 1
+
+
 @pytest.mark.usefixtures("audited")
+@pytest.mark.parametrize("its_command", ["runs on", "has ended"])
 def test_a_worker_that_was_taken_for_dead_records_nothing_and_goes_on_under_a_new_name(
-    spool: Spool, workers: Workers, evidence: Evidence, until: Until, history: History
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until, history: History, its_command: str
 ) -> None:
+    """It stands still for three leases, and to the one who takes over it is of another host."""
     with spool.root.config.open("a") as config:
-        config.write("lock_lease_seconds: 1\n")
-    job_id = spool.file(evidence_of_two(evidence))
+        config.write(f"lock_lease_seconds: {LEASE}\n")
+    release = evidence.folder / "release"
+    job_id = spool.file(evidence_of_two(evidence, release))
     sleeper = workers.start()
     until(lambda: len(history(job_id)) == 1, "it runs")
     buried = sleeper.name
     foreign(spool, buried)
     sleeper.popen.send_signal(signal.SIGSTOP)
+    stopped = time.monotonic()
     other = workers.start()
     until(lambda: spool.find(job_id).state is State.DONE, "another worker has taken it over")
+    if its_command == "has ended":
+        release.touch()
+    until(lambda: time.monotonic() - stopped > 3 * LEASE, "three leases have passed")
+    outcome = Path(spool.find(job_id).path).read_bytes()
     sleeper.popen.send_signal(signal.SIGCONT)
     until(lambda: not runs_of(job_id, "1"), "its command is stopped", seconds=3)
     assert kinds(history(job_id)) == ["started", "lost", "started", "completed"]
@@ -239,13 +279,14 @@ def test_a_worker_that_was_taken_for_dead_records_nothing_and_goes_on_under_a_ne
     later = spool.file(evidence.command())
     until(lambda: spool.find(later).state is State.DONE, "it works on")
     assert history(later)[-1]["worker"] == sleeper.name != buried
+    assert Path(spool.find(job_id).path).read_bytes() == outcome
 
 
-def evidence_of_two(evidence: Evidence) -> str:
+def evidence_of_two(evidence: Evidence, release: Path) -> str:
     """The first run cannot be stopped by a taker that believes it to be on another host."""
     return (
         f"if test $QUEUECTL_ATTEMPT = 2; then {evidence.command()}; exit; fi; "
-        "trap 'exit 1' TERM; while :; do sleep 0.1; done"
+        f"trap 'exit 1' TERM; until test -e {release}; do sleep 0.1; done; exit 7"
     )
 
 

@@ -342,6 +342,76 @@ def test_a_disk_that_an_output_fills_is_the_trouble_of_that_command_and_then_of_
     assert evidence.faults(there) == []
 
 
+@pytest.fixture
+def make_read_only(own_disk: Path) -> Iterator[Callable[[], None]]:
+    """Puts a read-only mount of the same disk over it; the kernel makes none so that is written to."""
+
+    def mount() -> None:
+        subprocess.run(["mount", "--bind", own_disk, own_disk], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", own_disk], check=True)
+
+    yield mount
+    if os.statvfs(own_disk).f_flag & os.ST_RDONLY:
+        subprocess.run(["umount", "-l", own_disk], check=True)
+
+
+def test_a_disk_that_turns_read_only_is_waited_for(
+    there: Spool,
+    workers_there: Workers,
+    evidence: Evidence,
+    own_disk: Path,
+    until: Until,
+    make_read_only: Callable[[], None],
+) -> None:
+    workers_there.start()
+    first, later = [there.file(evidence.command(body)) for body in ("sleep 0.5", ":")]
+    until(lambda: evidence.started() == [first], "it runs")
+    make_read_only()
+    until(lambda: "The spool cannot be used" in workers_there.said(), "the worker says what is wrong")
+    until(lambda: evidence.finished() == [first], "the command goes on to its end")
+    refused = command(there, "enqueue", "true")
+    assert (refused.returncode, refused.stdout) == (75, "")
+    assert "cannot be used" in refused.stderr
+    assert evidence.started() == [first]
+    subprocess.run(["umount", "-l", own_disk], check=True)
+    until(lambda: len(finding.names_in(there.root, State.DONE)) == 2, "both are recorded")
+    assert evidence.started() == evidence.finished() == [first, later]
+    assert evidence.faults(there) == []
+
+
+def test_what_an_ext4_had_synced_when_it_failed_is_there_once_it_is_mounted_anew(
+    there: Spool,
+    workers_there: Workers,
+    evidence: Evidence,
+    own_disk: Path,
+    until: Until,
+    tmp_path: Path,
+    problems_left: Callable[[Spool], list[str]],
+) -> None:
+    """The disk stops at once, as when the power is cut: what its journal has not taken is lost."""
+    workers_there.start()
+    ids = [
+        there.file({"command": evidence.command(body), "max_retries": 1}) for body in (":", "sleep 1", ":")
+    ]
+    until(lambda: evidence.started() == ids[:2], "the second one runs")
+    failed = subprocess.run(["mount", "-o", "remount,abort", own_disk], capture_output=True, check=False)
+    if failed.returncode:
+        pytest.skip("only an ext4 can be told to fail")
+    assert command(there, "enqueue", "true").returncode == 75
+    until(lambda: "The spool cannot be used" in workers_there.said(), "the worker says what is wrong")
+    assert evidence.started() == ids[:2]
+    workers_there.end()
+    subprocess.run(["umount", own_disk], check=True)
+    # The kernel goes on with the failed one where another namespace has it mounted still.
+    shutil.copy(tmp_path / "image", tmp_path / "later")
+    subprocess.run(["mount", "-o", "loop", tmp_path / "later", own_disk], check=True)
+    assert {found.id for found in there.list()} == set(ids)
+    workers_there.drain()
+    assert {found.id: found.state for found in there.list()} == dict.fromkeys(ids, State.DONE)
+    assert evidence.finished()[-1] == ids[2]
+    assert problems_left(there) == []
+
+
 def test_a_curbed_output_never_fills_the_disk(there: Spool, workers_there: Workers, until: Until) -> None:
     with there.root.config.open("a") as config:
         config.write("max_output_bytes: 100000\n")
