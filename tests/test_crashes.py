@@ -282,6 +282,26 @@ def test_a_worker_that_was_taken_for_dead_records_nothing_and_goes_on_under_a_ne
     assert Path(spool.find(job_id).path).read_bytes() == outcome
 
 
+@pytest.mark.usefixtures("audited")
+def test_a_worker_of_another_host_that_shows_signs_of_life_keeps_its_job(
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until, history: History
+) -> None:
+    with spool.root.config.open("a") as config:
+        config.write(f"lock_lease_seconds: {LEASE}\n")
+    release = evidence.folder / "release"
+    job_id = spool.file(evidence.command(f"until test -e {release}; do sleep 0.1; done"))
+    worker = workers.start()
+    until(lambda: len(history(job_id)) == 1, "it runs")
+    foreign(spool, worker.name)
+    assert workers.start().name
+    begun = time.monotonic()
+    until(lambda: time.monotonic() - begun > 5 * LEASE, "the other has looked more than once")
+    release.touch()
+    until(lambda: spool.find(job_id).state is State.DONE, "it ends")
+    assert kinds(history(job_id)) == ["started", "completed"]
+    assert history(job_id)[-1]["worker"] == worker.name
+
+
 def evidence_of_two(evidence: Evidence, release: Path) -> str:
     """The first run cannot be stopped by a taker that believes it to be on another host."""
     return (
