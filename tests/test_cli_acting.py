@@ -478,6 +478,39 @@ def test_what_only_a_person_can_mend_is_reported_and_left(shell: Shell) -> None:
     assert copy.exists()
 
 
+def test_a_job_that_is_done_and_never_ran_is_reported(shell: Shell) -> None:
+    shell.file("true", id="ran")
+    shell.drain()
+    for job_id in ("moved", "failed"):
+        shell.file("false", id=job_id, max_retries=0)
+    moved = shell.place("moved")
+    assert moved is not None
+    moved.rename(shell.root / "done" / moved.name)
+    assert "nothing shows that it ever ran" in shell("check", status=1).out
+    shell.drain()
+    failed = shell.place("failed")
+    assert failed is not None
+    failed.rename(shell.root / "done" / failed.name)
+    found = shell("check", "--repair", "--json", status=1).json_lines
+    assert {item["path"].rpartition("-")[2]: item["problem"] for item in found} == {
+        "moved.yaml": "it is in done/, and nothing shows that it ever ran",
+        "failed.yaml": "it is in done/, and did not end with status 0",
+    }
+
+
+def test_a_job_that_is_done_and_lost_its_last_lines_is_in_order(shell: Shell) -> None:
+    """As a power cut may leave it, which takes what was added, and neither the move nor the log."""
+    shell.file("true", id="ran")
+    whole = shell.place("ran")
+    assert whole is not None
+    filed = whole.read_bytes()
+    shell.drain()
+    done = shell.place("ran")
+    assert done is not None
+    done.write_bytes(filed)
+    shell("check")
+
+
 def test_check_reports_a_broken_config(shell: Shell) -> None:
     (shell.root / "config.yaml").write_text("max_retries: lots\n")
     assert re.search(r"config\.yaml.*max_retries", shell("check", status=1).out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk, settings
 from queuectl.errors import BadJob, BrokenConfig
-from queuectl.job import OUTCOMES, State, destination
+from queuectl.job import OUTCOMES, Job, State, destination, last_attempt
 from queuectl.spool import acting, claiming, dropping, ids, output, presence, record, recovery
 from queuectl.spool.finding import REASON
 from queuectl.spool.names import Name, id_in, parse, parse_claim
@@ -94,7 +94,6 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
     except (BadJob, disk.NotAFile, PermissionError) as error:
         yield Finding(path, f"it cannot be read: {claiming.why(error).rstrip('.')}", "Mend it by hand.")
         return
-    last = reading.job.history[-1] if reading.job.history else {}
     if state is State.PENDING:
         claim = claiming.Claim(root, name, reading, state)
         right = claiming.true_name(claim, now)
@@ -105,9 +104,21 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
                 "A worker or `--repair` files it again under that name.",
                 lambda: disk.move(path, f"{root.folder(state)}/{claiming.free_name(root, state, right)}"),
             )
-    # A power cut may take the last lines of a job that is done, and leave the move.
-    if state is State.DONE and last.get("event") in OUTCOMES and destination(last) is not State.DONE:
+    if state is State.DONE:
+        yield from _done(root, name, reading.job, path)
+
+
+def _done(root: Root, name: Name, job: Job, path: str) -> Iterator[Finding]:
+    # A power cut may take the last lines of a job that is done, and leave its move and its logs.
+    last = job.history[-1] if job.history else {}
+    if last.get("event") in OUTCOMES and destination(last) is not State.DONE:
         yield Finding(path, "it is in done/, and did not end with status 0", "Move it to pending/ by hand.")
+    elif not last_attempt(job.history) and not output.was_begun(root, name.id, 1):
+        yield Finding(
+            path,
+            "it is in done/, and nothing shows that it ever ran",
+            "Move it to pending/ by hand, or prune it.",
+        )
 
 
 def _no_job(state: State, text: str, path: str) -> Iterator[Finding]:
