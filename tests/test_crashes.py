@@ -180,16 +180,16 @@ def test_in_a_storm_of_kills_every_job_ends_once(
         {"id": job_id, "command": command, "max_retries": 5} for job_id, command in plan.items()
     ):
         assert filed.error is None
-    kills = 0
+    kills, most = 0, size(20, 1000)
     wanted = size(3, 4)
-    end = time.monotonic() + size(60, 3600)
+    end = time.monotonic() + size(100, 3600)
     workers.refill(wanted)
     while left(spool):
         assert time.monotonic() < end, f"{left(spool)} jobs left after {kills} kills"
-        # A worker that has not begun yet cannot lose anything: the victim is one that has. On a
-        # slow machine, where none would get far between two kills, the storm abates in the end.
-        up = [one for one in workers.running() if any(f"-{one.pid}-" in name for name in names_up(spool))]
-        if up and kills < count // 3:
+        # One that has claimed nothing yet can lose nothing, and on a slow machine none would get so far.
+        claims = os.listdir(spool.root.folder(State.PROCESSING))
+        up = [one for one in workers.running() if any(f"-{one.pid}-" in name for name in claims)]
+        if up and kills < most:
             random.choice(up).kill()
             kills += 1
         workers.refill(wanted)
@@ -204,8 +204,9 @@ def test_in_a_storm_of_kills_every_job_ends_once(
         lost += kinds(found.job.history).count("lost")
     assert set(states) <= {State.DONE.label, State.DEAD.label}
     expected = count + 2 * sum(n % 20 == 1 for n in range(count))
-    assert lost <= kills
-    assert len(evidence.started()) <= expected + kills
+    # A kill costs the run at hand, and the one before where its outcome was still to be recorded.
+    assert lost <= 2 * kills
+    assert len(evidence.started()) <= expected + 2 * kills
     extra = len(evidence.started()) - expected
     ended = ", ".join(f"{number:,} {state}" for state, number in sorted(states.items()))
     figure("storm of kills", f"{count:,} jobs, {kills:,} kills, {extra:,} extra runs: {ended}")
@@ -230,10 +231,6 @@ def test_what_a_killed_clearance_has_left_of_a_dead_worker_is_cleared(
     }
     held.release()
     (folder / "web-8-abcd.lock").unlink()
-
-
-def names_up(spool: Spool) -> list[str]:
-    return presence.described(spool.root)
 
 
 def left(spool: Spool) -> int:
