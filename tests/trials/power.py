@@ -124,15 +124,20 @@ class Cut:
         return {op.path for op in self.ops if op.kind == "tell"}
 
     def trees(self, limit: int, luck: random.Random) -> Iterator[Tree]:
-        """What may be there: each legal state where they are few, else some of them."""
+        """What may be there: each legal state where they are few, else some of them.
+
+        Those come first in which the names stand alone that a single lost operation leaves.
+        """
         loose = [n for n, op in enumerate(self.ops) if self._is_name(op) and not self._is_safe(n)]
         if len(loose) <= 6:
             kept_sets: Iterator[tuple[int, ...]] = itertools.chain.from_iterable(
-                itertools.combinations(loose, size) for size in range(len(loose) + 1)
+                itertools.combinations(loose, size) for size in range(len(loose), -1, -1)
             )
         else:
-            kept_sets = (tuple(n for n in loose if luck.random() < 0.5) for _ in range(limit))
-        for kept in itertools.chain([(), tuple(loose)], kept_sets):
+            few = (itertools.combinations(loose, size) for size in (len(loose), len(loose) - 1, 1, 0))
+            some = (tuple(n for n in loose if luck.random() < 0.5) for _ in range(limit))
+            kept_sets = itertools.chain(*few, some)
+        for kept in kept_sets:
             names = self._names(set(kept))
             variants = [self._contents(inode, luck) for inode in names.values()]
             count = 1
@@ -194,6 +199,7 @@ class Cut:
         for op in own[synced:]:
             if op.kind == "write" and op.data:
                 place = luck.randrange(len(op.data))
+                found.insert(0, _done(content, op._replace(data=op.data[: len(op.data) // 2])))
                 found.append(_done(content, op._replace(data=op.data[:place])))
                 found.append(_done(content, op._replace(data=op.data[:-1])))
                 found.append(_done(content, op._replace(data=bytes(len(op.data)))))

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import Spool, disk
+from queuectl.errors import IdTaken
 from queuectl.job import utc_now
+from tests.conftest import places_in
 from tests.trials.power import Cut, Disk, Recorder, Tree, taken_of
 from tests.trials.scenes import (
     KEPT,
@@ -113,6 +115,15 @@ ACTIONS = POINTS | {
 }
 
 
+def is_taken(scene: Scene, job_id: str) -> bool:
+    """Whether filing another job under an id is refused."""
+    try:
+        scene.spool.file({"id": job_id, "command": "true"})
+    except IdTaken:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("what", ACTIONS)
 def test_no_power_cut_loses_what_was_promised_doubles_it_or_leaves_a_half_that_runs(
     new_spool: Callable[[str], Spool],
@@ -136,6 +147,7 @@ def test_no_power_cut_loses_what_was_promised_doubles_it_or_leaves_a_half_that_r
         build(after_the_reboot(tree), scene.spool.path)
         for beat in scene.spool.root.path.glob("workers/*.yaml"):
             os.utime(beat, (0, 0))  # nobody has shown a sign of life since
+        given_twice = [job_id for job_id in told & set(places_in(scene.spool)) if not is_taken(scene, job_id)]
         assert survives(partial(drain, scene))
         # An outcome of which nobody had been told may be undone, in the file or in the directories:
         # a cut that leaves the move to done/ may take its lines, and the names of its logs.
@@ -143,6 +155,7 @@ def test_no_power_cut_loses_what_was_promised_doubles_it_or_leaves_a_half_that_r
         fault = [
             one for one in fault if not one.endswith(": it is in done/, and nothing shows that it ever ran")
         ]
+        fault += [f"the id {job_id} could be had again" for job_id in given_twice]
         if "the outcome" in told:
             kinds = kinds_of(scene.spool, "first")
             if kinds != ["started", "completed"] or any(scene.marks.iterdir()):
