@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import signal
@@ -153,7 +154,10 @@ def test_filing_that_the_disk_refuses_leaves_nothing_behind_and_can_be_repeated(
 
 
 class Failing:
-    """The system calls of the queue, refused for as long as a file is there; how often is noted."""
+    """The system calls of the queue, refused for as long as a file is there; how often is noted.
+
+    `creation` is not one of them, but each `open` that may make a file.
+    """
 
     def __init__(self, calls: set[str], number: int, switch: Path, tries: Path) -> None:
         self._calls, self._number = calls, number
@@ -161,11 +165,12 @@ class Failing:
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
-        if name not in self._calls:
+        creates = name == "open" and "creation" in self._calls
+        if name not in self._calls and not creates:
             return real
 
         def call(*arguments: Any, **named: Any) -> Any:
-            if os.path.exists(self._switch):
+            if os.path.exists(self._switch) and not (creates and not arguments[1] & os.O_CREAT):
                 with open(self._tries, "a") as tries:
                     tries.write(f"{name}\n")
                 raise OSError(self._number, os.strerror(self._number))
@@ -206,8 +211,15 @@ def start_failing(spool: Spool, tmp_path: Path, workers: Workers) -> Iterator[St
         os.waitpid(child, 0)
 
 
-@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
-@pytest.mark.parametrize("calls", ["open", "write", "rename", "open write rename fsync unlink"])
+FAULTS = [
+    *itertools.product(["open", "write", "rename", "open write rename fsync unlink"], ERRORS),
+    *itertools.product(["creation"], [errno.ENOSPC, errno.EROFS]),
+]
+
+
+@pytest.mark.parametrize(
+    ("calls", "number"), FAULTS, ids=[f"{calls}-{errno.errorcode[number]}" for calls, number in FAULTS]
+)
 def test_a_worker_waits_for_its_disk_says_so_once_and_works_on(
     spool: Spool,
     workers: Workers,
@@ -232,6 +244,8 @@ def test_a_worker_waits_for_its_disk_says_so_once_and_works_on(
     until(lambda: len(finding.names_in(spool.root, State.DONE)) == 4, "all are recorded")
     assert sorted(evidence.started()) == sorted(evidence.finished()) == sorted([first, *others])
     assert evidence.faults(spool) == []
+    told = {event["event"] for found in spool.list() if found.job for event in found.job.history}
+    assert told == {"started", "completed"}, "the trouble of the disk was taken for that of a job"
 
 
 # ── the same by the kernel ────────────────────────────────────────────────────────────────────
