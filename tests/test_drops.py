@@ -160,6 +160,21 @@ def test_a_file_that_is_still_held_open_does_not_run(
     until(lambda: evidence.finished() == ["slow"], "it ran when it was closed", seconds=3)
 
 
+def test_a_waiting_job_that_an_editor_is_saving_is_not_run_by_halves(
+    spool: Spool, workers: Workers, evidence: Evidence, ended: Ended, until: Until
+) -> None:
+    job_id = spool.file({"command": evidence.command(), "priority": 10})
+    text = Path(spool.find(job_id).path).read_text()
+    with Path(spool.find(job_id).path).open("r+") as file:
+        workers.start()
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            ended(spool.file("true"))
+        assert evidence.started() == []
+        file.write(text)
+    until(lambda: evidence.finished() == [job_id], "it runs once it is saved", seconds=5)
+
+
 def test_a_file_that_grows_byte_by_byte_runs_only_when_it_is_whole(
     spool: Spool, workers: Workers, tmp_path: Path, ended: Ended, until: Until
 ) -> None:

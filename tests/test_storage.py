@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,8 @@ def test_a_spool_that_goes_away_is_waited_for_and_not_made_anew(
     spool.path.rename(away)
     spool.path.mkdir(mode=0o700)  # as the directory is under a share that is not mounted
     until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the spool has gone")
+    said = time.monotonic()
+    until(lambda: time.monotonic() - said > 2.5, "it has looked again, as it does each second")
     assert list(spool.path.iterdir()) == []
     spool.path.rmdir()
     away.rename(spool.path)
