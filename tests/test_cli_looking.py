@@ -552,6 +552,10 @@ def test_nothing_raw_comes_through_a_pipe_but_what_jobs_printed(hostile: Shell) 
             json.loads(line, parse_constant=pytest.fail)
 
 
+def described(facts: dict[str, Any]) -> str:
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in facts.items())
+
+
 @pytest.mark.parametrize(
     "wrong", [{"started_at": HOSTILE}, {"host": ["x"]}, {"kind": {"a": "b"}}, {"clock_offset": float("nan")}]
 )
@@ -560,9 +564,9 @@ def test_a_description_that_no_worker_wrote_is_none(shell: Shell, wrong: dict[st
     beat = {"count": 1, "at": MOMENT, "jobs_done": 1, "clock_offset": 1}
     facts = {"host": "web", "pid": "7", "kind": "drain", "place": "here", "started_at": MOMENT, "beat": beat}
     path = shell.root / "workers" / "web-7-abcd.yaml"
-    path.write_text(json.dumps(facts))
+    path.write_text(described(facts))
     assert "web-7-abcd" in shell("worker", "status").out
-    path.write_text(json.dumps(facts | wrong | {"beat": beat | wrong}))
+    path.write_text(described(facts | wrong | {"beat": beat | wrong}))
     assert shell("worker", "status", "--json").lines == []
     assert "this worker is dead" in shell("check", status=1).out
 
