@@ -368,6 +368,7 @@ def test_a_spool_in_order_has_nothing_to_check(ended: Shell) -> None:
 
 LEFTOVERS = {
     "pending/.10-20260101T000000.000000Z-x.yaml.tmp": "id: x\n",
+    "logs/x.1.out": "",
     "logs/gone.1.out": "orphan",
     "logs/gone.1.err": "orphan",
     "dead/10-20260101T000000.000000Z-gone.yaml.reason.txt": "why",

@@ -178,7 +178,7 @@ def _logs(root: Root, known: set[str]) -> Iterator[Finding]:
 
 
 def _borne(root: Root) -> set[str]:
-    """The ids, in lower case, that any name bears, also while it is written.
+    """The ids, in lower case, that any name bears, also while it is written; not what was cut off then.
 
     Race: a job may move from a directory not yet listed to one just listed. Two looks that are short
     find it, the one that reads each job may not.
@@ -188,6 +188,7 @@ def _borne(root: Root) -> set[str]:
         for _ in range(2)
         for state in State
         for text in disk.list_names(root.folder(state))
+        if not (text.startswith(".") and any(_hidden(state, text, f"{root.folder(state)}/{text}")))
     }
 
 
