@@ -367,6 +367,8 @@ def test_an_urgent_job_filed_while_the_worker_is_busy_starts_next(
     workers.start()
     until(lambda: evidence.started() == [busy], "the first job runs")
     urgent = spool.file({"command": evidence.command(), "priority": 10})
+    filed = time.monotonic()
+    until(lambda: time.monotonic() > filed + 0.3, "an event comes through, be the machine busy")
     gate.touch()
     until(lambda: len(evidence.finished()) == 52, "all ran")
     assert evidence.started() == [busy, urgent, *others]

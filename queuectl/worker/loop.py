@@ -84,7 +84,7 @@ class Worker:
     """One worker of one spool. `run` returns when it has been stopped or, draining, is done.
 
     Between two commands it does no more than it must. What can be done while a command runs is done
-    then: the outcome of the run before is recorded (it is owed until then), the directories are
+    then: the file of the run before is moved to where its outcome sends it, the directories are
     looked at and, where commands are brisk, the next job is claimed. That claim is given back as
     soon as this command turns out to take longer; its start is written down then, too.
     """
@@ -480,10 +480,15 @@ class Worker:
     # ── what is owed to the disk ──────────────────────────────────────────────────────────
 
     def _owe(self, run: _Run, outcome: Event) -> None:
-        """Have the outcome recorded while the next command runs, or as soon as there is none."""
+        """Record how a run ended. The move that follows is made while the next command runs.
+
+        Crash: what is recorded is finished by whoever finds it, so a death costs one run and not two.
+        """
         run.ends_as(outcome)
         self._pay()
         self._owed = run
+        with contextlib.suppress(FileNotFoundError):  # the claim was lost, which is told with the move
+            self._write(run)
 
     def _pay(self) -> None:
         """Record the outcome that is owed, however long the disk is away."""
