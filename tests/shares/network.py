@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SERVER = "10.213.0.1"
-_STAY = "hostname $0 && ip link set lo up && echo up && while :; do sleep 3600 & wait $!; done"
+# /dev/shm: libfaketime puts a lock there that bears a pid, and the pids of all machines begin alike.
+_BOOT = "mount -t tmpfs tmpfs /dev/shm && hostname $0 && ip link set lo up && echo up"
+_STAY = f"{_BOOT} && while :; do sleep 3600 & wait $!; done"
 _TOOLS = ("ip", "nsenter", "setpriv", "unshare")
 
 
@@ -110,11 +112,10 @@ class Machine:
         """Start a command here; it ends with the machine at the latest."""
         with self.log.open("ab") as log:
             popen = subprocess.Popen(
-                self._inside(words),
+                self._inside(("env", *(f"{name}={text}" for name, text in (env or {}).items()), *words)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **(env or {})},
             )
         self._started.append(popen)
         return popen
