@@ -87,7 +87,7 @@ def start_detached(root: Root, count: int) -> list[str]:
     Raises `QueueError` when one does not come up; the others run on. Raises the `OSError` of a disk
     that takes nothing before any is started.
     """
-    disk.probe(f"{root.workers}/.{os.getpid()}.probe")
+    disk.probe(f"{root.workers}/.{presence.host_name()}-{os.getpid()}.probe")
     command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
     commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
     started = [
