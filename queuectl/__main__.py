@@ -7,7 +7,7 @@ def main() -> None:
     """Run the command line and exit with its status."""
     from queuectl.cli import quick
 
-    status = quick.enqueue(sys.argv[1:])
+    status = quick.run(sys.argv[1:])
     if status is None:
         from queuectl.cli.main import run
 

@@ -99,48 +99,54 @@ def app(ctx: click.Context, where: str | None) -> None:
     ctx.obj = place(where)
 
 
-def run(arguments: list[str] | None = None) -> int:  # noqa: C901, PLR0911 - one branch an error
+def run(arguments: list[str] | None = None) -> int:
     """Run one command line; returns the exit status. No traceback leaves it."""
     try:
         result = _invoke(arguments)
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        show.note("Interrupted.")
-        return 130
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return error.exit_code
-    except click.ClickException as error:
-        return _say(*_usage(error))
-    except QueueError as error:
-        return _say(error.problem, error.remedy, error.exit_status)
-    except BrokenPipeError:
-        # The reader has gone (`| head -1`): there is nobody to tell.
-        show.drop(1)
-        return 0
-    except OutputTrouble as error:
-        show.drop(1)
-        return _say(
-            f"Standard output cannot be written to: {error.strerror}.",
-            "The spool is not to blame: make room where the output goes, or send it elsewhere.",
-            1,
-        )
-    except OSError as error:
-        if StorageTrouble.explains(error):
-            trouble = StorageTrouble(error)
-            return _say(trouble.problem, trouble.remedy, trouble.exit_status)
-        place_ = f"{error.filename}: " if error.filename else ""
-        return _say(f"{place_}{error.strerror or error}.", "Check that path and its permissions.", 1)
-    except Exception as error:
-        if os.environ.get("QUEUECTL_DEBUG"):
-            raise
-        return _say(
-            f"This is a fault of queuectl: {type(error).__name__}: {error}.",
-            "Run it again with QUEUECTL_DEBUG=1 and report what it prints.",
-            1,
-        )
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told, or raised again
+        return told(error)
     return result if isinstance(result, int) else 0
+
+
+def told(error: BaseException) -> int:  # noqa: C901, PLR0911 - one branch an error
+    """Tell a person why a command ended; returns the exit status. Raises what is nobody's to read."""
+    match error:
+        case click.exceptions.Exit():
+            return error.exit_code
+        case click.Abort() | KeyboardInterrupt():
+            show.note("Interrupted.")
+            return 130
+        case click.exceptions.NoArgsIsHelpError():
+            click.echo(error.format_message(), err=True)
+            return error.exit_code
+        case click.ClickException():
+            return _say(*_usage(error))
+        case QueueError():
+            return _say(error.problem, error.remedy, error.exit_status)
+        case BrokenPipeError():
+            # The reader has gone (`| head -1`): there is nobody to tell.
+            show.drop(1)
+            return 0
+        case OutputTrouble():
+            show.drop(1)
+            return _say(
+                f"Standard output cannot be written to: {error.strerror}.",
+                "The spool is not to blame: make room where the output goes, or send it elsewhere.",
+                1,
+            )
+        case OSError():
+            if StorageTrouble.explains(error):
+                trouble = StorageTrouble(error)
+                return _say(trouble.problem, trouble.remedy, trouble.exit_status)
+            place_ = f"{error.filename}: " if error.filename else ""
+            return _say(f"{place_}{error.strerror or error}.", "Check that path and its permissions.", 1)
+        case Exception() if not os.environ.get("QUEUECTL_DEBUG"):
+            return _say(
+                f"This is a fault of queuectl: {type(error).__name__}: {error}.",
+                "Run it again with QUEUECTL_DEBUG=1 and report what it prints.",
+                1,
+            )
+    raise error
 
 
 def _invoke(arguments: list[str] | None) -> Any:

@@ -1,4 +1,4 @@
-"""`enqueue` of one plain command without click, whose import takes longer than all else that it does.
+"""A plain `enqueue` and `worker start` without click, whose import takes longer than what they do.
 
 What is not plain, and what cannot be done, is left to the whole command line: it tells people.
 """
@@ -6,6 +6,7 @@ What is not plain, and what cannot be done, is left to the whole command line: i
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -38,18 +39,58 @@ _OPTIONS = {
 #: Those whose text is not the value as it stands.
 _LOOKED_INTO = {"run_at", "delay", "cwd", "env"}
 _SPOOL = ("--spool", "-s")
+#: The options of workers that stay, and what these are then.
+_STAYING = {"--drain": "drain", "--foreground": "foreground", "-f": "foreground"}
 _ENV = ("--env", "-e")
 
 
-def enqueue(arguments: Sequence[str]) -> int | None:
-    """File the job of a plain command line, print its id; returns the exit status.
+def run(arguments: Sequence[str]) -> int | None:
+    """Do what a plain command line asks for; returns the exit status.
 
     None, and nothing is done, for any other command line.
     """
     where, rest = None, list(arguments)
     if len(rest) > 1 and rest[0] in _SPOOL:
         where, rest = rest[1], rest[2:]
-    given = _read(rest[1:]) if rest[:1] == ["enqueue"] else None
+    if rest[:1] == ["enqueue"]:
+        return _enqueue(where, rest[1:])
+    if rest[:2] == ["worker", "start"]:
+        return _work(where, rest[2:])
+    return None
+
+
+def _work(where: str | None, options: list[str]) -> int | None:
+    """Be the workers that stay in the foreground until they end."""
+    count = 1
+    kinds = {_STAYING[word] for word in options if word in _STAYING}
+    words = [word for word in options if word not in _STAYING]
+    if words[:1] in (["--count"], ["-n"]) and len(words) == 2 and re.fullmatch("[1-9][0-9]{0,2}", words[1]):
+        count = int(words[1])
+    elif words:
+        return None
+    if not kinds:
+        return None
+    from queuectl.spool import presence
+    from queuectl.worker import fleet
+
+    try:
+        root = Spool(place(where)).root
+        if presence.is_paused(root):
+            return None
+    except (QueueError, OSError):
+        return None
+    kind = fleet.DRAIN if "drain" in kinds else fleet.FOREGROUND
+    try:
+        return fleet.run_here(root, kind) if count == 1 else fleet.run_several(root, kind, count)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told, or raised again
+        from queuectl.cli.main import told
+
+        return told(error)
+
+
+def _enqueue(where: str | None, options: list[str]) -> int | None:
+    """File a job and print its id."""
+    given = _read(options)
     if given is None:
         return None
     try:

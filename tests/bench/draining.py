@@ -23,17 +23,17 @@ SYNCS = {"filed": "syncs when filed", "full": "syncs outcomes, too"}
 
 
 def _queuectl(place: Place, durability: str, count: int, workers: int) -> float:
-    with place.new() as folder:
-        spool = spools.make(folder / "spool", durability)
-        spools.fill(spool, count)
-        took = seconds(lambda: spools.drain(spool, workers))
-        spools.expect_done(spool, count)
+    folder = place.new()
+    spool = spools.make(folder / "spool", durability)
+    spools.fill(spool, count)
+    took = seconds(lambda: spools.drain(spool, workers))
+    spools.expect_done(spool, count)
     return took
 
 
 def _in_folder(place: Place, drain: Callable[[Path, int, int], float], count: int, workers: int) -> float:
-    with place.new() as folder:
-        return drain(folder, count, workers)
+    folder = place.new()
+    return drain(folder, count, workers)
 
 
 def _rates(took: list[float], count: int) -> list[float]:
@@ -122,7 +122,8 @@ def _first_and_last(spool: Spool, count: int, workers: int, mark: Mark) -> tuple
 def beside_many(place: Place) -> Iterator[Figure]:
     """Half of the others may run, after those that are measured; half are due later."""
     count, others = place.size(2000, 20), place.size(100_000, 200)
-    with place.new() as folder, Mark(folder / "mark") as mark:
+    folder = place.new()
+    with Mark(folder / "mark") as mark:
         alone, beside = spools.make(folder / "a" / "spool"), spools.make(folder / "b" / "spool")
         spools.fill(beside, others // 2, series=spools.OTHERS, priority=spools.LAST)
         spools.fill(beside, others // 2, series=spools.OTHERS, due=spools.FUTURE, first=others // 2)
@@ -146,7 +147,8 @@ def million(place: Place) -> Iterator[Figure]:
     """The first claim counts from the start of the process; the rate from the first job to the last."""
     need_proc()
     count, others = place.size(1000, 20), place.size(1_000_000, 500)
-    with place.new() as folder, Mark(folder / "mark") as mark:
+    folder = place.new()
+    with Mark(folder / "mark") as mark:
         alone, beside = spools.make(folder / "a" / "spool"), spools.make(folder / "b" / "spool")
         spools.fill(beside, others, series=spools.OTHERS, priority=spools.LAST)
         firsts, memories, shares, rates = [], [], [], []

@@ -52,18 +52,18 @@ def _in_one_call(spool: Spool, count: int) -> None:
 
 def _filed(place: Place, act: Callable[[Spool, int], None], count: int, durability: str) -> float:
     """Jobs a second into a new spool."""
-    with place.new() as folder:
-        spool = spools.make(folder / "spool", durability)
-        took = seconds(lambda: act(spool, count))
-        found = len(os.listdir(spool.root.folder(State.PENDING)))
+    folder = place.new()
+    spool = spools.make(folder / "spool", durability)
+    took = seconds(lambda: act(spool, count))
+    found = len(os.listdir(spool.root.folder(State.PENDING)))
     if found != count:
         raise Failed(f"{found} of {count} jobs are filed")
     return count / took
 
 
 def _looped(place: Place, count: int) -> float:
-    with place.new() as folder:
-        return count / seconds(lambda: _bare_loop(folder, count))
+    folder = place.new()
+    return count / seconds(lambda: _bare_loop(folder, count))
 
 
 def filing(place: Place) -> Iterator[Figure]:
@@ -103,7 +103,8 @@ def _enqueue(spool: Spool) -> list[str]:
 
 def enqueue(place: Place) -> Iterator[Figure]:
     """Whole processes, from the start of the interpreter to its end."""
-    with place.new() as folder, ExitStack() as stack:
+    folder = place.new()
+    with ExitStack() as stack:
         spool, unsynced = spools.make(folder / "spool"), spools.make(folder / "unsynced", "none")
         python = partial(run, [sys.executable, "-c", "pass"], folder)
         actions: dict[str, Callable[[], object]] = {
@@ -113,7 +114,7 @@ def enqueue(place: Place) -> Iterator[Figure]:
         }
         for peer in peers.installed(None):
             if peer.enqueue:
-                queue = stack.enter_context(place.new())
+                queue = place.new()
                 stack.callback(peer.end, queue)
                 words = [*peer.enqueue, "true"]
                 actions[peer.name] = partial(run, words, queue, peer.variables(queue))
@@ -135,15 +136,15 @@ def enqueue(place: Place) -> Iterator[Figure]:
 
 def enqueue_at_depth(place: Place) -> Iterator[Figure]:
     others = place.size(100_000, 200)
-    with place.new() as folder:
-        deep, empty = spools.make(folder / "deep"), spools.make(folder / "empty")
-        spools.fill(deep, others, series=spools.OTHERS)
-        sides = {
-            name: partial(_milliseconds, partial(run, _enqueue(spool), folder))
-            for name, spool in (("deep", deep), ("empty", empty))
-        }
-        in_turn(sides, 1)
-        took = in_turn(sides, place.size(60, 2))
+    folder = place.new()
+    deep, empty = spools.make(folder / "deep"), spools.make(folder / "empty")
+    spools.fill(deep, others, series=spools.OTHERS)
+    sides = {
+        name: partial(_milliseconds, partial(run, _enqueue(spool), folder))
+        for name, spool in (("deep", deep), ("empty", empty))
+    }
+    in_turn(sides, 1)
+    took = in_turn(sides, place.size(60, 2))
     yield Figure(
         f"queuectl enqueue true, {others:,} waiting",
         "ms",
@@ -194,23 +195,23 @@ def producers(place: Place) -> Iterator[Figure]:
     complaints: list[str] = []
 
     def filing_alone() -> float:
-        with place.new() as folder:
-            return _produced(spools.make(folder / "spool"), crowd, each, lambda: None)[0]
+        folder = place.new()
+        return _produced(spools.make(folder / "spool"), crowd, each, lambda: None)[0]
 
     def draining_alone() -> float:
-        with place.new() as folder:
-            spool = spools.make(folder / "spool")
-            spools.fill(spool, total)
-            with spools.working(spool, workers):
-                return seconds(lambda: _until_done(spool))
+        folder = place.new()
+        spool = spools.make(folder / "spool")
+        spools.fill(spool, total)
+        with spools.working(spool, workers):
+            return seconds(lambda: _until_done(spool))
 
     def both() -> float:
-        with place.new() as folder:
-            spool = spools.make(folder / "spool")
-            with spools.working(spool, workers):
-                took, _ = _produced(spool, crowd, each, lambda: _until_done(spool))
-            spools.expect_done(spool, total)
-            said = (folder / "running.log").read_text(errors="replace").splitlines()
+        folder = place.new()
+        spool = spools.make(folder / "spool")
+        with spools.working(spool, workers):
+            took, _ = _produced(spool, crowd, each, lambda: _until_done(spool))
+        spools.expect_done(spool, total)
+        said = (folder / "running.log").read_text(errors="replace").splitlines()
         complaints.extend(line for line in said if " WARNING " in line or " ERROR " in line)
         return took
 

@@ -25,17 +25,17 @@ def _looked(spool: Spool, words: list[str], folder: Path, rounds: int) -> list[f
 
 def status(place: Place) -> Iterator[Figure]:
     count = place.size(100_000, 200)
-    with place.new() as folder:
-        spool = spools.make(folder / "spool")
-        spools.fill_done(spool, count)
-        samples = _looked(spool, ["status"], folder, place.size(10, 2))
+    folder = place.new()
+    spool = spools.make(folder / "spool")
+    spools.fill_done(spool, count)
+    samples = _looked(spool, ["status"], folder, place.size(10, 2))
     yield Figure(f"status, {count:,} done", "s", samples, target=at_most(0.3))
 
 
 def listing(place: Place) -> Iterator[Figure]:
     count = place.size(1_000_000, 500)
-    with place.new() as folder:
-        spool = spools.make(folder / "spool")
-        spools.fill(spool, count)
-        samples = _looked(spool, ["list", "--limit", "20"], folder, place.size(5, 2))
+    folder = place.new()
+    spool = spools.make(folder / "spool")
+    spools.fill(spool, count)
+    samples = _looked(spool, ["list", "--limit", "20"], folder, place.size(5, 2))
     yield Figure(f"list --limit 20, {count:,} waiting", "s", samples, target=at_most(1))

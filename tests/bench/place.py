@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,14 +60,14 @@ class Place:
     def size(self, full: int, quick: int) -> int:
         return quick if self.is_quick else full
 
-    @contextlib.contextmanager
-    def new(self) -> Iterator[Path]:
-        """A folder that is gone afterwards, with whatever is in it."""
-        made = Path(tempfile.mkdtemp(dir=self.folder))
-        try:
-            yield made
-        finally:
-            shutil.rmtree(made)
+    def new(self) -> Path:
+        """A folder. It stays, with whatever is in it, until all has been measured.
+
+        ext4 gives no inode out again soon after its file was deleted, and looks for another one by
+        one: beside a round whose thousands of files were deleted, creating a file takes ten times as
+        long (0.2 ms against 0.02).
+        """
+        return Path(tempfile.mkdtemp(dir=self.folder))
 
 
 def run(words: list[str], where: Path, more: Mapping[str, str] | None = None) -> None:

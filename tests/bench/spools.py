@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from queuectl import Job, Spool, State
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
     from datetime import datetime
-    from pathlib import Path
 
 #: Ids as `queuectl` makes them up, told apart by their first letter: those measured, and the others.
 MEASURED, OTHERS = "a", "b"
@@ -73,10 +74,11 @@ def _write(folder: str, text: str, sample: Name, moment: datetime, numbers: rang
 
 
 def forget(spool: Spool) -> None:
-    """Delete what has been run, and its logs: the next round finds the spool as this one did."""
-    for folder in (spool.root.folder(State.DONE), str(spool.root.logs)):
-        for name in os.listdir(folder):
-            os.unlink(f"{folder}/{name}")
+    """Put out of the way what has been run, and its logs: the next round finds the spool as this one did."""
+    spent = Path(tempfile.mkdtemp(dir=spool.path.parent))
+    for folder in (Path(spool.root.folder(State.DONE)), Path(spool.root.logs)):
+        folder.rename(spent / folder.name)
+        folder.mkdir(0o700)
 
 
 def done(spool: Spool) -> int:

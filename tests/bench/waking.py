@@ -55,7 +55,8 @@ def start(place: Place) -> Iterator[Figure]:
 
     The process that files still ends while the command starts: that is waited for before the next.
     """
-    with place.new() as folder, ExitStack() as stack:
+    folder = place.new()
+    with ExitStack() as stack:
         mark = stack.enter_context(Mark(folder / "mark"))
         unsynced, synced = spools.make(folder / "a" / "spool", "none"), spools.make(folder / "b" / "spool")
         for spool in (unsynced, synced):
@@ -70,7 +71,7 @@ def start(place: Place) -> Iterator[Figure]:
         notes = {"unsynced": "durability: none", "synced": "", "by command": "durability: none"}
         for peer in peers.installed(None):
             if peer.enqueue:
-                queue = stack.enter_context(place.new())
+                queue = place.new()
                 stack.callback(peer.end, queue)
                 words = [*peer.enqueue, *command]
                 sides[peer.name] = partial(_delay_of_process, words, queue, peer.variables(queue), mark)
@@ -109,7 +110,8 @@ def _delay_of_process(words: list[str], where: Path, variables: dict[str, str], 
 
 def dropped(place: Place) -> Iterator[Figure]:
     """A file that is moved into pending/ by another program, which rings no bell."""
-    with place.new() as folder, Mark(folder / "mark") as mark:
+    folder = place.new()
+    with Mark(folder / "mark") as mark:
         spool = spools.make(folder / "spool")
         outside = folder / "job.yaml"
 
@@ -133,20 +135,20 @@ def idle(place: Place) -> Iterator[Figure]:
     others = 8
     shares, alone, more = [], [], []
     for _ in range(place.size(3, 1)):
-        with place.new() as folder:
-            (pid,) = _detached(spools.make(folder / "one" / "spool"), 1, settle)
-            try:
-                alone.append(own_memory(pid))
-                before = cpu_seconds(pid)
-                time.sleep(watched)
-                shares.append((cpu_seconds(pid) - before) / watched * 100)
-            finally:
-                _end([pid])
-            pids = _detached(spools.make(folder / "several" / "spool"), 1 + others, settle)
-            try:
-                more.append((sum(map(own_memory, pids)) - alone[-1]) / others)
-            finally:
-                _end(pids)
+        folder = place.new()
+        (pid,) = _detached(spools.make(folder / "one" / "spool"), 1, settle)
+        try:
+            alone.append(own_memory(pid))
+            before = cpu_seconds(pid)
+            time.sleep(watched)
+            shares.append((cpu_seconds(pid) - before) / watched * 100)
+        finally:
+            _end([pid])
+        pids = _detached(spools.make(folder / "several" / "spool"), 1 + others, settle)
+        try:
+            more.append((sum(map(own_memory, pids)) - alone[-1]) / others)
+        finally:
+            _end(pids)
     yield Figure(f"CPU over {watched:g} s", "%", shares, target=at_most(0.1))
     yield Figure("memory of a worker (PSS)", "MB", alone, target=at_most(20))
     yield Figure(f"memory of each of {others} more", "MB", more, target=at_most(8))
