@@ -6,6 +6,7 @@ refuse, or kill the process at any one of them.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 from queuectl.errors import BadDocument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 if sys.platform != "win32":
@@ -30,6 +32,8 @@ MAX_DEPTH = 20
 _PORTION = 8 * 1024
 #: What is read of a job's file at most, with its history: some 80,000 runs.
 MAX_WITH_HISTORY = 16 * 1024 * 1024
+#: How many syncs are waited for at once, where there are as many.
+SYNCS = 16
 #: The mode of files that nobody but their owner may see.
 PRIVATE = 0o600
 
@@ -430,18 +434,25 @@ def draft(folder: Path | str, name: str, data: bytes, *, sync: bool, mode: int =
     return Draft(fd, hidden, f"{folder}/{name}")
 
 
-def begin_sync(draft: Draft) -> None:
-    """Have the disk begin to write a draft, so that the syncs of many need not wait for each other.
+def sync(drafts: Sequence[Draft]) -> None:
+    """Make the content of drafts survive a power cut; raises the first `OSError` that any of them meets.
 
-    On ext4 this makes syncing 200 small files two to five times as fast.
+    The disk is asked to begin with all of them, and many are waited for at a time: a file system
+    makes one flush of the disk's cache do for those who wait together. On ext4 that is five times as
+    fast as one after the other.
     """
-    if hasattr(os, "posix_fadvise"):
-        kernel.posix_fadvise(draft.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    if len(drafts) > 1 and hasattr(os, "posix_fadvise"):
+        for draft in drafts:
+            kernel.posix_fadvise(draft.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    if len(drafts) < SYNCS:
+        for draft in drafts:
+            kernel.fsync(draft.fd)
+        return
+    from concurrent.futures import ThreadPoolExecutor
 
-
-def sync(draft: Draft) -> None:
-    """Make the content of a draft survive a power cut."""
-    kernel.fsync(draft.fd)
+    with ThreadPoolExecutor(SYNCS, "sync") as pool:
+        for _ in pool.map(kernel.fsync, [draft.fd for draft in drafts]):
+            pass
 
 
 def publish(draft: Draft) -> None:
@@ -649,7 +660,7 @@ class Document(NamedTuple):
 def text_of(data: bytes) -> str:
     """The UTF-8 text; raises `BadDocument` for other encodings and for control characters."""
     try:
-        text = data.decode("utf-8-sig")
+        text = data.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         raise BadDocument(f"it is not UTF-8 text (byte {error.start})") from None
     if "\0" in text:

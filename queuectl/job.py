@@ -392,6 +392,8 @@ def quoted(text: str) -> str:
 
 def _block(text: str) -> str:
     """A command of several lines as a literal block, readable and editable as it is."""
+    if "\n" not in text:
+        return scalar(text)
     lines = text.removesuffix("\n").split("\n")
     legible = (
         re.fullmatch(_LINES, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -465,11 +466,50 @@ def test_a_draft_is_hidden_until_it_is_published_and_whole_then(tmp_path: Path) 
     before = descriptors()
     draft = disk.draft(tmp_path, "a.yaml", b"command: x\n", sync=True)
     assert os.listdir(tmp_path) == [".a.yaml.tmp"]
-    disk.sync(draft)
+    disk.sync([draft])
     disk.publish(draft)
     assert os.listdir(tmp_path) == ["a.yaml"]
     assert (tmp_path / "a.yaml").read_bytes() == b"command: x\n"
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("count", [1, disk.SYNCS - 1, disk.SYNCS, 200])
+def test_each_of_many_drafts_is_synced(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = _Synced()
+    monkeypatch.setattr(disk, "kernel", synced)
+    drafts = [disk.draft(tmp_path, f"{number}.yaml", b"command: x\n", sync=False) for number in range(count)]
+    disk.sync(drafts)
+    assert sorted(synced.seen) == sorted(draft.fd for draft in drafts)
+    for draft in drafts:
+        disk.discard(draft)
+
+
+def test_a_sync_that_one_of_many_drafts_is_refused_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts = [disk.draft(tmp_path, f"{number}.yaml", b"", sync=False) for number in range(100)]
+    monkeypatch.setattr(disk, "kernel", _Synced(refused=drafts[50].fd))
+    with pytest.raises(OSError, match="Input/output error"):
+        disk.sync(drafts)
+    for draft in drafts:
+        disk.discard(draft)
+
+
+class _Synced:
+    """The system, noting what is synced, and refusing one."""
+
+    def __init__(self, refused: int | None = None) -> None:
+        self.seen: list[int] = []
+        self._refused = refused
+
+    def fsync(self, fd: int) -> None:
+        if fd == self._refused:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        os.fsync(fd)
+        self.seen.append(fd)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
 
 
 def test_a_discarded_draft_leaves_nothing(tmp_path: Path) -> None:

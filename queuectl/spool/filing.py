@@ -132,11 +132,7 @@ def _tell_taken(root: Root, answers: list[Filed], refused: list[int], taken: lis
 
 
 def _sync(root: Root, drafts: list[disk.Draft], taken: list[Name]) -> None:
-    if len(drafts) > 1:
-        for draft in drafts:
-            disk.begin_sync(draft)
-    for draft in drafts:
-        disk.sync(draft)
+    disk.sync(drafts)
     if taken:
         # Crash: without this the job could survive a power cut that its id does not.
         disk.sync_folder(root.logs)

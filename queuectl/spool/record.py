@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _HEADING = "\nhistory:\n"
+_HEADING_BYTES = _HEADING.encode()
 _BEGUN = re.compile(rb"^[ ]*['\"]?history['\"]?[ \t]*:", re.MULTILINE)
 _TORN = re.compile(r"[ ]*(-[ ]?|-[ ]\{.*)", re.DOTALL)
 
@@ -45,7 +46,7 @@ class Record(NamedTuple):
 
 def parse(data: bytes) -> Record:
     """Read a job file; raises `BadJob` (or `BadDocument`) with what is wrong in it."""
-    if data.find(_HEADING.encode(), 0, disk.MAX_BYTES) < 0 and len(data) > disk.MAX_BYTES:
+    if len(data) > disk.MAX_BYTES and data.find(_HEADING_BYTES, 0, disk.MAX_BYTES) < 0:
         raise BadJob(f"It has {len(data):,} bytes, more than the {disk.MAX_BYTES:,} that a job may have.")
     text, keep = _whole(data)
     head, heading, tail = text.rpartition(_HEADING)

@@ -19,6 +19,7 @@ from queuectl.errors import QueueError, StorageTrouble
 from queuectl.spool import presence
 from queuectl.spool.bell import load_watch
 from queuectl.spool.root import Root, open_root
+from queuectl.worker import process
 from queuectl.worker.loop import Worker
 
 if TYPE_CHECKING:
@@ -29,21 +30,22 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class _Line(logging.Formatter):
-    """One line a record, with no control character in it."""
+    """One line a record, with no control character in it: local time, worker, level, what happened."""
 
-    _second = 0
-    _shown = ""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
-        """The local time; most lines come in the same second as the one before."""
-        del datefmt
-        second = int(record.created)
-        if second != self._second:
-            self._second, self._shown = second, super().formatTime(record, "%Y-%m-%d %H:%M:%S")
-        return f"{self._shown},{int(record.msecs):03}"
+    def __init__(self, worker: str) -> None:
+        super().__init__(datefmt="%Y-%m-%d %H:%M:%S")
+        self._worker = worker
+        self._second = 0
+        self._shown = ""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _CONTROL.sub("?", super().format(record))
+        second = int(record.created)
+        if second != self._second:  # most lines come in the same second as the one before
+            self._second, self._shown = second, self.formatTime(record, self.datefmt)
+        line = f"{self._shown},{int(record.msecs):03} {self._worker} {record.levelname} {record.getMessage()}"
+        if record.exc_info:
+            line += f" {self.formatException(record.exc_info)}"
+        return _CONTROL.sub("?", line)
 
 
 class _Reopened(logging.StreamHandler[TextIO]):
@@ -72,7 +74,7 @@ def log_to(stream: TextIO, worker: str, reopen: Callable[[], None] = lambda: Non
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     logging._srcfile = None  # noqa: SLF001 - the HOWTO's own word
     handler = _Reopened(stream, reopen)
-    handler.setFormatter(_Line(f"%(asctime)s {worker} %(levelname)s %(message)s"))
+    handler.setFormatter(_Line(worker))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
@@ -121,6 +123,7 @@ def start_detached(root: Root, count: int) -> list[str]:
 def _fork(kind: str, count: int) -> list[int]:
     """Fork children that share the memory of what is loaded here; none in a child, else their pids."""
     presence.load_lock()
+    process.load()
     if kind != DRAIN:
         load_watch()
     gc.freeze()
@@ -165,13 +168,15 @@ def _log_to_file(root: Root, name: str) -> None:
 
 
 def run_several(root: Root, kind: str, count: int) -> int:
-    """Run `count` workers as children of this process until all have ended; in a child, be one."""
+    """Run `count` workers as children of this process until all have ended; in a child, be one and exit."""
     if not hasattr(os, "fork"):
         command = [sys.executable, "-m", "queuectl.worker", root.text, kind]
         return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])
     children = _fork(kind, count)
     if not children:
-        return run_here(root, kind)
+        status = run_here(root, kind)
+        sys.stdout.flush()
+        os._exit(status)  # what an interpreter clears away at its end takes longer than ten jobs
     alive = set(children)
 
     def pass_on(number: int, _: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from queuectl import disk
@@ -31,8 +32,9 @@ TELL_DONE = 2.0
 #: After so many seconds even a worker that drains listens for jobs that are more urgent than those
 #: listed. Before, it meets them as it lists anew, every `poll_interval`.
 BUSY = 5.0
-#: A directory's time proves nothing for so many seconds after it last changed.
-YOUNG = 2.0
+#: A directory's time proves nothing for so many seconds after it last changed: a later change may
+#: bear the same time. Where it is a whole second, the file system may know no shorter ones (FAT: 2 s).
+YOUNG, YOUNG_WHOLE = 0.1, 2.0
 
 
 class Keeper(threading.Thread):
@@ -70,7 +72,7 @@ class Keeper(threading.Thread):
 
     def is_cut_off(self, share: float = GIVE_UP) -> bool:
         """Whether so much of the lease has gone without a sign of life that the job must be given up."""
-        return self.silence() > self.lease * share
+        return _awake_or_not() - self._beaten > self._member.live.last.lock_lease_seconds * share
 
     def run(self) -> None:
         """Look until `end`."""
@@ -149,7 +151,7 @@ class Keeper(threading.Thread):
         if seen is None or seen[0] != mark:
             self._marks[folder] = (mark, now)
             return True
-        return now - seen[1] < YOUNG
+        return now - seen[1] < (YOUNG if mark.mtime_ns % 1_000_000_000 else YOUNG_WHOLE)
 
     def end(self) -> None:
         """Stop looking; returns at once if the share hangs."""
@@ -183,8 +185,7 @@ class Guard(threading.Thread):
         self._ending.set()
 
 
-def _awake_or_not() -> float:
-    """A clock that nobody sets and that goes on while the host sleeps, where there is one."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+#: A clock that nobody sets and that goes on while the host sleeps, where there is one.
+_awake_or_not = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)

@@ -402,7 +402,7 @@ class Worker:
         while True:
             if keeper.buried:
                 raise FileNotFoundError(run.claim.path)
-            if run.claim.stem in keeper.requests.cancelled:
+            if keeper.requests.cancelled and run.claim.stem in keeper.requests.cancelled:
                 self._give_up(run, "cancelled")
                 return
             if self._is_to_give_back(keeper):

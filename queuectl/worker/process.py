@@ -68,6 +68,15 @@ class Ended(NamedTuple):
         }
 
 
+def load() -> None:
+    """Import what every worker needs of the system, so that those that are forked share it."""
+    if POSIX:
+        import ctypes
+        import resource
+
+        del ctypes, resource
+
+
 def adopt_orphans() -> None:
     """Make what commands leave behind in the background this process's children (Linux).
 
