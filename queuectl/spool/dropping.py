@@ -50,28 +50,32 @@ class Drops:
         self._root = root
         self._seen: dict[str, _Seen] = {}
 
-    def look(self, names: list[str], owner: str, settings: Settings, now: datetime) -> list[str]:
-        """Take in those that are whole; returns the names that want another look soon."""
+    def look(self, names: list[str], owner: str, settings: Settings, now: datetime) -> tuple[list[str], bool]:
+        """Take in those that are whole.
+
+        Returns the names that want another look soon, and whether any of the others is gone from
+        where it was: then pending/ holds names that nobody has listed.
+        """
         clock = time.monotonic()
-        unsettled = []
-        for text in dict.fromkeys(names):
-            if not is_job_file(text):
-                continue
+        unsettled, is_gone = [], False
+        for text in dict.fromkeys(filter(is_job_file, names)):
             path = f"{self._root.folder(State.PENDING)}/{text}"
             try:
                 facts: os.stat_result = disk.kernel.lstat(path)
             except FileNotFoundError:
                 self._seen.pop(text, None)
+                is_gone = True
                 continue
             if stat.S_ISDIR(facts.st_mode):
                 continue
             settled = self._has_settled(text, path, facts, clock, now)
             if settled and self._take_in(text, owner, settings, now):
                 self._seen.pop(text, None)
+                is_gone = True
             else:
                 unsettled.append(text)
         self._seen = {text: seen for text, seen in self._seen.items() if text in set(unsettled)}
-        return unsettled
+        return unsettled, is_gone
 
     def _has_settled(self, text: str, path: str, facts: os.stat_result, clock: float, now: datetime) -> bool:
         if not stat.S_ISREG(facts.st_mode):

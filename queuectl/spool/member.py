@@ -30,22 +30,28 @@ class Member:
     third of `lock_lease_seconds` on a network share calls `beat` meanwhile.
     """
 
-    def __init__(self, root: Root, live: settings.Live, presence_: presence.Presence) -> None:
+    def __init__(
+        self, root: Root, live: settings.Live, presence_: presence.Presence, listed: Waiting | None
+    ) -> None:
         self.root = root
         self.live = live
         self.presence = presence_
         self.name = presence_.name
         self.done = 0
-        self._waiting = Waiting(root)
+        self._waiting = listed or Waiting(root)
         self._drops = Drops(root)
         self._unsettled: list[str] = []
         self._onlooker = presence.Onlooker(root)
         self._recovered_at = float("-inf")
 
     @classmethod
-    def join(cls, root: Root, kind: str, now: datetime) -> Member:
-        """Become a member of this spool; `kind` is a word for `worker status`."""
-        return cls(root, settings.Live(root.text, is_shared=root.is_shared), presence.join(root, kind, now))
+    def join(cls, root: Root, kind: str, now: datetime, listed: Waiting | None = None) -> Member:
+        """Become a member of this spool; `kind` is a word for `worker status`.
+
+        `listed` are the names that wait, where they have just been listed.
+        """
+        live = settings.Live(root.text, is_shared=root.is_shared)
+        return cls(root, live, presence.join(root, kind, now), listed)
 
     def now(self) -> datetime:
         """The time that this member goes by: see `Presence.now`."""
@@ -77,9 +83,10 @@ class Member:
         candidates = [*self._waiting.strangers, *self._unsettled]
         self._waiting.strangers = []
         if candidates:
-            self._unsettled = self._drops.look(candidates, self.name, values, now)
-            self._waiting.relist(now)
-            self._waiting.strangers = []
+            self._unsettled, is_gone = self._drops.look(candidates, self.name, values, now)
+            if is_gone:
+                self._waiting.relist(now)
+                self._waiting.strangers = []
 
     @property
     def is_settling(self) -> bool:

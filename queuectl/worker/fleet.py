@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, TextIO
 
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
+from queuectl.job import utc_now
 from queuectl.spool import presence
 from queuectl.spool.bell import load_watch
+from queuectl.spool.claiming import Waiting
 from queuectl.spool.root import Root, open_root
 from queuectl.worker import process
 from queuectl.worker.loop import Worker
@@ -137,9 +139,23 @@ def _fork(kind: str, count: int) -> list[int]:
     return children
 
 
-def run_here(root: Root, kind: str) -> int:
+def _list_once(root: Root) -> Waiting | None:
+    """List what waits for all workers that are about to be forked; None where each looks for itself.
+
+    What comes before they listen is met when they fall idle, or list again. On a share each must
+    know first by how much this host's clock is wrong.
+    """
+    if root.is_shared:
+        return None
+    listed = Waiting(root)
+    with contextlib.suppress(OSError):  # the worker meets it, and sits it out
+        listed.relist(utc_now())
+    return listed
+
+
+def run_here(root: Root, kind: str, listed: Waiting | None = None) -> int:
     """Be a worker in this process until it ends; returns 130 after Ctrl-C, else 0."""
-    worker = Worker(root, kind, drain=kind == DRAIN)
+    worker = Worker(root, kind, drain=kind == DRAIN, listed=listed)
     if kind == DETACHED:
         sys.stdout.write(f"ready {worker.name}\n")
         sys.stdout.flush()
@@ -172,9 +188,10 @@ def run_several(root: Root, kind: str, count: int) -> int:
     if not hasattr(os, "fork"):
         command = [sys.executable, "-m", "queuectl.worker", root.text, kind]
         return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])
+    listed = _list_once(root)
     children = _fork(kind, count)
     if not children:
-        status = run_here(root, kind)
+        status = run_here(root, kind, listed)
         sys.stdout.flush()
         os._exit(status)  # what an interpreter clears away at its end takes longer than ten jobs
     alive = set(children)
@@ -214,11 +231,13 @@ def main(arguments: list[str]) -> int:
     path, kind, *count = arguments
     try:
         root = open_root(path)
+        listed = None
         if count:
+            listed = _list_once(root)
             if _fork(kind, int(count[0])):
                 return 0  # nobody is their parent, as a worker takes its children for a job's
             os.setsid()
-        return run_here(root, kind)
+        return run_here(root, kind, listed)
     except QueueError as error:
         trouble: QueueError = error
     except OSError as error:

@@ -25,7 +25,7 @@ from queuectl.worker.process import Cannot, Command, Streams, Waited
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from queuectl.spool.claiming import Claim
+    from queuectl.spool.claiming import Claim, Waiting
     from queuectl.spool.root import Root
 
 log = logging.getLogger("queuectl")
@@ -89,7 +89,7 @@ class Worker:
     soon as this command turns out to take longer; its start is written down then, too.
     """
 
-    def __init__(self, root: Root, kind: str, *, drain: bool = False) -> None:
+    def __init__(self, root: Root, kind: str, *, drain: bool = False, listed: Waiting | None = None) -> None:
         self._root = root
         self._drain = drain
         self._control = Wake()
@@ -107,7 +107,7 @@ class Worker:
         self._is_brisk = False
         self._spool = root.text
         self._inherited = dict(os.environb) if os.name == "posix" else {}
-        self.member = Member.join(root, kind, utc_now())
+        self.member = Member.join(root, kind, utc_now(), listed)
 
     @property
     def name(self) -> str:

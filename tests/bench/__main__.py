@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench import draining, filing, looking, peers, report, waking
-from tests.bench.place import Failed, Place, Skipped
+from tests.bench.place import Failed, Place, Skipped, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,6 +77,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     with tempfile.TemporaryDirectory(prefix="bench-", dir=chosen.dir) as text:
         folder = Path(text)
+        spread(folder)
         facts = report.machine(folder)
         python = peers.make_python(folder / "python") if chosen.python_peers else None
         place = Place(folder, chosen.quick, python)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,12 @@ def _script() -> list[str]:
 
 
 QUEUECTL = _script()
+
+
+def spread(folder: Path) -> None:
+    """Have ext4 put each folder that is made in this one where few files are or have just been."""
+    if chattr := shutil.which("chattr"):
+        subprocess.run([chattr, "+T", str(folder)], stderr=subprocess.DEVNULL, check=False)
 
 
 @dataclass(frozen=True)
