@@ -157,6 +157,29 @@ def test_draining_takes_in_dropped_files(shell: Shell) -> None:
     assert shell("output", "get", "dropped", "--stdout").out == "dropped\n"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [("--count",), ("--count", "0"), ("-n", "1001"), ("--count", "two"), ("--no-such-option",), ("extra",)],
+    ids=" ".join,
+)
+def test_workers_that_stay_are_started_without_click_and_what_is_wrong_is_refused_all_the_same(
+    shell: Shell, wrong: tuple[str, ...]
+) -> None:
+    shell.file("true", id="a")
+    for kind in ("--drain", "--foreground"):
+        shell.refused("worker", "start", kind, *wrong, status=2)
+    assert shell.state("a") == "pending"
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_worker_that_cannot_come_up_says_where_it_failed(shell: Shell, count: str) -> None:
+    folder = shell.root / "workers"
+    folder.chmod(0o500)
+    said = shell.refused("worker", "start", "--drain", "--count", count, status=1, unprivileged=True)
+    folder.chmod(0o700)
+    assert str(folder) in said
+
+
 def test_several_workers_drain_together(shell: Shell) -> None:
     meet = 'echo $QUEUECTL_WORKER >> met; i=0; while [ "$(sort -u met | wc -l)" -lt 2 ] && [ $i -lt 900 ]'
     for number in range(2):

@@ -157,6 +157,28 @@ def test_a_job_costs_the_same_calls_whatever_waits_and_is_done(
     assert cost() == shallow
 
 
+@pytest.mark.parametrize("stranger", [".ring", "README", "job.yaml~", "half.yaml.part", "a folder.yaml"])
+def test_what_is_no_job_and_stays_costs_no_further_listing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, stranger: str
+) -> None:
+    stays = spool.path / "pending" / stranger
+    stays.mkdir() if stranger == "a folder.yaml" else stays.touch()
+    listings = []
+
+    class Listing(Counting):
+        def listdir(self, folder: str) -> list[str]:
+            listings.append(folder)
+            return os.listdir(folder)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+    with spool.member() as me:
+        monkeypatch.setattr(disk, "kernel", Listing())
+        me.look(utc_now())
+    assert listings.count(spool.root.folder(State.PENDING)) == 1
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
 @pytest.mark.parametrize("folder", ["", *FOLDERS])
 def test_a_spool_that_anybody_may_write_to_is_refused_with_the_chmod_that_mends_it(

@@ -61,13 +61,14 @@ def status_command(ctx: click.Context, job_id: str | None, as_json: bool, watch:
 
 def _overview(spool: Spool) -> dict[str, Any]:
     root, now = spool.root, spool.clock()
-    counts = finding.counts(root, now)
+    texts = finding.listed(root)
+    counts = finding.counts(root, now, texts)
     known = explaining.workers(spool)
     oldest = None if counts.oldest_due is None else max(0.0, (now - counts.oldest_due).total_seconds())
     return {
         "counts": counts.as_dict(),
         "workers": explaining.alive(known),
-        "average_duration_seconds": finding.average_duration(root),
+        "average_duration_seconds": finding.average_duration(root, texts[State.DONE]),
         "oldest_pending_seconds": oldest,
         "spool": str(spool.path),
         "paused": presence.is_paused(root),

@@ -292,10 +292,15 @@ class Counts(NamedTuple):
         }
 
 
-def counts(root: Root, now: datetime) -> Counts:
-    """Count by listing each directory once; no file is read."""
+def listed(root: Root) -> dict[State, list[str]]:
+    """The names in the directory of each state."""
+    return {state: disk.list_names(root.folder(state)) for state in State}
+
+
+def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = None) -> Counts:
+    """Count by listing each directory once, where that has not been done; no file is read."""
     moment = stamp(now)
-    texts = {state: disk.list_names(root.folder(state)) for state in State}
+    texts = texts or listed(root)
     # A glance at each of a million names; a closer look at those that are no job's at a glance.
     odd = {
         state: [t for t in texts[state] if t[2:3] != "-" or t[26:27] != "-" or t[-5:] != ".yaml"]
@@ -340,9 +345,11 @@ def belongs(state: State, text: str) -> bool:
     return text[2:3] == "-" and text.endswith(".yaml") and text[26:27] == "-"
 
 
-def average_duration(root: Root, sample: int = 200) -> float | None:
-    """Mean seconds of completed jobs' last runs: of all up to `sample` jobs, else of an even sample."""
-    names = disk.list_names(root.folder(State.DONE))
+def average_duration(root: Root, names: list[str], sample: int = 200) -> float | None:
+    """Mean seconds of completed jobs' last runs: of all up to `sample` jobs, else of an even sample.
+
+    `names` are those in done/.
+    """
     seconds = []
     for text in sorted(names[:: max(1, len(names) // sample)]):
         if parse(text) is None:
