@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench import peers, spools
-from tests.bench.place import Mark, family, need_proc, peak_memory
+from tests.bench.place import Mark, family, need_proc, peak_memory, run
 from tests.bench.timing import Figure, at_least, at_most, in_turn, ratios, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from queuectl import Spool
     from tests.bench.place import Place
     from tests.bench.timing import Target
 
+_BARE_LOOP = Path(__file__).with_name("bare_loop.py")
 OURS = "stdout, stderr, exit status, seconds, CPU, memory; {}"
 SYNCS = {"filed": "syncs when filed", "full": "syncs outcomes, too"}
 
@@ -27,6 +29,15 @@ def _queuectl(place: Place, durability: str, count: int, workers: int) -> float:
     spool = spools.make(folder / "spool", durability)
     spools.fill(spool, count)
     took = seconds(lambda: spools.drain(spool, workers))
+    spools.expect_done(spool, count)
+    return took
+
+
+def _bare_loop(place: Place, count: int, workers: int) -> float:
+    folder = place.new()
+    spool = spools.make(folder / "spool")
+    spools.fill(spool, count)
+    took = seconds(lambda: run([sys.executable, str(_BARE_LOOP), str(spool.path), str(workers)], folder))
     spools.expect_done(spool, count)
     return took
 
@@ -47,9 +58,10 @@ def _against_xargs(place: Place, durability: str, targets: Mapping[int, Target |
         sides = {
             "queuectl": partial(_queuectl, place, durability, count, workers),
             "xargs": partial(_in_folder, place, peers.xargs, count, workers),
+            "loop": partial(_bare_loop, place, count, workers),
         }
         took = in_turn(sides, place.size(7, 1))
-        ours, theirs = (_rates(took[name], count) for name in sides)
+        ours, theirs, least = (_rates(took[name], count) for name in sides)
         yield Figure(
             f"{count:,} jobs, workers: {workers}",
             "jobs/s",
@@ -60,6 +72,14 @@ def _against_xargs(place: Place, durability: str, targets: Mapping[int, Target |
             note=OURS.format(SYNCS[durability]),
         )
         yield Figure(f"xargs -P{workers}", "jobs/s", theirs, note=peers.XARGS_NOTE)
+        yield Figure(
+            f"a bare loop in Python, processes: {workers}",
+            "jobs/s",
+            least,
+            against=f"xargs -P{workers}",
+            ratios=ratios(least, theirs),
+            note="stdout, stderr, exit status, CPU, memory; syncs nothing, promises nothing",
+        )
 
 
 def drain(place: Place) -> Iterator[Figure]:
