@@ -241,22 +241,36 @@ def test_a_job_is_either_claimed_or_cancelled(
     figure: Figure,
 ) -> None:
     ids = [f"job-{n}" for n in range(size(300, 10_000))]
-    file_all(quick_spool, ids)
+    # Who cancels lists the directory first, which takes the longer the more is in it.
+    pace = get_context("fork").Value("d", 0.0)
 
-    def claim_next(me: Member) -> None:
+    def file(job_id: str) -> None:
+        quick_spool.file({"id": job_id, "command": "true"})
+
+    def cancel(job_id: str) -> None:
+        begun = time.perf_counter()
+        try:
+            quick_spool.cancel_waiting(job_id)
+        finally:
+            pace.value = time.perf_counter() - begun
+
+    def claim(me: Member) -> None:
         me.look(utc_now(), again=True)
-        claim = me.claim(utc_now())
-        if claim is None:
+        time.sleep(random.random() * 1.5 * pace.value)  # so that either may be the first
+        if (claim := me.claim(utc_now())) is None:
             raise NoSuchJob("any")
         complete(me, claim)
 
     def work() -> list[str]:
         with quick_spool.member() as me:
-            return rounds([partial(claim_next, me)] * len(ids))
+            return rounds([me.live.now, partial(claim, me)] * len(ids))
 
-    # Both go through the jobs in one order; the claimant takes the first that is left.
+    def cancel_each() -> list[str]:
+        return rounds([partial(act, one) for one in ids for act in (file, cancel)])[1::2]
+
+    # One job at a time: it is filed, and then both are after it.
     rounds = in_rounds(2)
-    _, cancelled = at_once([work, partial(rounds, [partial(quick_spool.cancel_waiting, one) for one in ids])])
+    _, cancelled = at_once([work, cancel_each])
     assert claim_everything(quick_spool) is not None
     ends = stories_in(quick_spool)
     stories = Counter((told, *ends[job_id]) for job_id, told in zip(ids, cancelled, strict=True))
