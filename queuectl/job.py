@@ -387,6 +387,8 @@ def scalar(text: str) -> str:
 
 def quoted(text: str) -> str:
     """A text between double quotes, with every character escaped that does not print."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
     return _escaped(_to_json(text))
 
 
