@@ -33,7 +33,7 @@ _PORTION = 8 * 1024
 #: What is read of a job's file at most, with its history: some 80,000 runs.
 MAX_WITH_HISTORY = 16 * 1024 * 1024
 #: How many syncs are waited for at once, where there are as many.
-SYNCS = 16
+SYNCS = 8
 #: The mode of files that nobody but their owner may see.
 PRIVATE = 0o600
 
@@ -445,14 +445,18 @@ def sync(drafts: Sequence[Draft]) -> None:
         for draft in drafts:
             kernel.posix_fadvise(draft.fd, 0, 0, os.POSIX_FADV_DONTNEED)
     if len(drafts) < SYNCS:
-        for draft in drafts:
-            kernel.fsync(draft.fd)
+        _sync_each(drafts)
         return
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(SYNCS, "sync") as pool:
-        for _ in pool.map(kernel.fsync, [draft.fd for draft in drafts]):
+        for _ in pool.map(_sync_each, [drafts[first::SYNCS] for first in range(SYNCS)]):
             pass
+
+
+def _sync_each(drafts: Sequence[Draft]) -> None:
+    for draft in drafts:
+        kernel.fsync(draft.fd)
 
 
 def publish(draft: Draft) -> None:
