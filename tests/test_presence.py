@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
+from queuectl import disk
 from queuectl.job import utc_now
 from queuectl.spool import presence
+from queuectl.spool.bell import Bell, Wake
+from queuectl.worker.keeper import LOOK, Keeper
 from tests.conftest import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from queuectl import Spool
 
 LEASE = 3600
@@ -60,3 +66,48 @@ def test_time_in_which_nobody_looked_does_not_count(spool: Spool, monkeypatch: p
     assert onlooker.is_alive("other-1-abcd", lease)
     wait_until(lambda: not onlooker.is_alive("other-1-abcd", lease), "it is silent while it is looked at")
     me.leave()
+
+
+@pytest.fixture
+def keeper(spool: Spool) -> Iterator[Keeper]:
+    control = Wake()
+    with spool.member() as me, contextlib.closing(control):
+        yield Keeper(me, control, Bell(spool.root, control))
+
+
+def test_a_request_that_leaves_the_folder_the_time_of_a_change_before_it_is_heard(
+    spool: Spool, keeper: Keeper
+) -> None:
+    """A file system whose clock ticks slowly gives both the same time."""
+    folder = spool.path / "workers"
+    keeper.look()
+    before = folder.stat()
+    presence.ask_to_stop(spool.root, presence.described(spool.root), None)
+    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+    time.sleep(LOOK)  # as a keeper does
+    keeper.look()
+    assert keeper.requests.stop
+
+
+def test_a_folder_that_stays_as_it_was_is_not_listed_for_ever(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listings: list[str] = []
+
+    class Listing:
+        def listdir(self, folder: str) -> list[str]:
+            listings.append(folder)
+            return os.listdir(folder)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+    monkeypatch.setattr(disk, "kernel", Listing())
+
+    def hears_no_more() -> bool:
+        before = len(listings)
+        keeper.hear(at_once=True)
+        return len(listings) == before
+
+    wait_until(hears_no_more, "the folder has proven to be as it was", 1.0)
+    assert len(listings) > 1

@@ -71,7 +71,6 @@ def _work(where: str | None, options: list[str]) -> int | None:
     if not kinds:
         return None
     from queuectl.spool import presence
-    from queuectl.worker import fleet
 
     try:
         root = Spool(place(where)).root
@@ -79,8 +78,10 @@ def _work(where: str | None, options: list[str]) -> int | None:
             return None
     except (QueueError, OSError):
         return None
-    kind = fleet.DRAIN if "drain" in kinds else fleet.FOREGROUND
     try:
+        from queuectl.worker import fleet
+
+        kind = fleet.DRAIN if "drain" in kinds else fleet.FOREGROUND
         return fleet.run_here(root, kind) if count == 1 else fleet.run_several(root, kind, count)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told, or raised again
         from queuectl.cli.main import told

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import NotASpool
@@ -37,6 +37,14 @@ BUSY = 5.0
 YOUNG, YOUNG_WHOLE = 0.1, 2.0
 
 
+class _Seen(NamedTuple):
+    """A directory's mark, since when it is known, and whether a look that long after it has found no more."""
+
+    mark: disk.Mark
+    since: float
+    is_proven: bool = False
+
+
 class Keeper(threading.Thread):
     """Beats, and looks for requests and for files that no event told of.
 
@@ -51,7 +59,7 @@ class Keeper(threading.Thread):
         self._bell = bell
         self._ending = threading.Event()
         self._share = member.root.is_shared
-        self._marks: dict[str, tuple[disk.Mark, float]] = {}
+        self._marks: dict[str, _Seen] = {}
         self._beaten = _awake_or_not()
         self._watched = float("-inf")
         self._done_told = 0
@@ -148,10 +156,14 @@ class Keeper(threading.Thread):
             return True
         mark, now = disk.mark(folder), time.monotonic()
         seen = self._marks.get(folder)
-        if seen is None or seen[0] != mark:
-            self._marks[folder] = (mark, now)
+        if seen is None or seen.mark != mark:
+            self._marks[folder] = _Seen(mark, now)
             return True
-        return now - seen[1] < (YOUNG if mark.mtime_ns % 1_000_000_000 else YOUNG_WHOLE)
+        if seen.is_proven:
+            return False
+        young = YOUNG if mark.mtime_ns % 1_000_000_000 else YOUNG_WHOLE
+        self._marks[folder] = seen._replace(is_proven=now - seen.since >= young)
+        return True  # the look that proves it is this one
 
     def end(self) -> None:
         """Stop looking; returns at once if the share hangs."""
