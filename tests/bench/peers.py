@@ -158,9 +158,13 @@ def _nq(folder: Path, count: int, _: int) -> float:
             run(["nq", "-q", *_COMMAND], folder, variables)
         hold.unlink()
         took = seconds(lambda: run(["nq", "-w"], folder, variables))
-    logs = [path for path in (folder / "queue").iterdir() if path.name.startswith(",")]
-    _expect(count, sum("status 0" in path.read_text() for path in logs) - 1, "nq")
+    # It waits for the jobs, and the last of them may yet have to write down its status.
+    wait_for(lambda: _nq_ended(folder / "queue") == count + 1, "nq has run its jobs", within=10)
     return took
+
+
+def _nq_ended(queue: Path) -> int:
+    return sum("status 0" in path.read_text() for path in queue.iterdir() if path.name.startswith(","))
 
 
 @contextlib.contextmanager
