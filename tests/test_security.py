@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import filelock
 import pytest
 
 from queuectl import Spool, State, disk, settings
@@ -46,16 +47,20 @@ def state_of(spool: Spool, job_id: str) -> str:
 
 
 @pytest.fixture
-def open_place(tmp_path: Path) -> Iterator[Path]:
-    """A directory that every user of the machine can come to, safe from all but root."""
+def open_place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory that every user of the machine can come to, safe from all but root.
+
+    One test at a time: what leads there is shared with the tests that run beside this one.
+    """
     changed = []
-    for parent in [tmp_path, *tmp_path.parents]:
-        if not parent.stat().st_mode & 0o001:
-            changed.append((parent, mode_of(parent)))
-            parent.chmod(mode_of(parent) | 0o011)
-    yield tmp_path
-    for parent, mode in changed:
-        parent.chmod(mode)
+    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "open.lock"):
+        for parent in [tmp_path, *tmp_path.parents]:
+            if not parent.stat().st_mode & 0o001:
+                changed.append((parent, mode_of(parent)))
+                parent.chmod(mode_of(parent) | 0o011)
+        yield tmp_path
+        for parent, mode in changed:
+            parent.chmod(mode)
 
 
 # ── a spool for a group ───────────────────────────────────────────────────────────────────────
