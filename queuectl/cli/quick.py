@@ -39,8 +39,8 @@ _OPTIONS = {
 #: Those whose text is not the value as it stands.
 _LOOKED_INTO = {"run_at", "delay", "cwd", "env"}
 _SPOOL = ("--spool", "-s")
-#: The options of workers that stay, and what these are then.
-_STAYING = {"--drain": "drain", "--foreground": "foreground", "-f": "foreground"}
+#: The options of workers that stay.
+_STAYING = {"--drain", "--foreground", "-f"}
 _ENV = ("--env", "-e")
 
 
@@ -62,13 +62,12 @@ def run(arguments: Sequence[str]) -> int | None:
 def _work(where: str | None, options: list[str]) -> int | None:
     """Be the workers that stay in the foreground until they end."""
     count = 1
-    kinds = {_STAYING[word] for word in options if word in _STAYING}
     words = [word for word in options if word not in _STAYING]
     if words[:1] in (["--count"], ["-n"]) and len(words) == 2 and re.fullmatch("[1-9][0-9]{0,2}", words[1]):
         count = int(words[1])
     elif words:
         return None
-    if not kinds:
+    if len(words) == len(options):
         return None
     from queuectl.spool import presence
 
@@ -81,8 +80,7 @@ def _work(where: str | None, options: list[str]) -> int | None:
     try:
         from queuectl.worker import fleet
 
-        kind = fleet.DRAIN if "drain" in kinds else fleet.FOREGROUND
-        return fleet.run_here(root, kind) if count == 1 else fleet.run_several(root, kind, count)
+        return fleet.run(root, fleet.DRAIN if "--drain" in options else fleet.FOREGROUND, count)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told, or raised again
         from queuectl.cli.main import told
 

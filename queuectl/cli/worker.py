@@ -37,10 +37,7 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: bool) -> int
         for name in fleet.start_detached(spool.root, count):
             click.echo(name)
         return 0
-    kind = fleet.DRAIN if drain else fleet.FOREGROUND
-    if count == 1:
-        return fleet.run_here(spool.root, kind)
-    return fleet.run_several(spool.root, kind, count)
+    return fleet.run(spool.root, fleet.DRAIN if drain else fleet.FOREGROUND, count)
 
 
 def _complete_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -183,8 +183,13 @@ def _log_to_file(root: Root, name: str) -> None:
         os.dup2(log.fileno(), 2)
 
 
-def run_several(root: Root, kind: str, count: int) -> int:
-    """Run `count` workers as children of this process until all have ended; in a child, be one and exit."""
+def run(root: Root, kind: str, count: int) -> int:
+    """Be the one worker, or run several as children of this process, until all have ended.
+
+    In a child, be one and exit.
+    """
+    if count == 1:
+        return run_here(root, kind)
     if not hasattr(os, "fork"):
         command = [sys.executable, "-m", "queuectl.worker", root.text, kind]
         return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])

@@ -35,6 +35,10 @@ BUSY = 5.0
 #: A directory's time proves nothing for so many seconds after it last changed: a later change may
 #: bear the same time. Where it is a whole second, the file system may know no shorter ones (FAT: 2 s).
 YOUNG, YOUNG_WHOLE = 0.1, 2.0
+#: A clock that nobody sets and that goes on while the host sleeps, where there is one.
+_awake_or_not = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
 
 
 class _Seen(NamedTuple):
@@ -80,7 +84,7 @@ class Keeper(threading.Thread):
 
     def is_cut_off(self, share: float = GIVE_UP) -> bool:
         """Whether so much of the lease has gone without a sign of life that the job must be given up."""
-        return _awake_or_not() - self._beaten > self._member.live.last.lock_lease_seconds * share
+        return self.silence() > self.lease * share
 
     def run(self) -> None:
         """Look until `end`."""
@@ -195,9 +199,3 @@ class Guard(threading.Thread):
     def end(self) -> None:
         """Stop looking."""
         self._ending.set()
-
-
-#: A clock that nobody sets and that goes on while the host sleeps, where there is one.
-_awake_or_not = (
-    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
-)

@@ -24,27 +24,28 @@ OURS = "stdout, stderr, exit status, seconds, CPU, memory; {}"
 SYNCS = {"filed": "syncs when filed", "full": "syncs outcomes, too"}
 
 
-def _queuectl(place: Place, durability: str, count: int, workers: int) -> float:
+def _of_spool(place: Place, durability: str, count: int, drain: Callable[[Spool], object]) -> float:
     folder = place.new()
     spool = spools.make(folder / "spool", durability)
     spools.fill(spool, count)
-    took = seconds(lambda: spools.drain(spool, workers))
+    took = seconds(lambda: drain(spool))
     spools.expect_done(spool, count)
     return took
+
+
+def _queuectl(place: Place, durability: str, count: int, workers: int) -> float:
+    return _of_spool(place, durability, count, lambda spool: spools.drain(spool, workers))
 
 
 def _bare_loop(place: Place, count: int, workers: int) -> float:
-    folder = place.new()
-    spool = spools.make(folder / "spool")
-    spools.fill(spool, count)
-    took = seconds(lambda: run([sys.executable, str(_BARE_LOOP), str(spool.path), str(workers)], folder))
-    spools.expect_done(spool, count)
-    return took
+    def drain(spool: Spool) -> None:
+        run([sys.executable, str(_BARE_LOOP), str(spool.path), str(workers)], spool.path.parent)
+
+    return _of_spool(place, "none", count, drain)
 
 
 def _in_folder(place: Place, drain: Callable[[Path, int, int], float], count: int, workers: int) -> float:
-    folder = place.new()
-    return drain(folder, count, workers)
+    return drain(place.new(), count, workers)
 
 
 def _rates(took: list[float], count: int) -> list[float]:
