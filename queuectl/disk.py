@@ -77,29 +77,32 @@ def read(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -
     Raises `NotAFile` for anything else than such a file, for one larger than `limit` bytes, and
     `Untrusted` for one that others may have written.
     """
-    fd = _open_fit(path, limit, trust)
+    fd, size = _open_fit(path, limit, trust)
     try:
-        return _read_all(fd, limit)
+        return _read_all(fd, size, limit)
     finally:
         kernel.close(fd)
 
 
 def read_settled(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> bytes | None:
     """Like `read`, but None while anybody has the file open for writing, where that can be told."""
-    fd = _open_fit(path, limit, trust)
+    fd, size = _open_fit(path, limit, trust)
     try:
-        return None if _has_writer(fd) else _read_all(fd, limit)
+        return None if _has_writer(fd) else _read_all(fd, size, limit)
     finally:
         kernel.close(fd)
 
 
 def open_read(path: Path | str) -> BinaryIO:
     """Open a regular file with one link, of any size, to be read in portions; raises `NotAFile`."""
-    return open(_open_fit(path, sys.maxsize), "rb")
+    return open(_open_fit(path, sys.maxsize)[0], "rb")
 
 
-def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> int:
-    """Open a file, then look at what was opened: between a look at its name and this it may change."""
+def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> tuple[int, int]:
+    """Open a file, then look at what was opened: between a look at its name and this it may change.
+
+    Returns the descriptor, and the size.
+    """
     try:
         fd: int = kernel.open(path, _READ)
     except OSError as error:
@@ -118,14 +121,16 @@ def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> int:
     except BaseException:
         kernel.close(fd)
         raise
-    return fd
+    return fd, facts.st_size
 
 
-def _read_all(fd: int, limit: int) -> bytes:
+def _read_all(fd: int, size: int, limit: int) -> bytes:
     """All there is, at most one byte more than `limit`. Each portion is as long as all before it."""
     data = b""
     while block := kernel.read(fd, min(max(_PORTION, len(data)), limit + 1 - len(data))):
         data += block
+        if len(data) == size:
+            break
     return data
 
 
@@ -612,7 +617,7 @@ def remove(path: Path | str) -> bool:
 def being_written(path: Path | str) -> bool | None:
     """Whether anybody has the file open for writing; None where the system cannot tell."""
     try:
-        fd = _open_fit(path, sys.maxsize)
+        fd, _ = _open_fit(path, sys.maxsize)
     except OSError:
         return None
     try:
@@ -624,7 +629,8 @@ def being_written(path: Path | str) -> bool | None:
 def _has_writer(fd: int) -> bool | None:
     """Whether the file has a writer: else Linux grants its owner a read lease, on local file systems.
 
-    The lease (F_SETLEASE) is given back at once.
+    The lease (F_SETLEASE) lasts until the file is closed, as it must be soon: whoever opens it for
+    writing waits for that.
     """
     if sys.platform != "linux":
         return None
@@ -636,7 +642,6 @@ def _has_writer(fd: int) -> bool | None:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return True if error.errno == errno.EAGAIN else None
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 
 

@@ -93,7 +93,9 @@ def utc_now() -> datetime:
 
 def iso(moment: datetime) -> str:
     """`2026-11-22T04:27:00.123456Z`, always with six digits: text order is time order."""
-    return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:26]}Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return f"{moment.isoformat(timespec='microseconds')[:26]}Z"
 
 
 def stamp(moment: datetime) -> str:
@@ -365,7 +367,7 @@ def _shown(value: Any) -> str:
 
 # ── from a job to text ────────────────────────────────────────────────────────────────────────
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./~(][^\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]*")
+_PLAIN_STARTS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./~(")
 _LINES = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]*"
 _OTHER_TYPES = re.compile(
     r"[\d.+-][\d_.:eExXa-fA-F+-]*|\d{4}-\d\d?-\d\d?.*|~|null|true|false|yes|no|on|off|y|n|\.inf|\.nan",
@@ -376,7 +378,8 @@ _OTHER_TYPES = re.compile(
 def scalar(text: str) -> str:
     """A text as one YAML scalar on one line, plain where no YAML reader can take it otherwise."""
     plain = (
-        _PLAIN.fullmatch(text)
+        text[:1] in _PLAIN_STARTS
+        and text.isprintable()
         and ": " not in text
         and " #" not in text
         and not text.endswith((":", " "))

@@ -103,7 +103,7 @@ def test_a_spool_that_goes_away_is_waited_for_and_not_made_anew(
     assert list(spool.path.iterdir()) == []
     spool.path.rmdir()
     away.rename(spool.path)
-    [name] = names(spool, State.PENDING)
+    name = str(spool.find(job_id).name)
     due = name.replace("20990101", "20200101")
     text = (spool.path / "pending" / name).read_text().replace("2099", "2020")
     (spool.path / "pending" / name).unlink()

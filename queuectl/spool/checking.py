@@ -95,7 +95,7 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
         yield Finding(path, f"it cannot be read: {claiming.why(error).rstrip('.')}", "Mend it by hand.")
         return
     if state is State.PENDING:
-        claim = claiming.Claim(root, name, reading, state)
+        claim = claiming.Claim.of(root, name, reading, state)
         right = claiming.true_name(claim, now)
         if right:
             yield Finding(

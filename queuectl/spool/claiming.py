@@ -25,7 +25,7 @@ from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Event, Job, State, parse_moment, stamp, to_yaml
 from queuectl.spool import finding, ids, record
-from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of
+from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, rank_of, split, strangers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,11 +72,15 @@ class Claim(NamedTuple):
     name: Name
     record: Record
     source: State
+    #: Where the file is for as long as the claim lasts.
+    path: str
+    #: Events that the file is to get and has not yet.
+    unwritten: tuple[Event, ...] = ()
 
-    @property
-    def path(self) -> str:
-        """Where the file is for as long as the claim lasts."""
-        return f"{self.root.folder(State.PROCESSING)}/{self.name}"
+    @classmethod
+    def of(cls, root: Root, name: Name, reading: Record, source: State) -> Claim:
+        """The claim that this name tells of."""
+        return cls(root, name, reading, source, f"{root.folder(State.PROCESSING)}/{name}")
 
     @property
     def id(self) -> str:
@@ -99,26 +103,31 @@ class Claim(NamedTuple):
         """What is to run."""
         return self.record.job
 
-    def foreseen(self, *added: Event) -> Claim:
-        """The claim as it will be once these events have been added."""
-        job = self.job._replace(history=(*self.job.history, *added))
-        return self._replace(record=self.record._replace(job=job))
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """The history as it will be once all is written."""
+        return (*self.job.history, *self.unwritten)
+
+    def adding(self, *events: Event) -> Claim:
+        """The claim with events that its file is to get."""
+        return self._replace(unwritten=(*self.unwritten, *events))
 
     def noted(self, *added: Event, sync: bool = False) -> Claim:
-        """The claim after these events were added to its file.
+        """The claim after these events, and what else was unwritten, were added to its file.
 
         Raises `FileNotFoundError` when the claim was lost: somebody took this owner for dead.
         """
-        return Claim(self.root, self.name, note(self.path, self.record, added, sync=sync), self.source)
+        events = (*self.unwritten, *added)
+        return self._replace(record=note(self.path, self.record, events, sync=sync), unwritten=())
 
-    def noted_again(self, *added: Event, sync: bool = False) -> Claim:
+    def noted_again(self, *, sync: bool = False) -> Claim:
         """The same, adding only those of the events that the file does not end with already."""
         reading = record.read(self.path)
-        history = reading.job.history
+        history, added = reading.job.history, self.unwritten
         there = next(n for n in range(len(added), -1, -1) if history[len(history) - n :] == added[:n])
         if missing := added[there:]:
             reading = note(self.path, reading, missing, sync=sync)
-        return self._replace(record=reading)
+        return self._replace(record=reading, unwritten=())
 
 
 class Waiting:
@@ -153,13 +162,14 @@ class Waiting:
         moment = stamp(now)
         self._forget_gone(begun)
         for state in self._due:
-            due, later, strangers = [], [], []
-            for text in disk.list_names(self._root.folder(state)):
-                if not WAITING_NAME(text):
-                    strangers.append(text)
-                elif text in self._gone:
-                    continue
-                elif text[DUE] <= moment or text in self._overdue:
+            texts = disk.list_names(self._root.folder(state))
+            odd = strangers(texts)
+            if odd or self._gone:
+                passed_over = {*odd, *self._gone}
+                texts = [text for text in texts if text not in passed_over]
+            due, later = [], []
+            for text in texts:
+                if text[DUE] <= moment or text in self._overdue:
                     due.append(text)
                 else:
                     later.append(text[DUE] + text)
@@ -167,7 +177,7 @@ class Waiting:
             heapq.heapify(later)
             self._due[state], self._later[state] = due, later
             if state is State.PENDING:
-                self.strangers = strangers
+                self.strangers = odd
         self._listed_at = time.monotonic()
         self._cost = self._listed_at - begun
 
@@ -199,18 +209,18 @@ class Waiting:
 
     def has_due(self, now: datetime) -> bool:
         """Whether any listed job may run now."""
-        self._promote(stamp(now))
+        self._promote(now)
         return any(self._due.values())
 
     def take(self, owner: str, now: datetime) -> tuple[Name, State] | None:
         """Claim the most urgent job that may run, by rename; None when none is left."""
-        self._promote(stamp(now))
+        self._promote(now)
         lost, raced, crowded = False, False, self._is_crowded
         self._is_crowded = False
         processing = self._root.folder(State.PROCESSING)
         while (state := self._front()) is not None:
             text = self._pick(self._due[state]) if raced else heapq.heappop(self._due[state])
-            name = parse(text)
+            name = split(text)
             if name is None:  # a 31st of February
                 self.strangers.append(text)
                 continue
@@ -255,7 +265,10 @@ class Waiting:
     def _is_held(self, name: Name) -> bool:
         return self._held.get(name.id, 0.0) > time.monotonic()
 
-    def _promote(self, moment: str) -> None:
+    def _promote(self, now: datetime) -> None:
+        if not any(self._later.values()):
+            return
+        moment = stamp(now)
         for state, later in self._later.items():
             while later and later[0] <= moment:
                 heapq.heappush(self._due[state], heapq.heappop(later)[23:])
@@ -344,7 +357,7 @@ def confirm(
         return None
     except FileNotFoundError:
         return None
-    claim = Claim(root, name, reading, source)
+    claim = Claim.of(root, name, reading, source)
     right = true_name(claim, now)
     if right is None:
         return claim

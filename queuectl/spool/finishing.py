@@ -44,7 +44,7 @@ def failed(claim: Claim, facts: dict[str, Any], settings: Settings, now: datetim
     """The outcome of a run that failed: with the moment of its next try, or without one left."""
     event = dict(_outcome(FAILED, claim, facts, now))
     policy = settings.policy(claim.job.max_retries, claim.job.backoff_base)
-    runs = failures((*claim.job.history, event))
+    runs = failures((*claim.history, event))
     if not policy.gives_up(runs):
         event["next_try"] = iso(now + timedelta(seconds=policy.wait(runs, luck)))
     return event
@@ -54,7 +54,7 @@ def lost(claim: Claim, settings: Settings, now: datetime, why: str) -> Event:
     """The outcome of a run whose worker died: it counts, and the next try may come at once."""
     event: dict[str, Any] = dict(_outcome(LOST, claim, {"error": why}, now))
     policy = settings.policy(claim.job.max_retries, claim.job.backoff_base)
-    if not policy.gives_up(failures((*claim.job.history, event))):
+    if not policy.gives_up(failures((*claim.history, event))):
         event["next_try"] = iso(now)
     return event
 
@@ -75,7 +75,7 @@ def retried(now: datetime) -> Event:
 
 
 def _outcome(kind: str, claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
-    history = claim.job.history
+    history = claim.history
     running = bool(history) and history[-1].get("event") == STARTED
     attempt = last_attempt(history) + (0 if running else 1)
     return {"event": kind, "attempt": attempt, "at": iso(now), "worker": claim.owner} | facts

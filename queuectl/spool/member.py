@@ -194,9 +194,9 @@ class Member:
         """Add events to the file of a claim."""
         return claim.noted(*added, sync=self._sync)
 
-    def note_again(self, claim: Claim, *added: Event) -> Claim:
+    def note_again(self, claim: Claim) -> Claim:
         """The same after an error: network file systems report some for what they have written."""
-        return claim.noted_again(*added, sync=self._sync)
+        return claim.noted_again(sync=self._sync)
 
     def settle(self, claim: Claim, outcome: Event) -> State:
         """Move a claim to where the outcome in its file sends it."""

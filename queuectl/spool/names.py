@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 FIFO_RANK = 11
 _STAMP = r"\d{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3])[0-5]\d[0-5]\d\.\d{6}Z"
-_WAITING = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})\.yaml", re.ASCII)
-_CLAIMED = re.compile(rf"(\d\d)-({_STAMP})-({ID.pattern})@([A-Za-z0-9-]{{1,80}})\.yaml", re.ASCII)
-WAITING_NAME = _WAITING.fullmatch
+_SHAPE = rf"\d\d-{_STAMP}-{ID.pattern}\.yaml"
+_CLAIMED = rf"(\d\d)-({_STAMP})-({ID.pattern})@([A-Za-z0-9-]{{1,80}})\.yaml"
+WAITING_NAME = re.compile(_SHAPE, re.ASCII).fullmatch
+_ALL = rf"(?:{_SHAPE}(?:/|\Z))*+"
+#: So many names are looked at together.
+_LOT = 1000
 DUE = slice(3, 26)
 #: Where in a file name the id begins.
 ID_AT = 27
@@ -56,13 +59,28 @@ class Name(NamedTuple):
 
 def parse(text: str) -> Name | None:
     """The parts of a waiting or finished job's file name, None for any other name."""
-    match = _WAITING.fullmatch(text)
-    return Name(int(match[1]), match[2], match[3]) if match and _real(match[2]) else None
+    return split(text) if WAITING_NAME(text) else None
+
+
+def split(text: str) -> Name | None:
+    """The parts of a text that `WAITING_NAME` takes, None where there is no such day."""
+    due = text[DUE]
+    return Name(int(text[:2]), due, text[ID_AT:-5]) if _real(due) else None
+
+
+def strangers(texts: list[str]) -> list[str]:
+    """Those file names that `WAITING_NAME` does not take: of a million, in half the time of as many calls."""
+    found = []
+    for first in range(0, len(texts), _LOT):
+        lot = texts[first : first + _LOT]
+        if not re.fullmatch(_ALL, "/".join(lot), re.ASCII):  # no file name holds a slash
+            found += [text for text in lot if not WAITING_NAME(text)]
+    return found
 
 
 def parse_claim(text: str) -> Name | None:
     """The parts of a name in processing/, None for any other name."""
-    match = _CLAIMED.fullmatch(text)
+    match = re.fullmatch(_CLAIMED, text, re.ASCII)
     return Name(int(match[1]), match[2], match[3], match[4]) if match and _real(match[2]) else None
 
 

@@ -111,10 +111,14 @@ class Curb:
     def __init__(self, root: Root, job_id: str, attempt: int, logs: tuple[int, ...], limit: int) -> None:
         self.limit = limit
         self._logs = logs
-        self._paths = [log_path(root, job_id, attempt, stream) for stream in STREAMS]
+        self._run = root, job_id, attempt
         self._was_cut = False
         self._forgotten: dict[str, int] = {}
         self._lock = threading.Lock()
+
+    @property
+    def _paths(self) -> list[str]:
+        return [log_path(*self._run, stream) for stream in STREAMS]
 
     def look(self) -> None:
         """Drop the middle of what has grown too long; a disk that fails is tried again next time."""

@@ -87,7 +87,7 @@ class Rescue(NamedTuple):
             return f"its worker {owner} died and its file cannot be read; see {where}."
         history = reading.job.history
         failed = bool(history) and history[-1].get("event") == FAILED and "next_try" in history[-1]
-        claim = Claim(root, name, reading, State.FAILED if failed else State.PENDING)
+        claim = Claim.of(root, name, reading, State.FAILED if failed else State.PENDING)
         begun = output.was_begun(root, name.id, last_attempt(history) + 1)
         outcome = outcome_by(history, owner)
         if outcome is not None and not begun:
@@ -108,7 +108,7 @@ class Rescue(NamedTuple):
 
 def _taken_over(claim: Claim, me: str) -> Claim:
     """The claim under a name of our own; raises `FileNotFoundError` where somebody else took it."""
-    mine = claim._replace(name=claim.name.owned(me))
+    mine = Claim.of(claim.root, claim.name.owned(me), claim.record, claim.source)
     if not disk.move(claim.path, mine.path):
         raise FileNotFoundError(claim.path)
     if claim.root.is_shared and disk.may_copy(mine.path):

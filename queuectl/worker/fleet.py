@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -91,6 +90,8 @@ def start_detached(root: Root, count: int) -> list[str]:
     Raises `QueueError` when one does not come up; the others run on. Raises the `OSError` of a disk
     that takes nothing before any is started.
     """
+    import subprocess
+
     disk.probe(f"{root.workers}/.{presence.host_name()}-{os.getpid()}.probe")
     command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
     commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
@@ -122,13 +123,18 @@ def start_detached(root: Root, count: int) -> list[str]:
     return names
 
 
-def _fork(kind: str, count: int) -> list[int]:
-    """Fork children that share the memory of what is loaded here; none in a child, else their pids."""
+def _load(kind: str) -> None:
+    """Import what workers need: those that are forked share it, and none looks through it for garbage."""
     presence.load_lock()
     process.load()
     if kind != DRAIN:
         load_watch()
     gc.freeze()
+    gc.enable()
+
+
+def _fork(count: int) -> list[int]:
+    """Fork so many children; none in a child, else their pids."""
     sys.stdout.flush()
     children = []
     for _ in range(count):
@@ -189,12 +195,16 @@ def run(root: Root, kind: str, count: int) -> int:
     In a child, be one and exit.
     """
     if count == 1:
+        _load(kind)
         return run_here(root, kind)
     if not hasattr(os, "fork"):
+        import subprocess
+
         command = [sys.executable, "-m", "queuectl.worker", root.text, kind]
         return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])
+    _load(kind)
     listed = _list_once(root)
-    children = _fork(kind, count)
+    children = _fork(count)
     if not children:
         status = run_here(root, kind, listed)
         sys.stdout.flush()
@@ -237,17 +247,18 @@ def main(arguments: list[str]) -> int:
     try:
         root = open_root(path)
         listed = None
+        _load(kind)
         if count:
             listed = _list_once(root)
-            if _fork(kind, int(count[0])):
+            if _fork(int(count[0])):
                 return 0  # nobody is their parent, as a worker takes its children for a job's
             os.setsid()
         return run_here(root, kind, listed)
     except QueueError as error:
         trouble: QueueError = error
     except OSError as error:
-        if not StorageTrouble.explains(error):
-            raise
+        if not (StorageTrouble.explains(error) or isinstance(error, FileNotFoundError)):
+            raise  # a spool that goes away just then is no fault of ours
         trouble = StorageTrouble(error)
     sys.stderr.write(f"{trouble}\n")
     return trouble.exit_status

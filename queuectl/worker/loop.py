@@ -52,32 +52,26 @@ class Stop(Enum):
 
 
 class _Run:
-    """One run of a claimed job: its command, None once it has been reaped, and what is to be written down.
+    """One run of a claimed job, and its command, None once it has been reaped.
 
     `unsure` after an error: some of what is unwritten may be in the file all the same.
     """
 
-    __slots__ = ("claim", "command", "curb", "limit", "logs", "outcome", "unsure", "unwritten")
+    __slots__ = ("claim", "command", "curb", "limit", "logs", "outcome", "unsure")
 
-    def __init__(self, claim: Claim, command: Command | None, begun: tuple[Event, ...]) -> None:
+    def __init__(self, claim: Claim, command: Command | None) -> None:
         self.claim = claim
         self.command = command
-        self.unwritten = begun
         self.unsure = False
         self.limit = 0.0
         self.logs: tuple[int, ...] = ()
         self.outcome: Event | None = None
         self.curb: Curb | None = None
 
-    @property
-    def so_far(self) -> Claim:
-        """The claim as it will be once all is written."""
-        return self.claim.foreseen(*self.unwritten)
-
     def ends_as(self, outcome: Event) -> None:
         """Note how it ended; what is written last."""
         self.outcome = outcome
-        self.unwritten = (*self.unwritten, outcome)
+        self.claim = self.claim.adding(outcome)
 
 
 class Worker:
@@ -283,10 +277,14 @@ class Worker:
             if self._is_brisk and not self.member.is_to_recover:
                 with contextlib.suppress(OSError):  # the next step meets it, and sits it out
                     self._ahead = self._claim(bell, keeper)
-            if run.command.wait(self._control, BRISK) is not Waited.EXITED:
+            first = min(BRISK, run.limit) if run.limit else BRISK
+            ended = run.command.wait(self._control, first) is Waited.EXITED and not run.command.was_cut_off
+            if not ended:
                 self._let_go()
                 self._write(run)
-            self._watch(run, run.command, keeper)
+                ended = self._watch(run, run.command, keeper)
+            if ended:
+                self._close(run)
         except FileNotFoundError:
             log.error("job %s: the claim was lost; its run is stopped and not recorded", claim.id)
         finally:
@@ -319,13 +317,13 @@ class Worker:
             disk.close(out, err)
             if not isinstance(error, Cannot):
                 raise
-            run = _Run(claim, None, self.member.started(claim, attempt, None, began))
+            run = _Run(claim.adding(*self.member.started(claim, attempt, None, began)), None)
             self._fail(run, {"exit_code": error.exit_code, "seconds": 0.0, "error": str(error)})
             return run
         if self._guard is not None:
             self._guard.command = command
         values = self.member.live.last
-        run = _Run(claim, command, self.member.started(claim, attempt, command.pid, began))
+        run = _Run(claim.adding(*self.member.started(claim, attempt, command.pid, began)), command)
         run.logs = (out, err)
         run.limit = values.job_timeout_seconds if job.timeout is None else job.timeout
         if values.max_output_bytes:
@@ -391,11 +389,11 @@ class Worker:
     def _note(self, run: _Run) -> None:
         note = self.member.note_again if run.unsure else self.member.note
         run.unsure = True
-        run.claim = note(run.claim, *run.unwritten)
-        run.unwritten, run.unsure = (), False
+        run.claim = note(run.claim)
+        run.unsure = False
 
-    def _watch(self, run: _Run, command: Command, keeper: Keeper) -> None:
-        """Wait for the end of a command, or for a reason to end it."""
+    def _watch(self, run: _Run, command: Command, keeper: Keeper) -> bool:
+        """Wait for the end of a command, or for a reason to end it; False when it has been ended for one."""
         begun = command.began
         due = begun + run.limit if run.limit else None
         told = False
@@ -404,20 +402,20 @@ class Worker:
                 raise FileNotFoundError(run.claim.path)
             if keeper.requests.cancelled and run.claim.stem in keeper.requests.cancelled:
                 self._give_up(run, "cancelled")
-                return
+                return False
             if self._is_to_give_back(keeper):
                 self._give_up(run, "the worker was stopped")
-                return
+                return False
             if keeper.is_cut_off() or command.was_cut_off:
                 # Others may take this job over after the lease: nothing of it may run by then.
                 self._give_up(run, OUT_OF_REACH)
-                return
+                return False
             now = time.monotonic()
             if due is not None and now >= due:
                 ended = self._put_down(run, self.member.live_grace)
                 ended["error"] = f"it ran longer than its limit of {run.limit:g} s"
                 self._fail(run, ended)
-                return
+                return False
             if not told and now >= begun + TELL:
                 log.info("job %s: running (pid %d)", run.claim.id, command.pid)
                 told = True
@@ -427,12 +425,15 @@ class Worker:
             waits += [1.0] if self._owed is not None else []
             waited = command.wait(self._control, max(0.0, min(waits)))
             if waited is Waited.EXITED and not command.was_cut_off:
-                break
+                return True
             self._try_to_pay()
+
+    def _close(self, run: _Run) -> None:
+        """Take up how a command ended by itself."""
         ended = self._reap(run)
         self._is_brisk = ended["seconds"] <= BRISK
         if ended["exit_code"] == 0:
-            self._owe(run, finishing.completed(run.so_far, ended, self.member.now()))
+            self._owe(run, finishing.completed(run.claim, ended, self.member.now()))
             return
         how = f"killed by {ended['signal']}" if "signal" in ended else f"exit status {ended['exit_code']}"
         self._fail(run, ended | {"error": how})
@@ -453,7 +454,7 @@ class Worker:
             grace = min(grace, self.member.live_lease * IN_ORDER)
         facts = self._put_down(run, grace) | {"error": why}
         ending = finishing.cancelled if why == "cancelled" else finishing.returned
-        self._owe(run, ending(run.so_far, facts, self.member.now()))
+        self._owe(run, ending(run.claim, facts, self.member.now()))
 
     def _put_down(self, run: _Run, grace: float) -> dict[str, Any]:
         assert run.command is not None  # a run is put down once
@@ -475,7 +476,7 @@ class Worker:
     def _fail(self, run: _Run, facts: dict[str, Any]) -> None:
         luck = random.random()  # noqa: S311 - jitter, not secrecy
         values = self.member.live.last
-        self._owe(run, finishing.failed(run.so_far, facts, values, self.member.now(), luck))
+        self._owe(run, finishing.failed(run.claim, facts, values, self.member.now(), luck))
 
     # ── what is owed to the disk ──────────────────────────────────────────────────────────
 
@@ -485,7 +486,8 @@ class Worker:
         Crash: what is recorded is finished by whoever finds it, so a death costs one run and not two.
         """
         run.ends_as(outcome)
-        self._pay()
+        if self._owed is not None:
+            self._pay()
         self._owed = run
         with contextlib.suppress(FileNotFoundError):  # the claim was lost, which is told with the move
             self._write(run)
@@ -510,7 +512,7 @@ class Worker:
         if run is None:
             return
         try:
-            if run.unwritten:
+            if run.claim.unwritten:
                 self._note(run)
             assert run.outcome is not None  # it is owed
             state = self.member.settle(run.claim, run.outcome)

@@ -61,11 +61,10 @@ class Ended(NamedTuple):
         found: dict[str, Any] = {"exit_code": self.exit_code}
         if self.signal:
             found["signal"] = self.signal
-        return found | {
-            "seconds": round(self.seconds, 3),
-            "cpu_seconds": round(self.cpu_seconds, 3),
-            "max_rss_kb": self.max_rss_kb,
-        }
+        found["seconds"] = round(self.seconds, 3)
+        found["cpu_seconds"] = round(self.cpu_seconds, 3)
+        found["max_rss_kb"] = self.max_rss_kb
+        return found
 
 
 def load() -> None:
@@ -276,7 +275,7 @@ def start(
     arguments = ("/bin/sh", "-c", command) if isinstance(command, str) else command
     actions = [(os.POSIX_SPAWN_DUP2, fd, wanted) for wanted, fd in enumerate(streams.in_order())]
     try:
-        with _inside(cwd):
+        with _inside(cwd) if cwd is not None else _HERE:
             program = _program(arguments[0], environment)
             pid = os.posix_spawn(
                 program, arguments, environment, file_actions=actions, setsid=True, setsigdef=_HEEDED
@@ -290,12 +289,12 @@ def start(
 _HEEDED = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} if POSIX else set()
 
 
+_HERE = contextlib.nullcontext()
+
+
 @contextlib.contextmanager
-def _inside(cwd: str | None) -> Iterator[None]:
+def _inside(cwd: str) -> Iterator[None]:
     """Be in another directory: `posix_spawn` starts a command where its parent is."""
-    if cwd is None:
-        yield
-        return
     home = _home()
     try:
         os.chdir(cwd)
