@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import disk
@@ -189,24 +190,27 @@ def _ordered(root: Root, state: State, limit: int | None, word: str | None, now:
 def _waiting(root: Root, state: State, limit: int | None, word: str | None, now: datetime) -> Iterator[Found]:
     """Due ones in the order of their names, then the others in the order in which they come to be due.
 
-    Of a million names no more are sorted and parsed than are asked for.
+    Of a million names no more are looked at, sorted and parsed than are asked for.
     """
     moment = stamp(now)
-    due: list[str] = []
-    later: list[str] = []
-    for text in disk.list_names(root.folder(state)):
-        (due if text[DUE] <= moment else later).append(text)
-    if state is State.PENDING and word is not None:
-        due, later = ([], later) if word == SCHEDULED else (due, [])
-    for texts, key in ((due, None), (later, lambda text: (text[DUE], text))):
-        for text in _smallest(texts, limit, key):
-            name = parse(text)
-            if name is not None:
-                yield Found(state, name, f"{root.folder(state)}/{text}")
+    texts = disk.list_names(root.folder(state))
+    ordered: list[Iterator[str]] = []
+    if state is not State.PENDING or word != SCHEDULED:
+        ordered.append(_smallest((text for text in texts if text[DUE] <= moment), limit))
+    if state is not State.PENDING or word in {None, SCHEDULED}:
+        later = (text for text in texts if text[DUE] > moment)
+        ordered.append(_smallest(later, limit, lambda text: (text[DUE], text)))
+    for text in chain.from_iterable(ordered):
+        name = parse(text)
+        if name is not None:
+            yield Found(state, name, f"{root.folder(state)}/{text}")
 
 
-def _smallest(texts: list[str], count: int | None, key: Callable[[str], Any] | None) -> Iterator[str]:
+def _smallest(
+    some: Iterable[str], count: int | None, key: Callable[[str], Any] | None = None
+) -> Iterator[str]:
     """The texts in order; the first `count` of them, and a few more, without sorting all."""
+    texts = list(some)
     first = 0 if count is None else count + 16
     yield from heapq.nsmallest(first, texts, key=key)
     if first < len(texts):
