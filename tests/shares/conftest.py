@@ -185,6 +185,7 @@ def site(
         try:
             yield Site(share, options, tmp_path, alpha, beta, Evidence(tmp_path / "evidence"), stack)
         finally:
-            for log in (share.net.server.log, *sorted(tmp_path.glob("*.log"))):
+            own = (share.export / alpha.queue / "logs").glob("worker@*.log")
+            for log in (share.net.server.log, *sorted(tmp_path.glob("*.log")), *sorted(own)):
                 if log.exists():
                     print(f"── {log.stem} ──\n{log.read_text(errors='replace')[-20_000:]}")

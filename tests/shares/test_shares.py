@@ -212,7 +212,7 @@ def test_a_command_is_killed_in_time_even_while_its_worker_hangs(site: Site) -> 
     assert len(site.evidence.started("long")) == 1, "others took it over before"
     assert told.exists(), "it was not told before"
     os.kill(client, signal.SIGCONT)
-    wait_for(lambda: len(site.evidence.started("long")) == 2, "it runs again", 30)
+    wait_for(lambda: len(site.evidence.started("long")) == 2, "it runs again", 60)
     site.beta.queuectl("cancel", "long")
     site.reaches("long", State.DEAD)
     events = [(event["event"], event["attempt"]) for event in site.jobs()["long"]["history"]]
