@@ -220,6 +220,12 @@ class Waiting:
         processing = self._root.folder(State.PROCESSING)
         while (state := self._front()) is not None:
             text = self._pick(self._due[state]) if raced else heapq.heappop(self._due[state])
+            source = f"{self._root.folder(state)}/{text}"
+            # A look costs a tenth of a rename that is lost; on a share both cost a round trip.
+            looked = crowded and not self._root.is_shared
+            if looked and not disk.exists(source):
+                self._is_crowded = True
+                continue
             name = split(text)
             if name is None:  # a 31st of February
                 self.strangers.append(text)
@@ -227,12 +233,7 @@ class Waiting:
             if self._is_held(name):
                 continue
             mine = name.owned(owner)
-            source, target = f"{self._root.folder(state)}/{text}", f"{processing}/{mine}"
-            # A look costs a tenth of a rename that is lost; on a share both cost a round trip.
-            looked = crowded and not self._root.is_shared
-            if looked and not disk.exists(source):
-                self._is_crowded = True
-                continue
+            target = f"{processing}/{mine}"
             # Race: a name that was listed and heard of stands here twice. While its claim lasts, the
             # rename would seem to have been won again: what tells so is our own name for it.
             if text in self._taken and disk.exists(target):

@@ -68,11 +68,12 @@ def place_of(root: Root) -> str:
     return f"{kernel_id()}/{disk.kernel.stat(root.workers).st_dev}"
 
 
-def load_lock() -> None:
-    """Import what locks need, which takes time and memory that forked workers can share."""
+def load() -> None:
+    """Import and find out what every worker needs, so that those that are forked share it."""
     import filelock
 
     del filelock
+    kernel_id()
 
 
 def _runs(pid: int) -> bool:

@@ -125,7 +125,7 @@ def start_detached(root: Root, count: int) -> list[str]:
 
 def _load(kind: str) -> None:
     """Import what workers need: those that are forked share it, and none looks through it for garbage."""
-    presence.load_lock()
+    presence.load()
     process.load()
     if kind != DRAIN:
         load_watch()
