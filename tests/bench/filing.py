@@ -8,16 +8,17 @@ import sys
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from queuectl import Spool, State
 from tests.bench import peers, spools
-from tests.bench.place import QUEUECTL, Failed, run, wait_for
+from tests.bench.place import PATIENCE, QUEUECTL, Failed, run, wait_for
 from tests.bench.timing import Figure, at_least, at_most, in_turn, ratios, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from multiprocessing.synchronize import Event
+    from multiprocessing.synchronize import Event, Semaphore
     from pathlib import Path
 
     from tests.bench.place import Place
@@ -165,27 +166,42 @@ def enqueue_at_depth(place: Place) -> Iterator[Figure]:
 # ── many producers ────────────────────────────────────────────────────────────────────────────
 
 
-def _produce(path: Path, count: int, gate: Event) -> None:
+class _Gates(NamedTuple):
+    """What producers pass: neither their start nor their end is measured."""
+
+    ready: Semaphore
+    go: Event
+    filed: Semaphore
+    leave: Event
+
+
+def _produce(path: Path, count: int, gates: _Gates) -> None:
     spool = Spool(path)
-    gate.wait(60)
+    import_module("queuectl.spool.filing")
+    gates.ready.release()
+    gates.go.wait(PATIENCE)
     _one_by_one(spool, count)
+    gates.filed.release()
+    gates.leave.wait(PATIENCE)
 
 
 def _produced(spool: Spool, producers: int, each: int, then: Callable[[], T]) -> tuple[float, T]:
-    """Seconds from the moment that all producers are let go until they, and what follows, have ended."""
+    """Seconds from the moment that all producers are let go until they have filed, and what follows."""
     context = multiprocessing.get_context("spawn")
-    gate = context.Event()
-    children = [context.Process(target=_produce, args=(spool.path, each, gate)) for _ in range(producers)]
+    gates = _Gates(context.Semaphore(0), context.Event(), context.Semaphore(0), context.Event())
+    children = [context.Process(target=_produce, args=(spool.path, each, gates)) for _ in range(producers)]
     try:
         for child in children:
             child.start()
-        time.sleep(0.5)
+        _pass(gates.ready, producers)
         began = time.perf_counter()
-        gate.set()
-        for child in children:
-            child.join()
+        gates.go.set()
+        _pass(gates.filed, producers)
         result = then()
         took = time.perf_counter() - began
+        gates.leave.set()
+        for child in children:
+            child.join()
         if any(child.exitcode for child in children):
             raise Failed("a producer could not file")
     finally:
@@ -193,6 +209,12 @@ def _produced(spool: Spool, producers: int, each: int, then: Callable[[], T]) ->
             if child.is_alive():
                 child.kill()
     return took, result
+
+
+def _pass(gate: Semaphore, count: int) -> None:
+    for _ in range(count):
+        if not gate.acquire(timeout=PATIENCE):
+            raise Failed("a producer does not come on")
 
 
 def producers(place: Place) -> Iterator[Figure]:
