@@ -320,6 +320,16 @@ def test_without_standard_error_a_command_does_what_it_does(shell: Shell) -> Non
         assert subprocess.call(["sh", "-c", line], env=shell.environment) == status, arguments
 
 
+@pytest.mark.parametrize("count", ["1", "2"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_without_standard_streams_a_worker_runs_what_there_is(shell: Shell, closed: str, count: str) -> None:
+    job_id = shell.file("echo out; echo err >&2; read line || echo end")
+    line = f"exec {shlex.quote(sys.executable)} -m queuectl worker start --drain --count {count} {closed}"
+    assert subprocess.call(["sh", "-c", line], env=shell.environment) == 0
+    assert shell("logs", job_id, "--stdout").out == "out\nend\n"
+    assert shell("logs", job_id, "--stderr").out == "err\n"
+
+
 def test_without_standard_output_a_job_is_filed_all_the_same(shell: Shell) -> None:
     done = subprocess.run(
         ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl enqueue --id a true >&-"],

@@ -43,6 +43,21 @@ def test_a_waiting_name_reads_back_and_is_no_claim(name: Name) -> None:
     assert str(name)[names.DUE] == name.due
 
 
+damages = st.tuples(st.integers(0, 60), st.sampled_from(["", "-", ".yaml", "\n", "é", " ", "@me.yaml"]))
+odd_names = st.builds(
+    lambda name, damage: str(name)[: damage[0]] + damage[1] + str(name)[damage[0] + 1 :],
+    waiting_names,
+    damages,
+)
+cut_names = st.builds(lambda name, end: str(name)[:end], waiting_names, st.integers(1, 40))
+
+
+@quick
+@given(st.lists(st.one_of(waiting_names.map(str), odd_names, cut_names), max_size=8))
+def test_many_names_together_are_told_apart_as_each_is_alone(texts: list[str]) -> None:
+    assert names.strangers(texts) == [text for text in texts if not names.WAITING_NAME(text)]
+
+
 @quick
 @given(waiting_names, owners)
 def test_a_claims_name_reads_back_with_its_owner_and_does_not_wait(name: Name, owner: str) -> None:

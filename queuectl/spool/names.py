@@ -16,7 +16,7 @@ _STAMP = r"\d{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3])[0-5]\
 _SHAPE = rf"\d\d-{_STAMP}-{ID.pattern}\.yaml"
 _CLAIMED = rf"(\d\d)-({_STAMP})-({ID.pattern})@([A-Za-z0-9-]{{1,80}})\.yaml"
 WAITING_NAME = re.compile(_SHAPE, re.ASCII).fullmatch
-_ALL = rf"(?:{_SHAPE}(?:/|\Z))*+"
+_ALL = rf"(?:{_SHAPE}/)*"  # not possessive: before Python 3.11.5 that takes what it should not (gh-106052)
 #: So many names are looked at together.
 _LOT = 1000
 DUE = slice(3, 26)
@@ -73,7 +73,7 @@ def strangers(texts: list[str]) -> list[str]:
     found = []
     for first in range(0, len(texts), _LOT):
         lot = texts[first : first + _LOT]
-        if not re.fullmatch(_ALL, "/".join(lot), re.ASCII):  # no file name holds a slash
+        if not re.fullmatch(_ALL, "/".join((*lot, "")), re.ASCII):  # no file name holds a slash
             found += [text for text in lot if not WAITING_NAME(text)]
     return found
 

@@ -123,8 +123,12 @@ def start_detached(root: Root, count: int) -> list[str]:
     return names
 
 
-def _load(kind: str) -> None:
-    """Import what workers need: those that are forked share it, and none looks through it for garbage."""
+def _prepare(kind: str) -> None:
+    """Get ready to be a worker, or several, with all that forked ones can share.
+
+    What is imported is not looked through for garbage.
+    """
+    process.hold_standard_streams()
     presence.load()
     process.load()
     if kind != DRAIN:
@@ -195,14 +199,14 @@ def run(root: Root, kind: str, count: int) -> int:
     In a child, be one and exit.
     """
     if count == 1:
-        _load(kind)
+        _prepare(kind)
         return run_here(root, kind)
     if not hasattr(os, "fork"):
         import subprocess
 
         command = [sys.executable, "-m", "queuectl.worker", root.text, kind]
         return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])
-    _load(kind)
+    _prepare(kind)
     listed = _list_once(root)
     children = _fork(count)
     if not children:
@@ -247,7 +251,7 @@ def main(arguments: list[str]) -> int:
     try:
         root = open_root(path)
         listed = None
-        _load(kind)
+        _prepare(kind)
         if count:
             listed = _list_once(root)
             if _fork(int(count[0])):

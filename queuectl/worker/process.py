@@ -76,6 +76,15 @@ def load() -> None:
         del ctypes, resource
 
 
+def hold_standard_streams() -> None:
+    """Let a standard stream that was closed be the null device: else the next opened file takes its place."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def adopt_orphans() -> None:
     """Make what commands leave behind in the background this process's children (Linux).
 
