@@ -164,6 +164,23 @@ def test_a_waiting_job_tells_that_the_queue_is_paused_or_nobody_works(shell: She
     assert re.search(r"paused.*queuectl resume", shell("status", "job3").out)
 
 
+def test_a_waiting_job_tells_that_its_file_is_open_for_writing(shell: Shell) -> None:
+    shell.file("true", id="held")
+    with shell.place("held").open("a"):
+        assert "a program has its file open for writing; 0 jobs before it" in shell("status", "held").out
+    assert "open for writing" not in shell("status", "held").out
+
+
+def test_a_job_that_was_put_aside_names_the_file_that_tells_what_helps(shell: Shell) -> None:
+    shell.file("true", id="a")
+    (shell.root / "pending" / "again.yaml").write_text("id: a\ncommand: 'true'\n")
+    shell.drain()
+    out = shell("status", "again").out
+    assert "The id 'a' is taken" in out
+    assert "queuectl retry" not in out
+    assert f"what helps is told in {shell.place('again')}.reason.txt" in out
+
+
 def test_a_file_that_cannot_be_read_is_told_with_the_reason(shell: Shell) -> None:
     (shell.root / "dead" / "10-20260101T000000.000000Z-broken.yaml").write_text("id: [\n")
     assert "cannot be read" in shell("status", "broken").out

@@ -330,6 +330,20 @@ def test_without_standard_streams_a_worker_runs_what_there_is(shell: Shell, clos
     assert shell("logs", job_id, "--stderr").out == "err\n"
 
 
+@pytest.mark.parametrize(
+    "command", ["list --json", "status --json", "logs big", "logs big --stdout", "dlq list"]
+)
+def test_without_standard_output_a_command_does_what_it_does(long: Shell, command: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl {command} >&-"],
+        env=long.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_without_standard_output_a_job_is_filed_all_the_same(shell: Shell) -> None:
     done = subprocess.run(
         ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl enqueue --id a true >&-"],

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +139,91 @@ def test_ctrl_c_ends_several_foreground_workers_with_130(shell: Shell) -> None:
     terminal.type("\x03")
     assert terminal.end() == 130
     assert "Traceback" not in terminal.text
+    assert workers(shell) == {}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 0)])
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_whoever_asks_the_process_that_was_started_ends_all_workers_in_order(
+    shell: Shell, gate: Path, count: str, number: signal.Signals, status: int
+) -> None:
+    shell.file(f"read x < {gate}", id="a")
+    started = shell.start("worker", "start", "--foreground", "--count", count)
+    shell.reaches("a", "processing")
+    until(lambda: len(workers(shell)) == int(count), "all are there")
+    os.kill(started.pid, number)
+    until(lambda: [worker["state"] for worker in workers(shell).values()] in (["busy"], ["stopping"]), "one")
+    gate.write_text("go\n")
+    assert started.end() == status
+    assert shell.state("a") == "done"
+    assert workers(shell) == {}
+
+
+def test_under_nohup_a_worker_does_not_heed_a_terminal_that_is_closed(shell: Shell) -> None:
+    line = "trap '' HUP; exec \"$@\""
+    command = [sys.executable, "-m", "queuectl", "worker", "start", "--foreground"]
+    with subprocess.Popen(
+        ["sh", "-c", line, "sh", *command], env=shell.environment, stderr=subprocess.PIPE
+    ) as popen:
+        until(lambda: workers(shell), "it is there")
+        popen.send_signal(signal.SIGHUP)
+        job_id = shell.file("true")
+        shell.reaches(job_id, "done")
+        popen.send_signal(signal.SIGTERM)
+        assert popen.wait(30) == 0
+
+
+def test_a_worker_that_is_killed_is_told_and_the_others_go_on(shell: Shell) -> None:
+    started = shell.start("worker", "start", "--foreground", "--count", "2")
+    until(lambda: len(workers(shell)) == 2, "both are there")
+    victim, other = (worker["pid"] for worker in workers(shell).values())
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: f"The worker with pid {victim} was ended by SIGKILL; 1 go on." in started.err, "told")
+    job_id = shell.file("true")
+    shell.reaches(job_id, "done")
+    assert not is_gone(other)
+    os.kill(started.pid, signal.SIGTERM)
+    assert started.end() == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_workers_end_in_order_when_the_process_that_started_them_is_killed(shell: Shell, gate: Path) -> None:
+    shell.file(f"read x < {gate}", id="a")
+    started = shell.start("worker", "start", "--foreground", "--count", "2")
+    shell.reaches("a", "processing")
+    until(lambda: len(workers(shell)) == 2, "both are there")
+    pids = [worker["pid"] for worker in workers(shell).values()]
+    os.kill(started.pid, signal.SIGKILL)
+    until(lambda: len(workers(shell)) == 1, "the idle one ends")
+    gate.write_text("go\n")
+    shell.reaches("a", "done")
+    ends(pids)
+    assert workers(shell) == {}
+
+
+BEGUN = "from queuectl.__main__ import main; print('begun', flush=True); main()"
+
+
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_ctrl_c_at_any_moment_of_the_start_ends_it_without_a_traceback(shell: Shell, count: str) -> None:
+    command = [sys.executable, "-c", BEGUN, "worker", "start", "--foreground", "--count", count]
+    for delay in range(10, 130, 8):
+        with subprocess.Popen(
+            command,
+            env=shell.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as popen:
+            assert popen.stdout is not None
+            assert popen.stdout.readline() == b"begun\n"
+            time.sleep(delay / 1000)
+            os.killpg(popen.pid, signal.SIGINT)
+            _, said = popen.communicate(timeout=30)
+        assert b"Exception" not in said, (delay, said)
+        assert b"Traceback" not in said, (delay, said)
+        assert popen.returncode == 130, (delay, said)
     assert workers(shell) == {}
 
 

@@ -100,8 +100,6 @@ def _enqueue(where: str | None, options: list[str]) -> int | None:
 
 
 def _tell(job_id: str) -> int:
-    if sys.stdout is None:
-        return 0
     try:
         sys.stdout.write(f"{job_id}\n")
         sys.stdout.flush()

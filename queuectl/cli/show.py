@@ -36,9 +36,6 @@ def output() -> Iterator[None]:
 
     What its encoding does not have is shown by its number.
     """
-    if sys.stdout is None:
-        yield
-        return
     if isinstance(sys.stdout, TextIOWrapper) and not is_utf8():
         sys.stdout.reconfigure(errors="backslashreplace")
     with contextlib.redirect_stdout(cast("TextIO", _Output(sys.stdout))):

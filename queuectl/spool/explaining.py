@@ -13,7 +13,7 @@ from queuectl.spool.finding import Found
 from queuectl.spool.wording import local, when
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from queuectl.spool.presence import Onlooker
@@ -149,22 +149,36 @@ def why(spool: Spool, found: Found, now: datetime, before: Callable[[], int] | N
         code = event.get("exit_code")
         return "nothing is recorded of its end" if code is None else f"done, exit status {code}"
     if found.state is State.DEAD:
-        first = "" if found.job else f"mend {found.path}, then "
-        return f"{finding.reason_for(found)} ({first}`queuectl retry {found.id}` runs it again)"
-    told = []
+        return f"{finding.reason_for(found)} ({_remedy(found)})"
+    return "; ".join(_why_waiting(spool, found, now, before))
+
+
+def _why_waiting(
+    spool: Spool, found: Found, now: datetime, before: Callable[[], int] | None
+) -> Iterator[str]:
+    root = spool.root
     if presence.is_paused(root):
-        told.append("the queue is paused (`queuectl resume`)")
+        yield "the queue is paused (`queuectl resume`)"
     if found.name.due > stamp(now):
         what = "next try at" if found.state is State.FAILED else "due at"
-        told.append(f"{what} {when(found.name.due_at, now)}")
+        yield f"{what} {when(found.name.due_at, now)}"
     if not alive(workers(spool)):
-        told.append("no worker is alive (`queuectl worker start`)")
+        yield "no worker is alive (`queuectl worker start`)"
     if found.unreadable:
-        told.append(f"its file cannot be read: {found.unreadable}")
+        yield f"its file cannot be read: {found.unreadable}"
     if found.name.due <= stamp(now):
+        if disk.being_written(found.path):
+            yield "a program has its file open for writing"
         ahead = before() if before else _before(spool, found, now)
-        told.append(f"{ahead:,} jobs before it" if ahead != 1 else "1 job before it")
-    return "; ".join(told)
+        yield f"{ahead:,} jobs before it" if ahead != 1 else "1 job before it"
+
+
+def _remedy(found: Found) -> str:
+    again = f"`queuectl retry {found.id}` runs it again"
+    if found.job is None:
+        return f"mend {found.path}, then {again}"
+    reason = f"{found.path}{finding.REASON}"
+    return f"what helps is told in {reason}" if disk.exists(reason) else again
 
 
 def _before(spool: Spool, found: Found, now: datetime) -> int:

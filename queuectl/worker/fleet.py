@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 DETACHED, FOREGROUND, DRAIN = "detached", "foreground", "drain"
+#: What asks a worker to end: a terminal that is closed sends SIGHUP.
+_ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -128,7 +130,6 @@ def _prepare(kind: str) -> None:
 
     What is imported is not looked through for garbage.
     """
-    process.hold_standard_streams()
     presence.load()
     process.load()
     if kind != DRAIN:
@@ -180,10 +181,26 @@ def run_here(root: Root, kind: str, listed: Waiting | None = None) -> int:
             interrupted.append(number)
         worker.ask_to_stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _heeded():
         signal.signal(number, on_signal)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _awaited())
     worker.run()
     return 130 if interrupted else 0
+
+
+def _heeded() -> list[signal.Signals]:
+    """The signals that ask for an end; not SIGHUP under `nohup`."""
+    return [
+        number
+        for number in _ENDINGS
+        if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN
+    ]
+
+
+def _awaited() -> set[signal.Signals]:
+    """What the parent of workers waits for."""
+    return {*_heeded(), signal.SIGCHLD}
 
 
 def _log_to_file(root: Root, name: str) -> None:
@@ -208,24 +225,40 @@ def run(root: Root, kind: str, count: int) -> int:
         return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])
     _prepare(kind)
     listed = _list_once(root)
+    # Race: whoever asks for an end just then is heard by all of them, once they can end in order.
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # else some systems forget those that are blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, _awaited())
+    parent = os.getpid()
     children = _fork(count)
     if not children:
-        status = run_here(root, kind, listed)
-        sys.stdout.flush()
-        os._exit(status)  # what an interpreter clears away at its end takes longer than ten jobs
-    alive = set(children)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        process.end_with(parent)
+        return run_here(root, kind, listed)
+    return _stand_by(set(children))
 
-    def pass_on(number: int, _: object) -> None:
-        for child in alive if number != signal.SIGINT else ():  # the terminal sends SIGINT to all
-            os.kill(child, number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, pass_on)
+def _stand_by(alive: set[int]) -> int:
+    """Pass on what asks for an end until all children have ended; returns the worst of their statuses.
+
+    What a terminal sends to all of them reaches them twice.
+    """
     worst = 0
-    for child in children:
-        _, status = os.waitpid(child, 0)
-        alive.discard(child)
-        worst = max(worst, abs(os.waitstatus_to_exitcode(status)))
+    while alive:
+        number = signal.sigwait(_awaited())
+        if number != signal.SIGCHLD:
+            for child in alive:
+                os.kill(child, number)
+            continue
+        while alive:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            alive.discard(pid)
+            code = os.waitstatus_to_exitcode(status)
+            if code < 0:
+                name = signal.Signals(-code).name
+                sys.stderr.write(f"The worker with pid {pid} was ended by {name}; {len(alive)} go on.\n")
+            worst = max(worst, code if code >= 0 else 1)
     return worst
 
 

@@ -40,6 +40,9 @@ TELL = 0.5
 #: and while it lasts the next job may be claimed ahead.
 BRISK = 0.02
 
+#: Requests to stop that come within so many seconds are one.
+ONCE = 0.5
+
 OUT_OF_REACH = "the spool was out of reach"
 
 
@@ -89,6 +92,7 @@ class Worker:
         self._control = Wake()
         self._ring = Wake()
         self._stop = Stop.NO
+        self._asked = float("-inf")
         self._stop_by: float | None = None
         self._limit_heard: float | None = None
         self._trouble_said: str | None = None
@@ -109,7 +113,14 @@ class Worker:
         return self.member.name
 
     def ask_to_stop(self) -> None:
-        """Finish the job at hand and end; asked again, give it back. Safe in a signal handler."""
+        """Finish the job at hand and end; asked again, give it back. Safe in a signal handler.
+
+        What comes within `ONCE` is one request: a signal may come from a terminal and from a parent.
+        """
+        now = time.monotonic()
+        if now - self._asked < ONCE:
+            return
+        self._asked = now
         self._stop = Stop.AFTER_JOB if self._stop is Stop.NO else Stop.NOW
         self._control.ring()
         self._ring.ring()

@@ -76,26 +76,28 @@ def load() -> None:
         del ctypes, resource
 
 
-def hold_standard_streams() -> None:
-    """Let a standard stream that was closed be the null device: else the next opened file takes its place."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-
-
 def adopt_orphans() -> None:
     """Make what commands leave behind in the background this process's children (Linux).
 
     Without it a process that left its session would escape to init and be found no more.
     """
+    set_child_subreaper = 36
+    _prctl(set_child_subreaper, 1)
+
+
+def end_with(parent: int) -> None:
+    """Be asked to end, by SIGTERM, when the process that forked this one is gone (Linux)."""
+    set_parent_death_signal = 1
+    if _prctl(set_parent_death_signal, signal.SIGTERM) and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _prctl(what: int, value: int) -> bool:
     if sys.platform != "linux":
-        return
+        return False
     import ctypes
 
-    set_child_subreaper = 36
-    ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0)
+    return bool(ctypes.CDLL(None, use_errno=True).prctl(what, value, 0, 0, 0) == 0)
 
 
 class Streams(NamedTuple):
