@@ -166,7 +166,9 @@ def test_a_waiting_job_tells_that_the_queue_is_paused_or_nobody_works(shell: She
 
 def test_a_waiting_job_tells_that_its_file_is_open_for_writing(shell: Shell) -> None:
     shell.file("true", id="held")
-    with shell.place("held").open("a"):
+    path = shell.place("held")
+    assert path is not None
+    with path.open("a"):
         assert "a program has its file open for writing; 0 jobs before it" in shell("status", "held").out
     assert "open for writing" not in shell("status", "held").out
 
