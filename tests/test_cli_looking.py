@@ -447,10 +447,15 @@ def test_following_loses_nothing_between_two_runs(shell: Shell) -> None:
 
 
 def test_following_on_a_terminal_begins_each_further_run_on_a_line_of_its_own(shell: Shell) -> None:
-    shell.file("printf 'end of run '$QUEUECTL_ATTEMPT; exit 1", id="a", max_retries=2)
+    gate = shell.home / "gate"
+    os.mkfifo(gate)
+    first = f"[ $QUEUECTL_ATTEMPT != 1 ] || read x < {gate}"
+    shell.file(f"printf 'end of run '$QUEUECTL_ATTEMPT; {first}; exit 1", id="a", max_retries=2)
+    started = shell.start("worker", "start", "--drain")
     terminal = shell.terminal("logs", "a", "--follow", "--stdout")
-    shell.drain()
-    assert terminal.end() == 0
+    terminal.until("end of run 1")
+    gate.write_text("go\n")
+    assert (terminal.end(), started.end()) == (0, 0)
     assert terminal.text == "end of run 1\n── run 2 ──\nend of run 2\n── run 3 ──\nend of run 3"
 
 

@@ -215,6 +215,16 @@ def test_time_and_priority_are_changed_from_the_page(page: Page, server: Server,
     assert next(found.id for found in busy.list("pending")) == "late"
 
 
+def test_what_is_chosen_stays_when_the_page_is_brought_up_to_date(
+    page: Page, server: Server, busy: Spool
+) -> None:
+    page.goto(f"{server.origin}/jobs/late")
+    page.get_by_label("Priority").select_option("8")
+    presence.pause(busy.root, busy.clock())
+    expect(page.locator(".part-job-head")).to_contain_text("The queue is paused")
+    expect(page.get_by_label("Priority")).to_have_value("8")
+
+
 def test_pause_resume_and_stopping_a_worker(
     page: Page, server: Server, spool: Spool, workers: Workers
 ) -> None:

@@ -68,6 +68,10 @@
   // What a screen reader is told of: how the queue, or the job, stands.
   const sentence = (part) => (part.querySelector(".health, h1 .badge") || { textContent: "" }).textContent;
 
+  // Whether a person has chosen something that has not been sent yet.
+  const isChanged = (select) =>
+    select.selectedIndex !== Math.max(0, [...select.options].findIndex((option) => option.defaultSelected));
+
   function replace(name, html) {
     const part = document.querySelector(`[data-part="${CSS.escape(name)}"]`);
     if (!part) return;
@@ -75,6 +79,7 @@
     waiting.delete(name);
     const focused = part.contains(document.activeElement) ? keyOf(document.activeElement) : null;
     const checked = [...part.querySelectorAll("input[type=checkbox]:checked")].map((box) => box.value);
+    const chosen = new Map([...part.querySelectorAll("select")].filter(isChanged).map((select) => [select.name, select.value]));
     const scrolls = new Map([...part.querySelectorAll("pre[aria-label], ul, .scroll")].map((element, index) =>
       [`${element.tagName}${index}`, [element.scrollTop, element.scrollLeft, element.scrollHeight - element.scrollTop - element.clientHeight < 24]]));
     const before = sentence(part);
@@ -82,6 +87,7 @@
     const after = sentence(part);
     if (before !== after) document.getElementById("news").textContent = after;
     for (const box of part.querySelectorAll("input[type=checkbox]")) if (box.value && checked.includes(box.value) && box.id !== "all-of-page") box.checked = true;
+    for (const select of part.querySelectorAll("select")) if (chosen.has(select.name)) select.value = chosen.get(select.name);
     [...part.querySelectorAll("pre[aria-label], ul, .scroll")].forEach((element, index) => {
       const [top, left, end] = scrolls.get(`${element.tagName}${index}`) || [0, 0, true];
       element.scrollLeft = left;
