@@ -542,13 +542,16 @@ def test_a_job_that_may_not_be_read_is_put_aside(spool: Spool, tmp_path: Path, e
     assert state_of(spool, "locked") == "dead: No permission to read it."
 
 
-@pytest.mark.parametrize("other", ["a link", "a fifo", "a directory", "nothing"])
+@pytest.mark.parametrize("when", ["as it begins", "later"])
+@pytest.mark.parametrize("other", ["a link", "a fifo", "a directory", "no job", "nothing"])
 def test_a_running_job_whose_file_is_made_something_else_harms_no_other(
-    spool: Spool, workers: Workers, evidence: Evidence, until: Until, other: str, tmp_path: Path
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until, other: str, when: str, tmp_path: Path
 ) -> None:
     job_id = spool.file(evidence.command("sleep 1"))
     workers.start()
     until(lambda: evidence.started() == [job_id], "it runs")
+    if when == "later":  # its start is in the file then, and its end is not
+        until(lambda: "running (pid" in workers.said(), "it is told")
     path = Path(spool.find(job_id).path)
     path.rename(tmp_path / "away")
     if other == "a link":
@@ -557,6 +560,8 @@ def test_a_running_job_whose_file_is_made_something_else_harms_no_other(
         os.mkfifo(path)
     elif other == "a directory":
         path.mkdir()
+    elif other == "no job":
+        path.write_text("[")
     good = spool.file(evidence.command())
     until(lambda: good in evidence.finished(), "the next one runs", seconds=10)
     assert "completed" not in (tmp_path / "away").read_text()

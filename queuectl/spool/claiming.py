@@ -122,7 +122,10 @@ class Claim(NamedTuple):
 
     def noted_again(self, *, sync: bool = False) -> Claim:
         """The same, adding only those of the events that the file does not end with already."""
-        reading = record.read(self.path)
+        try:
+            reading = record.read(self.path)
+        except (BadJob, disk.NotAFile) as error:
+            raise FileNotFoundError(errno.ENOENT, "something else has taken its place", self.path) from error
         history, added = reading.job.history, self.unwritten
         there = next(n for n in range(len(added), -1, -1) if history[len(history) - n :] == added[:n])
         if missing := added[there:]:
