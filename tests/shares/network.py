@@ -204,10 +204,12 @@ class Network:
 def network(folder: Path) -> Iterator[Network]:
     """A server without any service, and nothing linked to it yet; all of it is gone at the end."""
     with Machine("server", folder, folder / "server.log") as server:
+        # A bridge without an address of its own takes the lowest of its ports': with a further machine
+        # that may become another one, and those that know the old one reach it no more.
         server.run(
             "sh",
             "-c",
-            f"ip link add switch type bridge && ip address add {SERVER}/24 dev switch && "
-            "ip link set switch up && mount -t tmpfs tmpfs /run",
+            "ip link add switch address 02:00:00:00:00:01 type bridge && "
+            f"ip address add {SERVER}/24 dev switch && ip link set switch up && mount -t tmpfs tmpfs /run",
         )
         yield Network(folder, server)
