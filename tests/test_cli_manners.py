@@ -278,8 +278,13 @@ full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /de
 
 def on_full_device(shell: Shell, command: str, stream: int = 1) -> subprocess.CompletedProcess[str]:
     """Run a command line one of whose streams is a full disk."""
+    return redirected(shell, command, f"{stream}> /dev/full")
+
+
+def redirected(shell: Shell, command: str, how: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line with its streams as the shell makes them."""
     return subprocess.run(
-        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl {command} {stream}> /dev/full"],
+        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl {command} {how}"],
         env=shell.environment,
         cwd=shell.home,
         capture_output=True,
@@ -324,8 +329,7 @@ def test_without_standard_error_a_command_does_what_it_does(shell: Shell) -> Non
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_without_standard_streams_a_worker_runs_what_there_is(shell: Shell, closed: str, count: str) -> None:
     job_id = shell.file("echo out; echo err >&2; read line || echo end")
-    line = f"exec {shlex.quote(sys.executable)} -m queuectl worker start --drain --count {count} {closed}"
-    assert subprocess.call(["sh", "-c", line], env=shell.environment) == 0
+    assert redirected(shell, f"worker start --drain --count {count}", closed).returncode == 0
     assert shell("logs", job_id, "--stdout").out == "out\nend\n"
     assert shell("logs", job_id, "--stderr").out == "err\n"
 
@@ -334,25 +338,12 @@ def test_without_standard_streams_a_worker_runs_what_there_is(shell: Shell, clos
     "command", ["list --json", "status --json", "logs big", "logs big --stdout", "dlq list"]
 )
 def test_without_standard_output_a_command_does_what_it_does(long: Shell, command: str) -> None:
-    done = subprocess.run(
-        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl {command} >&-"],
-        env=long.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = redirected(long, command, ">&-")
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_standard_output_a_job_is_filed_all_the_same(shell: Shell) -> None:
-    done = subprocess.run(
-        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m queuectl enqueue --id a true >&-"],
-        env=shell.environment,
-        cwd=shell.home,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = redirected(shell, "enqueue --id a true", ">&-")
     assert (done.returncode, done.stderr) == (0, "")
     assert shell.state("a") == "pending"
 
