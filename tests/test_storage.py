@@ -157,7 +157,7 @@ def test_a_job_costs_the_same_calls_whatever_waits_and_is_done(
     assert cost() == shallow
 
 
-@pytest.mark.parametrize("stranger", [".ring", "README", "job.yaml~", "half.yaml.part", "a folder.yaml"])
+@pytest.mark.parametrize("stranger", [".hidden", "README", "job.yaml~", "half.yaml.part", "a folder.yaml"])
 def test_what_is_no_job_and_stays_costs_no_further_listing(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, stranger: str
 ) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import select
 import socket
+import sys
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from queuectl import disk
 from queuectl.job import State
 
 if TYPE_CHECKING:
@@ -19,17 +18,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("queuectl")
 
-#: A file in pending/ that is opened and closed to hear whether that is heard. It stays, for all workers.
-RING = ".ring"
-#: How often, and for how many seconds each, a worker waits to hear its own first ring.
-TRIES, PATIENCE = 20, 0.05
+#: After it has rung, the bell rests until its names are taken, at most so many seconds: who is busy
+#: is disturbed by many files once, not by each.
+REST = 0.05
 
 
-def load_watch() -> None:
-    """Import what a watch needs, which takes time and memory that forked workers can share."""
-    import watchdog.observers
+def load_ear() -> None:
+    """Import what a bell needs, which takes time and memory that forked workers can share."""
+    if sys.platform == "linux":
+        from queuectl.spool import ear
 
-    del watchdog
+        del ear
 
 
 class Wake:
@@ -68,71 +67,51 @@ class Wake:
 
 
 class Bell:
-    """Rings when a file in pending/ was closed after writing, and keeps the names that did.
+    """Rings when a file in pending/ was closed after writing, and keeps the names that did (Linux).
 
-    Watching for more than that costs dear: watchdog holds back half of a move for half a second
-    to find its other half.
+    No other system tells that a file was closed: there it never rings by itself.
     """
 
     def __init__(self, root: Root, wake: Wake) -> None:
         self._heard: deque[str] = deque(maxlen=100_000)
+        self._taken = threading.Event()
         self._wake = wake
-        self._works = threading.Event()
-        self._observer: Any = None
-        self._root = root
+        self._ear: Any = None
+        self._folder = root.folder(State.PENDING)
         self._hanging = threading.Lock()
         self._is_hung = False
 
     def hang(self) -> bool:
         """Begin to listen, unless it has begun already; whether it was this call that did.
 
-        It takes as long as some hundred jobs: a short drain does without.
+        It takes as long as some ten jobs: a short drain does without.
         """
         with self._hanging:
             if self._is_hung:
                 return False
             self._is_hung = True
-            self._start()
+            if sys.platform == "linux":
+                self._listen()
             return True
 
-    def _start(self) -> None:
-        from watchdog.events import FileClosedEvent, FileSystemEvent, FileSystemEventHandler
-        from watchdog.observers import Observer
+    def _listen(self) -> None:
+        from queuectl.spool.ear import Ear
 
-        bell = self
-
-        class Ear(FileSystemEventHandler):
-            def on_closed(self, event: FileSystemEvent) -> None:
-                bell.heard(os.path.basename(os.fsdecode(event.src_path)))
-
-        folder = self._root.folder(State.PENDING)
         try:
-            observer = Observer()  # raises, too: a user may have so many and no more
-            observer.schedule(Ear(), folder, event_filter=[FileClosedEvent])
-            observer.start()
+            self._ear = Ear(self._folder, self.heard)  # a user may have so many and no more
         except OSError as error:
             log.warning("No file events here (%s); looking every poll_interval instead.", error)
             return
-        self._observer = observer
-        if not self._tries_out(folder, self._root.file_mode):
-            log.warning("File events do not arrive here; looking every poll_interval instead.")
+        self._ear.start()
 
-    def _tries_out(self, folder: str, mode: int) -> bool:
-        """Ring ourselves until it is heard: the watch begins in a thread, some time after `start`."""
-        with contextlib.suppress(OSError):
-            for _ in range(TRIES):
-                disk.touch(f"{folder}/{RING}", mode)
-                if self._works.wait(PATIENCE):
-                    break
-        return self._works.is_set()
-
-    def heard(self, name: str) -> None:
-        """Note that a file of this name was closed in pending/."""
-        if name == RING:
-            self._works.set()
-        if name[:1] != ".":
-            self._heard.append(name)
+    def heard(self, names: list[str]) -> None:
+        """Note that files of these names were closed in pending/, ring, and rest."""
+        self._taken.clear()
+        told = [name for name in names if name[:1] != "."]
+        if told:
+            self._heard.extend(told)
             self._wake.ring()
+            self._taken.wait(REST)
 
     def ring(self) -> None:
         """Wake whoever waits for it."""
@@ -143,10 +122,13 @@ class Bell:
         found = []
         while self._heard:
             found.append(self._heard.popleft())
+        if found:
+            self._taken.set()
         return found
 
     def close(self) -> None:
         """Stop listening."""
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join(2)
+        if self._ear is not None:
+            self._ear.stop()
+            self._taken.set()
+            self._ear.join(2)

@@ -17,7 +17,7 @@ from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
 from queuectl.job import utc_now
 from queuectl.spool import presence
-from queuectl.spool.bell import load_watch
+from queuectl.spool.bell import load_ear
 from queuectl.spool.claiming import Waiting
 from queuectl.spool.root import Root, open_root
 from queuectl.worker import process
@@ -133,7 +133,7 @@ def _prepare(kind: str) -> None:
     presence.load()
     process.load()
     if kind != DRAIN:
-        load_watch()
+        load_ear()
     gc.freeze()
     gc.enable()
 

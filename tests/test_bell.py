@@ -1,0 +1,93 @@
+"""The bell: what is heard of files in pending/, from when on, and how often."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl.job import State
+from queuectl.spool import bell as bells
+from queuectl.spool.bell import Bell, Wake
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl import Spool
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell of closed files")
+
+
+@pytest.fixture
+def wake() -> Iterator[Wake]:
+    with contextlib.closing(Wake()) as made:
+        yield made
+
+
+@pytest.fixture
+def bell(spool: Spool, wake: Wake) -> Iterator[Bell]:
+    with contextlib.closing(Bell(spool.root, wake)) as made:
+        yield made
+
+
+def waiting(spool: Spool) -> set[str]:
+    return set(os.listdir(spool.root.folder(State.PENDING)))
+
+
+def test_what_is_filed_from_the_moment_it_hangs_is_heard(spool: Spool, bell: Bell, wake: Wake) -> None:
+    spool.file("true")
+    before = waiting(spool)
+    assert bell.hang()
+    spool.file("true")
+    assert wake.wait(5)
+    assert set(bell.names()) == waiting(spool) - before
+    assert bell.names() == []
+
+
+def test_it_is_hung_once_and_leaves_nothing_in_the_folder(spool: Spool, bell: Bell) -> None:
+    assert bell.hang()
+    assert not bell.hang()
+    assert waiting(spool) == set()
+
+
+def test_who_is_busy_is_disturbed_once_by_many_and_told_of_all(
+    spool: Spool, bell: Bell, wake: Wake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bells, "REST", 60.0)
+    bell.hang()
+    spool.file("true")
+    assert wake.wait(5)
+    for _ in range(100):
+        spool.file("true")
+    assert not wake.wait(0.3)  # the names of the first ring have not been taken yet
+    heard = set(bell.names())
+    assert wake.wait(5)
+    while len(heard) < 101:
+        heard |= set(bell.names())
+        wake.wait(5)
+    assert heard == waiting(spool)
+
+
+def test_names_that_nobody_takes_are_rung_again(spool: Spool, bell: Bell, wake: Wake) -> None:
+    """A worker that runs a long job takes no names, and the kernel keeps a limited number of them."""
+    bell.hang()
+    for _ in range(2):
+        spool.file("true")
+        assert wake.wait(5)
+    assert set(bell.names()) == waiting(spool)
+
+
+def test_it_ends_at_once_while_it_rests(spool: Spool, wake: Wake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bells, "REST", 60.0)
+    from watchdog.observers.inotify_c import InotifyFD
+
+    bell = Bell(spool.root, wake)
+    bell.hang()
+    spool.file("true")
+    assert wake.wait(5)
+    bell.close()
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, InotifyFD)]
