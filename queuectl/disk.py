@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 from queuectl.errors import BadDocument
@@ -697,9 +698,12 @@ def load_all(text: str) -> list[Document]:
 
 
 # A key and a value on one line of printable ASCII, plain or between double quotes without escapes.
-_PLAIN_LINE = re.compile(
-    r'([a-z_]{1,99}): (?:"([ !#-\[\]-~]*)"|([A-Za-z0-9_./](?:[!-9;-~]|:(?=[!-~])| +(?=[!"$-~]))*))'
-).fullmatch
+_PLAIN_LINE = r'([a-z_]{1,99}): (?:"([ !#-\[\]-~]*)"|([A-Za-z0-9_./](?:[!-9;-~]|:(?=[!-~])| +(?=[!"$-~]))*))'
+
+
+@cache
+def _plain_line() -> re.Pattern[str]:
+    return re.compile(_PLAIN_LINE)  # which those who only file do without
 
 
 def _plain(text: str) -> Document | None:
@@ -712,8 +716,9 @@ def _plain(text: str) -> Document | None:
     tree: dict[str, Node] = {}
     is_open = lines[-1][-1:] == ":" and lines[-1][:-1].isidentifier() and lines[-1].isascii()
     last = lines.pop()[:-1] if is_open else ""
+    fits = _plain_line().fullmatch
     for line in lines:
-        found = _PLAIN_LINE(line)
+        found = fits(line)
         if found is None:
             return None
         key, quoted, value = found.groups()

@@ -336,8 +336,9 @@ class Live:
             return self.last
         mark = disk.mark(self._file)
         self._looked = time.monotonic()
-        # Race: an editor empties the file before it writes it, and an empty one is all defaults.
-        if mark != self._mark and not disk.being_written(self._file):
+        # Race: an editor empties the file before it writes it, and an empty one is all defaults. The
+        # values that were in force hold until then; at first there are none.
+        if mark != self._mark and (self._mark is None or not disk.being_written(self._file)):
             try:
                 self.last = load(self._root)
                 self.trouble = None

@@ -315,3 +315,11 @@ def test_a_file_that_is_being_saved_is_read_once_it_is_whole(tmp_path: Path) -> 
         file.flush()
         assert live.now().max_retries == 7
     assert live.now().max_retries == 8
+
+
+def test_the_first_look_reads_a_file_that_somebody_holds_open_for_writing(tmp_path: Path) -> None:
+    """There are no values yet that could hold instead, and the defaults are nobody's choice."""
+    config = tmp_path / "config.yaml"
+    config.write_text("max_retries: 7\n")
+    with config.open("a"):
+        assert settings.Live(tmp_path).now().max_retries == 7
