@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import Spool, State
+from queuectl.job import utc_now
 from queuectl.spool import finding, output
+from queuectl.spool import member as members
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,3 +156,42 @@ def test_the_outcomes_of_all_that_ran_are_recorded_by_the_time_the_worker_has_en
     assert finding.names_in(spool.root, State.PROCESSING) == []
     states = {spool.find(job_id).state for job_id in ids}
     assert states <= {State.DONE, State.PENDING}
+
+
+def test_a_drain_has_the_last_long_jobs_run_side_by_side(spool: Spool, tmp_path: Path, ended: Ended) -> None:
+    """One of two workers claims both, the second ahead: the other must not have ended by then."""
+    for _ in range(4):
+        spool.file("true")
+    one, other = tmp_path / "one", tmp_path / "other"
+    wait = "for _ in $(seq 500); do test -e {} && exit; sleep 0.02; done; exit 1"
+    ids = [
+        spool.file({"command": f"touch {mine}; {wait.format(its)}", "max_retries": 0})
+        for mine, its in ((one, other), (other, one))
+    ]
+    words = ["worker", "start", "--drain", "--count", "2"]
+    command = [sys.executable, "-m", "queuectl", "--spool", str(spool.path), *words]
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    assert {ended(job_id).state for job_id in ids} == {State.DONE}
+
+
+def test_what_another_has_claimed_ahead_is_left_to_a_drain_for_moments(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "MOMENTS", 60.0)
+    for _ in range(2):
+        spool.file("true")
+    with spool.member() as other, spool.member() as me:
+        other.look(utc_now())
+        claims = [other.claim(utc_now()) for _ in range(2)]
+        assert not me.is_drained(utc_now())
+        monkeypatch.setattr(members, "MOMENTS", 0.0)
+        assert me.is_drained(utc_now())
+        monkeypatch.setattr(members, "MOMENTS", 60.0)
+        other.give_back(claims[0])
+        assert not me.is_drained(utc_now())
+        assert me.has_due(utc_now())
+        claim = me.claim(utc_now())
+        assert claim is not None
+        me.complete(claim, {"exit_code": 0}, utc_now())
+        assert me.is_drained(utc_now())  # what the other holds is but the one that it runs
+        other.complete(claims[1], {"exit_code": 0}, utc_now())

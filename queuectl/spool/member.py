@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from queuectl import settings
+from queuectl import disk, settings
 from queuectl.errors import StorageTrouble
 from queuectl.job import RETRIED, STARTED, Event, State, iso, last_attempt, moved_by_hand
 from queuectl.spool import claiming, finding, finishing, output, presence, recovery
 from queuectl.spool.claiming import Claim, Waiting
 from queuectl.spool.dropping import Drops
+from queuectl.spool.names import parse_claim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Seconds between looks for claims of dead workers.
 RECOVERY_EVERY = 2.0
+#: What a worker has claimed ahead it begins, or gives back, within moments: so many seconds are waited
+#: for it before nothing counts as left.
+MOMENTS = 0.5
 
 
 class Member:
@@ -43,6 +48,7 @@ class Member:
         self._unsettled: list[str] = []
         self._onlooker = presence.Onlooker(root)
         self._recovered_at = float("-inf")
+        self._empty_since: float | None = None
 
     @classmethod
     def join(cls, root: Root, kind: str, now: datetime, listed: Waiting | None = None) -> Member:
@@ -94,11 +100,26 @@ class Member:
         return bool(self._unsettled)
 
     def is_drained(self, now: datetime) -> bool:
-        """Whether nothing is left to run now: by a fresh look at names, drops and doubtful dates."""
+        """Whether nothing is left to run now: by a fresh look at names, drops and doubtful dates.
+
+        What another has claimed ahead is left, too, for as long as it may be given back.
+        """
         self._waiting.relist(now)
         self.look(now)
         self._waiting.doubt(now)
-        return not self.is_settling and not self.has_due(now)
+        if self.is_settling or self.has_due(now):
+            self._empty_since = None
+            return False
+        if not self._may_come_back():
+            return True
+        self._empty_since = self._empty_since or time.monotonic()
+        return time.monotonic() - self._empty_since > MOMENTS
+
+    def _may_come_back(self) -> bool:
+        """Whether anybody holds two claims: one is ahead of its turn, or has ended and is about to leave."""
+        claims = map(parse_claim, disk.list_names(self.root.folder(State.PROCESSING)))
+        held = Counter(name.owner for name in claims if name is not None)
+        return any(count > 1 for count in held.values())
 
     def has_due(self, now: datetime) -> bool:
         """Whether any listed job may run now."""
