@@ -330,11 +330,6 @@ def hand_over(path: Path | str, group: int, mode: int) -> None:
         kernel.close(fd)
 
 
-def touch(path: Path | str, mode: int = PRIVATE) -> None:
-    """Open a file for writing and close it; made where it is missing, else left as it is."""
-    kernel.close(_make(path, _NEW & ~os.O_EXCL, mode))
-
-
 def probe(path: Path | str) -> None:
     """Try whether the disk takes a file of one block, and a rename; raises the `OSError` if it does not."""
     moved = f"{path}~"

@@ -84,7 +84,7 @@ class Bell:
     def hang(self) -> bool:
         """Begin to listen, unless it has begun already; whether it was this call that did.
 
-        It takes as long as some ten jobs: a short drain does without.
+        What it imports takes as long as some twenty jobs: a short drain does without.
         """
         with self._hanging:
             if self._is_hung:
@@ -106,9 +106,8 @@ class Bell:
 
     def heard(self, names: list[str]) -> None:
         """Note that files of these names were closed in pending/, ring, and rest."""
-        self._taken.clear()
-        told = [name for name in names if name[:1] != "."]
-        if told:
+        if told := [name for name in names if name[:1] != "."]:
+            self._taken.clear()
             self._heard.extend(told)
             self._wake.ring()
             self._taken.wait(REST)
