@@ -15,13 +15,15 @@ import stat
 import sys
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 from queuectl.errors import BadDocument
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any, BinaryIO, TypeAlias
 
 if sys.platform != "win32":
     import fcntl

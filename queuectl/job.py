@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
 
 from queuectl.errors import BadJob, nearest
+from queuectl.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, TypeAlias
 
 
 class State(StrEnum):
@@ -44,7 +48,7 @@ MAX_LAUNCHER = 4096
 HERE = "none"
 URGENT = 10
 
-Event: TypeAlias = Mapping[str, Any]
+Event: TypeAlias = "Mapping[str, Any]"
 
 # The events of a history. The first two begin something, the others end a claim.
 STARTED, RETRIED = "started", "retried"

@@ -6,16 +6,18 @@ import os
 import re
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig, nearest
 from queuectl.job import HERE, launcher, number, parse_duration, scalar
 from queuectl.retry import Policy
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+    from typing import Any, Literal
 
 FILE = "config.yaml"
 NOBODY = "none"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +16,10 @@ from queuectl.job import State
 from queuectl.spool import acting, finding, presence
 from queuectl.spool.finding import Found
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from queuectl.spool.spool import Spool
 

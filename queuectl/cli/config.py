@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from queuectl import disk, settings
 from queuectl.cli import show
 from queuectl.cli.places import spool_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from queuectl.spool.root import Root
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -14,9 +13,12 @@ from queuectl.cli import options, show
 from queuectl.cli.places import spool_or_new
 from queuectl.errors import BadDocument, BadJob, BadUsage, OutputTrouble, QueueError
 from queuectl.job import ALIASES, Job, from_fields
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from queuectl.spool.spool import Spool
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,9 +15,11 @@ from queuectl.job import State, last_attempt, parse_moment, stamp
 from queuectl.spool import explaining, finding, output, presence
 from queuectl.spool.wording import duration, visible, when
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+    from typing import Any
 
     from queuectl.spool.finding import Found
     from queuectl.spool.spool import Spool

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Any
 
 import click
 
 from queuectl.cli import show
 from queuectl.errors import OutputTrouble, QueueError, StorageTrouble
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: Where each command is. A module is imported when its command is used: starting is part of the speed.
 COMMANDS = {

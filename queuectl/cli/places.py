@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from queuectl.errors import BadUsage
 from queuectl.job import parse_duration
 from queuectl.spool.spool import Spool
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import click
 

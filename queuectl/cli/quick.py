@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
 
 from queuectl.cli import options
 from queuectl.cli.places import place
@@ -16,8 +15,10 @@ from queuectl.errors import QueueError
 from queuectl.job import from_fields
 from queuectl.spool.spool import Spool
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 #: The options that are read here, and the field that each is about.
 _OPTIONS = {

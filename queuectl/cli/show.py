@@ -8,15 +8,17 @@ import os
 import sys
 import time
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import cast
 
 import click
 
 from queuectl.errors import OutputTrouble
 from queuectl.spool.wording import CONTROL, visible
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any, TextIO
 
 #: Fewer than this are done before a bar could be read.
 MANY = 20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import BadJob, WrongState
@@ -12,6 +11,7 @@ from queuectl.spool import claiming, finishing, output, presence, record
 from queuectl.spool.finding import REASON, Found
 from queuectl.spool.names import FIFO_RANK, Name, rank_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime

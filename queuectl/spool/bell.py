@@ -9,11 +9,13 @@ import socket
 import sys
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
 
 from queuectl.job import State
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from queuectl.spool.root import Root
 
 log = logging.getLogger("queuectl")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from heapq import merge
 from itertools import compress, islice, pairwise
 from math import isfinite
-from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.errors import BadJob
@@ -19,6 +18,7 @@ from queuectl.job import State, stamp
 from queuectl.spool import finding, record
 from queuectl.spool.names import DUE, WAITING_NAME, parse_claim
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk, settings
 from queuectl.errors import BadJob, BrokenConfig
@@ -15,7 +14,9 @@ from queuectl.spool.finding import REASON
 from queuectl.spool.names import Name, id_in, parse, parse_claim
 from queuectl.spool.presence import PAUSED, Onlooker, described
 from queuectl.spool.root import FOLDERS, Root
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime

@@ -19,14 +19,15 @@ import random
 import stat
 import time
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Event, Job, State, parse_moment, stamp, to_yaml
 from queuectl.spool import finding, ids, record
 from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, rank_of, split, strangers
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import stat
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob, IdTaken
 from queuectl.job import State, stamp
 from queuectl.spool import claiming, finding, ids
 from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from datetime import datetime

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from queuectl import disk
 from queuectl.errors import QueueError
 from queuectl.job import State, parse_moment, stamp
@@ -12,9 +10,11 @@ from queuectl.spool import acting, dropping, finding, presence
 from queuectl.spool.finding import Found
 from queuectl.spool.wording import local, when
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
+    from typing import Any
 
     from queuectl.spool.presence import Onlooker
     from queuectl.spool.spool import Spool

@@ -9,16 +9,18 @@ fsync of pending/    a power cut leaves it filed; now the id may be told
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from queuectl import disk
 from queuectl.errors import BadJob, IdTaken, QueueError, StorageTrouble
 from queuectl.job import Job, State, shifted, stamp, to_yaml
 from queuectl.spool.names import Name, make_id, rank_of
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
+    from typing import TypeAlias
 
     from queuectl.settings import Settings
     from queuectl.spool.root import Root

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import AmbiguousId, BadJob, NoSuchJob
@@ -23,10 +22,13 @@ from queuectl.job import (
 )
 from queuectl.spool import output, record
 from queuectl.spool.names import DUE, WAITING_NAME, Name, id_in, is_made_id, parse, parse_claim, priority_of
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
+    from typing import Any
 
     from queuectl.settings import Settings
     from queuectl.spool.root import Root

@@ -7,7 +7,6 @@ processing/N@OWNER  ->  done/N failed/N' dead/N pending/N'     the end of the cl
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
 from queuectl import disk
 from queuectl.job import (
@@ -29,7 +28,10 @@ from queuectl.job import (
 )
 from queuectl.spool import claiming
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from queuectl.settings import Settings
     from queuectl.spool.claiming import Claim
     from queuectl.spool.names import Name

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
 
 from queuectl import disk
 from queuectl.job import State
 from queuectl.spool import finding, output
 from queuectl.spool.names import Name, is_made_id, make_id
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from queuectl.spool.root import Root
 

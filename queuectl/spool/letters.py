@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from queuectl.job import State
 from queuectl.spool import finding
@@ -13,6 +12,7 @@ from queuectl.spool.finding import Found
 from queuectl.spool.names import parse
 from queuectl.spool.wording import escaped
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 

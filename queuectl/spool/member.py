@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
 
 from queuectl import disk, settings
 from queuectl.errors import StorageTrouble
@@ -15,9 +14,11 @@ from queuectl.spool.claiming import Claim, Waiting
 from queuectl.spool.dropping import Drops
 from queuectl.spool.names import parse_claim
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
+    from typing import Any, Self
 
     from queuectl.spool.root import Root
 

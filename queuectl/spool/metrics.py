@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 from queuectl import __version__
 from queuectl.spool import presence
 from queuectl.spool.census import quantile
 from queuectl.spool.wording import visible
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
+    from typing import Any, TypeAlias
 
     from queuectl.spool.census import Census
     from queuectl.spool.root import Root

@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from typing import TYPE_CHECKING, BinaryIO
 
 from queuectl import disk
 from queuectl.job import ID
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
     from queuectl.spool.root import Root
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Event, Job, event_line, events, from_fields, iso, to_yaml
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+    from typing import Any
 
 _HEADING = "\nhistory:\n"
 _HEADING_BYTES = _HEADING.encode()

@@ -7,12 +7,12 @@ import os
 import stat
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from queuectl import disk, settings
 from queuectl.errors import BadSetting, NotASpool, QueueError, UnsafeSpool
 from queuectl.job import State
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path

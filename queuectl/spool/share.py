@@ -18,16 +18,18 @@ import os
 import re
 import statistics
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import QueueError
 from queuectl.spool import presence
 from queuectl.spool.root import filesystem, mount_options
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from typing import Any
 
 FOLDER = ".queuectl-check"
 #: How many files the two race for.

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
 
 from queuectl import disk, settings
 from queuectl.errors import BadSetting, NoSuchJob, StorageTrouble
 from queuectl.job import Job, State, from_fields, utc_now
 from queuectl.spool import root as roots
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+    from typing import Any
 
     from queuectl.settings import Settings
     from queuectl.spool.finding import Found

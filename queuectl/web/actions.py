@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from queuectl import disk
 from queuectl.errors import BadUsage, NoSuchJob, QueueError, WrongState
@@ -14,8 +13,10 @@ from queuectl.spool import acting, presence
 from queuectl.spool.finding import Found
 from queuectl.spool.names import parse
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from queuectl.web.dashboard import Dashboard
 

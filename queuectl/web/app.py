@@ -14,7 +14,6 @@ from contextlib import suppress
 from importlib import resources
 from itertools import chain
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from anyio import to_thread
@@ -31,7 +30,10 @@ from queuectl.web.actions import Form, Question, Said
 from queuectl.web.guard import Guard, Rules, local_path
 from queuectl.web.pages import Page, Query
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from starlette.requests import Request
     from starlette.types import ASGIApp
 

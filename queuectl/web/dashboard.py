@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
 from queuectl import disk, settings
 from queuectl.job import ID, State
@@ -13,8 +12,10 @@ from queuectl.spool.finding import Found
 from queuectl.spool.letters import DeadLetters
 from queuectl.spool.presence import Onlooker
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from queuectl.settings import Settings
     from queuectl.spool.names import Name

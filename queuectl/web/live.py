@@ -7,15 +7,16 @@ import contextlib
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 
 from queuectl.job import iso
 from queuectl.web import pages, rendering
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from typing import Any
 
     from queuectl.web.dashboard import Dashboard
     from queuectl.web.pages import Page, Query

@@ -7,7 +7,6 @@ import time
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
 from queuectl import __version__, settings
@@ -18,9 +17,11 @@ from queuectl.spool.names import ID_AT
 from queuectl.spool.wording import escaped
 from queuectl.web import chart
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
+    from typing import Any
 
     from queuectl.spool.census import Census
     from queuectl.spool.finding import Found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
@@ -14,8 +13,10 @@ from queuectl.job import parse_moment
 from queuectl.spool import wording
 from queuectl.web.pages import address
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from queuectl.web.pages import Page
 

@@ -8,7 +8,6 @@ import socket
 import threading
 import webbrowser
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import uvicorn
@@ -20,6 +19,7 @@ from queuectl.web.app import build
 from queuectl.web.dashboard import Dashboard
 from queuectl.web.guard import Rules, is_loopback
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
@@ -23,6 +23,7 @@ from queuectl.spool.root import Root, open_root
 from queuectl.worker import process
 from queuectl.worker.loop import Worker
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 

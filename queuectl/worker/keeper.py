@@ -6,15 +6,16 @@ import contextlib
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import disk
 from queuectl.errors import NotASpool
 from queuectl.job import State
 from queuectl.spool import presence
 from queuectl.spool.presence import Requests
+from queuectl.tuples import NamedTuple
 from queuectl.worker.process import keep_descriptors
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from queuectl.spool.bell import Bell, Wake
     from queuectl.spool.member import Member

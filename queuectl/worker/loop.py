@@ -8,7 +8,6 @@ import os
 import random
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
@@ -22,14 +21,17 @@ from queuectl.worker import process
 from queuectl.worker.keeper import GIVE_UP, IN_ORDER, Guard, Keeper
 from queuectl.worker.process import Cannot, Command, Streams, Waited
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
 
     from queuectl.spool.claiming import Claim, Waiting
     from queuectl.spool.root import Root
 
+    T = TypeVar("T")
+
 log = logging.getLogger("queuectl")
-T = TypeVar("T")
 
 #: An idle worker looks at the directories at least this often, in seconds, whatever rang.
 IDLE = 2.0

@@ -15,11 +15,14 @@ import threading
 import time
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
 
+from queuectl.tuples import NamedTuple
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
 POSIX = os.name == "posix"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126

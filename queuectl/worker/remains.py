@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
 import psutil
 
@@ -12,6 +11,7 @@ from queuectl.job import STARTED, parse_moment
 from queuectl.spool.recovery import StillRuns
 from queuectl.worker.launcher import GRACE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 
