@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench import peers, spools
 from tests.bench.place import Mark, family, need_proc, peak_memory, run
-from tests.bench.timing import Figure, at_least, at_most, in_turn, ratios, seconds
+from tests.bench.timing import Figure, at_least, at_most, in_turn, ratios, seconds, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -131,6 +131,7 @@ def _marked_batch(spool: Spool, count: int, mark: Mark) -> None:
 def _first_and_last(spool: Spool, count: int, workers: int, mark: Mark) -> tuple[float, float, float]:
     """Seconds from the start of the workers to the first and the last job; the peak memory of a worker."""
     _marked_batch(spool, count, mark)
+    settle()
     began = time.perf_counter()
     with spools.working(spool, workers) as process:
         first = mark.wait() - began

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from queuectl import Spool, State
 from tests.bench import peers, spools
 from tests.bench.place import PATIENCE, QUEUECTL, Failed, run, wait_for
-from tests.bench.timing import Figure, at_least, at_most, in_turn, ratios, seconds
+from tests.bench.timing import Figure, at_least, at_most, in_turn, ratios, seconds, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,6 +194,7 @@ def _produced(spool: Spool, producers: int, each: int, then: Callable[[], T]) ->
         for child in children:
             child.start()
         _pass(gates.ready, producers)
+        settle()
         began = time.perf_counter()
         gates.go.set()
         _pass(gates.filed, producers)
