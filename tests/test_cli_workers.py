@@ -227,6 +227,37 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_it_without_a_traceback(shell: Sh
     assert workers(shell) == {}
 
 
+FORGETFUL = """
+import os, signal, sys, weakref
+from queuectl.__main__ import main
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "filelock":
+            sys.meta_path.remove(self)
+            thing = set()
+            seen = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+            del thing  # an error in the callback is told and forgotten
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal can be held back here")
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_ctrl_c_within_an_import_is_not_forgotten(shell: Shell, count: str) -> None:
+    command = [sys.executable, "-c", FORGETFUL, "worker", "start", "--foreground", "--count", count]
+    with subprocess.Popen(command, env=shell.environment, stderr=subprocess.PIPE) as popen:
+        try:
+            _, said = popen.communicate(timeout=20)
+        finally:
+            popen.kill()
+    assert b"Exception" not in said, said
+    assert popen.returncode == 130, said
+    assert workers(shell) == {}
+
+
 def test_a_draining_worker_ends_when_nothing_is_left_to_run_now(shell: Shell) -> None:
     shell.file("test $QUEUECTL_ATTEMPT = 2", id="twice")
     shell.file("true", id="later", run_at="2036-01-01T00:00:00Z")

@@ -6,14 +6,9 @@ What is not plain, and what cannot be done, is left to the whole command line: i
 from __future__ import annotations
 
 import os
-import re
 import sys
 
-from queuectl.cli import options
-from queuectl.cli.places import place
 from queuectl.errors import QueueError
-from queuectl.job import from_fields
-from queuectl.spool.spool import Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,13 +59,16 @@ def _work(where: str | None, options: list[str]) -> int | None:
     """Be the workers that stay in the foreground until they end."""
     count = 1
     words = [word for word in options if word not in _STAYING]
-    if words[:1] in (["--count"], ["-n"]) and len(words) == 2 and re.fullmatch("[1-9][0-9]{0,2}", words[1]):
+    if words[:1] in (["--count"], ["-n"]) and len(words) == 2 and words[1] in map(str, range(1, 1000)):
         count = int(words[1])
     elif words:
         return None
     if len(words) == len(options):
         return None
+    _hold_ctrl_c()
+    from queuectl.cli.places import place
     from queuectl.spool import presence
+    from queuectl.spool.spool import Spool
 
     try:
         root = Spool(place(where)).root
@@ -88,11 +86,26 @@ def _work(where: str | None, options: list[str]) -> int | None:
         return told(error)
 
 
+def _hold_ctrl_c() -> None:
+    """Let a Ctrl-C wait until the workers are there to end in order.
+
+    Python forgets some that come within an import, and makes another error of others.
+    """
+    import signal
+
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 def _enqueue(where: str | None, options: list[str]) -> int | None:
     """File a job and print its id."""
     given = _read(options)
     if given is None:
         return None
+    from queuectl.cli.places import place
+    from queuectl.job import from_fields
+    from queuectl.spool.spool import Spool
+
     try:
         job_id = Spool(place(where)).file(from_fields(_fields(*given)))
     except (QueueError, OSError, ValueError):
@@ -142,6 +155,8 @@ def _read(left: list[str]) -> tuple[dict[str, str], list[str], str | list[str] |
 
 
 def _fields(given: dict[str, str], env: list[str], command: str | list[str] | None) -> dict[str, Any]:
+    from queuectl.cli import options
+
     plain = {name: text for name, text in given.items() if name not in _LOOKED_INTO}
     run_at, delay, cwd = (given.get(name) for name in ("run_at", "delay", "cwd"))
     fields = options.fields(plain, run_at, delay, cwd, env)
