@@ -88,7 +88,7 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 
 def settle() -> None:
-    """Have on disk what was made ready: a million new files are written back for minutes, on these cores."""
+    """Have on disk what was made ready: what is written back meanwhile takes the disk and these cores."""
     if os.name == "posix":
         os.sync()
 
