@@ -97,14 +97,17 @@ def utc_now() -> datetime:
 
 def iso(moment: datetime) -> str:
     """`2026-11-22T04:27:00.123456Z`, always with six digits: text order is time order."""
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    return f"{moment.isoformat(timespec='microseconds')[:26]}Z"
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ" % _parts(moment)  # noqa: UP031 - takes half the time
 
 
 def stamp(moment: datetime) -> str:
     """`20261122T042700.123456Z`, the form in file names."""
-    return iso(moment).replace("-", "").replace(":", "")
+    return "%04d%02d%02dT%02d%02d%02d.%06dZ" % _parts(moment)  # noqa: UP031 - as above
+
+
+def _parts(moment: datetime) -> tuple[int, ...]:
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond
 
 
 def from_stamp(text: str) -> datetime:
@@ -344,8 +347,9 @@ def from_fields(tree: Any) -> Job:
         raise BadJob("It is not a mapping of fields.", "Write at least `command: …`.")
     values: dict[str, Any] = {}
     for key, raw in tree.items():
-        name = ALIASES.get(str(key), str(key))
-        if name not in PARSERS:
+        name = ALIASES.get(key, str(key))
+        parse = PARSERS.get(name)
+        if parse is None:
             if key in SHOWN_ONLY:
                 continue
             raise BadJob(f"The field {key!r} is unknown.", nearest(key, [*PARSERS, *ALIASES]), field=key)
@@ -354,7 +358,7 @@ def from_fields(tree: Any) -> Job:
         if name in values:
             raise BadJob(f"{key!r} says again what {name!r} says.", "Keep one.", field=key)
         try:
-            values[name] = PARSERS[name](raw)
+            values[name] = parse(raw)
         except ValueError as error:
             raise BadJob(f"{key}: {_shown(raw)} cannot be taken.", f"It takes {error}.", field=key) from None
     if "command" not in values:
@@ -417,6 +421,9 @@ def _block(text: str) -> str:
     return "\n".join([chomp, *(f"  {line}" if line else "" for line in lines)])
 
 
+_NUMBERS = ("priority", "max_retries", "timeout", "backoff_base")
+
+
 def to_yaml(job: Job) -> str:
     """The file of a job: block YAML that ends with its history, ready for an event to be added."""
     lines = [f"id: {scalar(job.id)}"] if job.id else []
@@ -424,10 +431,8 @@ def to_yaml(job: Job) -> str:
         lines.append(f"command: {_block(job.command)}")
     else:
         lines.append(f"command: [{', '.join(quoted(word) for word in job.command)}]")
-    for name in ("priority", "max_retries", "timeout", "backoff_base"):
-        value = getattr(job, name)
-        if value is not None:
-            lines.append(f"{name}: {number(value)}")
+    numbers = zip(_NUMBERS, (job.priority, job.max_retries, job.timeout, job.backoff_base), strict=True)
+    lines += [f"{name}: {number(value)}" for name, value in numbers if value is not None]
     if job.run_at is not None:
         lines.append(f"run_at: {iso(job.run_at)}")
     if job.cwd is not None:
@@ -440,7 +445,7 @@ def to_yaml(job: Job) -> str:
     if job.created_at is not None:
         lines.append(f"created_at: {iso(job.created_at)}")
     lines.append("history:")
-    return "\n".join(lines) + "\n" + "".join(event_line(event) for event in job.history)
+    return "\n".join(lines) + "\n" + "".join(map(event_line, job.history))
 
 
 def number(value: float) -> str:

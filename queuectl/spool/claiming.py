@@ -420,8 +420,9 @@ def true_name(claim: Claim, now: datetime) -> Name | None:
     right = name
     if job.id is not None and job.id != name.id:
         right = right._replace(id=job.id)
-    if job.priority is not None and name.rank != FIFO_RANK:
-        right = right._replace(rank=rank_of(job.priority, fifo=False))
+    rank = name.rank if job.priority is None or name.rank == FIFO_RANK else rank_of(job.priority, fifo=False)
+    if rank != name.rank:
+        right = right._replace(rank=rank)
     if claim.source is State.PENDING and job.run_at is not None and not job.history:
         early = name.due_at < job.run_at
         late = name.due_at - job.run_at > LEEWAY and name.due_at > now

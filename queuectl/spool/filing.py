@@ -65,12 +65,11 @@ def file_jobs(
 
 
 def _named(job: Job, settings: Settings, moment: datetime) -> Named:
-    chosen = job.id is not None
-    job = job._replace(id=job.id or make_id(), created_at=job.created_at or moment)
+    job_id = job.id or make_id()
     priority = settings.priority if job.priority is None else job.priority
     rank = rank_of(priority, fifo=settings.scheduling_mode == "fifo")
-    assert job.id is not None
-    return Name(rank, stamp(job.run_at or moment), job.id), job, chosen
+    name = Name(rank, stamp(job.run_at or moment), job_id)
+    return name, job._replace(id=job_id, created_at=job.created_at or moment), job.id is not None
 
 
 def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[Filed]:

@@ -70,7 +70,7 @@ class Spool:
 
     def file_many(self, jobs: Iterable[Job | str | dict[str, Any]]) -> Iterator[Any]:
         """File many jobs in their order, syncing few times; yields a `Filed` for each."""
-        from queuectl.spool import filing
+        from queuectl.spool.filing import file_jobs
 
         try:
             values = self._values()
@@ -78,7 +78,7 @@ class Spool:
             if StorageTrouble.explains(error):
                 raise StorageTrouble(error) from error
             raise
-        return filing.file_jobs(self.root, values, map(_job, jobs), self.clock)
+        return file_jobs(self.root, values, map(_job, jobs), self.clock)
 
     def find(self, job_id: str) -> Found:
         """The job with this id, or the only one whose id begins so; raises `NoSuchJob`."""
