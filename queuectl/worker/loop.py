@@ -36,6 +36,10 @@ log = logging.getLogger("queuectl")
 #: An idle worker looks at the directories at least this often, in seconds, whatever rang.
 IDLE = 2.0
 
+#: Seconds between looks of a draining worker that has found nothing, while others may give jobs back:
+#: few at first, as most of them have just begun their last.
+SHORT, LONG = 0.001, 0.02
+
 #: Seconds after which the log tells that a job runs; of shorter ones it tells the end alone.
 TELL = 0.5
 #: A run that takes no longer, in seconds, is brisk: its start is written down together with its end,
@@ -105,6 +109,7 @@ class Worker:
         self._owed: _Run | None = None
         self._ahead: Claim | None = None
         self._is_brisk = False
+        self._patience = SHORT
         self._spool = root.text
         self._inherited = dict(os.environb) if os.name == "posix" else {}
         self.member = Member.join(root, kind, utc_now(), listed)
@@ -191,6 +196,7 @@ class Worker:
             self._recover()
             claim = self._claim(bell, keeper)
         if claim is not None:
+            self._patience = SHORT
             self._work(claim, bell, keeper)
             return True
         if self._owed is not None:
@@ -231,7 +237,8 @@ class Worker:
         if self._drain and not held and not member.is_settling:
             if member.is_drained(now):
                 return False
-            self._ring.wait(0.02)  # what is left may be held by an editor, or just have come
+            self._ring.wait(self._patience)  # what is left may be held by an editor, or just have come
+            self._patience = min(2 * self._patience, LONG)
             return True
         member.doubt(now)
         if member.has_due(now) and not held:
