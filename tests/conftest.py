@@ -18,7 +18,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.job import Event, last_attempt
-from queuectl.spool import checking, finding, presence
+from queuectl.spool import asking, checking, finding, presence
 from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Workers:
     def stop(self) -> None:
         """Ask all to stop after the job at hand, and wait for them."""
         running = self.running()
-        presence.ask_to_stop(self.spool.root, [process.name for process in running if process.name], None)
+        asking.to_stop(self.spool.root, [process.name for process in running if process.name], None)
         for process in running:
             assert process.wait() == 0
 

@@ -16,7 +16,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.job import utc_now
-from queuectl.spool import finding, presence
+from queuectl.spool import asking, finding
 from queuectl.spool.finding import REASON
 
 if TYPE_CHECKING:
@@ -524,10 +524,10 @@ def test_a_copy_of_a_finished_job_s_file_is_put_aside_and_does_not_run_again(
 def test_a_drop_in_a_paused_spool_waits(
     spool: Spool, workers: Workers, evidence: Evidence, until: Until
 ) -> None:
-    presence.pause(spool.root, utc_now())
+    asking.pause(spool.root, utc_now())
     pending(spool, "job.yaml").write_text(f"command: {json.dumps(evidence.command())}\n")
     workers.start()
     until(lambda: is_in(spool, "job", State.PENDING), "it is taken in")
     assert evidence.started() == []
-    presence.resume(spool.root)
+    asking.resume(spool.root)
     until(lambda: evidence.finished() == ["job"], "it ran")

@@ -12,7 +12,7 @@ import pytest
 
 from queuectl import disk
 from queuectl.job import utc_now
-from queuectl.spool import presence
+from queuectl.spool import asking, presence
 from queuectl.spool.bell import Bell, Wake
 from queuectl.worker.keeper import LOOK, Keeper
 from tests.conftest import wait_until
@@ -82,7 +82,7 @@ def test_a_request_that_leaves_the_folder_the_time_of_a_change_before_it_is_hear
     folder = spool.path / "workers"
     keeper.look()
     before = folder.stat()
-    presence.ask_to_stop(spool.root, presence.described(spool.root), None)
+    asking.to_stop(spool.root, presence.described(spool.root), None)
     os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
     time.sleep(LOOK)  # as a keeper does
     keeper.look()

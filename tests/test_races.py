@@ -16,7 +16,7 @@ import pytest
 from queuectl import QueueError, Spool, State, disk
 from queuectl.errors import IdTaken, NoSuchJob, WrongState
 from queuectl.job import iso, last_attempt, utc_now
-from queuectl.spool import finding, finishing, presence
+from queuectl.spool import asking, finding, finishing
 from queuectl.spool.claiming import Waiting
 from queuectl.spool.root import Root
 
@@ -326,7 +326,7 @@ def test_a_running_job_that_is_cancelled_as_it_ends_has_one_outcome(
         job_id = spool.file({"id": f"job-{number}", "command": evidence.command(f"sleep {pause:.3f}")})
         until(lambda: evidence.started(job_id), "it runs")  # noqa: B023 - called in this round
         if (running := spool.find(job_id)).state is State.PROCESSING:  # else it ended before it was found
-            presence.ask_to_cancel(spool.root, running.name)
+            asking.to_cancel(spool.root, running.name)
         assert spool.wait(job_id, 10)
         assert len(evidence.started(job_id)) == 1
     stories = Counter(stories_in(spool).values())

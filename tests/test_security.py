@@ -19,7 +19,7 @@ import pytest
 from queuectl import Spool, State, disk, settings
 from queuectl.errors import BadSetting, QueueError, UnsafeSpool
 from queuectl.job import utc_now
-from queuectl.spool import claiming, output, presence
+from queuectl.spool import asking, claiming, output, presence
 from queuectl.spool.finding import REASON
 from queuectl.spool.names import Name
 from queuectl.spool.root import FOLDERS
@@ -131,7 +131,7 @@ def printed(spool: Spool, job_id: str, attempt: int = 1) -> str:
 def test_a_private_spool_and_all_in_it_are_closed_to_others(spool: Spool) -> None:
     spool.file({"id": "a", "command": "true"})
     with spool.member():
-        presence.pause(spool.root, utc_now())
+        asking.pause(spool.root, utc_now())
         kinds = {mode_of(path) for path in [spool.path, *spool.path.rglob("*")] if path.is_dir()}
         files = {mode_of(path) for path in spool.path.rglob("*") if path.is_file()}
     assert kinds == {0o700}
@@ -368,7 +368,7 @@ def read_description(spool: Spool) -> bytes:
 
 
 def read_request(spool: Spool) -> bytes:
-    return repr(presence.requests_to(spool.root, "me-1-abcd")).encode()
+    return repr(asking.requests_to(spool.root, "me-1-abcd")).encode()
 
 
 def read_reason(spool: Spool) -> bytes:

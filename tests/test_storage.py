@@ -13,7 +13,7 @@ import pytest
 from queuectl import Spool, disk
 from queuectl.errors import StorageTrouble, UnsafeSpool
 from queuectl.job import State, utc_now
-from queuectl.spool import presence
+from queuectl.spool import asking, presence
 from queuectl.spool.root import FOLDERS
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ def test_a_full_disk_stops_claiming_and_refuses_filing_until_there_is_room(
 ) -> None:
     workers.start()
     until(lambda: presence.described(spool.root), "a worker is there")
-    presence.pause(spool.root, utc_now())
+    asking.pause(spool.root, utc_now())
     job_id = spool.file({"id": "kept", "command": "true"})
     fillers = fill(small_disk)
-    presence.resume(spool.root)
+    asking.resume(spool.root)
     fillers += fill(small_disk)
     until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the disk is full")
     with pytest.raises(StorageTrouble):

@@ -13,7 +13,7 @@ from queuectl.cli import show
 from queuectl.cli.places import complete_id, seconds_of, spool_of
 from queuectl.errors import BadJob, BadUsage, QueueError, WrongState
 from queuectl.job import State
-from queuectl.spool import acting, finding, presence
+from queuectl.spool import acting, asking, finding, presence
 from queuectl.spool.finding import Found
 
 TYPE_CHECKING = False
@@ -80,7 +80,7 @@ def _cancel(spool: Spool, job_id: str) -> str:
                 if not onlooker.is_alive(owner, spool.settings().lock_lease_seconds):
                     _recover(spool)
                     continue
-                asked = presence.ask_to_cancel(spool.root, found.name)
+                asked = asking.to_cancel(spool.root, found.name)
                 _until_moved(found, end)
                 continue
             try:

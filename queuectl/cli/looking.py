@@ -12,7 +12,7 @@ from queuectl.cli import show
 from queuectl.cli.places import complete_id, spool_of
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job import State, last_attempt, parse_moment, stamp
-from queuectl.spool import explaining, finding, output, presence
+from queuectl.spool import asking, explaining, finding, output
 from queuectl.spool.wording import duration, visible, when
 
 TYPE_CHECKING = False
@@ -72,7 +72,7 @@ def _overview(spool: Spool) -> dict[str, Any]:
         "average_duration_seconds": finding.average_duration(root, texts[State.DONE]),
         "oldest_pending_seconds": oldest,
         "spool": str(spool.path),
-        "paused": presence.is_paused(root),
+        "paused": asking.is_paused(root),
         "attention": explaining.attention(spool, counts, known),
     }
 

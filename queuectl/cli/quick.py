@@ -67,12 +67,12 @@ def _work(where: str | None, options: list[str]) -> int | None:
         return None
     _hold_ctrl_c()
     from queuectl.cli.places import place
-    from queuectl.spool import presence
+    from queuectl.spool import asking
     from queuectl.spool.spool import Spool
 
     try:
         root = Spool(place(where)).root
-        if presence.is_paused(root):
+        if asking.is_paused(root):
             return None
     except (QueueError, OSError):
         return None

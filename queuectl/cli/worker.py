@@ -8,7 +8,7 @@ from queuectl.cli import show
 from queuectl.cli.places import seconds_of, spool_of, spool_or_new
 from queuectl.errors import QueueError
 from queuectl.job import parse_moment
-from queuectl.spool import presence
+from queuectl.spool import asking, presence
 
 
 @click.group("worker")
@@ -31,7 +31,7 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: bool) -> int
     from queuectl.worker import fleet
 
     spool = spool_or_new(ctx)
-    if presence.is_paused(spool.root):
+    if asking.is_paused(spool.root):
         show.note("The queue is paused: workers start nothing before `queuectl resume`.")
     if not foreground and not drain:
         for name in fleet.start_detached(spool.root, count):
@@ -132,7 +132,7 @@ def _clock(offset: float | None) -> str:
 def pause_command(ctx: click.Context) -> None:
     """Start nothing new; what runs goes on."""
     spool = spool_of(ctx)
-    presence.pause(spool.root, spool.clock())
+    asking.pause(spool.root, spool.clock())
     show.line("paused")
 
 
@@ -140,5 +140,5 @@ def pause_command(ctx: click.Context) -> None:
 @click.pass_context
 def resume_command(ctx: click.Context) -> None:
     """Let workers claim jobs again."""
-    was = presence.resume(spool_of(ctx).root)
+    was = asking.resume(spool_of(ctx).root)
     show.line("resumed" if was else "it was not paused")

@@ -10,9 +10,10 @@ from queuectl import disk, settings
 from queuectl.errors import BadJob, BrokenConfig
 from queuectl.job import OUTCOMES, Job, State, destination, last_attempt
 from queuectl.spool import acting, claiming, dropping, ids, output, presence, record, recovery
+from queuectl.spool.asking import PAUSED
 from queuectl.spool.finding import REASON
 from queuectl.spool.names import Name, id_in, parse, parse_claim
-from queuectl.spool.presence import PAUSED, Onlooker, described
+from queuectl.spool.presence import Onlooker, described
 from queuectl.spool.root import FOLDERS, Root
 from queuectl.tuples import NamedTuple
 

@@ -6,7 +6,7 @@ from queuectl import disk
 from queuectl.errors import QueueError
 from queuectl.job import State, parse_moment, stamp
 from queuectl.settings import DEFAULTS
-from queuectl.spool import acting, dropping, finding, presence
+from queuectl.spool import acting, asking, dropping, finding, presence
 from queuectl.spool.finding import Found
 from queuectl.spool.wording import local, when
 
@@ -47,7 +47,7 @@ def workers(spool: Spool, onlooker: Onlooker | None = None) -> list[dict[str, An
             reading = finding.read(Found(State.PROCESSING, claim, f"{root.folder(State.PROCESSING)}/{claim}"))
             runs = finding.runs_of(reading.job) if reading and reading.job else []
             since = runs[-1].get("started_at") if runs else None
-        asked = presence.requests_to(root, name)
+        asked = asking.requests_to(root, name)
         state = "busy" if claim else "paused" if asked.paused else "idle"
         told.append(
             {
@@ -89,7 +89,7 @@ def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, An
     """What a person should look at, a sentence each; empty when all is well."""
     told = []
     living = alive(known)
-    if presence.is_paused(spool.root):
+    if asking.is_paused(spool.root):
         told.append("Paused: nothing new is started; `queuectl resume` ends that.")
     if (counts.pending or counts.failed) and not living:
         told.append("No worker is alive; `queuectl worker start` starts one.")
@@ -157,7 +157,7 @@ def _why_waiting(
     spool: Spool, found: Found, now: datetime, before: Callable[[], int] | None
 ) -> Iterator[str]:
     root = spool.root
-    if presence.is_paused(root):
+    if asking.is_paused(root):
         yield "the queue is paused (`queuectl resume`)"
     if found.name.due > stamp(now):
         what = "next try at" if found.state is State.FAILED else "due at"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from queuectl import __version__
-from queuectl.spool import presence
+from queuectl.spool import asking
 from queuectl.spool.census import quantile
 from queuectl.spool.wording import visible
 
@@ -61,7 +61,7 @@ def text(root: Root, census: Census, workers: Sequence[Mapping[str, Any]], now: 
             "Since the first pending job was due; 0 if none.",
             [({}, oldest)],
         ),
-        ("paused", "gauge", "Whether workers are held back.", [({}, float(presence.is_paused(root)))]),
+        ("paused", "gauge", "Whether workers are held back.", [({}, float(asking.is_paused(root)))]),
         ("workers", "gauge", "Workers, by state.", [({"state": one}, states[one]) for one in WORKER_STATES]),
         ("worker_runs_total", "counter", "Runs ended by a worker since it started.", runs),
         (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from queuectl import disk
 from queuectl.errors import BadUsage, NoSuchJob, QueueError, WrongState
 from queuectl.job import State
-from queuectl.spool import acting, presence
+from queuectl.spool import acting, asking, presence
 from queuectl.spool.finding import Found
 from queuectl.spool.names import parse
 
@@ -131,7 +131,7 @@ def _cancel(dashboard: Dashboard, found: Found, _: Form) -> Said:
         raise QueueError(
             f"The worker of {found.id} died.", "The next worker takes the job up; cancel it then."
         )
-    asked = presence.ask_to_cancel(root, found.name)
+    asked = asking.to_cancel(root, found.name)
     end = time.monotonic() + PATIENCE
     while disk.exists(found.path):
         if time.monotonic() > end:
@@ -229,9 +229,9 @@ def pause(dashboard: Dashboard, *, resume: bool) -> Said:
     """Hold workers back, or let them go on."""
     root = dashboard.spool.root
     if resume:
-        was = presence.resume(root)
+        was = asking.resume(root)
         return Said("Resumed: workers start jobs again." if was else "It was not paused.")
-    presence.pause(root, dashboard.spool.clock())
+    asking.pause(root, dashboard.spool.clock())
     return Said("Paused: nothing new is started; what runs goes on.")
 
 
@@ -241,7 +241,7 @@ def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:
         raise QueueError(f"There is no worker {name!r}.", "It may have ended.")
     if not form.is_sure:
         return Question(f"Stop {name}? It finishes the job at hand, then ends.", "Stop it")
-    presence.ask_to_stop(dashboard.spool.root, [name], None)
+    asking.to_stop(dashboard.spool.root, [name], None)
     return Said(f"{name} was asked to stop after the job at hand.")
 
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlencode
 
 from queuectl import __version__, settings
 from queuectl.job import OUTCOMES, State, iso, last_attempt, parse_moment, stamp
-from queuectl.spool import explaining, finding, output, presence
+from queuectl.spool import asking, explaining, finding, output
 from queuectl.spool.census import quantile
 from queuectl.spool.names import ID_AT
 from queuectl.spool.wording import escaped
@@ -101,7 +101,7 @@ class Look:
         """Look now."""
         census, now = dashboard.look(), dashboard.spool.clock()
         counts = census.counts(now)
-        paused = presence.is_paused(dashboard.spool.root)
+        paused = asking.is_paused(dashboard.spool.root)
         return cls(dashboard, census, now, counts, dashboard.workers(), paused)
 
     @property

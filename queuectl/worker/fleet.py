@@ -16,7 +16,7 @@ from typing import TextIO
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
 from queuectl.job import utc_now
-from queuectl.spool import presence
+from queuectl.spool import asking, presence
 from queuectl.spool.bell import load_ear
 from queuectl.spool.claiming import Waiting
 from queuectl.spool.root import Root, open_root
@@ -268,7 +268,7 @@ def stop(
 ) -> list[str]:
     """Ask workers to stop and wait until they have; returns those that did not within `patience`."""
     left = set(names)
-    presence.ask_to_stop(root, left, limit)
+    asking.to_stop(root, left, limit)
     end = None if patience is None else time.monotonic() + patience
     while left and (end is None or time.monotonic() < end):
         for name in left - set(presence.described(root)):

@@ -10,8 +10,8 @@ from functools import partial
 from queuectl import disk
 from queuectl.errors import NotASpool
 from queuectl.job import State
-from queuectl.spool import presence
-from queuectl.spool.presence import Requests
+from queuectl.spool import asking, presence
+from queuectl.spool.asking import Requests
 from queuectl.tuples import NamedTuple
 from queuectl.worker.process import keep_descriptors
 
@@ -130,7 +130,7 @@ class Keeper(threading.Thread):
         if (at_once and self._share) or not self._may_differ(root.workers):
             return
         try:
-            requests = presence.requests_to(root, self._member.name)
+            requests = asking.requests_to(root, self._member.name)
         except OSError:
             self._marks.pop(root.workers, None)  # not seen: look again, whatever the time of the folder
             raise

@@ -13,7 +13,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.errors import BadJob
-from queuectl.spool import presence
+from queuectl.spool import asking
 from tests.conftest import wait_until
 from tests.shares import served
 from tests.shares.slurm import slurm, why_not_slurm
@@ -127,7 +127,7 @@ def test_a_time_limit_and_a_cancel_end_the_command_at_the_other_end(
     assert "longer than its limit" in outcome(ended("late"))["error"]
     assert running(marks[0]) == []
     wait_until(lambda: running(marks[1]), "the other one runs")
-    presence.ask_to_cancel(spool.root, spool.find("long").name)
+    asking.to_cancel(spool.root, spool.find("long").name)
     assert outcome(ended("long"))["event"] == "cancelled"
     wait_until(lambda: not running(marks[1]), "it is ended", 20)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import finding, presence
+from queuectl.spool import asking, finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_what_destroys_asks_first_and_does_nothing_until_it_is_answered(
         assert answer.status == 200
         assert 'name="sure" value="yes"' in answer.text
         assert states(spool) == {"one": "dead"}
-        assert not presence.requests_to(spool.root, me.name).stop
+        assert not asking.requests_to(spool.root, me.name).stop
 
 
 def test_a_deleted_job_is_gone_with_what_it_printed(
@@ -149,10 +149,10 @@ def test_nothing_selected_is_said(server: Server, spool: Spool, dead: Callable[.
 
 def test_pause_and_resume(server: Server, spool: Spool) -> None:
     assert "Paused" in server.said(server.post("/pause"))
-    assert presence.is_paused(spool.root)
+    assert asking.is_paused(spool.root)
     assert "Paused" in server.ask("/").text
     assert "Resumed" in server.said(server.post("/resume"))
-    assert not presence.is_paused(spool.root)
+    assert not asking.is_paused(spool.root)
 
 
 def test_a_worker_is_asked_to_stop_and_does(server: Server, spool: Spool, workers: Workers) -> None:

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from queuectl import Spool, State
-from queuectl.spool import finding, presence
+from queuectl.spool import asking, finding
 from tests.web.conftest import TOKEN
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def test_what_is_chosen_stays_when_the_page_is_brought_up_to_date(
 ) -> None:
     page.goto(f"{server.origin}/jobs/late")
     page.get_by_label("Priority").select_option("8")
-    presence.pause(busy.root, busy.clock())
+    asking.pause(busy.root, busy.clock())
     expect(page.locator(".part-job-head")).to_contain_text("The queue is paused")
     expect(page.get_by_label("Priority")).to_have_value("8")
 
@@ -236,7 +236,7 @@ def test_pause_resume_and_stopping_a_worker(
     expect(page.locator(".badge.w-paused")).to_be_visible()
     page.get_by_role("button", name="Resume").click()
     expect(page.locator(".said")).to_contain_text("Resumed")
-    assert not presence.is_paused(spool.root)
+    assert not asking.is_paused(spool.root)
     page.get_by_role("button", name=f"Stop {worker.name}").click()
     page.get_by_role("button", name="Yes").click()
     assert worker.wait() == 0
@@ -372,7 +372,7 @@ def test_another_site_can_neither_press_a_button_nor_show_the_page_in_a_frame(
     expect(page.locator("body")).to_contain_text("The request comes from another site.")
     assert {"/jobs", "/pause"} <= set(seen)
     assert set(seen.values()) == {403}
-    assert not presence.is_paused(busy.root)
+    assert not asking.is_paused(busy.root)
     page.goto(elsewhere(f'<a href="{server.origin}/jobs">a link in a chat</a>'))
     page.get_by_role("link").click()
     expect(page.locator("h1")).to_have_text("Jobs")
