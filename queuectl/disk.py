@@ -488,6 +488,14 @@ def publish(draft: Draft) -> None:
         kernel.close(draft.fd)
 
 
+def withdraw(draft: Draft) -> bool:
+    """Remove what was published; False where it stays, or somebody has taken it. Never raises."""
+    try:
+        return remove(draft.target)
+    except OSError:
+        return False
+
+
 def discard(draft: Draft) -> None:
     """Remove a draft that is not to be published; never raises."""
     with contextlib.suppress(OSError):

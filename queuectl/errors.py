@@ -180,6 +180,16 @@ class StorageTrouble(QueueError):
         return error.errno in cls.ERRNOS
 
 
+class FiledAllTheSame(QueueError):
+    """The disk failed after jobs had got their names, and they could not be taken back."""
+
+    def __init__(self, job_ids: list[str], error: OSError) -> None:
+        super().__init__(
+            f"{', '.join(job_ids)}: filed, though not safe from a power cut: {error.strerror or error}.",
+            "Look with `queuectl list` before you file it again.",
+        )
+
+
 class OutputTrouble(OSError):
     """Standard output does not take what is printed; the spool has no part in it."""
 

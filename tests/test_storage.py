@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import time
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import Spool, disk
-from queuectl.errors import StorageTrouble, UnsafeSpool
+from queuectl import Job, Spool, disk
+from queuectl.cli import quick
+from queuectl.errors import FiledAllTheSame, StorageTrouble, UnsafeSpool
 from queuectl.job import State, utc_now
 from queuectl.spool import asking, presence
 from queuectl.spool.root import FOLDERS
@@ -86,6 +88,73 @@ def test_a_full_disk_stops_claiming_and_refuses_filing_until_there_is_room(
     until(lambda: spool.find(job_id).state is State.DONE, "the job is run")
     assert spool.file({"id": "refused", "command": "true"}) == "refused"
     until(lambda: spool.find("refused").state is State.DONE, "the other is run")
+
+
+class Unsynced:
+    """System calls of which the sync of pending/ fails; `before` is called then."""
+
+    def __init__(
+        self, spool: Spool, before: Callable[[], object] = lambda: None, *, keeps: bool = False
+    ) -> None:
+        self._inode = os.stat(spool.root.folder(State.PENDING)).st_ino
+        self._before = before
+        self._keeps = keeps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def fsync(self, fd: int) -> None:
+        if os.fstat(fd).st_ino == self._inode:
+            self._before()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        os.fsync(fd)
+
+    def unlink(self, path: str) -> None:
+        if self._keeps and path.endswith(".yaml"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        os.unlink(path)
+
+
+@pytest.mark.parametrize("chosen", [None, "mine"])
+def test_jobs_whose_directory_cannot_be_synced_are_taken_back(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, chosen: str | None
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "kernel", Unsynced(spool))
+        with pytest.raises(StorageTrouble):
+            list(spool.file_many([Job("true", id=chosen), "true", "true"]))
+        option = [] if chosen is None else ["--id", chosen]
+        assert (
+            quick.run(["--spool", str(spool.path), "enqueue", *option, "true"]) == StorageTrouble.exit_status
+        )
+    assert not list(spool.list())
+    assert spool.file(Job("true", id=chosen)) == (chosen or next(spool.list()).id)
+    assert len(list(spool.list())) == 1
+
+
+def test_a_job_that_cannot_be_taken_back_is_named_and_not_filed_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "kernel", Unsynced(spool, keeps=True))
+        assert quick.run(["--spool", str(spool.path), "enqueue", "--id", "mine", "true"]) == 1
+    (found,) = spool.list()
+    assert found.id == "mine"
+    with spool.member() as me:
+
+        def claim() -> None:
+            me.look(utc_now(), again=True)
+            assert me.claim(utc_now())
+
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "kernel", Unsynced(spool, claim))
+            with pytest.raises(FiledAllTheSame, match="yours"):
+                spool.file(Job("true", id="yours", priority=10))
+        assert {found.id: found.state for found in spool.list()} == {
+            "mine": State.PENDING,
+            "yours": State.PROCESSING,
+        }
+        assert (spool.path / "logs" / "yours.1.out").exists(), "its id is still taken"
 
 
 def test_a_spool_that_goes_away_is_waited_for_and_not_made_anew(

@@ -81,9 +81,13 @@ def _work(where: str | None, options: list[str]) -> int | None:
 
         return fleet.run(root, fleet.DRAIN if "--drain" in options else fleet.FOREGROUND, count)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told, or raised again
-        from queuectl.cli.main import told
+        return _told(error)
 
-        return told(error)
+
+def _told(error: BaseException) -> int:
+    from queuectl.cli.main import told
+
+    return told(error)
 
 
 def _hold_ctrl_c() -> None:
@@ -107,9 +111,13 @@ def _enqueue(where: str | None, options: list[str]) -> int | None:
     from queuectl.spool.spool import Spool
 
     try:
-        job_id = Spool(place(where)).file(from_fields(_fields(*given)))
+        spool, job = Spool(place(where)), from_fields(_fields(*given))
     except (QueueError, OSError, ValueError):
         return None
+    try:
+        job_id = spool.file(job)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told, or raised again
+        return _told(error)  # what was tried once is not tried again
     return _tell(job_id)
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from itertools import islice
 
 from queuectl import disk
-from queuectl.errors import BadJob, IdTaken, QueueError, StorageTrouble
+from queuectl.errors import BadJob, FiledAllTheSame, IdTaken, QueueError, StorageTrouble
 from queuectl.job import Job, State, shifted, stamp, to_yaml
-from queuectl.spool.names import Name, make_id, rank_of
+from queuectl.spool.names import Name, id_in, make_id, rank_of
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -73,11 +73,15 @@ def _named(job: Job, settings: Settings, moment: datetime) -> Named:
 
 
 def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[Filed]:
-    """File a few jobs with one sync of each directory. All of them, or an `OSError` and none told."""
+    """File a few jobs with one sync of each directory: all of them, or an error and none is left.
+
+    Raises `FiledAllTheSame` where some could not be taken back, as workers had them already.
+    """
     # On a share the content must be there before the name: another host may claim it at once.
     sync = settings.durability != "none" or root.is_shared
     mode = root.guarded_mode(settings)
     drafts: list[disk.Draft] = []
+    published: list[disk.Draft] = []
     taken: list[Name] = []
     answers: list[Filed] = []
     refused: list[int] = []
@@ -96,18 +100,29 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
         if sync:
             _sync(root, drafts, taken)
         while drafts:
-            disk.publish(drafts.pop(0))
-    except BaseException:
+            draft = drafts.pop(0)
+            disk.publish(draft)
+            published.append(draft)
+        if sync:
+            disk.sync_folder(root.folder(State.PENDING))
+    except BaseException as error:
         for draft in drafts:
             disk.discard(draft)
-        if taken:
-            from queuectl.spool import ids
-
-            ids.release(root, taken)
+        kept = {draft.target for draft in published if not disk.withdraw(draft)}
+        _give_back(root, taken, kept)
+        if kept and isinstance(error, OSError):
+            raise FiledAllTheSame([id_in(path.rpartition("/")[2]) for path in sorted(kept)], error) from error
         raise
-    if sync:
-        disk.sync_folder(root.folder(State.PENDING))
     return answers
+
+
+def _give_back(root: Root, taken: list[Name], kept: set[str]) -> None:
+    """Give the ids back that were taken for jobs that are not filed after all."""
+    folder = root.folder(State.PENDING)
+    if lost := [name.id for name in taken if f"{folder}/{name}" not in kept]:
+        from queuectl.spool import ids
+
+        ids.release(root, lost)
 
 
 def _take(root: Root, name: Name, taken: list[Name]) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 
-from queuectl import disk
-from queuectl.job import State
 from queuectl.spool import finding, output
-from queuectl.spool.names import Name, is_made_id, make_id
+from queuectl.spool.names import is_made_id, make_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from queuectl.spool.root import Root
 
 #: Seconds after which an id that is taken, but borne by no file, was left by somebody who died.
@@ -49,13 +49,11 @@ def take_like(root: Root, suggested: str) -> str:
     return free
 
 
-def release(root: Root, taken: list[Name]) -> None:
-    """Give the ids back of jobs that were not published; those published are whole, and stay."""
-    with contextlib.suppress(OSError):
-        present = set(disk.list_names(root.folder(State.PENDING)))
-        for name in taken:
-            if str(name) not in present:
-                output.release_id(root, name.id)
+def release(root: Root, job_ids: Iterable[str]) -> None:
+    """Give the ids back of jobs that were not filed; never raises."""
+    for job_id in job_ids:
+        with contextlib.suppress(OSError):
+            output.release_id(root, job_id)
 
 
 def _was_made(root: Root, job_id: str) -> bool:
