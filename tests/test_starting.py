@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from queuectl import Spool, State
 from queuectl.job import utc_now
 from queuectl.spool import finding, output
 from queuectl.spool import member as members
+from queuectl.spool.bell import Wake
+from queuectl.worker import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +98,36 @@ def test_a_job_without_a_directory_runs_in_the_worker_s_whatever_ran_before(
     assert printed(spool, elsewhere) == f"{tmp_path}\n"
     assert printed(spool, here) == printed(spool, again) == f"{os.getcwd()}\n"
     assert spool.find(nowhere).state is State.DEAD
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere the new process goes there itself")
+def test_a_command_is_watched_although_its_worker_cannot_go_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    streams = process.Streams(*(os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY, 0o600) for name in "oe"))
+    here, wake = os.getcwd(), Wake()
+
+    def refuse(_: int) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def run(cwd: Path | None) -> str:
+        where = None if cwd is None else str(cwd)
+        command = process.start(f"pwd >{told}", streams, where, dict(os.environ))
+        assert command.wait(wake, 10) is process.Waited.EXITED
+        assert command.reap().exit_code == 0
+        return told.read_text().strip()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fchdir", refuse)
+        assert run(tmp_path) == str(tmp_path)
+        assert os.getcwd() == "/", "nobody is kept from unmounting the job's directory"
+        with pytest.raises(process.Cannot, match="the worker's own directory: Permission denied"):
+            run(None)
+    assert run(None) == here == os.getcwd()
+    wake.close()
+    for fd in streams[:2]:
+        os.close(fd)
 
 
 def test_a_program_beside_the_directory_of_its_job_is_found_from_there(

@@ -21,7 +21,7 @@ from queuectl.tuples import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
 POSIX = os.name == "posix"
@@ -291,13 +291,15 @@ def start(
     arguments = ("/bin/sh", "-c", command) if isinstance(command, str) else command
     actions = [(os.POSIX_SPAWN_DUP2, fd, wanted) for wanted, fd in enumerate(streams.in_order())]
     try:
-        with _inside(cwd) if cwd is not None else _HERE:
-            program = _program(arguments[0], environment)
-            pid = os.posix_spawn(
-                program, arguments, environment, file_actions=actions, setsid=True, setsigdef=_HEEDED
-            )
+        _standing.go(cwd)
+        program = _program(arguments[0], environment)
+        pid = os.posix_spawn(
+            program, arguments, environment, file_actions=actions, setsid=True, setsigdef=_HEEDED
+        )
     except (OSError, ValueError) as error:
         raise _cannot(error, arguments[0]) from error
+    finally:
+        _standing.back()
     return Command(pid, began)
 
 
@@ -305,31 +307,51 @@ def start(
 _HEEDED = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} if POSIX else set()
 
 
-_HERE = contextlib.nullcontext()
+class _Standing:
+    """Where this process stands: `posix_spawn` starts a command where its parent is.
+
+    Its own place is the directory in which it began or, where that is gone, the topmost one.
+    """
+
+    def __init__(self) -> None:
+        self._home: int | None = None
+        self._is_away = False
+
+    def go(self, cwd: str | None) -> None:
+        """Be in a directory, None for the own place; raises `Cannot`."""
+        if cwd is None:
+            if self._is_away:
+                self._return()
+            return
+        if self._home is None:
+            try:
+                self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+            except OSError:
+                self._home = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.chdir(cwd)
+        except OSError as error:
+            what = "no such directory" if isinstance(error, FileNotFoundError) else error.strerror
+            raise Cannot(f"{what}: {cwd}", NOT_EXECUTABLE) from error
+        self._is_away = True
+
+    def back(self) -> None:
+        """Leave the directory of a job. What has been started there is not to blame if that fails."""
+        if self._is_away:
+            with contextlib.suppress(Cannot):
+                self._return()
+
+    def _return(self) -> None:
+        assert self._home is not None  # it went away
+        try:
+            os.fchdir(self._home)
+        except OSError as error:
+            os.chdir("/")  # a job's directory must not be kept from being unmounted
+            raise Cannot(f"the worker's own directory: {error.strerror}", NOT_EXECUTABLE) from error
+        self._is_away = False
 
 
-@contextlib.contextmanager
-def _inside(cwd: str) -> Iterator[None]:
-    """Be in another directory: `posix_spawn` starts a command where its parent is."""
-    home = _home()
-    try:
-        os.chdir(cwd)
-    except OSError as error:
-        what = "no such directory" if isinstance(error, FileNotFoundError) else error.strerror
-        raise Cannot(f"{what}: {cwd}", NOT_EXECUTABLE) from error
-    try:
-        yield
-    finally:
-        os.fchdir(home)
-
-
-@cache
-def _home() -> int:
-    """The directory in which this process began; where it is gone, the topmost one."""
-    try:
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+_standing = _Standing()
 
 
 def _program(word: str, environment: Mapping[Any, Any]) -> str:
