@@ -40,7 +40,7 @@ def failed(spool: Spool, job_id: str) -> None:
         begun = me.begin(claim)
         assert begun is not None
         claim, attempt, (out, err) = begun
-        claim = me.note(claim, *me.started(claim, attempt, None, spool.clock()))
+        claim = me.note(claim, me.started(attempt, None, spool.clock()))
         disk.close(out, err)
         assert me.fail(claim, {"exit_code": 1}, spool.clock(), 0.0) is State.FAILED
 

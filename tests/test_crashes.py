@@ -11,13 +11,14 @@ import subprocess
 import time
 from collections import Counter
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from queuectl import Spool, State
+from queuectl import Spool, State, disk
 from queuectl.spool import presence
 from queuectl.worker.remains import stop_remains
 
@@ -81,6 +82,73 @@ def test_what_cleared_its_environment_is_found_by_its_session_before_the_start_i
             sleeper = psutil.Process(int(run.stdout.readline()))
             stop_remains(claim)
             assert not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE
+
+
+def test_what_is_left_is_found_by_whatever_way_its_worker_reached_the_spool(
+    spool: Spool, tmp_path: Path
+) -> None:
+    way = tmp_path / "way"
+    way.symlink_to(spool.path)
+    spool.file("a job that its worker died of at once")
+    with spool.member("test") as member:
+        member.look(member.now())
+        claim = member.claim(member.now())
+        assert claim
+        told = {
+            "QUEUECTL_WORKER": claim.owner,
+            "QUEUECTL_JOB_ID": claim.id,
+            "QUEUECTL_SPOOL": str(way),
+        }
+        with subprocess.Popen(["sleep", "60"], env=os.environ | told, start_new_session=True) as run:
+            left = psutil.Process(run.pid)
+            stop_remains(claim)
+            ended = not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+            run.kill()
+            assert ended
+
+
+@pytest.mark.usefixtures("audited")
+def test_a_job_moved_back_by_hand_is_no_old_outcome_to_whoever_finds_its_worker_dead(
+    spool: Spool, history: History, problems_left: Callable[[Spool], list[str]]
+) -> None:
+    """The worker that had completed it dies just after it has claimed it again."""
+    job_id = spool.file("true")
+
+    def complete_and_claim_again() -> None:
+        me = spool.member("test")
+        me.look(me.now())
+        claim, _, logs = me.begin(me.claim(me.now()) or pytest.fail("none")) or pytest.fail("a twin")
+        disk.close(*logs)
+        me.complete(me.note(claim, me.started(1, None, me.now())), {"exit_code": 0}, me.now())
+        done = Path(spool.find(job_id).path)
+        done.rename(spool.path / "pending" / done.name)
+        while not me.has_due(me.now()):
+            me.look(me.now(), again=True)
+        os._exit(0 if me.claim(me.now()) else 1)
+
+    process = get_context("fork").Process(target=complete_and_claim_again)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert problems_left(spool) == []
+    assert spool.find(job_id).state is State.PENDING
+    assert kinds(history(job_id)) == ["started", "completed", "retried"]
+
+
+@pytest.mark.usefixtures("audited")
+def test_a_job_moved_back_by_hand_has_its_tries_anew_even_if_its_worker_dies_at_once(
+    spool: Spool, workers: Workers, history: History
+) -> None:
+    command = "case $QUEUECTL_ATTEMPT in 1|2) exit 1;; 3) kill -9 $PPID; sleep 60;; esac"
+    job_id = spool.file({"command": command, "max_retries": 1})
+    workers.drain()
+    dead = Path(spool.find(job_id).path)
+    assert dead.parent.name == "dead"
+    dead.rename(spool.path / "pending" / dead.name)
+    assert workers.start("drain").wait() == -signal.SIGKILL
+    workers.drain()
+    assert spool.find(job_id).state is State.DONE
+    assert kinds(history(job_id))[-5:] == ["failed", "retried", "lost", "started", "completed"]
 
 
 @pytest.mark.usefixtures("audited")

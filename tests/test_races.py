@@ -77,7 +77,7 @@ def claim_everything(spool: Spool) -> list[str]:
 
 def complete(me: Member, claim: Claim) -> None:
     """End a claim as if its command had run."""
-    claim = me.note(claim, *me.started(claim, last_attempt(claim.job.history) + 1, None, utc_now()))
+    claim = me.note(claim, me.started(last_attempt(claim.job.history) + 1, None, utc_now()))
     me.complete(claim, {"exit_code": 0}, utc_now())
 
 
@@ -394,8 +394,8 @@ def orphan(spool: Spool, events: tuple[Event, ...] | None) -> None:
                 continue
             claim, attempt, logs = me.begin(claim) or pytest.fail("a twin")
             disk.close(*logs)
-            start = me.started(claim, attempt, None, utc_now())
-            me.note(claim, *start, *({**event, "worker": me.name} for event in events))
+            start = me.started(attempt, None, utc_now())
+            me.note(claim, start, *({**event, "worker": me.name} for event in events))
         os._exit(0)
 
     process = get_context("fork").Process(target=claim_and_die)

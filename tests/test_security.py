@@ -479,7 +479,7 @@ def test_a_worker_never_runs_what_a_swapped_link_leads_to(
     rounds = 0
     while rounds < size(300, 10_000) or (len(set(claimed)) < 2 and time.monotonic() < end):
         claim = claiming.confirm(spool.root, name, State.PENDING, utc_now())
-        claimed.append(claim and claim.job.command)
+        claimed.append(claim.job.command if isinstance(claim, claiming.Claim) else claim)
         rounds += 1
         for text in disk.list_names(spool.root.folder(State.DEAD)):
             disk.remove(f"{spool.root.folder(State.DEAD)}/{text}")

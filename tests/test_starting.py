@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import Spool, State
-from queuectl.job import utc_now
+from queuectl import Spool, State, disk
+from queuectl.job import stamp, utc_now
 from queuectl.spool import finding, output
 from queuectl.spool import member as members
 from queuectl.spool.bell import Wake
+from queuectl.spool.names import Name
 from queuectl.worker import process
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("audited")
 
 
 def printed(spool: Spool, job_id: str, stream: str = "out") -> str:
-    return Path(output.log_path(spool.root, job_id, 1, stream)).read_text()
+    return Path(output.log_path(spool.root, job_id, 1, stream)).read_text(errors="surrogateescape")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the descriptors")
@@ -162,6 +163,58 @@ def test_a_job_claimed_ahead_is_free_for_others_once_the_one_before_it_takes_lon
     until(lambda: spool.find(long).state is State.DONE, "the long one has ended")
     assert spool.find(after).state is State.DONE
     assert len(spool.find(after).job.history) == 2  # type: ignore[union-attr] # it was read: it has ended
+
+
+def test_files_that_are_no_jobs_keep_no_worker_from_watching_a_command(
+    spool: Spool, workers: Workers, history: History
+) -> None:
+    spool.file("true")
+    late = spool.file({"command": "sleep 30", "timeout": 1, "max_retries": 0})
+    bad = [Name(10, stamp(utc_now()), f"bad{number}") for number in range(3000)]
+    for name in bad:
+        (spool.path / "pending" / str(name)).write_text("comand: x\n")
+    workers.drain()
+    assert history(late)[-1]["error"] == "it ran longer than its limit of 1 s"
+    assert history(late)[-1]["seconds"] < 2
+    assert len(disk.list_names(spool.root.folder(State.DEAD))) == 2 * len(bad) + 1
+
+
+def test_what_is_no_job_costs_no_further_listing(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        name = Name(0, stamp(utc_now()), f"bad{number}")
+        (spool.path / "pending" / str(name)).write_text("comand: x\n")
+    edited = spool.file({"command": "true", "priority": 10})
+    path = Path(spool.find(edited).path)
+    path.write_text(path.read_text().replace("priority: 10", "priority: 9"))
+    listed = []
+
+    class Listing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def listdir(self, folder: str) -> list[str]:
+            listed.append(folder)
+            return os.listdir(folder)
+
+    with spool.member() as me:
+        me.look(utc_now())
+        monkeypatch.setattr(disk, "kernel", Listing())
+        assert me.claim(utc_now(), 5) is None
+        claim = me.claim(utc_now())
+        assert claim
+        assert (claim.id, claim.name.rank) == (edited, 1)
+        assert listed == []
+        me.give_back(claim)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_a_spool_whose_path_is_no_text_is_worked_off(tmp_path: Path) -> None:
+    spool = Spool.create(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff"))
+    job_id = spool.file('printf %s "$QUEUECTL_SPOOL"')
+    subprocess.run(
+        [sys.executable, "-m", "queuectl.worker", str(spool.path), "drain"], check=True, capture_output=True
+    )
+    assert os.fsencode(printed(spool, job_id)) == os.fsencode(spool.path)
 
 
 def test_a_worker_killed_while_it_has_claimed_ahead_costs_the_other_job_no_try(

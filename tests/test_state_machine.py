@@ -89,7 +89,7 @@ def begun(member: Member, claim: Claim, now: datetime) -> Claim:
     assert opened is not None
     claim, attempt, logs = opened
     disk.close(*logs)
-    return member.note(claim, *member.started(claim, attempt, 1, now))
+    return member.note(claim, member.started(attempt, 1, now))
 
 
 class Queue(RuleBasedStateMachine):
@@ -198,7 +198,7 @@ class Queue(RuleBasedStateMachine):
         claim, attempt, logs = opened
         disk.close(*logs)
         try:
-            worker.claim = worker.member.note(claim, *worker.member.started(claim, attempt, 1, self.now))
+            worker.claim = worker.member.note(claim, worker.member.started(attempt, 1, self.now))
             worker.begun = True
         except FileNotFoundError:
             assert not mine

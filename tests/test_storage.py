@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import Until, Workers
+    from tests.conftest import Evidence, Until, Workers
 
 CANNOT_BE_USED = "The spool cannot be used"
 
@@ -52,15 +52,26 @@ def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Spool:
     return made
 
 
-def fill(place: Path) -> list[Path]:
+def fill(place: Path, data: bytes = b"") -> list[Path]:
+    """Use up what files there may be or, with data, what can be written."""
     fillers: list[Path] = []
     while True:
         filler = place / f"filler-{uuid.uuid4()}"
         try:
-            filler.touch()
+            with filler.open("ab", buffering=0) as file:
+                fillers.append(filler)
+                while data:
+                    file.write(data)
         except OSError:
             return fillers
-        fillers.append(filler)
+
+
+def names_after(spool: Spool, act: Callable[[], object]) -> str:
+    """The name that has come to pending/ by this."""
+    before = set(names(spool, State.PENDING))
+    act()
+    (name,) = set(names(spool, State.PENDING)) - before
+    return name
 
 
 def names(spool: Spool, state: State) -> list[str]:
@@ -88,6 +99,64 @@ def test_a_full_disk_stops_claiming_and_refuses_filing_until_there_is_room(
     until(lambda: spool.find(job_id).state is State.DONE, "the job is run")
     assert spool.file({"id": "refused", "command": "true"}) == "refused"
     until(lambda: spool.find("refused").state is State.DONE, "the other is run")
+
+
+def test_of_what_ran_on_a_full_disk_no_more_than_one_outcome_is_owed(
+    small_disk: Path, spool: Spool, workers: Workers, evidence: Evidence, until: Until
+) -> None:
+    def padded(size: int) -> dict[str, Any]:
+        return {"command": evidence.command(), "env": {"PAD": "x" * size}}
+
+    sample = spool.path / "pending" / names_after(spool, lambda: spool.file(padded(1)))
+    pad = 1 + 4060 - sample.stat().st_size  # an outcome takes the file over the end of its page
+    sample.unlink()
+    workers.start()
+    until(lambda: presence.described(spool.root), "a worker is there")
+    asking.pause(spool.root, utc_now())
+    ids = [spool.file(padded(pad)) for _ in range(5)]
+    fill(small_disk, b"x" * 1024)
+    disk.remove(f"{spool.root.workers}/{asking.PAUSED}")
+    until(lambda: "The outcome is recorded as soon as it can be" in workers.said(), "it tells what is owed")
+    recorded = [found for found in spool.list() if found.job and len(found.job.history) > 1]
+    assert len(evidence.started()) == len(recorded) + 1 < len(ids)
+    for filler in small_disk.glob("filler-*"):
+        filler.unlink()
+    until(lambda: len(names(spool, State.DONE)) == len(ids), "all are recorded")
+    assert sorted(evidence.started()) == sorted(ids)
+
+
+class Closed:
+    """System calls that may make nothing in logs/, or no file of one name there."""
+
+    def __init__(self, forbidden: str) -> None:
+        self._forbidden = forbidden
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, path: str, flags: int, mode: int = 0o777) -> int:
+        if self._forbidden in path and flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return os.open(path, flags, mode)
+
+
+def test_no_job_is_put_aside_because_there_can_be_no_logs(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.file(Job("true", id="mine"))
+    with spool.member() as me:
+        me.look(utc_now())
+        claim = me.claim(utc_now())
+        assert claim
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "kernel", Closed("/logs/"))
+            with pytest.raises(PermissionError):
+                me.begin(claim)
+        assert spool.find("mine").state is State.PROCESSING
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "kernel", Closed("/logs/mine.1.err"))
+            assert me.begin(claim) is None
+        assert spool.find("mine").state is State.DEAD
 
 
 class Unsynced:

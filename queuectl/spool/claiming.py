@@ -344,11 +344,11 @@ def _has_failed_after(now: datetime, job: Job) -> bool:
 
 def confirm(
     root: Root, name: Name, source: State, now: datetime, trust: disk.Trust | None = None
-) -> Claim | None:
-    """Read what was claimed; None when it is no claim after all, and has been put where it belongs.
+) -> Claim | Name | None:
+    """Read what was claimed; None when it is no job, and has been put aside, or when it is gone.
 
-    What others filed than those that `trust` names is put aside. Raises `BeingWritten`, or the
-    `OSError` of a disk that cannot be read now.
+    A name when it was filed again under that, as its content asks. What others filed than those that
+    `trust` names is put aside. Raises `BeingWritten`, or the `OSError` of a disk that cannot be read now.
     """
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
@@ -369,8 +369,9 @@ def confirm(
     if right.id != name.id and not ids.take_over(root, right.id):
         bury(root, name, name.free(), f"The id {right.id!r} that it gives itself is taken.", OTHER_ID)
         return None
-    disk.move(path, f"{root.folder(source)}/{free_name(root, source, right)}")
-    return None
+    right = free_name(root, source, right)
+    disk.move(path, f"{root.folder(source)}/{right}")
+    return right
 
 
 def read_ready(path: str) -> Record:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from datetime import datetime, timedelta
 
 from queuectl import disk, settings
 from queuectl.errors import StorageTrouble
-from queuectl.job import RETRIED, STARTED, Event, State, iso, last_attempt, moved_by_hand
+from queuectl.job import STARTED, Event, State, iso, last_attempt, moved_by_hand
 from queuectl.spool import claiming, finding, finishing, output, presence, recovery
 from queuectl.spool.claiming import Claim, Waiting
 from queuectl.spool.dropping import Drops
@@ -83,8 +84,7 @@ class Member:
     def look(self, now: datetime, heard: Iterable[str] = (), *, again: bool = False) -> None:
         """Take in what was heard of, list the directories where it is time, and judge the drops."""
         values = self.live.now()
-        for text in heard:
-            self._waiting.hear(text)
+        self.hear(heard)
         if self._waiting.is_stale(0.0 if again else values.poll_interval):
             self._waiting.relist(now)
         candidates = [*self._waiting.strangers, *self._unsettled]
@@ -94,6 +94,19 @@ class Member:
             if is_gone:
                 self._waiting.relist(now)
                 self._waiting.strangers = []
+
+    def hear(self, heard: Iterable[str]) -> None:
+        """Take in what was heard of, and no more."""
+        for text in heard:
+            self._waiting.hear(text)
+
+    @property
+    def is_to_look(self) -> bool:
+        """Whether a look would do more than hear: list the directories, judge what may be no job."""
+        values = self.live.now()
+        return bool(
+            self._waiting.strangers or self._unsettled or self._waiting.is_stale(values.poll_interval)
+        )
 
     @property
     def is_settling(self) -> bool:
@@ -144,25 +157,41 @@ class Member:
         """While idle: check names that say "later" against their content."""
         self._waiting.doubt(now)
 
-    def claim(self, now: datetime) -> Claim | None:
+    def claim(self, now: datetime, most: int = sys.maxsize) -> Claim | None:
         """Claim the most urgent job that may run now; None when there is none among those listed.
 
-        Raises `OSError` when the spool is out of reach.
+        None, too, when so many files as `most` were no claims after all. Raises `OSError` when the
+        spool is out of reach.
         """
-        while (taken := self._waiting.take(self.name, now)) is not None:
+        for _ in range(most):
+            taken = self._waiting.take(self.name, now)
+            if taken is None:
+                return None
             name, source = taken
             try:
                 claim = claiming.confirm(self.root, name, source, now, self.root.trust(self.live.last))
+                if isinstance(claim, Claim):
+                    return self._vouched(claim, now)
             except claiming.BeingWritten:
                 self._waiting.hold(name)
-                continue
+            except FileNotFoundError:
+                pass  # somebody took us for dead, and it over
             except OSError:
                 claiming.put_back(self.root, name, source)
                 raise
-            if claim is not None:
-                return claim
-            self._waiting.relist(now)
+            else:
+                if claim is not None:
+                    self._waiting.expect(source, str(claim))
         return None
+
+    def _vouched(self, claim: Claim, now: datetime) -> Claim:
+        """The claim once its file tells that a person put the job back.
+
+        Crash: else the outcome before that would be taken for one of this claim.
+        """
+        if claim.source is State.PENDING and moved_by_hand(claim.job.history):
+            return self.note(claim, finishing.retried(now))
+        return claim
 
     def begin(self, claim: Claim) -> tuple[Claim, int, tuple[int, int]] | None:
         """Open the logs of the next attempt (two descriptors): from here on the claim counts as a run.
@@ -184,18 +213,16 @@ class Member:
             except OSError as error:
                 if StorageTrouble.explains(error) or isinstance(error, FileNotFoundError):
                     raise
+                # No job is to blame where none can have logs.
+                disk.probe(f"{self.root.logs}/.{self.name}.probe")
                 reason = f"Its log cannot be opened: {error}."
                 claiming.bury(self.root, claim.name, claim.name.free(), reason)
                 return None
 
-    def started(self, claim: Claim, attempt: int, pid: int | None, now: datetime) -> tuple[Event, ...]:
-        """The events that tell of a command's start; without `pid`, of one that never came to be."""
+    def started(self, attempt: int, pid: int | None, now: datetime) -> Event:
+        """The event that tells of a command's start; without `pid`, of one that never came to be."""
         start: Event = {"event": STARTED, "attempt": attempt, "at": iso(now), "worker": self.name}
-        if pid is not None:
-            start = {**start, "pid": pid}
-        if claim.source is State.PENDING and moved_by_hand(claim.job.history):
-            return ({"event": RETRIED, "at": iso(now)}, start)
-        return (start,)
+        return start if pid is None else {**start, "pid": pid}
 
     def complete(self, claim: Claim, facts: dict[str, Any], now: datetime) -> State:
         """End a claim as done; the facts (exit_code, seconds …) go into the history."""

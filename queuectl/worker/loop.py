@@ -46,6 +46,9 @@ TELL = 0.5
 #: and while it lasts the next job may be claimed ahead.
 BRISK = 0.02
 
+#: So many files that turn out to be no jobs are put aside before requests are heard again.
+AT_ONCE = 20
+
 #: Requests to stop that come within so many seconds are one.
 ONCE = 0.5
 
@@ -191,6 +194,9 @@ class Worker:
         keeper.hear(at_once=True)
         if keeper.requests.paused:
             self._let_go()
+        if self._owed is not None and self._owed.claim.unwritten:
+            self._let_go()  # what ran before is not on the disk: no more is run until it is
+            self._pay()
         claim, self._ahead = self._ahead, None
         if claim is None:
             self._recover()
@@ -217,7 +223,15 @@ class Worker:
         now = member.now()
         member.look(now, bell.names())
         self._tell_settings()
-        return None if self._is_held(keeper) else member.claim(now)
+        return None if self._is_held(keeper) else member.claim(now, AT_ONCE)
+
+    def _claim_ahead(self, bell: Bell, keeper: Keeper) -> Claim | None:
+        """Claim the next job if that takes no time: nobody watches the command at hand meanwhile."""
+        member = self.member
+        member.hear(bell.names())
+        if member.is_to_recover or member.is_to_look or self._is_held(keeper):
+            return None
+        return member.claim(member.now(), 1)
 
     @staticmethod
     def _is_held(keeper: Keeper) -> bool:
@@ -229,6 +243,8 @@ class Worker:
         member = self.member
         now = member.now()
         held = self._is_held(keeper)
+        if member.has_due(now) and not held:
+            return True  # so many were no jobs that it is time to hear what is asked
         if keeper.changed:
             keeper.changed = False
             member.look(now, again=True)
@@ -279,7 +295,8 @@ class Worker:
         try:
             self._root.require()
             mend(self._root)
-            disk.probe(f"{self._root.workers}/.{self.name}.probe")
+            for folder in (self._root.workers, self._root.logs):
+                disk.probe(f"{folder}/.{self.name}.probe")
         except (OSError, QueueError):
             return False
         return True
@@ -294,9 +311,9 @@ class Worker:
         keeper.curb = run.curb
         try:
             self._try_to_pay()
-            if self._is_brisk and not self.member.is_to_recover:
+            if self._is_brisk:
                 with contextlib.suppress(OSError):  # the next step meets it, and sits it out
-                    self._ahead = self._claim(bell, keeper)
+                    self._ahead = self._claim_ahead(bell, keeper)
             first = min(BRISK, run.limit) if run.limit else BRISK
             ended = run.command.wait(self._control, first) is Waited.EXITED and not run.command.was_cut_off
             if not ended:
@@ -337,13 +354,13 @@ class Worker:
             disk.close(out, err)
             if not isinstance(error, Cannot):
                 raise
-            run = _Run(claim.adding(*self.member.started(claim, attempt, None, began)), None)
+            run = _Run(claim.adding(self.member.started(attempt, None, began)), None)
             self._fail(run, {"exit_code": error.exit_code, "seconds": 0.0, "error": str(error)})
             return run
         if self._guard is not None:
             self._guard.command = command
         values = self.member.live.last
-        run = _Run(claim.adding(*self.member.started(claim, attempt, command.pid, began)), command)
+        run = _Run(claim.adding(self.member.started(attempt, command.pid, began)), command)
         run.logs = (out, err)
         run.limit = values.job_timeout_seconds if job.timeout is None else job.timeout
         if values.max_output_bytes:
@@ -394,7 +411,7 @@ class Worker:
         """The worker's own environment (encoded once for all), the job's, and what we tell it."""
         if os.name != "posix":
             return {**os.environ, **told}
-        return self._inherited | {name.encode(): text.encode() for name, text in told.items()}
+        return self._inherited | {os.fsencode(name): os.fsencode(text) for name, text in told.items()}
 
     def _write(self, run: _Run) -> None:
         """Add what is not in the file yet; a full disk leaves it for later."""

@@ -70,7 +70,7 @@ def _is_named(process: psutil.Process, claim: Claim) -> bool:
     return (
         names.get("QUEUECTL_WORKER") == claim.owner
         and names.get("QUEUECTL_JOB_ID") == claim.id
-        and names.get("QUEUECTL_SPOOL") == claim.root.text
+        and os.path.realpath(names.get("QUEUECTL_SPOOL", "")) == os.path.realpath(claim.root.text)
     )
 
 

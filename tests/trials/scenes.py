@@ -98,7 +98,7 @@ def claimed(scene: Scene, *, begun: bool = True) -> Claim:
     if begun:
         claim, attempt, logs = member.begin(claim)
         disk.close(*logs)
-        return claim.noted(*member.started(claim, attempt, 0, now))
+        return claim.noted(member.started(attempt, 0, now))
     return claim
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import Spool, State
-from queuectl.errors import StorageTrouble
+from queuectl.errors import FiledAllTheSame, StorageTrouble
 from tests.conftest import Evidence, Workers, places_in, problems_left_in, wait_until
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def until_the_cut(act: Callable[[], object]) -> threading.Thread:
     """Do it again and again in a thread, until the disk takes no more."""
 
     def go_on() -> None:
-        with contextlib.suppress(OSError, StorageTrouble):
+        with contextlib.suppress(OSError, StorageTrouble, FiledAllTheSame):
             while True:
                 act()
 

@@ -199,7 +199,7 @@ def dead(spool: Spool, until: Until) -> Callable[..., str]:
             begun = me.begin(claim)
             assert begun is not None
             claim, attempt, (out, err) = begun
-            claim = me.note(claim, *me.started(claim, attempt, None, spool.clock()))
+            claim = me.note(claim, me.started(attempt, None, spool.clock()))
             os.write(err, b"it went wrong\n")
             disk.close(out, err)
             me.fail(claim, {"exit_code": 7, "seconds": 0.5, "error": error}, spool.clock(), 0.0)
