@@ -145,7 +145,7 @@ class Waiting:
         self._overdue: set[str] = set()
         self._trusted_at = 0.0
         self._listed_at = float("-inf")
-        self._cost = 0.0
+        self.cost = 0.0
         self._is_crowded = False
         self._held: dict[str, float] = {}
         self._taken: dict[str, None] = {}
@@ -158,7 +158,7 @@ class Waiting:
 
     def is_stale(self, interval: float) -> bool:
         """Whether it is time to list again: after `interval`, or later where listing is dear."""
-        return self.age() >= max(interval, PATIENCE * self._cost)
+        return self.age() >= max(interval, PATIENCE * self.cost)
 
     def relist(self, now: datetime) -> None:
         """Look at the directories: the truth, whatever events told."""
@@ -183,7 +183,7 @@ class Waiting:
             if state is State.PENDING:
                 self.strangers = odd
         self._listed_at = time.monotonic()
-        self._cost = self._listed_at - begun
+        self.cost = self._listed_at - begun
 
     def _forget_gone(self, clock: float) -> None:
         """Names that were lost are passed over for as long as a share may list them from its cache.

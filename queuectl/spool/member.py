@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Seconds between looks for claims of dead workers.
 RECOVERY_EVERY = 2.0
+#: A listing that takes longer, in seconds, is none to be made while nobody watches a command.
+GLANCE = 0.2
 #: What a worker has claimed ahead it begins, or gives back, within moments: so many seconds are waited
 #: for it before nothing counts as left.
 MOMENTS = 0.5
@@ -84,7 +86,8 @@ class Member:
     def look(self, now: datetime, heard: Iterable[str] = (), *, again: bool = False) -> None:
         """Take in what was heard of, list the directories where it is time, and judge the drops."""
         values = self.live.now()
-        self.hear(heard)
+        for text in heard:
+            self._waiting.hear(text)
         if self._waiting.is_stale(0.0 if again else values.poll_interval):
             self._waiting.relist(now)
         candidates = [*self._waiting.strangers, *self._unsettled]
@@ -95,18 +98,16 @@ class Member:
                 self._waiting.relist(now)
                 self._waiting.strangers = []
 
-    def hear(self, heard: Iterable[str]) -> None:
-        """Take in what was heard of, and no more."""
+    def glance(self, now: datetime, heard: Iterable[str]) -> bool:
+        """Look, as far as that takes no time worth telling; False where there is more to be done."""
+        values = self.live.now()
         for text in heard:
             self._waiting.hear(text)
-
-    @property
-    def is_to_look(self) -> bool:
-        """Whether a look would do more than hear: list the directories, judge what may be no job."""
-        values = self.live.now()
-        return bool(
-            self._waiting.strangers or self._unsettled or self._waiting.is_stale(values.poll_interval)
-        )
+        if self._waiting.is_stale(values.poll_interval):
+            if self._waiting.cost > GLANCE:
+                return False
+            self._waiting.relist(now)
+        return not (self._waiting.strangers or self._unsettled)
 
     @property
     def is_settling(self) -> bool:

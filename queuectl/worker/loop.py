@@ -228,10 +228,10 @@ class Worker:
     def _claim_ahead(self, bell: Bell, keeper: Keeper) -> Claim | None:
         """Claim the next job if that takes no time: nobody watches the command at hand meanwhile."""
         member = self.member
-        member.hear(bell.names())
-        if member.is_to_recover or member.is_to_look or self._is_held(keeper):
+        now = member.now()
+        if member.is_to_recover or self._is_held(keeper) or not member.glance(now, bell.names()):
             return None
-        return member.claim(member.now(), 1)
+        return member.claim(now, 1)
 
     @staticmethod
     def _is_held(keeper: Keeper) -> bool:
