@@ -23,9 +23,10 @@ from queuectl.spool import presence
 from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from queuectl.job import Event
+    from queuectl.spool.claiming import Claim
     from tests.conftest import Evidence, Until, Workers
 
     History = Callable[[str], tuple[Event, ...]]
@@ -61,34 +62,11 @@ def test_the_command_of_a_killed_worker_is_stopped_before_it_runs_again(
     assert evidence.started() == [job_id] * 2
 
 
-def test_what_cleared_its_environment_is_found_by_its_session_before_the_start_is_written_down(
-    spool: Spool,
-) -> None:
-    spool.file("a job that its worker died of at once")
-    with spool.member("test") as member:
-        member.look(member.now())
-        claim = member.claim(member.now())
-        assert claim
-        told = {
-            "QUEUECTL_WORKER": claim.owner,
-            "QUEUECTL_JOB_ID": claim.id,
-            "QUEUECTL_SPOOL": spool.root.text,
-        }
-        command = ["sh", "-c", "env -i sleep 60 & echo $!; wait"]
-        with subprocess.Popen(
-            command, env=os.environ | told, stdout=subprocess.PIPE, start_new_session=True
-        ) as run:
-            assert run.stdout
-            sleeper = psutil.Process(int(run.stdout.readline()))
-            stop_remains(claim)
-            assert not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE
-
-
-def test_what_is_left_is_found_by_whatever_way_its_worker_reached_the_spool(
-    spool: Spool, tmp_path: Path
-) -> None:
-    way = tmp_path / "way"
-    way.symlink_to(spool.path)
+@contextlib.contextmanager
+def died_at_once(
+    spool: Spool, way: Path, words: list[str]
+) -> Iterator[tuple[Claim, subprocess.Popen[bytes]]]:
+    """A claim, and what runs for it before that is written down; the worker reached the spool by this way."""
     spool.file("a job that its worker died of at once")
     with spool.member("test") as member:
         member.look(member.now())
@@ -99,12 +77,39 @@ def test_what_is_left_is_found_by_whatever_way_its_worker_reached_the_spool(
             "QUEUECTL_JOB_ID": claim.id,
             "QUEUECTL_SPOOL": str(way),
         }
-        with subprocess.Popen(["sleep", "60"], env=os.environ | told, start_new_session=True) as run:
-            left = psutil.Process(run.pid)
-            stop_remains(claim)
-            ended = not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
-            run.kill()
-            assert ended
+        with subprocess.Popen(
+            words, env=os.environ | told, stdout=subprocess.PIPE, start_new_session=True
+        ) as run:
+            try:
+                yield claim, run
+            finally:
+                run.kill()
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_what_cleared_its_environment_is_found_by_its_session_before_the_start_is_written_down(
+    spool: Spool,
+) -> None:
+    words = ["sh", "-c", "env -i sleep 60 & echo $!; wait"]
+    with died_at_once(spool, spool.path, words) as (claim, run):
+        assert run.stdout
+        sleeper = psutil.Process(int(run.stdout.readline()))
+        stop_remains(claim)
+        assert has_ended(sleeper)
+
+
+def test_what_is_left_is_found_by_whatever_way_its_worker_reached_the_spool(
+    spool: Spool, tmp_path: Path
+) -> None:
+    way = tmp_path / "way"
+    way.symlink_to(spool.path)
+    with died_at_once(spool, way, ["sleep", "60"]) as (claim, run):
+        left = psutil.Process(run.pid)
+        stop_remains(claim)
+        assert has_ended(left)
 
 
 @pytest.mark.usefixtures("audited")

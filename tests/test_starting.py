@@ -14,7 +14,7 @@ import pytest
 
 from queuectl import Spool, State, disk
 from queuectl.job import stamp, utc_now
-from queuectl.spool import finding, output
+from queuectl.spool import finding, output, presence
 from queuectl.spool import member as members
 from queuectl.spool.bell import Wake
 from queuectl.spool.names import Name
@@ -177,6 +177,17 @@ def test_files_that_are_no_jobs_keep_no_worker_from_watching_a_command(
     assert history(late)[-1]["error"] == "it ran longer than its limit of 1 s"
     assert history(late)[-1]["seconds"] < 2
     assert len(disk.list_names(spool.root.folder(State.DEAD))) == 2 * len(bad) + 1
+
+
+def test_what_is_no_job_is_put_aside_although_dead_has_been_deleted(
+    spool: Spool, workers: Workers, until: Until
+) -> None:
+    workers.start()
+    until(lambda: presence.described(spool.root), "a worker is there")
+    (spool.path / "dead").rmdir()
+    name = Name(0, stamp(utc_now()), "bad")
+    (spool.path / "pending" / str(name)).write_text("comand: x\n")
+    until(lambda: list(spool.path.glob("dead/*-bad.yaml")), "it is put aside")
 
 
 def test_what_is_no_job_costs_no_further_listing(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

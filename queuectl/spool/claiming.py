@@ -194,13 +194,14 @@ class Waiting:
             kept = STALE if self._root.is_shared else 0.0
             self._gone = {text: at for text, at in self._gone.items() if clock - at < kept}
 
-    def hear(self, text: str) -> None:
-        """Take in a name of pending/ that an event told of; it may be gone, or known already."""
-        self._trusted.discard(text)
-        if not WAITING_NAME(text):
-            self.strangers.append(text)
-        else:
-            self.expect(State.PENDING, text)
+    def hear(self, texts: Iterable[str]) -> None:
+        """Take in names of pending/ that events told of; they may be gone, or known already."""
+        for text in texts:
+            self._trusted.discard(text)
+            if not WAITING_NAME(text):
+                self.strangers.append(text)
+            else:
+                self.expect(State.PENDING, text)
 
     def expect(self, state: State, text: str) -> None:
         """Take in a name that is known to be there; it is due when its time has come."""

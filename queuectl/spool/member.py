@@ -86,8 +86,7 @@ class Member:
     def look(self, now: datetime, heard: Iterable[str] = (), *, again: bool = False) -> None:
         """Take in what was heard of, list the directories where it is time, and judge the drops."""
         values = self.live.now()
-        for text in heard:
-            self._waiting.hear(text)
+        self._waiting.hear(heard)
         if self._waiting.is_stale(0.0 if again else values.poll_interval):
             self._waiting.relist(now)
         candidates = [*self._waiting.strangers, *self._unsettled]
@@ -101,8 +100,7 @@ class Member:
     def glance(self, now: datetime, heard: Iterable[str]) -> bool:
         """Look, as far as that takes no time worth telling; False where there is more to be done."""
         values = self.live.now()
-        for text in heard:
-            self._waiting.hear(text)
+        self._waiting.hear(heard)
         if self._waiting.is_stale(values.poll_interval):
             if self._waiting.cost > GLANCE:
                 return False
@@ -175,8 +173,6 @@ class Member:
                     return self._vouched(claim, now)
             except claiming.BeingWritten:
                 self._waiting.hold(name)
-            except FileNotFoundError:
-                pass  # somebody took us for dead, and it over
             except OSError:
                 claiming.put_back(self.root, name, source)
                 raise

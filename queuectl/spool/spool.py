@@ -59,7 +59,8 @@ class Spool:
         """File one job (a `Job`, a shell command, or a mapping of fields); returns its id.
 
         When this returns the job is on disk (`durability`). Raises `IdTaken` or `BadJob`, and
-        `StorageTrouble` when the disk does not take it; then nothing is filed.
+        `StorageTrouble` when the disk does not take it; then nothing is filed. `FiledAllTheSame` where
+        the disk failed at the last, and a worker had the job by then.
         """
         for filed in self.file_many([job]):
             if filed.error:
