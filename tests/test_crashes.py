@@ -112,6 +112,17 @@ def test_what_is_left_is_found_by_whatever_way_its_worker_reached_the_spool(
         assert has_ended(left)
 
 
+def test_what_is_just_being_started_is_found(spool: Spool) -> None:
+    """The kernel lets go of a dead worker's files before it has noted the environment of the command.
+
+    So many arguments keep it busy in between for some milliseconds.
+    """
+    with died_at_once(spool, spool.path, ["sleep", "60", *["0"] * 150_000]) as (claim, run):
+        left = psutil.Process(run.pid)
+        stop_remains(claim)
+        assert has_ended(left)
+
+
 @pytest.mark.usefixtures("audited")
 def test_a_job_moved_back_by_hand_is_no_old_outcome_to_whoever_finds_its_worker_dead(
     spool: Spool, history: History, problems_left: Callable[[Spool], list[str]]

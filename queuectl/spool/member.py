@@ -52,6 +52,7 @@ class Member:
         self._unsettled: list[str] = []
         self._onlooker = presence.Onlooker(root)
         self._recovered_at = float("-inf")
+        self._told: list[str] = []
         self._empty_since: float | None = None
 
     @classmethod
@@ -271,16 +272,17 @@ class Member:
         return time.monotonic() - self._recovered_at >= every
 
     def recover(self, stop_remains: recovery.StopRemains, now: datetime) -> list[str]:
-        """Every few seconds: end the claims of dead workers; returns what was done, in words."""
+        """Every few seconds: end the claims of dead workers; returns in words what is new of it."""
         if not self.is_to_recover:
             return []
+        rescue = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains)
+        told = rescue.recover(now)
         self._recovered_at = time.monotonic()
-        told = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains).recover(
-            now
-        )
-        if told:
+        new = [one for one in told if one not in self._told]
+        self._told = told
+        if new:
             self._waiting.relist(now)
-        return told
+        return new
 
 
 def seconds_until(moment: datetime | None, now: datetime, longest: float) -> float:

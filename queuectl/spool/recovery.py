@@ -36,7 +36,7 @@ StopRemains = Callable[[Claim], None]
 
 
 class StillRuns(Exception):
-    """What a dead worker of another user left running cannot be stopped by this one."""
+    """What a dead worker left running cannot be stopped by this one, or does not end: its number."""
 
 
 class Rescue(NamedTuple):
@@ -69,7 +69,7 @@ class Rescue(NamedTuple):
             name = parse_claim(text)
             if name is not None and is_dead(name):
                 # Another one recovers it, too; or it is left to a worker that may.
-                with contextlib.suppress(FileNotFoundError, StillRuns, disk.Untrusted):
+                with contextlib.suppress(FileNotFoundError, disk.Untrusted):
                     told.append(f"Job {name.id}: {self._end(name, now)}")
         told += [
             f"Worker {owner} is dead; its place is cleared."
@@ -100,7 +100,10 @@ class Rescue(NamedTuple):
         if self.onlooker.is_here(owner):
             # Root kills nothing that only a stranger's file names.
             record.read(claim.path, self.root.trust(self.settings))
-            self.stop_remains(claim)
+            try:
+                self.stop_remains(claim)
+            except StillRuns as one:
+                return f"its worker {owner} died, but process {one} of its command does not end; it waits."
         claim = _taken_over(claim, self.me)
         lost = finishing.lost(claim, self.settings, now, f"its worker {owner} died while it ran")
         state, _ = finishing.settle(claim.noted(lost), lost)

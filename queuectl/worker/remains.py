@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 import psutil
 
@@ -17,36 +18,52 @@ if TYPE_CHECKING:
 
     from queuectl.spool.claiming import Claim
 
-#: Seconds by which the clocks of the kernel and of the history may differ.
+#: Seconds by which the clocks of the kernel and of the history may differ, that a program takes to
+#: load, and that what was killed takes to go.
 _SLACK = 2.0
+
+#: Seconds from one look to the next at what is just being started.
+_GLANCE = 0.02
 
 
 def stop_remains(claim: Claim) -> None:
     """Kill every process that the claim's command started, and wait until none is left.
 
-    Raises `StillRuns` where one is another user's.
+    Raises `StillRuns` where one is another user's, or does not end: it may wait for a disk that hangs.
 
     A process is one of them if its environment names the worker and the job, or if it is of a
     session of such a one or of the session that the command led.
     """
     led = _session(claim)
     sessions = set() if led is None else {led}
-    for _ in range(100):
-        others = [process for process in psutil.process_iter() if process.pid != os.getpid()]
-        named = [process for process in others if _is_named(process, claim)]
+    until = time.monotonic() + _SLACK
+    while True:
+        others = {one: _environment(one) for one in psutil.process_iter() if one.pid != os.getpid()}
+        named = [one for one, environment in others.items() if environment and _names(environment, claim)]
         sessions.update(session for process in named if (session := _session_of(process)) is not None)
         found = named + [one for one in others if _session_of(one) in sessions and one not in named]
-        if not found:
+        late = time.monotonic() > until
+        if found and late:
+            raise StillRuns(found[0].pid)
+        if found:
+            _end(found)
+        elif not late and any(environment == {} and _is_young(one) for one, environment in others.items()):
+            time.sleep(_GLANCE)
+        else:
             return
-        _let_launchers_end(found)
-        for process in found:
-            try:
-                process.kill()
-            except psutil.AccessDenied:
-                raise StillRuns(process.pid) from None
-            except psutil.Error:
-                continue
-        psutil.wait_procs(found, timeout=0.2)
+
+
+def _end(found: list[psutil.Process]) -> None:
+    """Kill these, and give them a moment to go. Raises `StillRuns` where one may not be killed."""
+    _let_launchers_end(found)
+    for process in found:
+        try:
+            process.kill()
+        except psutil.AccessDenied:
+            raise StillRuns(process.pid) from None
+        except psutil.Error:
+            continue
+    psutil.wait_procs(found, timeout=0.2)
 
 
 def _let_launchers_end(found: list[psutil.Process]) -> None:
@@ -62,16 +79,28 @@ def _let_launchers_end(found: list[psutil.Process]) -> None:
         psutil.wait_procs(found, timeout=grace)
 
 
-def _is_named(process: psutil.Process, claim: Claim) -> bool:
-    try:
-        names = process.environ()
-    except (psutil.Error, OSError):  # a zombie has none
-        return False
+def _environment(process: psutil.Process) -> dict[str, str] | None:
+    """What a process was started with: nothing yet while the kernel loads its program; None if untold.
+
+    Race: what a dead worker held is closed before that, so that its claim is taken up meanwhile.
+    """
+    with contextlib.suppress(psutil.Error, OSError):  # a zombie has none
+        return process.environ()
+    return None
+
+
+def _names(environment: dict[str, str], claim: Claim) -> bool:
     return (
-        names.get("QUEUECTL_WORKER") == claim.owner
-        and names.get("QUEUECTL_JOB_ID") == claim.id
-        and os.path.realpath(names.get("QUEUECTL_SPOOL", "")) == os.path.realpath(claim.root.text)
+        environment.get("QUEUECTL_WORKER") == claim.owner
+        and environment.get("QUEUECTL_JOB_ID") == claim.id
+        and os.path.realpath(environment.get("QUEUECTL_SPOOL", "")) == os.path.realpath(claim.root.text)
     )
+
+
+def _is_young(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE and time.time() - process.create_time() < _SLACK
+    return False
 
 
 def _session_of(process: psutil.Process) -> int | None:

@@ -440,3 +440,28 @@ def test_a_curbed_output_never_fills_the_disk(there: Spool, workers_there: Worke
     log = Path(f"{there.root.logs}/greedy.1.out").read_bytes()
     assert len(log) < 100_200
     assert b" bytes were dropped here]" in log
+
+
+@pytest.fixture
+def frozen(own_disk: Path) -> Iterator[Path]:
+    """A disk that hangs: who writes to it sleeps until it is thawed, whatever signal comes."""
+    freeze = shutil.which("fsfreeze", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if freeze is None or subprocess.run([freeze, "-f", own_disk], check=False).returncode:
+        pytest.skip("freezing needs root, fsfreeze and a file system that can be frozen")
+    yield own_disk
+    subprocess.run([freeze, "-u", own_disk], check=False, capture_output=True)
+
+
+def test_a_run_that_cannot_be_ended_is_waited_for_before_the_next(
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until, frozen: Path
+) -> None:
+    job_id = spool.file(evidence.command(f"test $QUEUECTL_ATTEMPT != 1 || : > {frozen}/file"))
+    worker = workers.start()
+    until(partial(evidence.started), "it runs")
+    worker.kill()
+    other = workers.start()
+    until(lambda: "does not end" in workers.said(), "it was tried")
+    assert evidence.started() == [job_id]
+    assert other.is_running
+    subprocess.run(["fsfreeze", "-u", frozen], check=True)
+    until(lambda: evidence.finished() == [job_id], "it ran again")
