@@ -262,6 +262,16 @@ INJECTED = {
 }
 
 
+def stands_still(pid: int) -> bool:
+    """Whether all threads of a process stay stopped, not only for a tracer that looks at a call."""
+    for _ in range(5):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            if (task / "stat").read_text().rpartition(") ")[2][0] not in "tT":
+                return False
+        time.sleep(0.01)
+    return True
+
+
 @needs_strace
 @pytest.mark.parametrize("what", INJECTED)
 def test_a_worker_outlives_what_the_kernel_refuses_it(
@@ -284,8 +294,12 @@ def test_a_worker_outlives_what_the_kernel_refuses_it(
             later = spool.file(evidence.command())
             time.sleep(1.5)
             assert worker.is_running
+            # A tracer that leaves amid a call that it refuses makes an ENOSYS of it.
+            worker.popen.send_signal(signal.SIGSTOP)
+            until(partial(stands_still, worker.pid), "no call is under way")
         finally:
             tracer.terminate()
+            worker.popen.send_signal(signal.SIGCONT)
         assert tracer.stderr
         assert b"(INJECTED)" in tracer.stderr.read()
     until(lambda: len(finding.names_in(spool.root, State.DONE)) == 2, "both are recorded")
