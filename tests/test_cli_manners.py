@@ -144,6 +144,15 @@ def test_wrong_usage_is_status_2_in_two_sentences(shell: Shell) -> None:
     assert "paused" not in os.listdir(shell.root / "workers")
 
 
+@pytest.mark.parametrize(
+    ("command", "option"), [("enqueue", "--delay"), ("list", "--limit"), ("prune", "--older-than")]
+)
+def test_an_option_without_its_value_is_answered_with_the_help_of_its_command(
+    shell: Shell, command: str, option: str
+) -> None:
+    assert f"`queuectl {command} --help`" in shell.refused(command, option, status=2)
+
+
 def test_a_mistyped_command_is_answered_with_the_nearest(shell: Shell) -> None:
     assert "'status'" in shell.refused("sttaus", status=2)
     assert "'start'" in shell.refused("worker", "strat", status=2)

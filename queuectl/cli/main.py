@@ -158,7 +158,12 @@ def _invoke(arguments: list[str] | None) -> Any:
     words = sys.argv[1:] if arguments is None else arguments
     # Not `app.main`: that answers a reader that has gone with an exit status of 1.
     with show.output(), app.make_context("queuectl", words) as context:
-        return app.invoke(context)
+        try:
+            return app.invoke(context)
+        except click.BadOptionUsage as error:  # where a value is missing, click does not say of what
+            if error.ctx is None and context.invoked_subcommand:
+                error.ctx = click.Context(app, context, context.invoked_subcommand)
+            raise
 
 
 def _usage(error: click.ClickException) -> tuple[str, str, int]:
