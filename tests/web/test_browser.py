@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import threading
@@ -9,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import expect
 
 from queuectl import Spool, State
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page, Response
+    from playwright.sync_api import Browser, Page, Response, Route
 
     from tests.conftest import Workers
     from tests.web.conftest import Serve, Server
@@ -181,6 +183,31 @@ def test_what_destroys_asks_in_a_dialog(page: Page, server: Server, busy: Spool)
     page.get_by_role("button", name="Yes").click()
     expect(page.locator(".said")).to_contain_text("waits is deleted")
     assert not finding.names_of(busy.root, "waits")
+
+
+def test_what_was_done_is_said_though_the_server_tells_the_page_of_it_first(
+    page: Page, server: Server, busy: Spool
+) -> None:
+    """The job is gone at once; the answer to the form comes when the page's own line has ended."""
+    ended: list[str] = []
+    page.on("requestfinished", lambda request: ended.append(request.url))
+    page.on("requestfailed", lambda request: ended.append(request.url))
+
+    def answer_late(route: Route) -> None:
+        answer = route.fetch(max_redirects=0)
+        page.context.clear_cookies(name=re.compile("said"))  # which came without the answer
+        while not any("/live" in url for url in ended):
+            page.wait_for_timeout(20)
+        with contextlib.suppress(PlaywrightError):  # the page did not wait for it
+            route.fulfill(response=answer)
+
+    page.goto(f"{server.origin}/jobs/bad")
+    expect(page.locator("#live")).to_have_text("live")
+    page.route("**/delete", answer_late)
+    page.get_by_role("button", name="Delete bad").click()
+    page.get_by_role("button", name="Yes").click()
+    expect(page.locator(".said")).to_contain_text("bad is deleted")
+    assert not finding.names_of(busy.root, "bad")
 
 
 def test_dead_letters_by_row_by_choice_and_all(

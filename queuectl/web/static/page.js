@@ -151,6 +151,9 @@
     addEventListener("online", open);
     addEventListener("pageshow", (event) => { if (event.persisted) open(); });
     addEventListener("pagehide", close);
+    // Race: the server may tell of what a form did before it answers the form; to load the page anew
+    // then would lose the answer.
+    document.addEventListener("submit", (event) => { if (!event.defaultPrevented) close(); });
     setInterval(() => { if (line && Date.now() - heard > 10000) later(); tick(); }, 1000);
     open();
   }
@@ -180,6 +183,7 @@
       form.append(sure);
       if (button && button.name) form.append(Object.assign(document.createElement("input"), { type: "hidden", name: button.name, value: button.value }));
       if (button && button.hasAttribute("formaction")) form.action = button.formAction;
+      close();
       form.submit();
     });
   }
