@@ -31,6 +31,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+PATIENCE = 15_000  # milliseconds: a machine may be busy
 TOKEN = "a-token-that-only-tests-know"
 
 
@@ -161,8 +162,9 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium; whatever it is told, it asks no other host."""
     if CHROMIUM is None:
         pytest.skip("no chromium is installed")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as player:
         made = player.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield made
@@ -174,7 +176,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A tab in which no script fails and nothing is refused by the content security policy."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(PATIENCE)
     faults: list[str] = []
     asked: set[str] = set()
     page.on("pageerror", lambda error: faults.append(str(error)))
