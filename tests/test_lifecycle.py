@@ -374,6 +374,21 @@ def test_an_urgent_job_filed_while_the_worker_is_busy_starts_next(
     assert evidence.started() == [busy, urgent, *others]
 
 
+def test_an_urgent_job_filed_during_a_drain_starts_next(
+    spool: Spool, workers: Workers, evidence: Evidence, until: Until
+) -> None:
+    """The worker hears of it: it lists anew far later."""
+    spool.root.config.write_text("poll_interval: 3600\n")
+    others = [spool.file(evidence.command("sleep 0.2")) for _ in range(20)]
+    worker = workers.start("drain")
+    until(lambda: len(evidence.started()) == 8, "some have run")
+    urgent = spool.file({"command": evidence.command(), "priority": 10})
+    assert worker.wait() == 0
+    place = evidence.started().index(urgent)
+    assert 8 <= place <= 10
+    assert evidence.started() == [*others[:place], urgent, *others[place:]]
+
+
 def test_a_scheduled_job_waits_for_its_time(
     spool: Spool, workers: Workers, evidence: Evidence, ended: Ended
 ) -> None:

@@ -30,9 +30,10 @@ GIVE_UP = 0.7
 IN_ORDER = 0.1
 #: How many runs have ended is told after so many seconds, with a beat that comes early; not on a share.
 TELL_DONE = 2.0
-#: After so many seconds even a worker that drains listens for jobs that are more urgent than those
-#: listed. Before, it meets them as it lists anew, every `poll_interval`.
-BUSY = 5.0
+#: A worker that drains listens for jobs that are more urgent than those listed after so many seconds,
+#: or once fewer runs than this have ended since the last look: to begin takes the time of some twenty
+#: brisk ones. Before, it meets them as it lists anew, every `poll_interval`.
+BUSY, BRISK = 5.0, 2
 #: A directory's time proves nothing for so many seconds after it last changed: a later change may
 #: bear the same time. Where it is a whole second, the file system may know no shorter ones (FAT: 2 s).
 YOUNG, YOUNG_WHOLE = 0.1, 2.0
@@ -89,9 +90,10 @@ class Keeper(threading.Thread):
 
     def run(self) -> None:
         """Look until `end`."""
-        hang_at = time.monotonic() + BUSY
+        hang_at, done = time.monotonic() + BUSY, 0
         while not self._ending.wait(self._interval()):
-            if time.monotonic() >= hang_at and self._bell.hang():
+            is_brisk, done = self._member.done - done >= BRISK, self._member.done
+            if (not is_brisk or time.monotonic() >= hang_at) and self._bell.hang():
                 keep_descriptors()
             try:
                 self.look()
