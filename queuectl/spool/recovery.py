@@ -11,7 +11,6 @@ nothing is added to a file before it bears the name of the one who adds.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 from queuectl import disk
@@ -54,6 +53,7 @@ class Rescue(NamedTuple):
     def recover(self, now: datetime) -> list[str]:
         """End the claims of every dead owner; returns a sentence for each."""
         told: list[str] = []
+        kept: set[str | None] = {self.me}
         dead: dict[str, bool] = {self.me: True}
 
         def is_dead(name: Name | None) -> bool:
@@ -68,13 +68,22 @@ class Rescue(NamedTuple):
         for text in disk.list_names(self.root.folder(State.PROCESSING)):
             name = parse_claim(text)
             if name is not None and is_dead(name):
-                # Another one recovers it, too; or it is left to a worker that may.
-                with contextlib.suppress(FileNotFoundError, disk.Untrusted):
+                try:
                     told.append(f"Job {name.id}: {self._end(name, now)}")
+                except FileNotFoundError:
+                    continue  # another one recovers it, too
+                except disk.Untrusted:
+                    kept.add(name.owner)  # left to a worker that may
+                except StillRuns as one:
+                    kept.add(name.owner)
+                    told.append(
+                        f"Job {name.id}: its worker {name.owner} died, but process {one} of its command "
+                        "still runs; it waits for that."
+                    )
         told += [
             f"Worker {owner} is dead; its place is cleared."
             for owner in described(self.root)
-            if owner != self.me and is_dead(Name(0, "", "", owner)) and self.onlooker.bury(owner)
+            if owner not in kept and is_dead(Name(0, "", "", owner)) and self.onlooker.bury(owner)
         ]
         self.onlooker.clear_orphans()
         return told
@@ -100,10 +109,7 @@ class Rescue(NamedTuple):
         if self.onlooker.is_here(owner):
             # Root kills nothing that only a stranger's file names.
             record.read(claim.path, self.root.trust(self.settings))
-            try:
-                self.stop_remains(claim)
-            except StillRuns as one:
-                return f"its worker {owner} died, but process {one} of its command does not end; it waits."
+            self.stop_remains(claim)
         claim = _taken_over(claim, self.me)
         lost = finishing.lost(claim, self.settings, now, f"its worker {owner} died while it ran")
         state, _ = finishing.settle(claim.noted(lost), lost)

@@ -19,7 +19,7 @@ import pytest
 
 from queuectl import QueueError, Spool, State, disk
 from queuectl.errors import StorageTrouble
-from queuectl.spool import finding
+from queuectl.spool import finding, presence
 from queuectl.worker.fleet import log_to
 from queuectl.worker.loop import Worker
 from tests.conftest import Workers
@@ -471,11 +471,14 @@ def test_a_run_that_cannot_be_ended_is_waited_for_before_the_next(
 ) -> None:
     job_id = spool.file(evidence.command(f"test $QUEUECTL_ATTEMPT != 1 || : > {frozen}/file"))
     worker = workers.start()
-    until(partial(evidence.started), "it runs")
+    dead = worker.name
+    until(evidence.started, "it runs")
     worker.kill()
-    other = workers.start()
-    until(lambda: "does not end" in workers.said(), "it was tried")
+    workers.start()
+    until(lambda: "still runs" in workers.said(), "it was tried")
+    workers.start()
+    until(lambda: workers.said().count("still runs") == 2, "another one tried, too")
     assert evidence.started() == [job_id]
-    assert other.is_running
+    assert dead in presence.described(spool.root), "by this the next taker knows where it ran"
     subprocess.run(["fsfreeze", "-u", frozen], check=True)
     until(lambda: evidence.finished() == [job_id], "it ran again")
