@@ -210,6 +210,27 @@ def test_what_was_done_is_said_though_the_server_tells_the_page_of_it_first(
     assert not finding.names_of(busy.root, "bad")
 
 
+def test_an_answer_counts_although_the_page_has_news_meanwhile(
+    page: Page, server: Server, busy: Spool, dead: Callable[..., str]
+) -> None:
+    page.goto(f"{server.origin}/dead")
+    expect(page.locator("#live")).to_have_text("live")
+    page.get_by_label("Select bad").check()
+    page.get_by_role("button", name="Delete selected").click()
+    expect(page.locator("dialog")).to_be_visible()
+    dead("news")
+    page.evaluate(  # a line of its own, until the page's has told of it, too
+        """() => new Promise((done) => {
+            const line = new EventSource(document.body.dataset.live);
+            let ticks = 0;
+            line.addEventListener("tick", () => { ticks += 1; if (ticks === 3) { line.close(); done(); } });
+        })"""
+    )
+    page.get_by_role("button", name="Yes").click()
+    expect(page.locator(".said")).to_have_text("Deleted 1 job.")
+    assert not finding.names_of(busy.root, "bad")
+
+
 def test_dead_letters_by_row_by_choice_and_all(
     page: Page, server: Server, busy: Spool, dead: Callable[..., str]
 ) -> None:

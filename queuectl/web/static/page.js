@@ -54,6 +54,7 @@
   const waiting = new Map();
 
   function isBusy(part) {
+    if (document.querySelector("dialog[open]")) return true; // a form that is taken away cannot be sent
     const selection = getSelection();
     if (selection && !selection.isCollapsed && part.contains(selection.anchorNode)) return true;
     const at = document.activeElement;
@@ -181,10 +182,8 @@
       dialog.close();
       const sure = Object.assign(document.createElement("input"), { type: "hidden", name: "sure", value: "yes" });
       form.append(sure);
-      if (button && button.name) form.append(Object.assign(document.createElement("input"), { type: "hidden", name: button.name, value: button.value }));
-      if (button && button.hasAttribute("formaction")) form.action = button.formAction;
-      close();
-      form.submit();
+      form.dataset.sure = "yes";
+      form.requestSubmit(button);
     });
   }
 
