@@ -391,8 +391,10 @@ def elsewhere(tmp_path: Path) -> Iterator[Callable[[str], str]]:
         threading.Thread(target=other.serve_forever, daemon=True).start()
 
         def put(body: str) -> str:
-            (folder / "page.html").write_text(body)
-            return f"http://localhost:{other.server_port}/page.html"
+            # Each page a name of its own: within a second the server takes a new one for the old.
+            name = f"page{len(list(folder.iterdir()))}.html"
+            (folder / name).write_text(body)
+            return f"http://localhost:{other.server_port}/{name}"
 
         yield put
         other.shutdown()
