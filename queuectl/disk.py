@@ -41,6 +41,8 @@ SYNCS = 8
 #: Who closes a file is heard of a moment before it counts as closed: the seconds between the looks
 #: after which it counts as being written.
 CLOSING = (0.0002, 0.001, 0.003, 0.006)
+#: How often a file is tried to be made that is said to be there, and is not.
+INSIST = 4
 #: The mode of files that nobody but their owner may see.
 PRIVATE = 0o600
 
@@ -256,7 +258,7 @@ def write_all(fd: int, data: bytes) -> None:
 def _make(path: Path | str, flags: int, mode: int) -> int:
     """Open a file that may be new. What a group is to have is set past the umask."""
     try:
-        fd: int = kernel.open(path, flags, mode)
+        fd = _open_insisting(path, flags, mode)
     except PermissionError as error:
         # SFTP has one word for all that fails: sshfs says EPERM where another host was faster.
         if error.errno == errno.EPERM and flags & os.O_EXCL and exists(path):
@@ -266,6 +268,22 @@ def _make(path: Path | str, flags: int, mode: int) -> int:
         with contextlib.suppress(PermissionError):  # it was there, and is another's
             kernel.fchmod(fd, mode)
     return fd
+
+
+def _open_insisting(path: Path | str, flags: int, mode: int) -> int:
+    """Open a file that may be new; of one that must be, believe EEXIST once the file is seen.
+
+    GlusterFS tells EEXIST whoever makes a file that another host looks for just then, and takes
+    what had to be new away again: of 2,000 names that two hosts raced for, up to 5 were made by
+    neither. A mount that remembers what was not there shows no file, so there is an end to it.
+    """
+    for _ in range(INSIST - 1):
+        try:
+            return int(kernel.open(path, flags, mode))
+        except FileExistsError:
+            if flags & os.O_EXCL and exists(path):
+                raise
+    return int(kernel.open(path, flags, mode))
 
 
 def create(path: Path | str, data: bytes = b"", mode: int = PRIVATE) -> None:

@@ -497,6 +497,72 @@ def test_files_are_private_to_their_owner(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
+class _Fickle:
+    """Makes what is asked for, takes it away again and tells EEXIST, `times` times; as GlusterFS may."""
+
+    def __init__(self, times: int, *, remembers: bool = False) -> None:
+        self.left = times
+        self.remembers = remembers
+
+    def open(self, path: str, flags: int, mode: int = 0o777) -> int:
+        if self.left:
+            self.left -= 1
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        return os.open(path, flags, mode)
+
+    def lstat(self, path: str) -> os.stat_result:
+        if self.remembers:  # that it was not there
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return os.lstat(path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+#: What makes something that must be new, and what also takes what is there.
+NEW: dict[str, Callable[[str], object]] = {
+    "create": disk.create,
+    "open_new": lambda path: disk.close(disk.open_new(path)),
+}
+ANY: dict[str, Callable[[str], object]] = {
+    "open_log": lambda path: disk.close(disk.open_log(path)),
+    "open_append": lambda path: disk.open_append(path).close(),
+}
+
+
+@pytest.mark.parametrize("make", [*NEW.values(), *ANY.values()], ids=[*NEW, *ANY])
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_is_said_to_be_there_and_is_not_is_made_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], object], times: int
+) -> None:
+    monkeypatch.setattr(disk, "kernel", _Fickle(times))
+    make(f"{tmp_path}/it")
+    assert os.listdir(tmp_path) == ["it"]
+
+
+@pytest.mark.parametrize("make", NEW.values(), ids=NEW)
+@pytest.mark.parametrize("remembers", [True, False])
+def test_what_is_there_is_left_though_it_may_not_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], object], remembers: bool
+) -> None:
+    (tmp_path / "it").write_text("first")
+    monkeypatch.setattr(disk, "kernel", _Fickle(0, remembers=remembers))
+    with pytest.raises(FileExistsError):
+        make(f"{tmp_path}/it")
+    assert (tmp_path / "it").read_text() == "first"
+
+
+def test_a_log_that_another_host_looks_for_while_it_is_made_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GlusterFS tells EEXIST of it even where it may be there."""
+    (tmp_path / "log").write_bytes(b"before\n")
+    monkeypatch.setattr(disk, "kernel", _Fickle(1))
+    with disk.open_append(tmp_path / "log") as log:
+        log.write(b"after\n")
+    assert (tmp_path / "log").read_bytes() == b"before\nafter\n"
+
+
 def test_a_draft_is_hidden_until_it_is_published_and_whole_then(tmp_path: Path) -> None:
     before = descriptors()
     draft = disk.draft(tmp_path, "a.yaml", b"command: x\n", sync=True)

@@ -40,6 +40,21 @@ with open(sys.argv[1], "w") as job:
         time.sleep(1.2)
 """
 
+MAKE = """
+import sys
+from queuectl import disk
+for number in range(2000):
+    disk.create(f"{sys.argv[1]}/{number}")
+    print(number)
+"""
+LOOK_FOR = """
+import sys
+from queuectl import disk
+for number in range(2000):
+    while not disk.exists(f"{sys.argv[1]}/{number}"):
+        pass
+"""
+
 
 def status(machine: Machine) -> dict[str, dict[str, Any]]:
     """What `worker status` tells of each worker, as this machine sees it."""
@@ -75,6 +90,15 @@ def test_an_id_that_two_machines_file_at_once_is_taken_once(site: Site) -> None:
     site.drain(site.beta)
     site.audit(wanted)
     assert sorted(site.evidence.started()) == sorted(wanted)
+
+
+def test_a_file_is_made_though_another_machine_looks_for_it_just_then(site: Site) -> None:
+    folder = site.alpha.spool / "looked-for"
+    site.alpha.run("mkdir", folder)
+    looking = site.beta.start(sys.executable, "-c", LOOK_FOR, folder)
+    made = site.alpha.run(sys.executable, "-c", MAKE, folder).split()
+    assert len(made) == 2000
+    assert looking.wait(60) == 0
 
 
 # ── what is asked from elsewhere ──────────────────────────────────────────────────────────────
