@@ -147,6 +147,7 @@ class StorageTrouble(QueueError):
             "EIO",
             "ESTALE",
             "ENOTCONN",
+            "ENODATA",
             "ENODEV",
             "ENXIO",
             "ETIMEDOUT",

@@ -48,11 +48,16 @@ for number in range(2000):
     print(number)
 """
 LOOK_FOR = """
-import sys
+import errno, sys
 from queuectl import disk
 for number in range(2000):
-    while not disk.exists(f"{sys.argv[1]}/{number}"):
-        pass
+    is_there = False
+    while not is_there:
+        try:
+            is_there = disk.exists(f"{sys.argv[1]}/{number}")
+        except OSError as error:
+            if error.errno != errno.ENODATA:  # it is half made
+                raise
 """
 
 

@@ -216,6 +216,7 @@ def start_failing(spool: Spool, tmp_path: Path, workers: Workers) -> Iterator[St
 FAULTS = [
     *itertools.product(["open", "write", "rename", "open write rename fsync unlink"], ERRORS),
     *itertools.product(["creation"], [errno.ENOSPC, errno.EROFS]),
+    ("open lstat", errno.ENODATA),  # GlusterFS, of what another host makes just then
 ]
 
 
