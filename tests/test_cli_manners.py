@@ -158,6 +158,11 @@ def test_a_mistyped_command_is_answered_with_the_nearest(shell: Shell) -> None:
     assert "'start'" in shell.refused("worker", "strat", status=2)
 
 
+def test_what_is_no_command_of_a_group_is_answered_with_those_that_are(shell: Shell) -> None:
+    assert "get, list, set, show, unset" in shell.refused("config", "max_retries", status=2)
+    assert "get" in shell.refused("output", "a-job", status=2)
+
+
 @pytest.mark.parametrize("text", [b"\xff", b"a\x1b[2J", "é\u202e".encode(), b"%s%n{}", b"x" * 5000, b"''"])
 def test_odd_arguments_are_answered_in_words(shell: Shell, text: bytes) -> None:
     shell.refused("status", text, status=3)

@@ -10,6 +10,7 @@ import click
 
 from queuectl import disk
 from queuectl.cli import show
+from queuectl.cli.groups import Group
 from queuectl.cli.places import complete_id, seconds_of, spool_of
 from queuectl.errors import BadJob, BadUsage, QueueError, WrongState
 from queuectl.job import State
@@ -153,7 +154,7 @@ def _exit_status(found: Found) -> int:
 # ── dead letters ──────────────────────────────────────────────────────────────────────────────
 
 
-@click.group("dlq")
+@click.group("dlq", cls=Group)
 def dlq_command() -> None:
     """The dead letter queue: jobs that need a person."""
 

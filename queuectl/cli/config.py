@@ -6,6 +6,7 @@ import click
 
 from queuectl import disk, settings
 from queuectl.cli import show
+from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of
 
 TYPE_CHECKING = False
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
 
-@click.group("config")
+@click.group("config", cls=Group)
 def config_command() -> None:
     """The settings in config.yaml; running workers take a change up by themselves."""
 

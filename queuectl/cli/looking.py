@@ -9,6 +9,7 @@ import time
 import click
 
 from queuectl.cli import show
+from queuectl.cli.groups import Group
 from queuectl.cli.places import complete_id, spool_of
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job import State, last_attempt, parse_moment, stamp
@@ -251,7 +252,7 @@ def _output_options(command: Any) -> Any:
     return command
 
 
-@click.group("output")
+@click.group("output", cls=Group)
 def output_command() -> None:
     """What jobs printed."""
 

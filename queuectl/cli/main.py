@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from queuectl.cli import show
+from queuectl.cli.groups import Group
 from queuectl.errors import OutputTrouble, QueueError, StorageTrouble
 
 TYPE_CHECKING = False
@@ -40,8 +41,8 @@ COMMANDS = {
 }
 
 
-class Lazy(click.Group):
-    """A group that knows its commands by name and imports them when asked."""
+class Lazy(Group):
+    """Knows its commands by name and imports them when asked."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the table, which is the order of use."""
@@ -56,18 +57,6 @@ class Lazy(click.Group):
         module = import_module(f"queuectl.cli.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name the nearest command where there is none of that name."""
-        if ctx.resilient_parsing:
-            return super().resolve_command(ctx, args)
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from queuectl.errors import BadUsage, nearest
-
-            raise BadUsage(f"There is no command {args[0]!r}.", nearest(args[0], list(COMMANDS)))
-        return super().resolve_command(ctx, args)
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

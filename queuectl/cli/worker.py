@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from queuectl.cli import show
+from queuectl.cli.groups import Group
 from queuectl.cli.places import seconds_of, spool_of, spool_or_new
 from queuectl.errors import QueueError
 from queuectl.job import parse_moment
 from queuectl.spool import asking, presence
 
 
-@click.group("worker")
+@click.group("worker", cls=Group)
 def worker_command() -> None:
     """Start workers, stop them, see what they do."""
 
