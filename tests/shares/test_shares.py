@@ -48,15 +48,16 @@ for number in range(2000):
     print(number)
 """
 LOOK_FOR = """
-import errno, sys
+import sys
 from queuectl import disk
+from queuectl.errors import StorageTrouble
 for number in range(2000):
     is_there = False
     while not is_there:
         try:
             is_there = disk.exists(f"{sys.argv[1]}/{number}")
         except OSError as error:
-            if error.errno != errno.ENODATA:  # it is half made
+            if not StorageTrouble.explains(error):  # ENODATA: it is half made
                 raise
 """
 
