@@ -13,6 +13,7 @@ Every file bears the name of a run: whatever a third or a dead one has there is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -40,6 +41,8 @@ TIMES = 15
 LOOK = 0.02
 #: Seconds that one may take for a step before it is taken for gone, or a name for never coming.
 STEP, NEVER = 120.0, 40.0
+#: How long it is tried to sit down, where the directory comes and goes.
+SEATING = 5.0
 #: A name that takes longer than this many seconds to be seen slows the queue down.
 SLOW = 3.0
 #: What is this many seconds older than a run's own files was left by one that was killed.
@@ -140,10 +143,17 @@ class Table:
         if place.is_symlink():
             raise QueueError(f"{place} is a link, where a directory was to be made.", "Delete it.")
         table = cls(str(place))
+        end = time.monotonic() + SEATING
         while True:
-            place.mkdir(exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
+            try:
+                place.mkdir(exist_ok=True)
                 disk.create(f"{place}/.{table.me}.seat")
+            except OSError as error:
+                # GlusterFS makes none of a directory that two make at once, and tells both it is there.
+                if error.errno not in {errno.ENOENT, errno.EEXIST, errno.ENODATA} or time.monotonic() > end:
+                    raise
+                time.sleep(LOOK)
+            else:
                 return table
 
     @property

@@ -60,6 +60,12 @@ for number in range(2000):
             if not StorageTrouble.explains(error):  # ENODATA: it is half made
                 raise
 """
+SIT_DOWN = """
+import pathlib, sys
+from queuectl.spool.share import Table
+for number in range(1000):
+    Table.at(pathlib.Path(sys.argv[1], str(number)))
+"""
 
 
 def status(machine: Machine) -> dict[str, dict[str, Any]]:
@@ -343,6 +349,18 @@ def test_a_file_that_is_written_slowly_on_another_machine_runs_once_it_is_whole(
 
 
 # ── check --share ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_hosts_that_begin_at_once_come_to_one_table(site: Site) -> None:
+    folder = site.alpha.spool / "tables"
+    site.alpha.run("mkdir", folder)
+    words = (sys.executable, "-c", SIT_DOWN, folder)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda machine: machine.run(*words), (site.alpha, site.beta)))
+    seats = [
+        len(list(place.iterdir())) for place in (site.share.export / site.alpha.queue / "tables").iterdir()
+    ]
+    assert seats == [2] * 1000
 
 
 def test_two_hosts_find_out_together_that_a_queue_is_safe_and_leave_nothing(site: Site) -> None:
