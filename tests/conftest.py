@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -105,6 +106,15 @@ def new_spool(tmp_path: Path) -> Callable[[str], Spool]:
         return spool
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def threads_left() -> Iterator[None]:
+    """A thread that outlives its test works on in the next one, and its calls are counted there."""
+    before = set(threading.enumerate())
+    yield
+    left = set(threading.enumerate()) - before
+    assert not left, f"threads outlived the test: {sorted(thread.name for thread in left)}"
 
 
 @pytest.fixture

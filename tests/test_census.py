@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,23 +240,23 @@ def test_the_oldest_that_waits_is_the_first_that_was_due_whatever_its_priority(
 
 
 def test_a_watch_shows_what_is_there_at_the_time_of_asking(spool: Spool) -> None:
-    watch = Watch(Census(spool.root))
-    for number in range(1, 6):
-        spool.file("true")
-        assert watch.fresh(10).counts(spool.clock()).pending == number
+    with closing(Watch(Census(spool.root))) as watch:
+        for number in range(1, 6):
+            spool.file("true")
+            assert watch.fresh(10).counts(spool.clock()).pending == number
 
 
 def test_a_watch_says_so_when_the_spool_is_gone_and_goes_on_when_it_is_back(
     spool: Spool, until: Until
 ) -> None:
     spool.file("true")
-    watch = Watch(Census(spool.root))
-    watch.fresh(10)
-    spool.path.rename(spool.path.with_name("away"))
-    until(lambda: watch.fresh(1) and watch.trouble, "the trouble is seen")
-    assert watch.census.counts(spool.clock()).pending == 1
-    spool.path.with_name("away").rename(spool.path)
-    until(lambda: watch.fresh(1) and not watch.trouble, "it is over")
+    with closing(Watch(Census(spool.root))) as watch:
+        watch.fresh(10)
+        spool.path.rename(spool.path.with_name("away"))
+        until(lambda: watch.fresh(1) and watch.trouble, "the trouble is seen")
+        assert watch.census.counts(spool.clock()).pending == 1
+        spool.path.with_name("away").rename(spool.path)
+        until(lambda: watch.fresh(1) and not watch.trouble, "it is over")
 
 
 def test_quantiles() -> None:

@@ -318,8 +318,10 @@ class Watch:
         self._wanted = 0
         self._done = 0
         self._asked_at = time.monotonic()
+        self._closed = False
         self.trouble: OSError | None = None
-        threading.Thread(target=self._run, daemon=True, name="census").start()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="census")
+        self._thread.start()
 
     def fresh(self, seconds: float) -> Census:
         """The census after a look that began now or, when that takes longer than `seconds`, before it."""
@@ -331,12 +333,15 @@ class Watch:
             self._asked.wait_for(lambda: self._done >= wanted, seconds)
         return self.census
 
+    def close(self, seconds: float | None = None) -> None:
+        """Look no more; waits for a look under way, so many seconds at most. The census stays as it is."""
+        with self._asked:
+            self._closed = True
+            self._asked.notify_all()
+        self._thread.join(seconds)
+
     def _run(self) -> None:
-        while True:
-            with self._asked:
-                resting = time.monotonic() - self._asked_at > self.RESTS_AFTER
-                self._asked.wait_for(lambda: self._wanted > self._done, None if resting else self.EVERY)
-                wanted = self._wanted
+        while (wanted := self._wait()) is not None:
             try:
                 self.census.look()
                 self.trouble = None
@@ -345,3 +350,12 @@ class Watch:
             with self._asked:
                 self._done = wanted
                 self._asked.notify_all()
+
+    def _wait(self) -> int | None:
+        """Wait for the next look; returns how many were asked for so far, None where it is closed."""
+        with self._asked:
+            resting = time.monotonic() - self._asked_at > self.RESTS_AFTER
+            self._asked.wait_for(
+                lambda: self._closed or self._wanted > self._done, None if resting else self.EVERY
+            )
+            return None if self._closed else self._wanted

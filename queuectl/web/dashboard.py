@@ -44,6 +44,10 @@ class Dashboard:
         self._workers: list[dict[str, Any]] = []
         self._workers_at = float("-inf")
 
+    def close(self, seconds: float | None = None) -> None:
+        """Look no more; a look under way is waited for, so many seconds at most."""
+        self.watch.close(seconds)
+
     def settings(self) -> Settings:
         """The values in force; those last known where config.yaml is broken."""
         return self.live.now()

@@ -106,7 +106,10 @@ class Server:
             h11_max_incomplete_event_size=MAX_HEAD,
             timeout_graceful_shutdown=GRACE,
         )
-        _Ending(config, closing).run(sockets=[self._socket])
+        try:
+            _Ending(config, closing).run(sockets=[self._socket])
+        finally:
+            self._dashboard.close(GRACE)
 
 
 class _Ending(uvicorn.Server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,23 +13,29 @@ from queuectl.web.dashboard import Dashboard
 from queuectl.web.pages import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from queuectl import Spool
     from tests.conftest import Workers
 
 
+@pytest.fixture
+def dashboard(spool: Spool) -> Iterator[Dashboard]:
+    with closing(Dashboard(spool)) as made:
+        yield made
+
+
 @pytest.mark.parametrize("job_id", ["", "..", "a/b", "a\0b", "-a", "é", "a" * 101, "a\n"])
-def test_an_id_that_is_none_is_not_looked_for(spool: Spool, job_id: str) -> None:
-    dashboard = Dashboard(spool)
+def test_an_id_that_is_none_is_not_looked_for(spool: Spool, dashboard: Dashboard, job_id: str) -> None:
     spool.path.rename(spool.path.with_name("away"))
     assert dashboard.find(job_id) is None
     with pytest.raises(FileNotFoundError):
         dashboard.find("good")
 
 
-def test_a_job_is_found_wherever_it_has_gone_since_it_was_seen(spool: Spool, workers: Workers) -> None:
-    dashboard = Dashboard(spool)
+def test_a_job_is_found_wherever_it_has_gone_since_it_was_seen(
+    spool: Spool, dashboard: Dashboard, workers: Workers
+) -> None:
     for index in range(5):
         spool.file({"id": f"job-{index}", "command": "true"})
         assert dashboard.find(f"job-{index}")
@@ -65,14 +72,13 @@ def test_the_scale_of_a_chart_is_a_round_number_above_its_bars(most: int, top: i
 
 
 def test_a_page_of_many_dead_letters_is_made_before_all_have_been_read(
-    spool: Spool, dead: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    dashboard: Dashboard, dead: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from queuectl.web import dashboard as module
 
     for index in range(4):
         dead(f"job-{index}")
     monkeypatch.setattr(module, "READING", -1.0)
-    dashboard = Dashboard(spool)
     assert pages.dead(dashboard, Query()).facts["unread"] >= 3
     monkeypatch.setattr(module, "READING", 60.0)
     facts = pages.dead(dashboard, Query()).facts
