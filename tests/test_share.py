@@ -87,6 +87,12 @@ def test_a_link_in_the_place_of_the_directory_is_refused(shell: Shell, tmp_path:
     assert "is a link" in shell.refused("check", "--share", tmp_path, "--timeout", "0.1", status=1)
 
 
+def test_a_file_in_the_place_of_the_directory_is_refused(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / share.FOLDER).write_text("mine")
+    assert "is a file" in shell.refused("check", "--share", tmp_path, "--timeout", "0.1", status=1)
+    assert (tmp_path / share.FOLDER).read_text() == "mine"
+
+
 @pytest.mark.parametrize("politely", [True, False])
 def test_the_other_going_away_in_the_middle_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, politely: bool

@@ -140,8 +140,8 @@ class Table:
     @classmethod
     def at(cls, place: Path) -> Table:
         """Take a seat, which keeps the directory from being removed by one that leaves just then."""
-        if place.is_symlink():
-            raise QueueError(f"{place} is a link, where a directory was to be made.", "Delete it.")
+        if what := "a link" if place.is_symlink() else "a file" if place.is_file() else None:
+            raise QueueError(f"{place} is {what}, where a directory was to be made.", "Delete it.")
         table = cls(str(place))
         end = time.monotonic() + SEATING
         while True:
