@@ -177,8 +177,11 @@ class Workers:
         self.log = log
         self.started: list[Process] = []
 
-    def start(self, kind: str = "foreground", pass_fds: Sequence[int] = ()) -> Process:
-        arguments = [sys.executable, "-m", "queuectl.worker", str(self.spool.path), kind]
+    def start(
+        self, kind: str = "foreground", pass_fds: Sequence[int] = (), inside: Sequence[str] = ()
+    ) -> Process:
+        """Start one; `inside` are the words of a program that becomes it."""
+        arguments = [*inside, sys.executable, "-m", "queuectl.worker", str(self.spool.path), kind]
         with self.log.open("ab") as log:
             popen = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=pass_fds
