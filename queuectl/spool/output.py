@@ -204,13 +204,17 @@ def read_log(root: Root, job_id: str, attempt: int, stream: str, at: int = 0) ->
                 at = end
             log.seek(at)
             block = log.read(_BLOCK if at >= end else min(_BLOCK, start - at))
-            if not block:
-                return
-            if b"\0" in block:  # Race: it may have been dropped just before it was read
-                start, end = _gap(log)
-                if start <= at < end:
+            if not block or b"\0" in block:
+                # Race: the command may just have ended, and the gap been closed.
+                if log.seek(0, 2) < at + len(block) and (block or _place_now(log, at) != at):
+                    at, start, end = _place_now(log, at), 0, 0
                     continue
-                block = block[: start - at] if at < start else block
+                if not block:
+                    return
+                # Race: it may have been dropped just before it was read.
+                if (now := _gap(log)) != (start, end):
+                    start, end = now
+                    continue
             at += len(block)
             yield at, block
 
@@ -237,7 +241,10 @@ def _place_now(log: BinaryIO, at: int) -> int:
         return at
     log.seek(head)
     notice = _NOTICE.fullmatch(log.read(_WIDTH))
-    return max(head, at - int(notice[1].replace(b",", b"")) + _WIDTH) if notice else at
+    if not notice:
+        return at
+    place = at - int(notice[1].replace(b",", b"")) + _WIDTH
+    return place if place >= head + _WIDTH else head  # more was dropped since, which the notice tells
 
 
 def _gap(log: BinaryIO) -> tuple[int, int]:
