@@ -230,7 +230,7 @@ def test_a_spool_that_goes_away_is_waited_for_and_not_made_anew(
     spool: Spool, workers: Workers, until: Until, tmp_path: Path
 ) -> None:
     workers.start()
-    until(lambda: presence.described(spool.root), "a worker is there")
+    until(lambda: "started" in workers.said(), "a worker is there")
     job_id = spool.file({"command": "true", "run_at": "2099-01-01T00:00:00Z"})
     away = tmp_path / "away"
     spool.path.rename(away)
