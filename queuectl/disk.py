@@ -491,19 +491,18 @@ def _sync_each(drafts: Sequence[Draft]) -> None:
 
 
 def publish(draft: Draft) -> None:
-    """Give a draft its name, then close it: the close is the ring that workers hear.
+    """Close a draft, then give it its name: the move is the ring that workers hear.
 
     The name must be one that nobody else makes.
     """
     try:
+        kernel.close(draft.fd)
         if not move(draft.hidden, draft.target):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), draft.hidden)
     except BaseException:
         with contextlib.suppress(OSError):
             kernel.unlink(draft.hidden)
         raise
-    finally:
-        kernel.close(draft.fd)
 
 
 def withdraw(draft: Draft) -> bool:

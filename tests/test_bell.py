@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.job import State
+from queuectl.spool import asking
 from queuectl.spool import bell as bells
 from queuectl.spool.bell import Bell, Wake
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl import Spool
+    from tests.conftest import Until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell of closed files")
 
@@ -46,6 +48,35 @@ def test_what_is_filed_from_the_moment_it_hangs_is_heard(spool: Spool, bell: Bel
     assert wake.wait(5)
     assert set(bell.names()) == waiting(spool) - before
     assert bell.names() == []
+
+
+def test_what_is_moved_in_is_heard(spool: Spool, bell: Bell, wake: Wake) -> None:
+    outside = spool.path / "job.yaml"
+    outside.write_text("command: make\n")
+    bell.hang()
+    outside.rename(spool.path / "pending" / "mine.yaml")
+    assert wake.wait(5)
+    assert bell.names() == ["mine.yaml"]
+
+
+def test_what_is_asked_of_workers_is_heard_and_their_signs_of_life_are_not(spool: Spool, bell: Bell) -> None:
+    with spool.member() as me:
+        bell.hang()
+        me.beat(me.now())
+        assert not bell.asked.wait(0.3)
+        for ask in (asking.pause, lambda root, _: asking.resume(root)):
+            ask(spool.root, me.now())
+            assert bell.asked.wait(5)
+            bell.asked.clear()
+
+
+@pytest.mark.parametrize("folder", ["pending", "workers"])
+def test_it_knows_that_it_hears_no_more(spool: Spool, bell: Bell, until: Until, folder: str) -> None:
+    assert not bell.is_listening
+    bell.hang()
+    assert bell.is_listening
+    (spool.path / folder).rmdir()
+    until(lambda: not bell.is_listening, "the directory is gone")
 
 
 def test_it_is_hung_once_and_leaves_nothing_in_the_folder(spool: Spool, bell: Bell) -> None:

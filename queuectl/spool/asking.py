@@ -57,10 +57,11 @@ def _limit(path: str) -> float | None:
 def to_stop(root: Root, names: Iterable[str], limit: float | None) -> None:
     """Ask workers to finish the job at hand and exit; past `limit` seconds to give it back."""
     for name in names:
-        path = f"{root.workers}/{name}.stop"
-        disk.remove(path)
-        with contextlib.suppress(FileExistsError):
-            disk.create(path, b"" if limit is None else f"{limit:g}\n".encode(), root.file_mode)
+        text = b"" if limit is None else f"{limit:g}\n".encode()
+        # Race: it is read as soon as it is there, and so must be whole then.
+        drafted = disk.draft(root.workers, f"{name}.stop", text, sync=False, mode=root.file_mode)
+        disk.remove(drafted.target)  # on SMB a file that is replaced may never be seen changed
+        disk.publish(drafted)
 
 
 def to_cancel(root: Root, claim: Name) -> str:

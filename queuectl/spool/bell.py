@@ -69,9 +69,10 @@ class Wake:
 
 
 class Bell:
-    """Rings when a file in pending/ was closed after writing, and keeps the names that did (Linux).
+    """Rings when a file has come into pending/ whole, and keeps the names of those that did (Linux).
 
-    No other system tells that a file was closed: there it never rings by itself.
+    `asked` is set when names have changed in workers/. No other system tells that a file was closed:
+    there it never rings by itself.
     """
 
     def __init__(self, root: Root, wake: Wake) -> None:
@@ -79,7 +80,8 @@ class Bell:
         self._taken = threading.Event()
         self._wake = wake
         self._ear: Any = None
-        self._folder = root.folder(State.PENDING)
+        self.asked = threading.Event()
+        self._folder, self._desk = root.folder(State.PENDING), root.workers
         self._hanging = threading.Lock()
         self._is_hung = False
 
@@ -100,19 +102,24 @@ class Bell:
         from queuectl.spool.ear import Ear
 
         try:
-            self._ear = Ear(self._folder, self.heard)  # a user may have so many and no more
+            # A user may have so many and no more.
+            self._ear = Ear(self._folder, self.heard, self._desk, self.asked.set)
         except OSError as error:
             log.warning("No file events here (%s); looking every poll_interval instead.", error)
             return
         self._ear.start()
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether it rings by itself. Events are a hint all the same."""
+        return self._ear is not None and not self._ear.is_deaf
+
     def heard(self, names: list[str]) -> None:
-        """Note that files of these names were closed in pending/, ring, and rest."""
-        if told := [name for name in names if name[:1] != "."]:
-            self._taken.clear()
-            self._heard.extend(told)
-            self._wake.ring()
-            self._taken.wait(REST)
+        """Note that files of these names have come into pending/, ring, and rest."""
+        self._taken.clear()
+        self._heard.extend(names)
+        self._wake.ring()
+        self._taken.wait(REST)
 
     def ring(self) -> None:
         """Wake whoever waits for it."""

@@ -1,10 +1,10 @@
-"""The ear: hears of files that were closed after writing, in one thread, many at a time (Linux)."""
+"""The ear: hears of files that came into a directory, in one thread, many at a time (Linux)."""
 
 from __future__ import annotations
 
 import os
 
-from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD
+from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,25 +12,38 @@ if TYPE_CHECKING:
 
     from watchdog.observers.inotify_c import WatchDescriptor
 
+#: A file has come once it is closed after writing, or moved in; to be made is not enough.
+_COME = Mask(InotifyConstants.IN_CLOSE_WRITE | InotifyConstants.IN_MOVED_TO)
+#: Names have come or gone. What is rewritten in place changes none.
+_CHANGED = Mask(InotifyConstants.IN_CREATE | InotifyConstants.IN_MOVED_TO | InotifyConstants.IN_DELETE)
+
 
 class Ear(InotifyFD):
-    """Listens to one directory from the moment it is made; `start` begins to tell, `stop` ends it.
+    """Listens to two directories from the moment it is made; `start` begins to tell, `stop` ends it.
+
+    `tell` is given the names of files that have come into the one, hidden ones left out; `asked` is
+    called when names have changed in the other.
 
     An `Observer` of watchdog's would hand each event through three threads, each of which takes the
-    interpreter from the worker. Hearing of more than closed files costs dear, too: half of a move is
-    held back for half a second to find its other half.
+    interpreter from the worker, and would hold half of a move back for half a second to find its
+    other half.
 
     Raises `OSError` when it is made where the user may watch no more.
     """
 
-    def __init__(self, folder: str, tell: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self, folder: str, tell: Callable[[list[str]], None], desk: str, asked: Callable[[], None]
+    ) -> None:
         super().__init__()
         self._tell = tell
+        self._asked = asked
         self._names: list[str] = []
-        self.add_callback(os.fsencode(folder), InotifyConstants.IN_CLOSE_WRITE, self, CallbackId(1))
+        self.is_deaf = False
+        self.add_callback(os.fsencode(folder), _COME, self, CallbackId(1))
+        self._desk = self.add_callback(os.fsencode(desk), _CHANGED, self, CallbackId(1))
 
     def run(self) -> None:
-        """Tell of what was closed, all that the kernel has noted at once; `tell` may take its time."""
+        """Tell of what came, all that the kernel has noted at once; `tell` may take its time."""
         while self.should_keep_running():
             for event in self.read_events():
                 self.handle_event(event)
@@ -39,11 +52,15 @@ class Ear(InotifyFD):
                 self._tell(names)
 
     def on_event(self, event: InotifyEvent) -> None:
-        """Note the file's name."""
-        self._names.append(os.fsdecode(event.name))
+        """Note the file's name, or tell that something is asked."""
+        if event.wd == self._desk:
+            self._asked()
+        elif event.name[:1] != b".":
+            self._names.append(os.fsdecode(event.name))
 
-    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
-        """The directory is gone: whoever looks at it meets that."""
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:  # noqa: ARG002 - either of the two
+        """The directory is gone, and one in its place is not listened to."""
+        self.is_deaf = True
 
     def on_queue_overflow(self) -> None:
         """Names were lost, which the log has been told: whoever looks at the directory finds them."""

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from queuectl.spool.output import Curb
     from queuectl.worker.process import Command
 
-#: Seconds between looks at the directories' times, where a look costs no round trip.
-LOOK = 0.25
+#: Seconds between looks at the directories' times, where a look costs no round trip; and between those
+#: that are made all the same where events tell what comes.
+LOOK, TOLD = 0.25, 1.0
 #: The share of the lease after which a worker that cannot beat gives its job up.
 GIVE_UP = 0.7
 #: The share of the lease that it has for that, before the command is killed over its head.
@@ -63,7 +64,7 @@ class Keeper(threading.Thread):
         self._member = member
         self._control = control
         self._bell = bell
-        self._ending = threading.Event()
+        self._is_ending = False
         self._share = member.root.is_shared
         self._marks: dict[str, _Seen] = {}
         self._beaten = _awake_or_not()
@@ -79,6 +80,12 @@ class Keeper(threading.Thread):
         """Seconds since the last sign of life that the spool took, a suspension of this host included."""
         return _awake_or_not() - self._beaten
 
+    def watch_output(self, curb: Curb | None) -> None:
+        """Curb what a command prints from now on, the first time at once; None is the end of it."""
+        self.curb = curb
+        if curb is not None:
+            self._bell.asked.set()
+
     @property
     def lease(self) -> float:
         """`lock_lease_seconds` as last read."""
@@ -91,7 +98,7 @@ class Keeper(threading.Thread):
     def run(self) -> None:
         """Look until `end`."""
         hang_at, done = time.monotonic() + BUSY, 0
-        while not self._ending.wait(self._interval()):
+        while self._rests():
             is_brisk, done = self._member.done - done >= BRISK, self._member.done
             if (not is_brisk or time.monotonic() >= hang_at) and self._bell.hang():
                 keep_descriptors()
@@ -101,9 +108,16 @@ class Keeper(threading.Thread):
             except (OSError, NotASpool) as error:
                 self.trouble = error
 
+    def _rests(self) -> bool:
+        """Wait until it is time to look; False at the end."""
+        self._bell.asked.wait(self._interval())
+        self._bell.asked.clear()
+        return not self._is_ending
+
     def _interval(self) -> float:
         if not self._share:
-            return LOOK
+            is_told = self._bell.is_listening and self.curb is None
+            return min(TOLD, self.lease / 5) if is_told else LOOK
         with contextlib.suppress(OSError):
             return self._member.live.now().poll_interval
         return 1.0
@@ -173,8 +187,9 @@ class Keeper(threading.Thread):
         return True  # the look that proves it is this one
 
     def end(self) -> None:
-        """Stop looking; returns at once if the share hangs."""
-        self._ending.set()
+        """Stop looking; returns soon if the share hangs."""
+        self._is_ending = True
+        self._bell.asked.set()
         self.join(1.0)
 
 

@@ -308,7 +308,6 @@ class Worker:
         run = self._start(claim, keeper)
         if run is None or run.command is None:
             return
-        keeper.curb = run.curb
         try:
             self._try_to_pay()
             if self._is_brisk:
@@ -318,6 +317,7 @@ class Worker:
             ended = run.command.wait(self._control, first) is Waited.EXITED and not run.command.was_cut_off
             if not ended:
                 self._let_go()
+                keeper.watch_output(run.curb)
                 self._write(run)
                 ended = self._watch(run, run.command, keeper)
             if ended:
@@ -325,7 +325,7 @@ class Worker:
         except FileNotFoundError:
             log.error("job %s: the claim was lost; its run is stopped and not recorded", claim.id)
         finally:
-            keeper.curb = None
+            keeper.watch_output(None)
             if run.command is not None:
                 self._put_down(run, self.member.live_grace)
 
