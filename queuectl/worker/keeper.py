@@ -81,9 +81,12 @@ class Keeper(threading.Thread):
         return _awake_or_not() - self._beaten
 
     def watch_output(self, curb: Curb | None) -> None:
-        """Curb what a command prints from now on, the first time at once; None is the end of it."""
+        """Curb what a command prints from now on; None is the end of it.
+
+        The next look may be far off; it is made at once where it costs no round trip.
+        """
         self.curb = curb
-        if curb is not None:
+        if curb is not None and not self._share:
             self._bell.asked.set()
 
     @property
