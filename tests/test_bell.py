@@ -59,10 +59,14 @@ def test_what_is_moved_in_is_heard(spool: Spool, bell: Bell, wake: Wake) -> None
     assert bell.names() == ["mine.yaml"]
 
 
-def test_what_is_asked_of_workers_is_heard_and_their_signs_of_life_are_not(spool: Spool, bell: Bell) -> None:
+def test_what_is_asked_of_workers_is_heard_and_their_coming_and_going_is_not(
+    spool: Spool, bell: Bell
+) -> None:
     with spool.member() as me:
         bell.hang()
         me.beat(me.now())
+        with spool.member():
+            pass
         assert not bell.asked.wait(0.3)
         for ask in (asking.pause, lambda root, _: asking.resume(root)):
             ask(spool.root, me.now())

@@ -8,15 +8,17 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import Spool, State
+from queuectl import Spool, State, disk
 from queuectl.job import utc_now
-from queuectl.spool import asking, finding
+from queuectl.spool import asking, claiming, finding
 from queuectl.spool.finding import REASON
 
 if TYPE_CHECKING:
@@ -173,6 +175,48 @@ def test_a_waiting_job_that_an_editor_is_saving_is_not_run_by_halves(
         assert evidence.started() == []
         file.write(text)
     until(lambda: evidence.finished() == [job_id], "it runs once it is saved", seconds=5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells that a file is being written")
+def test_a_job_whose_file_is_held_open_moves_no_more_and_is_claimed_once_its_closing_is_heard(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "HOLD", 3600.0)
+    job_id = spool.file("true")
+    folder = spool.root.folder(State.PENDING)
+    with spool.member() as me:
+        with Path(spool.find(job_id).path).open("a"):
+            me.look(utc_now())
+            assert me.claim(utc_now()) is None
+            for _ in range(3):
+                before = disk.mark(folder)
+                me.look(utc_now(), os.listdir(folder), again=True)
+                assert me.claim(utc_now()) is None
+                assert disk.mark(folder) == before
+        me.look(utc_now(), os.listdir(folder))
+        claim = me.claim(utc_now())
+        assert claim
+        assert claim.id == job_id
+        me.give_back(claim)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells that a file is being written")
+def test_a_job_whose_file_was_held_open_is_looked_at_again_without_a_word(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(claiming, "HOLD", 0.1)
+    job_id = spool.file("true")
+    with spool.member() as me:
+        with Path(spool.find(job_id).path).open("a"):
+            me.look(utc_now())
+            assert me.claim(utc_now()) is None
+            me.look(utc_now(), again=True)
+            assert me.claim(utc_now()) is None
+            due = me.next_due()
+            assert due is not None
+            assert due <= utc_now() + timedelta(seconds=0.1)
+        claim = until(lambda: me.claim(utc_now()), "the hold is over")
+        me.give_back(claim)
 
 
 def test_a_file_that_grows_byte_by_byte_runs_only_when_it_is_whole(

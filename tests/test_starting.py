@@ -271,6 +271,21 @@ def test_a_drain_has_the_last_long_jobs_run_side_by_side(spool: Spool, tmp_path:
     assert {ended(job_id).state for job_id in ids} == {State.DONE}
 
 
+@pytest.mark.parametrize("command", ["true", "sleep 0.05"])
+def test_a_short_drain_does_not_begin_to_listen(spool: Spool, command: str) -> None:
+    """What it would have to import takes as long as some twenty jobs."""
+    for _ in range(3):
+        spool.file(command)
+    drained = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "queuectl.worker", str(spool.path), "drain"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "filelock" in drained.stderr
+    assert "watchdog" not in drained.stderr
+
+
 def test_what_another_has_claimed_ahead_is_left_to_a_drain_for_moments(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

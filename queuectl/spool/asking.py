@@ -34,6 +34,11 @@ class Requests(NamedTuple):
     cancelled: frozenset[str] = frozenset()
 
 
+def is_request(text: str) -> bool:
+    """Whether a file of this name in workers/ asks something of any worker."""
+    return text == PAUSED or text.endswith((".stop", ".cancel"))
+
+
 def requests_to(root: Root, name: str) -> Requests:
     """Everything that is asked of one worker now, found by listing (never by asking for a name)."""
     names = disk.list_names(root.workers)
@@ -57,11 +62,10 @@ def _limit(path: str) -> float | None:
 def to_stop(root: Root, names: Iterable[str], limit: float | None) -> None:
     """Ask workers to finish the job at hand and exit; past `limit` seconds to give it back."""
     for name in names:
-        text = b"" if limit is None else f"{limit:g}\n".encode()
-        # Race: it is read as soon as it is there, and so must be whole then.
-        drafted = disk.draft(root.workers, f"{name}.stop", text, sync=False, mode=root.file_mode)
-        disk.remove(drafted.target)  # on SMB a file that is replaced may never be seen changed
-        disk.publish(drafted)
+        path = f"{root.workers}/{name}.stop"
+        disk.remove(path)
+        with contextlib.suppress(FileExistsError):
+            disk.create(path, b"" if limit is None else f"{limit:g}\n".encode(), root.file_mode)
 
 
 def to_cancel(root: Root, claim: Name) -> str:

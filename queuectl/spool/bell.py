@@ -11,6 +11,7 @@ import threading
 from collections import deque
 
 from queuectl.job import State
+from queuectl.spool import asking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Wake:
 class Bell:
     """Rings when a file has come into pending/ whole, and keeps the names of those that did (Linux).
 
-    `asked` is set when names have changed in workers/. No other system tells that a file was closed:
+    `asked` is set when a request has come to workers/, or gone. No other system tells that a file was closed:
     there it never rings by itself.
     """
 
@@ -103,7 +104,7 @@ class Bell:
 
         try:
             # A user may have so many and no more.
-            self._ear = Ear(self._folder, self.heard, self._desk, self.asked.set)
+            self._ear = Ear(self._folder, self.heard, self._desk, self._ask)
         except OSError as error:
             log.warning("No file events here (%s); looking every poll_interval instead.", error)
             return
@@ -112,7 +113,11 @@ class Bell:
     @property
     def is_listening(self) -> bool:
         """Whether it rings by itself. Events are a hint all the same."""
-        return self._ear is not None and not self._ear.is_deaf
+        return self._ear is not None and self._ear.is_alive() and not self._ear.is_deaf
+
+    def _ask(self, name: str) -> None:
+        if asking.is_request(name):
+            self.asked.set()
 
     def heard(self, names: list[str]) -> None:
         """Note that files of these names have come into pending/, ring, and rest."""

@@ -24,7 +24,7 @@ from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Event, Job, State, parse_moment, stamp, to_yaml
 from queuectl.spool import finding, ids, record
-from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, rank_of, split, strangers
+from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of, split, strangers
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -198,6 +198,8 @@ class Waiting:
         """Take in names of pending/ that events told of; they may be gone, or known already."""
         for text in texts:
             self._trusted.discard(text)
+            if self._held and (name := parse(text)) is not None and name.id in self._held:
+                self._held[name.id] = 0.0
             if not WAITING_NAME(text):
                 self.strangers.append(text)
             else:
@@ -235,7 +237,9 @@ class Waiting:
             if name is None:  # a 31st of February
                 self.strangers.append(text)
                 continue
-            if self._is_held(name):
+            if self._is_held(name, source):
+                held = timedelta(seconds=self._held[name.id] - time.monotonic())
+                heapq.heappush(self._later[state], stamp(now + held) + text)
                 continue
             mine = name.owned(owner)
             target = f"{processing}/{mine}"
@@ -265,11 +269,19 @@ class Waiting:
             del self._taken[next(iter(self._taken))]
 
     def hold(self, name: Name) -> None:
-        """Leave a job alone for a while, as somebody is writing to its file."""
+        """Leave a job alone for a while, or until its file is heard of, as somebody is writing to it."""
         self._held[name.id] = time.monotonic() + HOLD
 
-    def _is_held(self, name: Name) -> bool:
-        return self._held.get(name.id, 0.0) > time.monotonic()
+    def _is_held(self, name: Name, path: str) -> bool:
+        """Whether a job is to be left alone still: its file is asked where it lies, which wakes nobody."""
+        until = self._held.get(name.id)
+        if until is None or until > time.monotonic():
+            return until is not None
+        if disk.being_written(path):
+            self.hold(name)
+            return True
+        del self._held[name.id]
+        return False
 
     def _promote(self, now: datetime) -> None:
         if not any(self._later.values()):

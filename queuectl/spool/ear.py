@@ -21,8 +21,8 @@ _CHANGED = Mask(InotifyConstants.IN_CREATE | InotifyConstants.IN_MOVED_TO | Inot
 class Ear(InotifyFD):
     """Listens to two directories from the moment it is made; `start` begins to tell, `stop` ends it.
 
-    `tell` is given the names of files that have come into the one, hidden ones left out; `asked` is
-    called when names have changed in the other.
+    `tell` is given the names of files that have come into the one, hidden ones left out; `changed` is
+    given each name that has come or gone in the other.
 
     An `Observer` of watchdog's would hand each event through three threads, each of which takes the
     interpreter from the worker, and would hold half of a move back for half a second to find its
@@ -32,11 +32,11 @@ class Ear(InotifyFD):
     """
 
     def __init__(
-        self, folder: str, tell: Callable[[list[str]], None], desk: str, asked: Callable[[], None]
+        self, folder: str, tell: Callable[[list[str]], None], desk: str, changed: Callable[[str], None]
     ) -> None:
         super().__init__()
         self._tell = tell
-        self._asked = asked
+        self._changed = changed
         self._names: list[str] = []
         self.is_deaf = False
         self.add_callback(os.fsencode(folder), _COME, self, CallbackId(1))
@@ -52,9 +52,9 @@ class Ear(InotifyFD):
                 self._tell(names)
 
     def on_event(self, event: InotifyEvent) -> None:
-        """Note the file's name, or tell that something is asked."""
+        """Note the file's name, or tell of it."""
         if event.wd == self._desk:
-            self._asked()
+            self._changed(os.fsdecode(event.name))
         elif event.name[:1] != b".":
             self._names.append(os.fsdecode(event.name))
 

@@ -199,15 +199,16 @@ def read_log(root: Root, job_id: str, attempt: int, stream: str, at: int = 0) ->
         if start < at < end:
             yield end, _notice(end - at, running=True)
             at = end
+        closed = False
         while True:
             if start <= at < end:
                 at = end
             log.seek(at)
             block = log.read(_BLOCK if at >= end else min(_BLOCK, start - at))
             if not block or b"\0" in block:
-                # Race: the command may just have ended, and the gap been closed.
-                if log.seek(0, 2) < at + len(block) and (block or _place_now(log, at) != at):
-                    at, start, end = _place_now(log, at), 0, 0
+                # Race: the command may just have ended, and the gap been closed, as it is once.
+                if not closed and log.seek(0, 2) < at + len(block):
+                    closed, at, start, end = True, _place_now(log, at), 0, 0
                     continue
                 if not block:
                     return
@@ -241,9 +242,10 @@ def _place_now(log: BinaryIO, at: int) -> int:
         return at
     log.seek(head)
     notice = _NOTICE.fullmatch(log.read(_WIDTH))
-    if not notice:
+    dropped = int(notice[1].replace(b",", b"")) if notice else 0
+    if dropped < _WIDTH:  # it is none of ours: of so few nothing is dropped
         return at
-    place = at - int(notice[1].replace(b",", b"")) + _WIDTH
+    place = at - dropped + _WIDTH
     return place if place >= head + _WIDTH else head  # more was dropped since, which the notice tells
 
 

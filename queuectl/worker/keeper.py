@@ -65,6 +65,7 @@ class Keeper(threading.Thread):
         self._control = control
         self._bell = bell
         self._is_ending = False
+        self._hearing = threading.Lock()
         self._share = member.root.is_shared
         self._marks: dict[str, _Seen] = {}
         self._beaten = _awake_or_not()
@@ -83,10 +84,10 @@ class Keeper(threading.Thread):
     def watch_output(self, curb: Curb | None) -> None:
         """Curb what a command prints from now on; None is the end of it.
 
-        The next look may be far off; it is made at once where it costs no round trip.
+        Where looks are few one is made at once.
         """
         self.curb = curb
-        if curb is not None and not self._share:
+        if curb is not None and self._is_told:
             self._bell.asked.set()
 
     @property
@@ -117,10 +118,15 @@ class Keeper(threading.Thread):
         self._bell.asked.clear()
         return not self._is_ending
 
+    @property
+    def _is_told(self) -> bool:
+        return self._bell.is_listening and not self._share
+
     def _interval(self) -> float:
         if not self._share:
-            is_told = self._bell.is_listening and self.curb is None
-            return min(TOLD, self.lease / 5) if is_told else LOOK
+            # A request to stop is heard as it is made, and its limit once it has been written.
+            is_calm = self.curb is None and not self.requests.stop
+            return min(TOLD, self.lease / 5) if is_calm and self._is_told else LOOK
         with contextlib.suppress(OSError):
             return self._member.live.now().poll_interval
         return 1.0
@@ -146,17 +152,20 @@ class Keeper(threading.Thread):
     def hear(self, *, at_once: bool = False) -> None:
         """Take in what is asked of this worker. `at_once` asks nothing of a share that may be slow."""
         root = self._member.root
-        if (at_once and self._share) or not self._may_differ(root.workers):
+        if at_once and self._share:
             return
-        try:
-            requests = asking.requests_to(root, self._member.name)
-        except OSError:
-            self._marks.pop(root.workers, None)  # not seen: look again, whatever the time of the folder
-            raise
-        if requests != self.requests:
-            self.requests = requests
-            self._control.ring()
-            self._bell.ring()
+        with self._hearing:  # else the older of two listings might have the last word
+            if not self._may_differ(root.workers):
+                return
+            try:
+                requests = asking.requests_to(root, self._member.name)
+            except OSError:
+                self._marks.pop(root.workers, None)  # not seen: look again, whatever the time of the folder
+                raise
+            if requests != self.requests:
+                self.requests = requests
+                self._control.ring()
+                self._bell.ring()
 
     def _beat(self) -> None:
         # Race: it is on the disk at some time from here on. Whoever watches it may count from here.

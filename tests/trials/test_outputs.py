@@ -228,6 +228,17 @@ def test_who_reads_an_output_while_its_command_ends_reads_on_behind_what_was_dro
     assert b"\0" not in read
 
 
+@pytest.mark.parametrize("count", [5, 499, 10**12])
+def test_who_reads_an_output_that_is_cut_by_somebody_else_comes_to_an_end(spool: Spool, count: int) -> None:
+    log = log_of(spool, "a")
+    log.write_bytes(b"x" * 3_000_000)
+    portions = output.read_log(spool.root, "a", 1, "out")
+    assert next(portions)[1].strip(b"x") == b""
+    forged = f"\n[queuectl: {count:,} bytes were dropped here]".ljust(79) + "\n"
+    log.write_bytes(b"h" * 500 + forged.encode() + b"t" * 500)
+    assert sum(len(block) for _, block in portions) <= log.stat().st_size
+
+
 @pytest.mark.usefixtures("audited")
 def test_every_exit_status_and_every_signal_is_told(
     spool: Spool, workers: Workers, evidence: Evidence, ended: Ended, size: Callable[[int, int], int]
