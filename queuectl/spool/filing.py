@@ -2,7 +2,7 @@
 
 logs/ID.1.out        the id is taken (only for an id that somebody chose)
 pending/.NAME.tmp    written and synced: a crash leaves a dot file that no worker reads
-pending/NAME         renamed: the job is filed; closed: workers hear it
+pending/NAME         closed and renamed: the job is filed, and workers hear it
 fsync of pending/    a power cut leaves it filed; now the id may be told
 
 A disk that fails before that has nothing left of it: what has its name is taken back.
