@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -116,10 +117,12 @@ def test_the_table_of_job_fields_is_that_of_the_parsers() -> None:
         assert f"`{older}`" in meanings[name]
 
 
-def test_the_code_layout_names_each_module_that_exists_and_no_other() -> None:
-    named = [line.split()[0] for line in block(section("## Code layout"), "").splitlines()]
-    assert len(named) == len(set(named))
-    assert set(named) == {str(path.relative_to(ROOT)) for path in (ROOT / "queuectl").rglob("*.py")}
+def test_the_code_layout_says_of_each_module_what_it_says_itself() -> None:
+    lines = re.findall(r"^(\S+) +(.*)$", block(section("## Code layout"), ""), re.MULTILINE)
+    assert len(dict(lines)) == len(lines)
+    modules = (ROOT / "queuectl").rglob("*.py")
+    texts = {str(path.relative_to(ROOT)): ast.get_docstring(ast.parse(path.read_text())) for path in modules}
+    assert dict(lines) == {name: (text or "").partition("\n")[0] for name, text in texts.items()}
 
 
 def test_each_state_stands_in_the_drawing() -> None:
