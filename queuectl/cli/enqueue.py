@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -34,15 +35,29 @@ Examples:
 
 
 class _Enqueue(click.Command):
-    """Notes whether the words after `--` are an argument list."""
+    """Takes the command off the command line first: its words are no arguments of ours."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Split at the first `--`: what follows is one command, word by word."""
-        if "--" in args:
-            at = args.index("--")
-            ctx.meta["words"] = args[at + 1 :]
-            args = args[:at]
+        """Let click see the options alone."""
+        if not ctx.resilient_parsing:
+            with contextlib.suppress(options.Unread):  # click says what is wrong with it
+                line = ctx.meta["line"] = options.read(args)
+                args = line.options
         return super().parse_args(ctx, args)
+
+
+def _with_options(command: Any) -> Any:
+    for option in reversed((*options.FIELDS, *options.OTHERS)):
+        named = click.option(
+            *option.names,
+            option.key,
+            metavar=option.value,
+            is_flag=True if option.value is None else None,  # False would let its value be left out
+            multiple=option.repeats,
+            help=option.help,
+        )
+        command = named(command)
+    return command
 
 
 class Source(NamedTuple):
@@ -55,25 +70,12 @@ class Source(NamedTuple):
 
 @click.command("enqueue", cls=_Enqueue, epilog=EXAMPLES)
 @click.argument("what", nargs=-1)
-@click.option("--id", "job_id", metavar="ID", help="Its id; else a short one is made.")
-@click.option("--command", "-c", metavar="COMMAND", help="The shell command.")
-@click.option("--priority", "-p", metavar="0..10", help="10 is the most urgent.")
-@click.option("--max-retries", metavar="N", help="Tries after the first one.")
-@click.option("--timeout", "-t", metavar="SECONDS", help="Time limit (also 90s, 10m, 2h); 0 = none.")
-@click.option("--backoff-base", metavar="N", help="The n-th retry waits N ** n seconds.")
-@click.option("--run-at", metavar="WHEN", help="2026-11-08T15:00:00Z, or +10m from now.")
-@click.option("--delay", metavar="TIME", help="So long from now: 90s, 10m, 2h, 1d.")
-@click.option("--cwd", metavar="DIR", help="Where it runs; else where you are now.")
-@click.option("--env", "-e", "env", metavar="K=V", multiple=True, help="A variable; may be repeated.")
-@click.option("--file", "-f", "files", metavar="FILE", multiple=True, help="JSON, JSON lines or YAML.")
-@click.option("--lines", is_flag=True, help="One shell command a line, from FILE or standard input.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a job instead of its id.")
+@_with_options
 @click.pass_context
 def enqueue_command(
     ctx: click.Context,
     /,
     what: tuple[str, ...],
-    job_id: str | None,
     command: str | None,
     files: tuple[str, ...],
     run_at: str | None,
@@ -89,28 +91,23 @@ def enqueue_command(
     Each job is accepted or rejected for itself: the good ones are in, the others are named on
     standard error and the exit status is not 0.
     """
-    named = {"id": job_id} | plain
-    said = {key: value for key, value in named.items() if value is not None}
+    del what  # it is in the line, with what click does not tell of it
+    said = {key: value for key, value in plain.items() if value is not None}
     flags = options.fields(said, run_at, delay, cwd, env)
-    sources = list(_sources(what, ctx.meta.get("words"), command, files, lines=lines))
-    if len(sources) > 1 and job_id is not None:
+    sources = list(_sources(ctx.meta["line"], command, files, lines=lines))
+    if len(sources) > 1 and "id" in said:
         raise BadUsage("--id cannot be given to several jobs.", "Write an id into each of them.")
     return _file(ctx, sources, flags, as_json=as_json)
 
 
 def _sources(
-    what: tuple[str, ...],
-    words: list[str] | None,
-    command: str | None,
-    files: tuple[str, ...],
-    *,
-    lines: bool,
+    line: options.Line, command: str | None, files: tuple[str, ...], *, lines: bool
 ) -> Iterator[Source]:
-    piped = what == ("-",) or (not what and "-" in files)
-    given = [bool(words), command is not None, bool(what) and not piped, bool(files) or piped]
-    if words is not None and not words:
+    piped = (line.words == ["-"] and not line.is_list) or (not line.words and "-" in files)
+    given = [bool(line.words) and not piped, command is not None, bool(files) or piped]
+    if line.is_list and not line.words:
         raise BadUsage("Nothing follows `--`.", "Write the program and its arguments after it.")
-    if lines and any(given[:3]):
+    if lines and any(given[:2]):
         raise BadUsage(
             "--lines reads commands from a file or standard input, and one was given beside it.",
             "Leave one of them out; a file is named with --file.",
@@ -120,12 +117,10 @@ def _sources(
             "A command was given in more than one way.",
             "Give it once: as an argument, after `--`, with --command, with --file or on standard input.",
         )
-    if words:
-        yield Source("the command", {"command": list(words)})
-    elif command is not None:
+    if command is not None:
         yield Source("--command", {"command": command})
-    elif what and not piped:
-        yield _argument(what)
+    elif line.words and not piped:
+        yield _argument(line)
     else:
         if not files and not piped and sys.stdin.isatty():
             raise BadUsage("There is no command.", "Write for example: queuectl enqueue 'echo hello'")
@@ -134,10 +129,10 @@ def _sources(
             yield from _lines(text, place) if lines else _documents(text, place)
 
 
-def _argument(what: tuple[str, ...]) -> Source:
-    if len(what) > 1:
-        return Source("the command", {"command": list(what)})
-    text = what[0]
+def _argument(line: options.Line) -> Source:
+    if line.is_list or len(line.words) > 1:
+        return Source("the command", {"command": line.words})
+    text = line.words[0]
     if text.lstrip().startswith("[") and _is_json(text):
         raise BadUsage(
             "This is a JSON list; an argument is one JSON object, or a shell command.",

@@ -1,4 +1,4 @@
-"""What the options of `enqueue` say, as fields of a job."""
+"""The options of `enqueue`: one table, how a command line is read by it, and the fields that it says."""
 
 from __future__ import annotations
 
@@ -6,11 +6,134 @@ import os
 
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job import iso, parse_moment, utc_now
+from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
+
+
+class Option(NamedTuple):
+    """One option: `key` is the job field, or else the parameter, that it sets; a flag has no `value`."""
+
+    names: tuple[str, ...]
+    key: str
+    value: str | None
+    help: str
+    repeats: bool = False
+
+
+#: The options that say a field of the job.
+FIELDS = (
+    Option(("--id",), "id", "ID", "Its id; else a short one is made."),
+    Option(("--command", "-c"), "command", "COMMAND", "The shell command."),
+    Option(("--priority", "-p"), "priority", "0..10", "10 is the most urgent."),
+    Option(("--max-retries",), "max_retries", "N", "Tries after the first one."),
+    Option(("--timeout", "-t"), "timeout", "SECONDS", "Time limit (also 90s, 10m, 2h); 0 = none."),
+    Option(("--backoff-base",), "backoff_base", "N", "The n-th retry waits N ** n seconds."),
+    Option(("--run-at",), "run_at", "WHEN", "2026-11-08T15:00:00Z, or +10m from now."),
+    Option(("--delay",), "delay", "TIME", "So long from now: 90s, 10m, 2h, 1d."),
+    Option(("--cwd",), "cwd", "DIR", "Where it runs; else where you are now."),
+    Option(("--env", "-e"), "env", "K=V", "A variable; may be repeated.", repeats=True),
+)
+#: The options that say where jobs come from, and what is printed.
+OTHERS = (
+    Option(("--file", "-f"), "files", "FILE", "JSON, JSON lines or YAML.", repeats=True),
+    Option(("--lines",), "lines", None, "One shell command a line, from FILE or standard input."),
+    Option(("--json",), "as_json", None, "Print a JSON object a job instead of its id."),
+)
+_HELP = Option(("--help", "-h"), "help", None, "")
+_BY_NAME = {name: option for option in (*FIELDS, *OTHERS, _HELP) for name in option.names}
+
+
+class Unread(Exception):
+    """An option that is not in the table, or has no value."""
+
+
+class Line(NamedTuple):
+    """A command line of `enqueue`.
+
+    `options` are the arguments that are options, `said` the same as pairs of option and value (empty
+    for a flag). `words` is the command; `is_list` tells that it stood after `--`.
+    """
+
+    options: list[str]
+    said: list[tuple[Option, str]]
+    words: list[str]
+    is_list: bool
+
+
+def read(arguments: Sequence[str]) -> Line:
+    """Split a command line into options and command.
+
+    Options stand before the first word of the command. They may also follow a command that is one
+    argument in quotes, a JSON object, or `-`. After any other first word an option could be meant for
+    the command, so it is refused. Raises `BadUsage` and `Unread`.
+    """
+    left = list(arguments)
+    options, said = _take_options(left)
+    if left[:1] == ["--"]:
+        return Line(options, said, left[1:], is_list=True)
+    words = left[:1]
+    del left[:1]
+    if words and _is_whole(words[0]):
+        more, more_said = _take_options(left)
+        if left:
+            _refuse_more(words[0], left)
+        return Line(options + more, said + more_said, words, is_list=False)
+    words += left
+    late = next((word for word in left if _is_option(word)), None)
+    if late is not None:
+        _refuse_late(late, options, words)
+    return Line(options, said, words, is_list=False)
+
+
+def _take_options(left: list[str]) -> tuple[list[str], list[tuple[Option, str]]]:
+    """Take the options off the front of `left`."""
+    options: list[str] = []
+    said: list[tuple[Option, str]] = []
+    while left and _is_option(left[0]) and left[0] != "--":
+        word = left[0]
+        name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
+        option = _BY_NAME.get(name)
+        is_flag = option is not None and option.value is None
+        count = 1 if is_flag or equals or value else 2
+        if option is None or (is_flag and (equals or value)) or len(left) < count:
+            raise Unread(word)
+        said.append((option, left[1] if count == 2 else value))
+        options += left[:count]
+        del left[:count]
+    return options, said
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"
+
+
+def _is_whole(word: str) -> bool:
+    """Whether this one argument is all of the command: text in quotes, JSON, or `-` for standard input."""
+    return word == "-" or word.lstrip()[:1] in {"{", "["} or any(map(str.isspace, word))
+
+
+def _refuse_more(command: str, more: list[str]) -> None:
+    if more[0] == "--":
+        raise BadUsage("A command was given in more than one way: before `--` and after it.", "Give it once.")
+    raise BadUsage(
+        f"{more[0]!r} follows {command!r}, which is a command already.",
+        "For several jobs pipe a command a line into `queuectl enqueue --lines -`; "
+        "before the words of one command write `--`.",
+    )
+
+
+def _refuse_late(late: str, options: list[str], words: list[str]) -> None:
+    import shlex
+
+    line = shlex.join(["queuectl", "enqueue", *options, "--", *words])
+    raise BadUsage(
+        f"{late!r} follows the first word of a command, so it may be meant for {words[0]!r} or for queuectl.",
+        f"Put the command in quotes, or `--` before it: `{line}`; queuectl's own options stand before it.",
+    )
 
 
 def fields(

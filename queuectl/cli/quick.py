@@ -15,29 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-#: The options that are read here, and the field that each is about.
-_OPTIONS = {
-    "--id": "id",
-    "--command": "command",
-    "-c": "command",
-    "--priority": "priority",
-    "-p": "priority",
-    "--max-retries": "max_retries",
-    "--timeout": "timeout",
-    "-t": "timeout",
-    "--backoff-base": "backoff_base",
-    "--run-at": "run_at",
-    "--delay": "delay",
-    "--cwd": "cwd",
-    "--env": "env",
-    "-e": "env",
-}
 #: Those whose text is not the value as it stands.
 _LOOKED_INTO = {"run_at", "delay", "cwd", "env"}
 _SPOOL = ("--spool", "-s")
 #: The options of workers that stay.
 _STAYING = {"--drain", "--foreground", "-f"}
-_ENV = ("--env", "-e")
 
 
 def run(arguments: Sequence[str]) -> int | None:
@@ -135,31 +117,24 @@ def _tell(job_id: str) -> int:
     return 0
 
 
-def _read(left: list[str]) -> tuple[dict[str, str], list[str], str | list[str] | None] | None:
+def _read(arguments: list[str]) -> tuple[dict[str, str], list[str], str | list[str] | None] | None:
     """What the options say, the variables, and the command outside them; None for what is not plain."""
-    words: list[str] = []
-    if "--" in left:
-        at = left.index("--")
-        left, words = left[:at], left[at + 1 :]
-    given: dict[str, str] = {}
-    env: list[str] = []
-    loose: list[str] = []
-    taken = iter(left)
-    for word in taken:
-        if not word.startswith("-"):
-            loose.append(word)
-            continue
-        name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
-        text = value if equals else next(taken, None)
-        if text is None or name not in _OPTIONS:
-            return None
-        given[_OPTIONS[name]] = text
-        env += [text] if name in _ENV else []
-    if bool(words) + bool(loose) + ("command" in given) != 1 or (
-        loose[:1] and loose[0].lstrip().startswith(("{", "["))
-    ):
+    from queuectl.cli import options
+
+    try:
+        line = options.read(arguments)
+    except (options.Unread, QueueError):
         return None
-    return given, env, words or (loose if len(loose) > 1 else "".join(loose)) or None
+    if any(option not in options.FIELDS for option, _ in line.said):
+        return None
+    given = {option.key: value for option, value in line.said}
+    env = [value for option, value in line.said if option.key == "env"]
+    if bool(line.words) + ("command" in given) != 1:
+        return None
+    if line.is_list or len(line.words) > 1:
+        return given, env, line.words or None
+    word = "".join(line.words)
+    return None if word == "-" or word.lstrip().startswith(("{", "[")) else (given, env, word or None)
 
 
 def _fields(given: dict[str, str], env: list[str], command: str | list[str] | None) -> dict[str, Any]:
