@@ -8,12 +8,13 @@ from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
 
-from queuectl.errors import BadJob, nearest
+from queuectl.errors import BadJob, BadUsage, nearest
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import tzinfo
     from typing import Any, TypeAlias
 
 
@@ -85,9 +86,18 @@ class Job(NamedTuple):
 # ── time as text ──────────────────────────────────────────────────────────────────────────────
 
 # Patterns that few commands need are compiled when they are used, and kept by `re`.
-_DURATION = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?"
-_SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_PART = r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)"
+_NUMBER = r"\d+(?:\.\d+)?"
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 LONGEST = 100 * 365 * 86400.0
+#: What a duration and a moment may look like, in words.
+DURATION = "a time such as 90s, 10m, 1h30m or 7d"
+MOMENT = "a moment such as 2026-11-08T15:00:00Z"
+_MOMENT = r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d[\d:.,]*)?|\d{8}T\d{4,6}(?:[.,]\d+)?)\s*(Z|[+-]\d\d(?::?\d\d)?)?"
+#: Seconds or milliseconds since 1970, from 2001 to 2286.
+_EPOCH = r"\d{10}(?:\.\d+)?|\d{13}"
+#: A person who enters an earlier moment than this may have meant another year.
+_LONG_AGO = timedelta(days=1)
 
 
 def utc_now() -> datetime:
@@ -116,30 +126,84 @@ def from_stamp(text: str) -> datetime:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds, from `90`, `90s`, `1.5h`, `10m`, `2d`, `1w`, `250ms`. Raises `ValueError`."""
-    match = re.fullmatch(_DURATION, text.strip())
-    seconds = float(match[1]) * _SECONDS[match[2]] if match else LONGEST + 1
+    """Seconds, from `90`, `90s`, `1.5h`, `1h30m`, `3 min 20 s`, `2d`, `1w`, `250ms`. Raises `ValueError`."""
+    text = text.strip()
+    if is_bare_number(text):
+        seconds = float(text)
+    elif re.fullmatch(rf"{_PART}(?:\s*{_PART})*", text):
+        seconds = sum(float(count) * _SECONDS[unit] for count, unit in re.findall(_PART, text))
+    else:
+        raise ValueError(DURATION)
     if seconds > LONGEST:
-        raise ValueError(text)
+        raise ValueError(DURATION)
     return seconds
 
 
-def parse_moment(text: str, now: datetime | None = None) -> datetime:
-    """A moment in ISO 8601 (UTC where no zone is given) or, where `now` is given, `+10m`.
+def is_bare_number(text: str) -> bool:
+    """Whether a duration is written without a unit, and so is seconds."""
+    return re.fullmatch(_NUMBER, text.strip()) is not None
 
-    Raises `ValueError`.
+
+def parse_moment(text: str, zone: tzinfo | None = UTC) -> datetime:
+    """A moment in ISO 8601, or as seconds or milliseconds since 1970; raises `ValueError`.
+
+    `zone` is the one of a text that names none; None stands for the local time of this host.
     """
-    if text.startswith("+"):
-        if now is None:
-            raise ValueError(text)
-        return now + timedelta(seconds=parse_duration(text[1:]))
+    if text[4:5] + text[10:11] != "-T":  # else it is what `iso` writes, or as simple
+        text = text.strip()
+        if re.fullmatch(_EPOCH, text):
+            return datetime.fromtimestamp(float(text) / (1000 if len(text) == 13 else 1), UTC)
+        found = re.fullmatch(_MOMENT, text)
+        if found is None:  # Python takes 1796010112000 for a day in 1796
+            raise ValueError(MOMENT)
+        text = found[1] + (found[2] or "")
     moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        return moment.replace(tzinfo=UTC)
     try:
+        if moment.tzinfo is None and zone is not None:
+            return moment.replace(tzinfo=zone).astimezone(UTC)
         return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError(text) from None
+    except (OverflowError, OSError):
+        raise ValueError(MOMENT) from None
+
+
+def entered_moment(name: str, text: str, now: datetime) -> datetime:
+    """The moment that a person entered for `name`: in local time, with a zone, or `+10m` from now.
+
+    Raises `BadUsage`, also for a moment that has long passed.
+    """
+    text = text.strip()
+    if not text:
+        raise BadUsage(f"{name} is empty.", f"It takes {MOMENT}, or +10m.")
+    if text.startswith("+"):
+        return now + timedelta(seconds=entered_duration(name, text[1:]))
+    try:
+        moment = parse_moment(text, None)
+    except ValueError:
+        raise BadUsage(f"{name}: {text!r} is no moment.", _instead(name, text)) from None
+    if now - moment > _LONG_AGO:
+        raise BadUsage(
+            f"{name}: {text!r} was {(now - moment).days:,} d ago.",
+            f"Correct it; without {name} the job runs as soon as it can.",
+        )
+    return moment
+
+
+def _instead(name: str, text: str) -> str:
+    try:
+        parse_duration(text)
+    except ValueError:
+        return f"It takes {MOMENT}, the same without Z in local time, or +10m from now."
+    return f"For {text} from now write {name} +{text}{'s' if is_bare_number(text) else ''}."
+
+
+def entered_duration(name: str, text: str) -> float:
+    """The seconds that a person entered for `name`; raises `BadUsage`."""
+    if not text.strip():
+        raise BadUsage(f"{name} is empty.", f"It takes {DURATION}.")
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise BadUsage(f"{name}: {text!r} is no length of time.", f"It takes {DURATION}.") from None
 
 
 # ── from fields to a job ──────────────────────────────────────────────────────────────────────
@@ -198,7 +262,7 @@ def _seconds(value: Any) -> float:
     try:
         return parse_duration(value)
     except (TypeError, ValueError, AttributeError):
-        raise ValueError("a number of seconds, or a time such as 90s, 10m, 2h") from None
+        raise ValueError(f"a number of seconds, or {DURATION}") from None
 
 
 def _base(value: Any) -> float:
@@ -211,7 +275,7 @@ def _moment(value: Any) -> datetime:
     try:
         return parse_moment(value)
     except (TypeError, ValueError, AttributeError):
-        raise ValueError("a moment such as 2026-11-08T15:00:00Z") from None
+        raise ValueError(MOMENT) from None
 
 
 def _environment(value: Any) -> dict[str, str]:

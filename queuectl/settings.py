@@ -9,7 +9,7 @@ from functools import cache
 
 from queuectl import disk
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig, nearest
-from queuectl.job import HERE, launcher, number, parse_duration, scalar
+from queuectl.job import DURATION, HERE, is_bare_number, launcher, number, parse_duration, scalar
 from queuectl.retry import Policy
 from queuectl.tuples import NamedTuple
 
@@ -64,12 +64,21 @@ def _choice(*words: str) -> Callable[[str], str]:
 
 def _number(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
+        if not is_bare_number(text) or not low <= float(text) <= high:
+            raise ValueError(f"a number from {low:g} to {high:,.10g}")
+        return float(text)
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
         try:
             value = parse_duration(text)
         except ValueError:
             value = -1
         if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:,.10g}")
+            raise ValueError(f"a number of seconds from {low:g} to {high:,.10g}, or {DURATION}")
         return value
 
     return parse
@@ -107,24 +116,24 @@ KEYS: Mapping[str, Key] = {
     ),
     "priority": Key(_whole(0, 10), "of jobs that name none, 0 to 10; 10 is the most urgent"),
     "job_timeout_seconds": Key(
-        _number(0, _YEAR),
+        _seconds(0, _YEAR),
         "time limit of a job that names none, in seconds; 0 = none",
         ("timeout", "command_timeout"),
     ),
     "max_retries": Key(_whole(0, 1_000_000), "tries after the first one: 3 means at most 4 runs"),
     "backoff_base": Key(_number(0, 9999), "the n-th retry waits backoff_base ** n seconds"),
-    "max_backoff_seconds": Key(_number(0, _YEAR), "the longest such wait"),
-    "retry_delay": Key(_number(0, _YEAR), "seconds added to every such wait"),
+    "max_backoff_seconds": Key(_seconds(0, _YEAR), "the longest such wait"),
+    "retry_delay": Key(_seconds(0, _YEAR), "seconds added to every such wait"),
     "backoff_jitter": Key(_number(0, 1), "each wait is lengthened by a random share of at most this"),
     "lock_lease_seconds": Key(
-        _number(1, 86400),
+        _seconds(1, 86400),
         "a worker on another host that shows no sign of life for this long is dead",
     ),
     "poll_interval": Key(
-        _number(0.05, 3600), "seconds between looks where no file events arrive (network shares)"
+        _seconds(0.05, 3600), "seconds between looks where no file events arrive (network shares)"
     ),
     "stop_grace_seconds": Key(
-        _number(0, 3600), "seconds between SIGTERM and SIGKILL when a command is stopped"
+        _seconds(0, 3600), "seconds between SIGTERM and SIGKILL when a command is stopped"
     ),
     "durability": Key(
         _choice("filed", "full", "none"),

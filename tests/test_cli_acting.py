@@ -326,7 +326,7 @@ def test_prune_deletes_what_ended_long_ago_and_its_logs(ended: Shell) -> None:
         age(path, days * DAY)
     assert sorted(ended("prune", "--older-than", "7d", "--dry-run").lines) == ["dead1", "done"]
     assert ended.state("done") == "done"
-    said = ended("prune", "--older-than", "7d")
+    said = ended("prune", "--older-than", "7d", "--yes")
     assert "2 jobs" in said.err
     states = [ended.state(job_id) for job_id in ("done", "dead1", "dead2", "young", "failed")]
     assert states == [None, None, "dead", "done", "failed"]
@@ -338,7 +338,7 @@ def test_prune_deletes_what_ended_long_ago_and_its_logs(ended: Shell) -> None:
 
 
 def test_prune_can_be_held_to_a_state(ended: Shell) -> None:
-    ended("prune", "--older-than", "0s", "--state", "completed")
+    ended("prune", "--older-than", "0s", "--state", "completed", "--yes")
     assert (ended.state("done"), ended.state("dead1")) == (None, "dead")
     ended("prune", "--older-than", "0s", "--state", "dead", "--yes")
     assert (ended.state("dead1"), ended.state("failed")) == (None, "failed")
@@ -351,6 +351,29 @@ def test_prune_never_touches_what_waits_or_runs_and_wants_an_age(ended: Shell) -
     ended.refused("prune", status=2)
     ended.refused("prune", "--older-than", "long", status=2)
     ended.refused("prune", "--older-than", "7d", "--state", "pending", status=2)
+
+
+def test_prune_wants_an_age_with_a_unit(ended: Shell) -> None:
+    for text in ("7", "0", "1.5"):
+        said = ended.refused("prune", "--older-than", text, "--yes", status=2)
+        assert f"{text}d" in said
+    assert (ended.state("done"), ended.state("dead1")) == ("done", "dead")
+
+
+def test_the_question_names_the_age(ended: Shell) -> None:
+    terminal = ended.terminal("prune", "--older-than", "0s", "--state", "completed")
+    terminal.until("Delete 1 job that ended more than 0 s ago, and what they printed?")
+    terminal.type("n\n")
+    assert terminal.end() == 1
+
+
+@pytest.mark.parametrize("command", ["dlq purge", "prune --older-than 0s"])
+def test_where_nobody_can_be_asked_nothing_is_deleted_without_yes(ended: Shell, command: str) -> None:
+    assert "--yes" in ended.refused(*command.split(), status=2)
+    assert (ended.state("done"), ended.state("dead1"), ended.state("dead2")) == ("done", "dead", "dead")
+    ended(*command.split(), "--yes")
+    assert ended.state("dead1") is None
+    assert ended(*command.split()).status == 0  # of nothing there is nothing to ask
 
 
 # ── check ─────────────────────────────────────────────────────────────────────────────────────

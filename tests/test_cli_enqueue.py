@@ -214,6 +214,45 @@ def test_a_moment_makes_a_job_wait_until_then(shell: Shell, text: str) -> None:
     assert path.name == f"10-20361108T150000.000000Z-{job_id}.yaml"
 
 
+def test_a_moment_without_a_zone_is_local_time_on_the_way_in_and_on_the_way_out(shell: Shell) -> None:
+    berlin = {"TZ": "CET-1CEST,M3.5.0,M10.5.0/3"}
+    for at, run in (("2036-11-08 16:00", shell), ("2036-11-08T15:00:00Z", shell)):
+        job_id = run("enqueue", "--run-at", at, "true", env=berlin).out.strip()
+        assert moment(shell.fields(job_id)["run_at"]) == datetime(2036, 11, 8, 15, tzinfo=UTC)
+        assert "due at 2036-11-08 16:00:00+01:00 (in" in shell("status", job_id, env=berlin).out
+        assert "due at 2036-11-08 15:00:00Z (in" in shell("status", job_id).out
+        assert shell("status", job_id, "--json", env=berlin).json["run_at"] == "2036-11-08T15:00:00.000000Z"
+
+
+def test_a_moment_without_a_zone_in_a_job_file_is_utc(shell: Shell) -> None:
+    given = '{"id": "a", "command": "true", "run_at": "2036-11-08 15:00"}'
+    shell("enqueue", given, env={"TZ": "CET-1"})
+    assert moment(shell.fields("a")["run_at"]) == datetime(2036, 11, 8, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "said"),
+    [
+        ("--run-at", "90s", "write --run-at +90s."),
+        ("--run-at", "", "--run-at is empty."),
+        ("--run-at", "17960101120000", "is no moment."),
+        ("--run-at", "2001-01-01", "d ago."),
+        ("--delay", "", "--delay is empty."),
+        ("--delay", "soon", "'soon' is no length of time."),
+    ],
+)
+def test_a_time_that_cannot_be_meant_is_refused(shell: Shell, flag: str, text: str, said: str) -> None:
+    assert said in shell.refused("enqueue", flag, text, "true", status=2)
+    assert shell.jobs() == []
+
+
+def test_milliseconds_since_1970_are_that_moment(shell: Shell) -> None:
+    shell("enqueue", "--id", "a", "--run-at", "4102444800000", "true")
+    shell("enqueue", '{"id": "b", "command": "true", "run_at": 4102444800}')
+    for job_id in ("a", "b"):
+        assert moment(shell.fields(job_id)["run_at"]) == datetime(2100, 1, 1, tzinfo=UTC)
+
+
 def test_a_time_from_now_is_taken_as_a_field_too(shell: Shell) -> None:
     before = datetime.now(UTC)
     job_id = shell("enqueue", '{"command": "true", "run_at": "+10m"}').out.strip()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -13,8 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from queuectl import disk, job
-from queuectl.errors import BadJob
+from queuectl.errors import BadJob, BadUsage
 from queuectl.job import Job, State, from_fields, to_yaml
+from queuectl.spool.wording import local
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 quick = settings(max_examples=150, deadline=None, database=None)
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -100,7 +105,8 @@ def test_an_alias_says_the_same_and_may_not_say_it_again(alias: str) -> None:
         ("timeout", ["0", "1.5", "90s", "2h", "100d"], ["-1", "inf", "nan", "1e3", "12:30:45", "forever",
          []]),
         ("backoff_base", ["0", "2", "1.5", "9999"], ["-1", "10000", "1e3", "two", "", ".5", []]),
-        ("run_at", ["2026-11-22T04:27:00Z", "2026-11-22"], ["+10m", "soon", "04:27", "2026-13-01", "17", []]),
+        ("run_at", ["2026-11-22T04:27:00Z", "2026-11-22"], ["+10m", "soon", "04:27", "2026-13-01",
+          "17960101120000"]),
         ("created_at", ["2026-11-22T04:27:00+14:00"], ["yesterday", "0001-01-01T00:00:00+14:00"]),
         ("cwd", ["/srv", "a b", "é"], [[], {}, "a\0b"]),
         ("env", [{}, {"A": "b"}, {"A": ""}, {"A": None}], ["A=b", [], {"": "x"}, {"A=B": "x"}, {"A": []},
@@ -168,14 +174,33 @@ def test_a_command_line_is_what_one_would_type() -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("90", 90.0), ("0", 0.0), ("90s", 90.0), ("1.5h", 5400.0), ("10m", 600.0), ("2d", 172800.0),
-     ("1w", 604800.0), ("250ms", 0.25), (" 5 s ", 5.0)],
+     ("1w", 604800.0), ("250ms", 0.25), (" 5 s ", 5.0), ("1h30m", 5400.0), ("3 min 20 s", 200.0),
+     ("2 d 3 h", 183600.0)],
 )  # fmt: skip
 def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float) -> None:
     assert job.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "-1", "1y", "1h30m", "1e3", "inf", "nan", ".5", "1.", "5300w", "9" * 400]
+    "text",
+    [
+        "",
+        "s",
+        "-1",
+        "1y",
+        "1h30",
+        "1h30x",
+        "h",
+        "5M",
+        "1 2s",
+        "1e3",
+        "inf",
+        "nan",
+        ".5",
+        "1.",
+        "5300w",
+        "9" * 400,
+    ],
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^"):
@@ -191,24 +216,84 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("2026-11-22T13:00:00+01:00", NOON),
         ("20261122T120000Z", NOON),
         ("2026-11-22", NOON - timedelta(hours=12)),
-        ("+10m", NOON + timedelta(minutes=10)),
-        ("+0", NOON),
+        ("2026-11-22 12:00:00 +00:00", NOON),
+        ("2026-11-22 12:00:00Z", NOON),
+        (" 2026-11-22T12:00Z ", NOON),
+        ("1795348800", NOON),
+        ("1795348800.0", NOON),
+        ("1795348800000", NOON),
     ],
 )
-def test_a_moment_is_iso_8601_or_a_time_from_now(text: str, moment: datetime) -> None:
-    assert job.parse_moment(text, NOON) == moment
-    assert job.parse_moment(text, NOON).utcoffset() == timedelta(0)
+def test_a_moment_is_iso_8601_or_seconds_or_milliseconds_since_1970(text: str, moment: datetime) -> None:
+    assert job.parse_moment(text) == moment
+    assert job.parse_moment(text).utcoffset() == timedelta(0)
+    assert job.from_fields({"command": "true", "run_at": text}).run_at == moment
 
 
-@pytest.mark.parametrize("text", ["", "now", "12:00", "+", "+soon", "10m", "2026-02-30", "2026-11-22T25:00"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "now", "12:00", "+", "+10m", "+soon", "10m", "2026-02-30", "2026-11-22T25:00", "90", "20261122",
+     "20261122120000", "1796010112000000", "1796010112000000000", "17960101120000", "2026-11-22T",
+     "2026-W45-1"],
+)  # fmt: skip
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^"):
-        job.parse_moment(text, NOON)
+        job.parse_moment(text)
 
 
-def test_a_time_from_now_needs_a_now() -> None:
-    with pytest.raises(ValueError, match=r"\+10m"):
-        job.parse_moment("+10m")
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process in the time zone of Berlin."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-22 13:00", NOON),
+        ("2026-11-22T12:00Z", NOON),
+        ("2026-11-22T12:00:00+00:00", NOON),
+        ("2027-07-01T14:00", datetime(2027, 7, 1, 12, tzinfo=UTC)),
+        ("2026-11-23", datetime(2026, 11, 22, 23, tzinfo=UTC)),
+        ("+10m", NOON + timedelta(minutes=10)),
+        ("+0", NOON),
+        ("1795348800", NOON),
+        ("2026-11-21T13:00", NOON - timedelta(days=1)),
+    ],
+)
+def test_a_moment_that_a_person_enters_is_local_unless_it_has_a_zone(text: str, moment: datetime) -> None:
+    assert job.entered_moment("--run-at", text, NOON) == moment
+
+
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize("moment", [NOON, datetime(2027, 7, 1, 12, tzinfo=UTC)])
+def test_what_a_person_is_shown_is_local_with_its_zone_and_reads_back(moment: datetime) -> None:
+    assert job.entered_moment("--run-at", local(moment), NOON) == moment
+    assert local(moment).endswith(("+01:00", "+02:00"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"--run-at is empty\. It takes"),
+        ("  ", r"--run-at is empty\. It takes"),
+        ("90s", r"'90s' is no moment\. For 90s from now write --run-at \+90s\."),
+        ("90", r"'90' is no moment\. For 90 from now write --run-at \+90s\."),
+        ("+soon", r"'soon' is no length of time"),
+        ("tomorrow", r"'tomorrow' is no moment\. It takes"),
+        ("17960101120000", r"is no moment"),
+        ("2025-11-22T12:00Z", r"was 365 d ago\. Correct it; without --run-at the job runs"),
+        ("0026-11-22", r"was [\d,]+ d ago"),
+    ],
+)
+def test_a_moment_that_cannot_be_meant_is_refused_in_words(text: str, said: str) -> None:
+    with pytest.raises(BadUsage, match=said):
+        job.entered_moment("--run-at", text, NOON)
 
 
 @quick

@@ -36,9 +36,9 @@ def test_every_setting_is_a_key_and_every_key_is_a_setting() -> None:
         ("priority", ["0", "10"], ["-1", "11", "5.0", "high", "", "1e1"]),
         ("job_timeout_seconds", ["0", "0.5", "1h", str(YEAR)], ["-1", str(YEAR + 1), "never", "inf", "nan"]),
         ("max_retries", ["0", "1000000"], ["-1", "1000001", "3.0", "no", "1e3", "1_000"]),
-        ("backoff_base", ["0", "1.5", "9999"], ["-1", "10000", "two", "1e3"]),
+        ("backoff_base", ["0", "1.5", "9999"], ["-1", "10000", "two", "1e3", "2m"]),
         ("max_backoff_seconds", ["0", "5m", str(YEAR)], ["-1", str(YEAR + 1), "12:30:45"]),
-        ("retry_delay", ["0", "90s", str(YEAR)], ["-1", str(YEAR + 1), "soon"]),
+        ("retry_delay", ["0", "90s", "1m30s", str(YEAR)], ["-1", str(YEAR + 1), "soon"]),
         ("backoff_jitter", ["0", "0.5", "1"], ["-0.1", "1.1", "half"]),
         ("lock_lease_seconds", ["1", "5m", "86400"], ["0.9", "0", "86401", "long"]),
         ("poll_interval", ["0.05", "50ms", "3600"], ["0.04", "0", "3601", "often"]),
@@ -64,7 +64,7 @@ def test_each_key_takes_what_is_within_its_bounds_and_no_more(
 def test_the_bounds_are_told_for_every_key() -> None:
     bounded = {name for name in KEYS if not isinstance(getattr(settings.DEFAULTS, name), str)}
     for name in bounded:
-        with pytest.raises(BadSetting, match=r"a (whole )?number from [\d.e+,]+ to [\d.e+,]+"):
+        with pytest.raises(BadSetting, match=r"a (whole )?number (of seconds )?from [\d.e+,]+ to [\d.e+,]+"):
             parse_value(name, "x")
 
 

@@ -11,11 +11,12 @@ import click
 from queuectl import disk
 from queuectl.cli import show
 from queuectl.cli.groups import Group
-from queuectl.cli.places import complete_id, seconds_of, spool_of
+from queuectl.cli.places import complete_id, spool_of
 from queuectl.errors import BadJob, BadUsage, QueueError, WrongState
-from queuectl.job import State
+from queuectl.job import State, entered_duration, is_bare_number
 from queuectl.spool import acting, asking, finding, presence
 from queuectl.spool.finding import Found
+from queuectl.spool.wording import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool,
     if bool(job_ids) == everything:
         raise BadUsage("Name jobs, or say --all.", "One of the two.")
     spool = spool_of(ctx)
-    limit = None if timeout is None else seconds_of("--timeout", timeout)
+    limit = None if timeout is None else entered_duration("--timeout", timeout)
     end = None if limit is None else time.monotonic() + limit
     if everything:
         waiting = [found for state in _LIVE for found in spool.list(state)]
@@ -214,7 +215,7 @@ def _dlq_purge(ctx: click.Context, yes: bool, dry_run: bool) -> int:
     """Delete all dead jobs and what they printed."""
     spool = spool_of(ctx)
     found = list(spool.list("dead"))
-    return _delete(spool, found, yes=yes, dry_run=dry_run)
+    return _delete(spool, found, "that are dead", yes=yes, dry_run=dry_run)
 
 
 @click.command("prune", epilog="\b\nExample:\n  queuectl prune --older-than 7d --state completed --dry-run")
@@ -233,8 +234,14 @@ def prune_command(
     ctx: click.Context, older_than: str, states: tuple[str, ...], dry_run: bool, yes: bool
 ) -> int:
     """Delete finished jobs and their logs."""
+    age = entered_duration("--older-than", older_than)
+    if is_bare_number(older_than):
+        text = older_than.strip()
+        raise BadUsage(
+            f"--older-than: {text} has no unit.", f"Write {text}d for days, {text}h for hours or {text}s."
+        )
     spool = spool_of(ctx)
-    oldest = spool.clock() - timedelta(seconds=seconds_of("--older-than", older_than))
+    oldest = spool.clock() - timedelta(seconds=age)
     found = []
     for state in {finding.WORDS[word] for word in states or ("completed", "dead")}:
         folder = spool.root.folder(state)
@@ -246,17 +253,18 @@ def prune_command(
                 continue
             if ended <= oldest.timestamp():
                 found.append(Found(state, name, path))
-    return _delete(spool, found, yes=yes, dry_run=dry_run)
+    which = f"that ended more than {duration(age)} ago"
+    return _delete(spool, found, which, yes=yes, dry_run=dry_run)
 
 
-def _delete(spool: Spool, found: list[Any], *, yes: bool, dry_run: bool) -> int:
+def _delete(spool: Spool, found: list[Any], which: str, *, yes: bool, dry_run: bool) -> int:
     what = f"{len(found)} job" + ("" if len(found) == 1 else "s")
     if dry_run:
         for item in found:
             show.line(item.id)
         show.note(f"{what} would be deleted.")
         return 0
-    if found and not show.sure(f"Delete {what} and what they printed?", yes):
+    if found and not show.sure(f"Delete {what} {which}, and what they printed?", yes):
         show.note("Nothing was deleted.")
         return 1
     gone = acting.delete(spool.root, found)

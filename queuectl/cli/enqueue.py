@@ -13,7 +13,7 @@ from queuectl import disk
 from queuectl.cli import options, show
 from queuectl.cli.places import spool_or_new
 from queuectl.errors import BadDocument, BadJob, BadUsage, OutputTrouble, QueueError
-from queuectl.job import ALIASES, Job, from_fields
+from queuectl.job import ALIASES, Job, entered_moment, from_fields, iso, utc_now
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -304,7 +304,7 @@ def _job(source: Source, flags: dict[str, Any]) -> Job:
         flags = flags | {"env": fields["env"] | flags["env"]}
     run_at = fields.get("run_at")
     if isinstance(run_at, str) and run_at.startswith("+"):
-        fields |= options.times(run_at, None)
+        fields["run_at"] = iso(entered_moment("run_at", run_at, utc_now()))
     fields |= flags
     listed = fields.pop("history", None) is not None  # it comes from `list --json`, as it was filed
     if fields.get("cwd") is None and not listed:

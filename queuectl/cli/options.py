@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 from queuectl.errors import BadUsage, QueueError
-from queuectl.job import iso, parse_moment, utc_now
+from queuectl.job import entered_duration, entered_moment, iso, utc_now
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -32,7 +33,9 @@ FIELDS = (
     Option(("--max-retries",), "max_retries", "N", "Tries after the first one."),
     Option(("--timeout", "-t"), "timeout", "SECONDS", "Time limit (also 90s, 10m, 2h); 0 = none."),
     Option(("--backoff-base",), "backoff_base", "N", "The n-th retry waits N ** n seconds."),
-    Option(("--run-at",), "run_at", "WHEN", "2026-11-08T15:00:00Z, or +10m from now."),
+    Option(
+        ("--run-at",), "run_at", "WHEN", "2026-11-08T15:00 in local time, the same with Z in UTC, or +10m."
+    ),
     Option(("--delay",), "delay", "TIME", "So long from now: 90s, 10m, 2h, 1d."),
     Option(("--cwd",), "cwd", "DIR", "Where it runs; else where you are now."),
     Option(("--env", "-e"), "env", "K=V", "A variable; may be repeated.", repeats=True),
@@ -152,17 +155,13 @@ def times(run_at: str | None, delay: str | None) -> dict[str, str]:
     """The field `run_at`, if one of the two was given; raises `BadUsage`."""
     if run_at is not None and delay is not None:
         raise BadUsage("--run-at and --delay say the same.", "Give one of them.")
-    text = run_at if delay is None else f"+{delay.removeprefix('+')}"
-    if text is None:
+    if delay is not None:
+        moment = utc_now() + timedelta(seconds=entered_duration("--delay", delay.strip().removeprefix("+")))
+    elif run_at is not None:
+        moment = entered_moment("--run-at", run_at, utc_now())
+    else:
         return {}
-    try:
-        return {"run_at": iso(parse_moment(text.strip(), utc_now()))}
-    except (ValueError, OverflowError):
-        option = "--run-at" if delay is None else "--delay"
-        raise BadUsage(
-            f"{option}: {(run_at or delay)!r} is no time.",
-            "Write 2026-11-08T15:00:00Z, or +10m, 90s, 2h, 1d.",
-        ) from None
+    return {"run_at": iso(moment)}
 
 
 def _variable(text: str) -> tuple[str, str]:

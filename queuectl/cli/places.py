@@ -1,11 +1,9 @@
-"""What the words of a command line mean: a spool, a job id, a time."""
+"""What the words of a command line mean: a spool and a job id."""
 
 from __future__ import annotations
 
 import os
 
-from queuectl.errors import BadUsage
-from queuectl.job import parse_duration
 from queuectl.spool.spool import Spool
 
 TYPE_CHECKING = False
@@ -56,11 +54,3 @@ def complete_id(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
     except (QueueError, OSError):
         return []
     return sorted(name for name in names if name.startswith(incomplete))[:200]
-
-
-def seconds_of(option: str, text: str) -> float:
-    """The seconds that an option names; raises `BadUsage`."""
-    try:
-        return parse_duration(text)
-    except ValueError:
-        raise BadUsage(f"{option}: {text!r} is no time.", "Write seconds, or 90s, 10m, 2h, 7d.") from None

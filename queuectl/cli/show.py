@@ -12,7 +12,7 @@ from typing import cast
 
 import click
 
-from queuectl.errors import OutputTrouble
+from queuectl.errors import BadUsage, OutputTrouble
 from queuectl.spool.wording import CONTROL, visible
 
 TYPE_CHECKING = False
@@ -224,7 +224,12 @@ def watch(draw: Callable[[], Any], interval: float = 0.5) -> None:
 
 
 def sure(question: str, yes: bool) -> bool:
-    """Whether to go on with something that destroys: asked on a terminal, else taken as said."""
-    if yes or not sys.stdin.isatty():
+    """Whether to go on with something that destroys; raises `BadUsage` where nobody can be asked."""
+    if yes:
         return True
+    if not (sys.stdin.isatty() and notes_are_read()):
+        raise BadUsage(
+            f"{question} There is no terminal to ask on, so nothing was done.",
+            "Add --yes to go on, or --dry-run to see what would go.",
+        )
     return click.confirm(question, err=True)

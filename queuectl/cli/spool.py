@@ -8,8 +8,9 @@ import click
 
 from queuectl import __version__
 from queuectl.cli import show
-from queuectl.cli.places import seconds_of, spool_of
+from queuectl.cli.places import spool_of
 from queuectl.errors import BadUsage, QueueError
+from queuectl.job import entered_duration
 from queuectl.spool.spool import Spool
 
 
@@ -53,7 +54,9 @@ def check_command(
     if share is not None:
         if repair:
             raise BadUsage("--share and --repair do not go together.", "Leave one of them out.")
-        return _check_share(share, 60.0 if timeout is None else seconds_of("--timeout", timeout), as_json)
+        return _check_share(
+            share, 60.0 if timeout is None else entered_duration("--timeout", timeout), as_json
+        )
     if timeout is not None:
         raise BadUsage("--timeout is for --share.", "Leave it out.")
     from queuectl import settings

@@ -6,9 +6,9 @@ import click
 
 from queuectl.cli import show
 from queuectl.cli.groups import Group
-from queuectl.cli.places import seconds_of, spool_of, spool_or_new
+from queuectl.cli.places import spool_of, spool_or_new
 from queuectl.errors import QueueError
-from queuectl.job import parse_moment
+from queuectl.job import entered_duration, parse_moment
 from queuectl.spool import asking, presence
 
 
@@ -72,7 +72,7 @@ def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> in
     if not wanted:
         show.note("No worker is alive.")
         return 0
-    limit = None if timeout is None else seconds_of("--timeout", timeout)
+    limit = None if timeout is None else entered_duration("--timeout", timeout)
     patience = None if limit is None else limit + spool.settings().stop_grace_seconds + 30
     if show.notes_are_read():
         show.note(f"Waiting for {len(wanted)} to finish the job at hand …")

@@ -54,7 +54,10 @@ def when(moment: datetime, now: datetime) -> str:
 
 
 def local(moment: datetime) -> str:
-    """A moment by this host's wall clock; in UTC at the end of all time, which it is not here yet."""
+    """A moment by this host's wall clock with its zone, as it can be entered: `2026-11-08 16:00:00+01:00`.
+
+    In UTC at the end of all time, which it is not here yet.
+    """
     with contextlib.suppress(OverflowError):
         moment = moment.astimezone()
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return moment.isoformat(" ", "seconds").replace("+00:00", "Z")

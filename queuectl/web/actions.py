@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from queuectl import disk
 from queuectl.errors import BadUsage, NoSuchJob, QueueError, WrongState
-from queuectl.job import State
+from queuectl.job import State, entered_moment, iso
 from queuectl.spool import acting, asking, presence
 from queuectl.spool.finding import Found
 from queuectl.spool.names import parse
@@ -246,18 +246,9 @@ def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:
 
 
 def submit(dashboard: Dashboard, form: Form) -> Said:
-    """File a new job from the fields that were filled in; raises `BadJob` or `IdTaken`."""
+    """File a new job from the fields that were filled in; raises `BadJob`, `BadUsage` or `IdTaken`."""
     fields: dict[str, Any] = {name: form.one(name).strip() for name in _FIELDS if form.one(name).strip()}
-    if fields.get("run_at", "").startswith("+"):
-        fields["run_at"] = _later(dashboard, fields["run_at"])
+    if "run_at" in fields:
+        fields["run_at"] = iso(entered_moment("run_at", fields["run_at"], dashboard.spool.clock()))
     job_id = dashboard.spool.file(fields)
     return Said(f"{job_id} is filed.", to=f"/jobs/{job_id}")
-
-
-def _later(dashboard: Dashboard, text: str) -> str:
-    from queuectl.job import iso, parse_moment
-
-    try:
-        return iso(parse_moment(text, dashboard.spool.clock()))
-    except (ValueError, OverflowError):
-        return text

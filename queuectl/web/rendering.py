@@ -78,7 +78,7 @@ def _seconds(text: str, now: str) -> float:
 
 def local(text: str) -> str:
     """A moment in the time of the host, with its zone."""
-    return parse_moment(text).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    return wording.local(parse_moment(text))
 
 
 def size(number: float) -> str:
