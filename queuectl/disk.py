@@ -16,7 +16,7 @@ import sys
 import time
 from functools import cache
 
-from queuectl.errors import BadDocument
+from queuectl.errors import BadDocument, BadEncoding
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -699,12 +699,21 @@ class Document(NamedTuple):
     item_lines: list[int | None] | None = None
 
 
+#: What begins a text in UTF-16 or UTF-32, as Notepad and PowerShell write it. UTF-8 has no such bytes.
+WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+
+
 def text_of(data: bytes) -> str:
-    """The UTF-8 text; raises `BadDocument` for other encodings and for control characters."""
+    """The text of bytes in UTF-8, or in what their mark says.
+
+    Raises `BadEncoding` for other encodings, and `BadDocument` for a NUL.
+    """
+    # The mark of UTF-32 begins as that of UTF-16 does.
+    wide = "utf-32" if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) else "utf-16"
     try:
-        text = data.removeprefix(codecs.BOM_UTF8).decode()
+        text = data.decode(wide if data.startswith(WIDE) else "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise BadDocument(f"it is not UTF-8 text (byte {error.start})") from None
+        raise BadEncoding(error.start) from None
     if "\0" in text:
         raise BadDocument("it holds a NUL character", text.count("\n", 0, text.index("\0")) + 1)
     return text

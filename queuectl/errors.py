@@ -40,6 +40,29 @@ class BadDocument(BadJob):
         self.line = line
 
 
+class BadEncoding(BadDocument):
+    """Bytes that are no text in an encoding that the queue reads; `byte` counts from 0."""
+
+    def __init__(self, byte: int) -> None:
+        super().__init__("")
+        BadJob.__init__(
+            self,
+            f"It is not text in UTF-8, nor in UTF-16 with its mark (byte {byte}).",
+            "Convert it, for example with `iconv -f ISO-8859-1 -t UTF-8`.",
+        )
+
+
+class Completed(BadJob):
+    """A record of another queue, or of this one, that says of itself that it has been done."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Its field `state` says that it is completed already.",
+            "Take that field out to have it run again.",
+            field="state",
+        )
+
+
 class BadSetting(QueueError):
     """A key or a value that config.yaml may not hold."""
 

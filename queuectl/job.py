@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
 
-from queuectl.errors import BadJob, BadUsage, nearest
+from queuectl.errors import BadJob, BadUsage, Completed, nearest
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -385,8 +385,9 @@ PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "created_at": _moment,
     "history": events,
 }
-ALIASES = {"timeout_sec": "timeout", "timeout_seconds": "timeout"}
-#: What `list --json` shows beside the fields of a job; taken back, and of no effect.
+ALIASES = {"timeout_sec": "timeout", "timeout_seconds": "timeout", "available_at": "run_at"}
+#: What `list --json` shows beside the fields of a job, and what other queues note of the past; taken,
+#: and of no effect.
 SHOWN_ONLY = frozenset(
     [
         "state",
@@ -398,17 +399,25 @@ SHOWN_ONLY = frozenset(
         "next_try",
         "duration_seconds",
         "updated_at",
+        "next_retry_at",
+        "error_message",
+        "locked_by",
+        "locked_at",
     ]
 )
+_COMPLETED = frozenset({"completed", "done"})
 
 
 def from_fields(tree: Any) -> Job:
     """Build a job from a mapping of text, lists and mappings; raises `BadJob`.
 
-    A null counts as not said. An unknown field, a wrong type, or a value out of bounds is refused.
+    A null counts as not said. An unknown field, a wrong type, or a value out of bounds is refused, and
+    so is, by `Completed`, a record of a job that has been done.
     """
     if not isinstance(tree, dict):
         raise BadJob("It is not a mapping of fields.", "Write at least `command: …`.")
+    if isinstance(state := tree.get("state"), str) and state.lower() in _COMPLETED:
+        raise Completed
     values: dict[str, Any] = {}
     for key, raw in tree.items():
         name = ALIASES.get(key, str(key))

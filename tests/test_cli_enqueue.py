@@ -167,6 +167,30 @@ def test_lines_are_shell_commands(shell: Shell) -> None:
     assert [shell.fields(job_id)["command"] for job_id in ids] == wanted
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_files_from_windows_are_taken_in_any_of_its_encodings(shell: Shell, encoding: str) -> None:
+    commands = "\ufeff# what to do\r\nls\r\n\r\n  # done\r\necho é".encode(encoding)
+    path = shell.home / "cmds.txt"
+    path.write_bytes(commands)
+    for said in (shell("enqueue", "--lines", "--file", path), shell("enqueue", "--lines", stdin=commands)):
+        assert [shell.fields(job_id)["command"] for job_id in said.lines] == ["ls", "echo é"]
+    jobs = '\ufeff{"id": "a", "command": "ls"}\r\n{"id": "b", "command": "echo é"}\r\n'.encode(encoding)
+    assert shell("enqueue", stdin=jobs).lines == ["a", "b"]
+    assert shell.fields("b")["command"] == "echo é"
+    path.write_bytes("\ufeffid: c\r\ncommand: |\r\n  ls\r\n  date\r\n".encode(encoding))
+    assert shell("enqueue", "--file", path).lines == ["c"]
+    assert shell.fields("c")["command"] == "ls\ndate\n"
+
+
+def test_a_file_in_another_encoding_is_named_with_what_converts_it(shell: Shell) -> None:
+    path = shell.home / "old.txt"
+    path.write_bytes("echo é\n".encode("latin-1"))
+    said = shell.refused("enqueue", "--lines", "--file", path, status=2)
+    assert f"{path}: It is not text in UTF-8" in said
+    assert "iconv" in said
+    assert "standard input: It is not" in shell.refused("enqueue", stdin=path.read_bytes(), status=2)
+
+
 BREAKS = ("\f", "\v", "\x1c", "\x85", "\u2028")
 
 
@@ -574,6 +598,32 @@ def test_the_option_wins_over_the_environment(shell: Shell, option: str) -> None
     assert shell.jobs() == []
 
 
+OLD_RECORDS = [
+    {"id": "old1", "command": "echo 1", "state": "pending", "attempts": 0, "max_retries": 2, "priority": 5,
+     "timeout_sec": 60, "created_at": "2025-11-08 10:00:00.123", "updated_at": "2025-11-08 10:00:00.123",
+     "next_retry_at": None, "error_message": None, "locked_by": None, "locked_at": None},
+    {"id": "old2", "command": "echo 2", "state": "failed", "attempts": 2, "next_retry_at": 1762596000.5,
+     "error_message": "exit 1", "locked_by": "worker-1", "locked_at": "2025-11-08T10:00:00",
+     "available_at": "2036-11-08T10:00:00"},
+    {"id": "old3", "command": "echo 3", "state": "completed", "no_such_field": 5},
+    {"id": "old4", "command": "echo 4", "state": "done"},
+]  # fmt: skip
+
+
+def test_records_of_older_queues_are_taken_and_what_is_completed_does_not_run_again(shell: Shell) -> None:
+    lines = "".join(f"{json.dumps(record)}\n" for record in OLD_RECORDS)
+    said = shell("enqueue", "-", stdin=lines)
+    assert said.lines == ["old1", "old2"]
+    assert "2 jobs are completed already and not filed; --again files such jobs, too." in said.err
+    assert moment(shell.fields("old2")["run_at"]) == datetime(2036, 11, 8, 10, tzinfo=UTC)
+    assert (shell.fields("old1")["timeout"], "state" in shell.fields("old1")) == (60, False)
+    again = shell("enqueue", "--again", "-", stdin=f"{json.dumps(OLD_RECORDS[3])}\n")
+    assert (again.lines, again.err) == (["old4"], "")
+    one = shell("enqueue", json.dumps(OLD_RECORDS[2]))
+    assert (one.out, "1 job is completed already" in one.err) == ("", True)
+    assert "no_such_field" in shell.refused("enqueue", "--again", json.dumps(OLD_RECORDS[2]), status=2)
+
+
 def test_a_listing_is_filed_into_another_spool_as_it_stands(shell: Shell) -> None:
     shell.file("echo a\u2028b", id="odd", env={"K": "v w"})
     shell.file(["printf", "%s", "x y"], id="words", priority=7, cwd="/", backoff_base=3, timeout=0)
@@ -582,7 +632,7 @@ def test_a_listing_is_filed_into_another_spool_as_it_stands(shell: Shell) -> Non
     shell.drain()
     other = shell.home / "other"
     listed = shell("list", "--json")
-    said = shell("-s", other, "enqueue", "-", stdin=listed.raw)
+    said = shell("-s", other, "enqueue", "--again", "-", stdin=listed.raw)
     assert said.lines == [job["id"] for job in listed.json_lines]
     kept = ("id", "command", "priority", "max_retries", "timeout", "cwd", "env", "backoff_base", "run_at")
     want = [{key: job.get(key) for key in kept} for job in listed.json_lines]

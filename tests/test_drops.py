@@ -89,6 +89,35 @@ def test_a_dropped_job_runs_once_under_its_own_id_or_its_file_s_name(
     assert is_in(spool, job_id, State.DONE)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ['{{"command": {}}}', "command: {}\r\npriority: 2\r\n", "command: {}"])
+def test_a_file_from_windows_runs_in_any_of_its_encodings(
+    spool: Spool, workers: Workers, evidence: Evidence, encoding: str, text: str
+) -> None:
+    whole = "\ufeff" + text.format(json.dumps(evidence.command()))
+    pending(spool, "win.yaml").write_bytes(whole.encode(encoding))
+    workers.drain()
+    assert evidence.finished() == ["win"]
+    job = spool.find("win").job
+    assert job is not None
+    assert job.history[-1]["event"] == "completed"
+
+
+def test_a_dropped_record_of_a_job_that_was_done_is_put_aside_until_its_state_is_taken_out(
+    spool: Spool, workers: Workers, evidence: Evidence
+) -> None:
+    command = f"command: {json.dumps(evidence.command())}\n"
+    pending(spool, "old.yaml").write_text(f"{command}state: completed\nlocked_by: w1\n")
+    workers.drain()
+    assert evidence.started() == []
+    aside = dead_file(spool, "old")
+    assert "completed already" in reason(aside)
+    aside.write_text(f"{command}locked_by: w1\n")
+    aside.rename(pending(spool, aside.name))
+    workers.drain()
+    assert evidence.finished() == ["old"]
+
+
 def test_a_name_that_is_not_utf_8_becomes_a_legal_id(
     spool: Spool, workers: Workers, evidence: Evidence
 ) -> None:
@@ -303,7 +332,9 @@ HOSTILE: dict[str, bytes] = {
     "plain-tag": b"command: !!str true\n",
     "zero-byte": b"command: 'true'\0\n",
     "escaped-nul": b'command: "a\\0b"\n',
-    "utf-16": "command: 'true'\n".encode("utf-16"),
+    "utf-16-without-mark": "command: 'true'\n".encode("utf-16-le"),
+    "utf-16-cut-short": "command: 'true'\n".encode("utf-16")[:-1],
+    "completed-elsewhere": b"command: 'true'\nstate: completed\n",
     "latin-1": "command: echo grüß\n".encode("latin-1"),
     "two-documents": b"command: 'true'\n---\ncommand: 'true'\n",
     "a-list": b"- command: 'true'\n",

@@ -12,7 +12,7 @@ import click
 from queuectl import disk
 from queuectl.cli import options, show
 from queuectl.cli.places import spool_or_new
-from queuectl.errors import BadDocument, BadJob, BadUsage, OutputTrouble, QueueError
+from queuectl.errors import BadDocument, BadJob, BadUsage, Completed, OutputTrouble, QueueError
 from queuectl.job import ALIASES, Job, entered_moment, from_fields, iso, utc_now
 from queuectl.tuples import NamedTuple
 
@@ -83,6 +83,7 @@ def enqueue_command(
     cwd: str | None,
     env: tuple[str, ...],
     lines: bool,
+    again: bool,
     as_json: bool,
     **plain: str | None,
 ) -> int:
@@ -97,7 +98,14 @@ def enqueue_command(
     sources = list(_sources(ctx.meta["line"], command, files, lines=lines))
     if len(sources) > 1 and "id" in said:
         raise BadUsage("--id cannot be given to several jobs.", "Write an id into each of them.")
+    if again:
+        sources = [source._replace(fields=_undone(source.fields)) for source in sources]
     return _file(ctx, sources, flags, as_json=as_json)
+
+
+def _undone(fields: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The fields of a record without the one that says that it is completed."""
+    return fields and {name: value for name, value in fields.items() if name != "state"}
 
 
 def _sources(
@@ -165,20 +173,22 @@ def _is_json(text: str) -> bool:
 
 
 def _text(name: str) -> tuple[str, str]:
-    if name == "-":
-        return disk.text_of(sys.stdin.buffer.read()), "standard input"
+    place = "standard input" if name == "-" else name
     try:
-        return disk.text_of(Path(name).read_bytes()), name
+        return disk.text_of(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()), place
+    except BadDocument as error:
+        raise BadUsage(f"{place}: {error.problem}", error.remedy) from None
     except OSError as error:
         raise QueueError(
-            f"{name} cannot be read: {error.strerror}.", "Name a file with jobs in it."
+            f"{place} cannot be read: {error.strerror}.", "Name a file with jobs in it."
         ) from None
 
 
 def _lines(text: str, place: str) -> Iterator[Source]:
+    """A command a line; comments, blank lines and the CR of Windows' line ends are none of it."""
     for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield Source(f"{place}, line {number}", {"command": line})
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield Source(f"{place}, line {number}", {"command": line.rstrip("\r")})
 
 
 def _documents(text: str, place: str) -> Iterator[Source]:
@@ -244,14 +254,20 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
     refused: list[tuple[str, QueueError]] = []
     jobs: list[Job] = []
     places: list[str] = []
+    completed = 0
     for source in sources:
         try:
             jobs.append(_job(source, flags))
             places.append(source.place)
+        except Completed:
+            completed += 1
         except QueueError as error:
             refused.append((source.place, error))
     if len(sources) == 1 and refused:
         raise refused[0][1]
+    if completed:
+        are = "1 job is" if completed == 1 else f"{completed:,} jobs are"
+        show.note(f"{are} completed already and not filed; --again files such jobs, too.")
     spool = spool_or_new(ctx)
     told: list[str] = []
     try:

@@ -44,6 +44,7 @@ FIELDS = (
 OTHERS = (
     Option(("--file", "-f"), "files", "FILE", "JSON, JSON lines or YAML.", repeats=True),
     Option(("--lines",), "lines", None, "One shell command a line, from FILE or standard input."),
+    Option(("--again",), "again", None, "File records, too, whose state is completed."),
     Option(("--json",), "as_json", None, "Print a JSON object a job instead of its id."),
 )
 _HELP = Option(("--help", "-h"), "help", None, "")

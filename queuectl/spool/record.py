@@ -50,6 +50,9 @@ def parse(data: bytes) -> Record:
     """Read a job file; raises `BadJob` (or `BadDocument`) with what is wrong in it."""
     if len(data) > disk.MAX_BYTES and data.find(_HEADING_BYTES, 0, disk.MAX_BYTES) < 0:
         raise BadJob(f"It has {len(data):,} bytes, more than the {disk.MAX_BYTES:,} that a job may have.")
+    if data.startswith(disk.WIDE):
+        # Nothing can be added to such a file, as events are UTF-8.
+        return parse(disk.text_of(data).encode())._replace(columns=None, keep=None)
     text, keep = _whole(data)
     head, heading, tail = text.rpartition(_HEADING)
     history = _event_lines(tail) if heading else None
