@@ -52,6 +52,13 @@ class BadEncoding(BadDocument):
         )
 
 
+class UnreadableJob(BadJob):
+    """A job whose file has to be mended before anything can be done with it; nothing was changed."""
+
+    def __init__(self, job_id: str, path: str, why: str) -> None:
+        super().__init__(f"Job {job_id} cannot be read: {why}", f"Mend {path}, then try again.")
+
+
 class Completed(BadJob):
     """A record of another queue, or of this one, that says of itself that it has been done."""
 

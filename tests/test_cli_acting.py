@@ -274,11 +274,18 @@ def test_dead_jobs_are_retried_by_name_or_all(ended: Shell) -> None:
 
 def test_a_dead_file_that_is_no_job_does_not_hinder_the_others(ended: Shell) -> None:
     (ended.root / "dead" / "00-20260101T000000.000000Z-link.yaml").symlink_to("/etc/hostname")
-    (ended.root / "dead" / "00-20260101T000000.000000Z-bad.yaml").write_text("- no mapping\n")
+    bad = ended.root / "dead" / "00-20260101T000000.000000Z-bad.yaml"
+    bad.write_text("comand: make\n")
     said = ended("dlq", "retry", "--all", status=(1, 2))
     assert (ended.state("dead1"), ended.state("dead2")) == ("pending", "pending")
     assert (ended.state("link"), ended.state("bad")) == ("dead", "dead")
     assert len(said.err.splitlines()) == 2
+    assert (
+        f"Error: Job bad cannot be read: The field 'comand' is unknown. Did you mean 'command'? Mend {bad}"
+        in said.err
+    )
+    assert "Error: Job link cannot be read: A symbolic link is not a job file. Mend" in said.err
+    assert "Job bad cannot be read" in ended.refused("retry", "bad", status=1)
 
 
 def test_purge_deletes_dead_jobs_and_their_logs_and_frees_their_ids(ended: Shell) -> None:

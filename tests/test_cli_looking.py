@@ -456,7 +456,33 @@ def test_following_on_a_terminal_begins_each_further_run_on_a_line_of_its_own(sh
     terminal.until("end of run 1")
     gate.write_text("go\n")
     assert (terminal.end(), started.end()) == (0, 0)
-    assert terminal.text == "end of run 1\n── run 2 ──\nend of run 2\n── run 3 ──\nend of run 3"
+    assert terminal.text == "end of run 1\n── run 2 ──\nend of run 2\n── run 3 ──\nend of run 3\n"
+
+
+def test_following_on_a_terminal_shows_characters_tabs_and_progress_as_they_were_meant(shell: Shell) -> None:
+    gate = shell.home / "gate"
+    os.mkfifo(gate)
+    bar = (
+        r"printf '\tgr\303'; read x < {0}; printf '\274n\r\n10 %%\r20 %%\r'; read x < {0}; printf '30 %%\303'"
+    )
+    shell.file(bar.format(gate), id="a")
+    shell("worker", "start")
+    terminal = shell.terminal("logs", "a", "--follow", "--stdout")
+    terminal.until(8 * " " + "gr")
+    gate.write_text("go\n")
+    terminal.until("20 %")
+    gate.write_text("go\n")
+    assert terminal.end() == 0
+    assert terminal.text == f"{8 * ' '}grün\n10 %\n20 %\n30 %\ufffd\n"
+
+
+def test_each_stream_begins_on_a_line_of_its_own(shell: Shell) -> None:
+    shell.file("printf out; printf err >&2", id="a")
+    shell.drain()
+    assert shell("logs", "a").lines[1:] == ["── stdout ──", "out", "── stderr ──", "err"]
+    terminal = shell.terminal("logs", "a")
+    assert terminal.end() == 0
+    assert terminal.text.endswith("── stdout ──\nout\n── stderr ──\nerr\n")
 
 
 def test_a_job_that_a_person_put_into_done_has_no_exit_status(shell: Shell) -> None:

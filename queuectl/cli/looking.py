@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import io
+import re
 import sys
 import time
 
@@ -301,9 +303,11 @@ def _print_output(
             {"id": found.id, "attempt": number, **whole, **facts, "completed_at": run.get("ended_at")}
         )
         return
+    paper = _Paper()
     if out or err:
         for stream in [name for name, wanted in (("out", out), ("err", err)) if wanted]:
-            _emit(texts[stream])
+            paper.emit(stream, texts[stream])
+        paper.finish()
         return
     ended = run.get("ended_at")
     print_head = f"run {number}: {run.get('outcome') or 'running'}"
@@ -312,20 +316,68 @@ def _print_output(
     show.line(print_head + (f", completed at {explaining.clock(ended)}" if ended else ""))
     for stream in output.STREAMS:
         show.line(f"── std{stream} ──")
-        _emit(texts[stream])
+        paper.emit(stream, texts[stream])
+        paper.finish()
+        paper.end_line()
 
 
-def _emit(blocks: Iterable[bytes]) -> None:
-    """The bytes as they are into a pipe or file; on a terminal with control characters made visible."""
-    sys.stdout.flush()
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for block in blocks:
-        if show.is_terminal():
-            lines = decoder.decode(block).split("\n")
-            sys.stdout.write("\n".join(visible(line) for line in lines))
-        else:
-            sys.stdout.buffer.write(block)
-    sys.stdout.flush()
+_BREAKS = re.compile(r"([\t\n])")
+
+
+class _Paper:
+    """Where the streams of runs are printed: byte for byte into a pipe or file, as text on a terminal.
+
+    On a terminal control characters are shown and not obeyed, but for line ends, and tabs, which become
+    spaces. A carriage return ends a line, so that each state of a progress bar has its own.
+    """
+
+    def __init__(self) -> None:
+        self._is_terminal = show.is_terminal()
+        self._decoders: dict[object, io.IncrementalNewlineDecoder] = {}
+        self._last: object = None
+        self._column = 0
+
+    def emit(self, stream: object, blocks: Iterable[bytes]) -> None:
+        """Print more of a stream; a character or line end may come in two parts."""
+        sys.stdout.flush()
+        for block in blocks:
+            if self._is_terminal:
+                self._print(stream, self._decoder(stream).decode(block))
+            elif block:
+                sys.stdout.buffer.write(block)
+                self._column = 0 if block.endswith(b"\n") else 1
+        sys.stdout.flush()
+
+    def finish(self) -> None:
+        """Print what of a character was left over; on a terminal begin a new line."""
+        if self._is_terminal:
+            for stream, decoder in self._decoders.items():
+                self._print(stream, decoder.decode(b"", final=True))
+            self._decoders.clear()
+            self.end_line()
+
+    def end_line(self) -> None:
+        """Begin a new line if the last one is not ended."""
+        if self._column:
+            sys.stdout.write("\n")
+            self._column = 0
+
+    def _decoder(self, stream: object) -> io.IncrementalNewlineDecoder:
+        if stream not in self._decoders:
+            utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+            self._decoders[stream] = io.IncrementalNewlineDecoder(utf8, translate=True)
+        return self._decoders[stream]
+
+    def _print(self, stream: object, text: str) -> None:
+        if not text:
+            return
+        if stream != self._last:
+            self.end_line()
+        self._last = stream
+        for part in _BREAKS.split(text):
+            shown = "\n" if part == "\n" else " " * (8 - self._column % 8) if part == "\t" else visible(part)
+            self._column = 0 if part == "\n" else self._column + len(shown)
+            sys.stdout.write(shown)
 
 
 def _has_ended(found: Found, run: int | None) -> bool:
@@ -339,7 +391,7 @@ def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) ->
     Where another run begins, a line on standard error says so: what is piped stays what the job printed.
     """
     sent: dict[tuple[int, str], int] = {}
-    within_line = False
+    paper = _Paper()
     run = only or (last_attempt(found.job.history) if found.job else 0)
     first = max(1, run)
     while True:
@@ -348,17 +400,16 @@ def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) ->
         # A log that is asked for before its run has begun would stay "not there" for a while on NFS.
         for number in range(max(first, run), last + 1):
             if number > max(first, run):
-                if within_line and show.is_terminal():
-                    show.line()
+                paper.finish()
                 show.note(f"── run {number} ──")
             for stream in streams:
                 at = sent.get((number, stream), 0)
                 for place, block in output.read_log(spool.root, found.id, number, stream, at):
-                    _emit([block])
+                    paper.emit((number, stream), [block])
                     sent[number, stream] = place
-                    within_line = not block.endswith(b"\n")
         run = last
         if ended:
+            paper.finish()
             return
         time.sleep(0.1)
         found = spool.find(found.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from queuectl import disk
-from queuectl.errors import BadJob, WrongState
+from queuectl.errors import BadJob, UnreadableJob, WrongState
 from queuectl.job import CANCELLED, TRANSITIONS, State, iso, stamp
 from queuectl.spool import claiming, finishing, output, presence, record
 from queuectl.spool.finding import REASON, Found
@@ -50,14 +50,11 @@ def retry(root: Root, found: Found, settings: Settings, now: datetime) -> str:
     """Put a failed, dead or completed job back to pending, its tries counted anew; returns its path.
 
     Raises `WrongState` for a job that waits or runs, `FileNotFoundError` when it moved meanwhile,
-    and `BadJob` when its file has not been mended.
+    and `UnreadableJob` when its file has not been mended.
     """
     if State.PENDING not in TRANSITIONS[found.state] or found.state is State.PROCESSING:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
-    try:
-        record.read(found.path)
-    except (disk.NotAFile, PermissionError) as error:
-        raise BadJob(claiming.why(error), f"Mend {found.path}.") from None
+    _refuse_unreadable(found)
     with _claimed(root, found, now) as (claim, path):
         reading = _noted(path, finishing.retried(now))
         fifo = settings.scheduling_mode == "fifo"
@@ -89,9 +86,10 @@ def run_now(root: Root, found: Found, now: datetime) -> str:
     """Let a scheduled job, or the next try of a failed one, come at once; returns its path.
 
     The tries so far go on counting. Raises `WrongState` for others, `FileNotFoundError` when it
-    moved meanwhile, and `BadJob` when its file cannot be read.
+    moved meanwhile, and `UnreadableJob` when its file cannot be read.
     """
     _refuse_unless_waiting(found, "scheduled or waiting for its next try")
+    _refuse_unreadable(found)
     if found.name.due <= stamp(now):
         raise WrongState(found.id, "due already", "due later", "It starts as soon as a worker is free.")
     with _claimed(root, found, now) as (claim, path):
@@ -106,6 +104,7 @@ def set_priority(root: Root, found: Found, priority: int, settings: Settings, no
     In `fifo` mode a job that is ordered by time alone stays so. Raises as `run_now` does.
     """
     _refuse_unless_waiting(found, "waiting")
+    _refuse_unreadable(found)
     with _claimed(root, found, now) as (claim, path):
         claiming.read_ready(path)
         _edit(path, "priority", priority)
@@ -118,6 +117,13 @@ def set_priority(root: Root, found: Found, priority: int, settings: Settings, no
 def _refuse_unless_waiting(found: Found, wanted: str) -> None:
     if found.state not in {State.PENDING, State.FAILED}:
         raise WrongState(found.id, found.state.label, wanted, "Nothing was changed.")
+
+
+def _refuse_unreadable(found: Found) -> None:
+    try:
+        record.read(found.path)
+    except (BadJob, disk.NotAFile, PermissionError) as error:
+        raise UnreadableJob(found.id, found.path, claiming.why(error)) from None
 
 
 def _edit(path: str, key: str, value: int | datetime) -> None:
