@@ -21,7 +21,7 @@ from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Any, BinaryIO, TypeAlias
 
@@ -43,13 +43,16 @@ SYNCS = 8
 CLOSING = (0.0002, 0.001, 0.003, 0.006)
 #: How often a file is tried to be made that is said to be there, and is not.
 INSIST = 4
+#: Seconds for which the draft of a change may stand still before it counts as left by a crash.
+ABANDONED = 10.0
 #: The mode of files that nobody but their owner may see.
 PRIVATE = 0o600
 
 #: What a document holds: scalars stay text (None for a plain null), typed later by their field.
 Node: TypeAlias = "str | list[Node] | dict[str, Node] | None"
 
-_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+#: What YAML takes for no value.
+NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _READ = (
     os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 )
@@ -534,6 +537,68 @@ def replace(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     sync_folder(path.parent)
 
 
+def rewrite(path: Path, change: Callable[[bytes], tuple[bytes, int]]) -> None:
+    """Put what `change` makes of a file's content, and the mode that it names, in its place.
+
+    Any number of processes on any hosts may do so at once: each builds on what the one before it wrote.
+    The draft is the lock. It is created exclusively, and the rename that puts it in the file's place also
+    releases it.
+    Crash: a draft that has stood still for `ABANDONED` seconds is taken away. Its writer, if it is only
+    stopped, finds it gone when it goes on, and begins again.
+    """
+    while not _rewrite(path, f"{path.parent}/.{path.name}.lock", change):
+        pass
+
+
+def _rewrite(path: Path, hidden: str, change: Callable[[bytes], tuple[bytes, int]]) -> bool:
+    """One try; False where the draft was taken away, or a program saved the file meanwhile."""
+    fd = _create_alone(hidden)
+    inode = kernel.fstat(fd).st_ino
+    try:
+        try:
+            # Race: making the draft has changed the directory, so a share's client looks the file up again.
+            before = mark(path)
+            data, mode = change(read(path))
+            write_all(fd, data)
+            if mode != PRIVATE and sys.platform != "win32":
+                kernel.fchmod(fd, mode)
+            kernel.fsync(fd)
+        finally:
+            kernel.close(fd)
+        if mark(path) != before or not _is_inode(hidden, inode):
+            return False
+        kernel.replace(hidden, path)
+    finally:
+        if _is_inode(hidden, inode):
+            kernel.unlink(hidden)
+    sync_folder(path.parent)
+    return True
+
+
+def _create_alone(path: str) -> int:
+    """Create a file once nobody else has it; returns the descriptor."""
+    seen: Mark | None = None
+    since = 0.0
+    while True:
+        try:
+            return int(kernel.open(path, _NEW, PRIVATE))
+        except FileExistsError:
+            pass
+        with contextlib.suppress(FileNotFoundError):
+            if (now := mark(path)) != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > ABANDONED:
+                remove(path)
+        time.sleep(0.01)
+
+
+def _is_inode(path: str, inode: int) -> bool:
+    try:
+        return bool(kernel.lstat(path).st_ino == inode)
+    except FileNotFoundError:
+        return False
+
+
 def append(path: Path | str, data: bytes, *, keep: int | None = None, sync: bool = False) -> None:
     """Add `data` to a file that must be there; cut it to `keep` bytes first if given.
 
@@ -763,10 +828,10 @@ def _plain(text: str) -> Document | None:
         if found is None:
             return None
         key, quoted, value = found.groups()
-        tree[key] = quoted if value is None else None if value in _NULLS else value
+        tree[key] = quoted if value is None else None if value in NULLS else value
     if is_open:
         tree[last] = None
-    if len(tree) != len(lines) + is_open or not _NULLS.isdisjoint(tree):
+    if len(tree) != len(lines) + is_open or not NULLS.isdisjoint(tree):
         return None
     return Document(tree, indent=0, last_key=last or key, is_open=is_open, line=1)
 
@@ -889,7 +954,7 @@ def _node(loader: Any, event: Any, depth: int, lines: list[int | None] | None = 
     if depth > MAX_DEPTH:
         raise BadDocument(f"it is nested deeper than {MAX_DEPTH} levels", event.start_mark.line + 1)
     if kind == "ScalarEvent":
-        return None if event.implicit[0] and event.value in _NULLS else event.value
+        return None if event.implicit[0] and event.value in NULLS else event.value
     if kind == "SequenceStartEvent":
         items: list[Node] = []
         while type(event := loader.get_event()).__name__ != "SequenceEndEvent":

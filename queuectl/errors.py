@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class QueueError(Exception):
     """What is wrong (`problem`) and what to do about it (`remedy`), each one sentence.
@@ -77,13 +81,21 @@ class BadSetting(QueueError):
 
 
 class BrokenConfig(BadSetting):
-    """The config.yaml that is there cannot be used, `why` tells; workers keep the last good values."""
+    """Something in config.yaml cannot be read, `why` says what; running workers keep the last good values.
+
+    `keys` are those whose value is not known; `""` among them stands for all.
+    """
 
     exit_status = 1
 
-    def __init__(self, path: str, why: str, remedy: str) -> None:
+    def __init__(self, path: str, why: str, remedy: str, keys: Iterable[str] = ("",)) -> None:
         super().__init__(f"{path}: {why}", remedy)
         self.why = why
+        self.keys = frozenset(keys)
+
+    def hides(self, name: str) -> bool:
+        """Whether the value of this key is not known."""
+        return not self.keys.isdisjoint({name, ""})
 
 
 class BadUsage(QueueError):

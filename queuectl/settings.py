@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
 FILE = "config.yaml"
+LAST_GOOD = "The last good values stay in force."
 NOBODY = "none"
 
 
@@ -195,19 +196,57 @@ def doubt(name: str, value: Any) -> str | None:
     return None
 
 
-_LINE = re.compile(r"([A-Za-z_-]+):[ ]+([A-Za-z0-9._-]+)[ ]*(?:[ ]#.*)?|[ ]*(?:#.*)?")
+# A lone dash begins a list in YAML, and some control characters end a comment there.
+_COMMENT = r"#[^\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]*"
+_PAIR = r"([A-Za-z_-]+):[ ]+(?!-(?:[ ]|$))([A-Za-z0-9._-]+)[ ]*"
+_LINE = re.compile(rf"{_PAIR}(?:[ ]{_COMMENT})?|[ ]*(?:{_COMMENT})?")
+
+
+class Reading(NamedTuple):
+    """What a config.yaml says: the values that it sets, and what is wrong with the others.
+
+    The faults stand under the key that they hide; one of the file as a whole, which hides all, under `""`.
+    """
+
+    values: dict[str, Any]
+    faults: dict[str, BadSetting]
+
+
+def read(text: str) -> Reading:
+    """Read as much of a config.yaml as can be read."""
+    try:
+        pairs = list(_pairs(text))
+    except BadSetting as error:
+        return Reading({}, {"": error})
+    values: dict[str, Any] = {}
+    faults: dict[str, BadSetting] = {}
+    seen: set[str] = set()
+    for word, raw in pairs:
+        name = word
+        try:
+            name = key_name(word)
+            if name in seen:
+                values.pop(name, None)
+                raise BadSetting(f"It sets {name} twice.", "Keep one.")
+            seen.add(name)
+            if raw is not None:
+                values[name] = parse_value(name, raw)
+        except BadSetting as error:
+            faults.setdefault(name, error)
+    return Reading(values, faults)
 
 
 def parse(text: str) -> dict[str, Any]:
     """The values that a config.yaml sets; raises `BadSetting` for the first that it may not."""
-    values: dict[str, Any] = {}
-    for word, raw in _pairs(text):
-        name = key_name(word)
-        if name in values:
-            raise BadSetting(f"It sets {name} twice.", "Keep one.")
-        if raw is not None:
-            values[name] = parse_value(name, raw)
+    values, faults = read(text)
+    for fault in faults.values():
+        raise fault
     return values
+
+
+def is_null(text: str) -> bool:
+    """Whether a text stands for no value, as YAML has it: `null`, `Null`, `NULL`, `~` or nothing."""
+    return text.strip() in disk.NULLS
 
 
 def _pairs(text: str) -> Iterable[tuple[str, Any]]:
@@ -217,8 +256,8 @@ def _pairs(text: str) -> Iterable[tuple[str, Any]]:
     """
     matches = [_LINE.fullmatch(line) for line in text.split("\n")]
     plain = [(match[1], match[2]) for match in matches if match and match[1]]
-    if all(matches) and not any(value == "null" for _, value in plain):
-        return plain
+    if all(matches) and len(dict(plain)) == len(plain):
+        return [(word, None if is_null(value) else value) for word, value in plain]
     try:
         documents = disk.load_all(text)
     except BadDocument as error:
@@ -230,24 +269,46 @@ def _pairs(text: str) -> Iterable[tuple[str, Any]]:
 
 
 def load(root: Path | str) -> Settings:
-    """The settings of a spool; raises `FileNotFoundError` or `BadSetting`."""
+    """The settings of a spool; raises `FileNotFoundError` or `BrokenConfig`."""
+    values, broken = readable(root)
+    if broken is not None:
+        raise broken
+    return values
+
+
+def readable(root: Path | str) -> tuple[Settings, BrokenConfig | None]:
+    """The settings of a spool as far as they can be read, and what is wrong; the rest has its default.
+
+    Raises `BrokenConfig` where something else than a file is in its place, and `OSError`.
+    """
     path = f"{root}/{FILE}"
     try:
-        values = parse(disk.text_of(disk.read(path)))
-        if values.get("trusted_users", NOBODY) != NOBODY and is_root():
-            # Whoever may name trusted users may run commands as root.
-            values = parse(disk.text_of(disk.read(path, trust=disk.Trust(frozenset({0}), False))))
-        return Settings(**values)
-    except disk.Untrusted:
-        raise BrokenConfig(
-            path,
-            "It names trusted_users, and others than root may write to it.",
-            f"Run `chown root {path}` and `chmod go-w {path}`.",
-        ) from None
+        values, faults = _read_file(path)
     except disk.NotAFile as error:
-        raise BrokenConfig(path, f"{error.strerror}.", "Mend it by hand.") from None
-    except (BadDocument, BadSetting) as error:
-        raise BrokenConfig(path, error.problem, error.remedy) from None
+        raise BrokenConfig(path, f"{error.strerror}.", "Mend it by hand.", {""}) from None
+    broken = None
+    for fault in faults.values():
+        broken = BrokenConfig(path, fault.problem, fault.remedy, set(faults))
+        break
+    return Settings(**values), broken
+
+
+def _read_file(path: str) -> Reading:
+    try:
+        values, faults = read(disk.text_of(disk.read(path)))
+    except BadDocument as error:
+        return Reading({}, {"": BadSetting(error.problem, error.remedy)})
+    if values.get("trusted_users", NOBODY) != NOBODY and is_root():
+        try:
+            # Whoever may name trusted users may run commands as root.
+            return read(disk.text_of(disk.read(path, trust=disk.Trust(frozenset({0}), False))))
+        except disk.Untrusted:
+            del values["trusted_users"]
+            faults["trusted_users"] = BadSetting(
+                "It names trusted_users, and others than root may write to it.",
+                f"Run `chown root {path}` and `chmod go-w {path}`.",
+            )
+    return Reading(values, faults)
 
 
 def is_root() -> bool:
@@ -278,31 +339,30 @@ def template(values: Mapping[str, Any] | None = None) -> str:
     """A config.yaml that explains each key; those not in `values` stand there as comments."""
     lines = ["# Settings of this queuectl spool; running workers take changes up by themselves."]
     for name, key in KEYS.items():
-        value = shown((values or {}).get(name, getattr(DEFAULTS, name)))
+        value = _written(name, shown((values or {}).get(name, getattr(DEFAULTS, name))))
         mute = "" if values and name in values else "# "
         lines += ["", f"# {key.meaning}", f"{mute}{name}: {value}"]
     return "\n".join(lines) + "\n"
 
 
 def shown(value: Any) -> str:
-    """A value as it stands in the file."""
-    return (
-        number(value) if isinstance(value, float) else scalar(value) if isinstance(value, str) else str(value)
-    )
+    """A value as a person types it."""
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def edited(text: str, name: str, value: str | None) -> str:
     """The text of config.yaml with one key set, or unset with None; all else stays as it is.
 
     The line that sets the key is changed; else the line is added below the comment that shows its
-    default; else at the end. Raises `BadSetting` when the text cannot be edited so.
+    default; else at the end. A value that could not be read is mended so, and one of another key hinders
+    nothing. Raises `BadSetting` when the text cannot be edited so.
     """
     words = [word for word in (name, *KEYS[name].older) for word in (word, word.replace("_", "-"))]
     names = "|".join(sorted(set(words)))
     line = re.compile(rf"^(['\"]?)(?:{names})\1[ \t]*:[^\n]*?(?P<comment>[ \t]+#[^\n]*)?$\n?", re.MULTILINE)
     example = re.compile(rf"^#[ \t]*{name}[ \t]*:[^\n]*$\n?", re.MULTILINE)
     found = line.search(text)
-    new = "" if value is None else f"{name}: {scalar(value) if ' ' in value else value}"
+    new = "" if value is None else f"{name}: {_written(name, value)}"
     if found:
         comment = (found["comment"] or "") if new else ""
         end = "\n" if new else ""
@@ -314,22 +374,31 @@ def edited(text: str, name: str, value: str | None) -> str:
         at = place.end() if place else len(text)
         before = text[:at] if not text[:at] or text[:at].endswith("\n") else text[:at] + "\n"
         result = f"{before}{new}\n{text[at:]}"
-    wanted = parse(text)
+    wanted, faults = read(text)
+    if "" in faults:
+        raise faults[""]
     wanted.pop(name, None)
     if value is not None:
         wanted[name] = parse_value(name, value)
-    if parse(result) != wanted:
+    got, left = read(result)
+    if got != wanted or left.keys() != faults.keys() - {name}:
         raise BadSetting(
             f"{FILE} is laid out in a way that cannot be edited line by line.", "Edit it by hand."
         )
     return result
 
 
+def _written(name: str, value: str) -> str:
+    """A value as it stands in the file: text that YAML programs may take for a number goes between quotes."""
+    return scalar(value) if isinstance(parse_value(name, value), str) else value
+
+
 class Live:
     """The settings of a spool as they are now: read again when the file has changed.
 
-    A broken file keeps the last good values; `trouble` then says what is wrong with it. Where a look
-    is a round trip, the file is looked at no more than once in a `poll_interval`.
+    A broken file keeps the last good values; at the first look, what can be read of it holds. `trouble`
+    says what is wrong with it. Where a look is a round trip, the file is looked at no more than once in a
+    `poll_interval`.
     """
 
     def __init__(self, root: Path | str, *, is_shared: bool = False) -> None:
@@ -350,10 +419,19 @@ class Live:
         # Race: an editor empties the file before it writes it, and an empty one is all defaults. The
         # values that were in force hold until then; at first there are none.
         if mark != self._mark and (self._mark is None or not disk.being_written(self._file)):
-            try:
-                self.last = load(self._root)
-                self.trouble = None
-            except (BadSetting, disk.NotAFile, PermissionError) as error:
-                self.trouble = f"{error} The last good values stay in force."
+            self._read()
             self._mark = mark
         return self.last
+
+    def _read(self) -> None:
+        self.trouble = None
+        wrong: Exception | None
+        try:
+            values, wrong = readable(self._root)
+        except (BadSetting, PermissionError) as error:
+            values, wrong = DEFAULTS, error
+        if wrong is None or self._mark is None:
+            self.last = values
+        if wrong is not None:
+            last = "What cannot be read has its default." if self._mark is None else LAST_GOOD
+            self.trouble = f"{wrong} {last}"

@@ -229,7 +229,6 @@ def test_comments_and_order_survive_a_change(made: Shell) -> None:
         ("timeout", "soon", ["number"]),
         ("backoff_jitter", "2", ["0", "1"]),
         ("poll_interval", "0", ["0.05"]),
-        ("lock_lease_seconds", "", ["number"]),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_allowed_ones(
@@ -320,17 +319,74 @@ BROKEN = {
 }
 
 
+UNREADABLE = ("yaml", "list", "bytes")
+
+
 @pytest.mark.parametrize("kind", list(BROKEN))
-def test_a_broken_file_is_refused_in_words_and_left_as_it_is(made: Shell, kind: str) -> None:
+def test_a_broken_file_is_told_in_words_and_left_as_it_is(made: Shell, kind: str) -> None:
     config(made).write_bytes(BROKEN[kind])
-    for command in ("config get priority", "config set priority 1", "enqueue true"):
-        error = made.refused(*command.split(), status=(1, 2))
-        assert "config.yaml" in error, command
-    assert config(made).read_bytes() == BROKEN[kind]
     assert made("status").out.count("config.yaml") == 1
     [line] = made("check", status=1).lines
     assert line.count("config.yaml") == 1
     assert ".." not in line.removeprefix(str(made.root))
+    if kind in UNREADABLE:
+        for command in ("config get priority", "config set priority 1", "config unset priority"):
+            assert "config.yaml" in made.refused(*command.split(), status=1), command
+    assert config(made).read_bytes() == BROKEN[kind]
+
+
+@pytest.mark.parametrize("kind", list(BROKEN))
+def test_a_broken_file_disables_nothing_and_is_warned_of_once(made: Shell, kind: str) -> None:
+    made.file("exit 1", id="dead", max_retries=0)
+    made.drain()
+    made.file("true", id="waiting")
+    config(made).write_bytes(BROKEN[kind])
+    commands = ["enqueue --id new true", "cancel waiting", "retry dead", "config list", "metrics"]
+    for command in commands:
+        assert made(*command.split()).err.count("config.yaml") == (command != "metrics"), command
+    made("worker", "start")
+    made.reaches("new", "done")
+    assert made("worker", "stop", "--timeout", "5").err.count("config.yaml") == 1
+    assert made("list").err == ""
+    assert config(made).read_bytes() == BROKEN[kind]
+
+
+def test_a_value_that_cannot_be_read_is_refused_and_can_be_set(made: Shell) -> None:
+    config(made).write_text("max_retries: lots  # ours\npriority: 4\n")
+    assert "max_retries" in made.refused("config", "get", "max_retries", status=1)
+    assert made("config", "get", "priority").out == "4\n"
+    made("config", "set", "priority", "5")
+    assert config(made).read_text() == "max_retries: lots  # ours\npriority: 5\n"
+    made("config", "set", "max_retries", "7")
+    assert config(made).read_text() == "max_retries: 7  # ours\npriority: 5\n"
+    assert made("config", "get", "max_retries").err == ""
+
+
+@pytest.mark.parametrize("null", ["null", "Null", "NULL", "~", ""])
+def test_a_null_is_no_value_and_the_refusal_names_unset(made: Shell, null: str) -> None:
+    config(made).write_text("max_retries: 7\nlauncher: srun\n")
+    for key in ("max_retries", "launcher", "trusted_users"):
+        assert f"queuectl config unset {key}" in made.refused("config", "set", key, null, status=2)
+    assert config(made).read_text() == "max_retries: 7\nlauncher: srun\n"
+
+
+@pytest.mark.parametrize("launcher", ["true", "srun -n 1", "12", "env A='b: c' # d"])
+def test_a_value_that_yaml_would_take_for_another_is_written_between_quotes(
+    made: Shell, launcher: str
+) -> None:
+    made("config", "set", "launcher", launcher)
+    assert made("config", "get", "launcher").out == f"{launcher}\n"
+    assert yaml.safe_load(config(made).read_text())["launcher"] == launcher
+
+
+def test_values_that_are_set_at_once_are_all_set(made: Shell) -> None:
+    made("config", "set", "launcher", "true")
+    commands = [("set", key, str(value)) for key, value in OTHERS.items()] + [("unset", "launcher")] * 9
+    assert [one.end() for one in [made.start("config", *words) for words in commands]] == [0] * 20
+    listed = {row["key"]: row["value"] for row in made("config", "list", "--json").json_lines}
+    assert {key: listed[key] for key in OTHERS} == OTHERS
+    assert listed["launcher"] == "none"
+    assert [path.name for path in made.root.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_broken_file_does_not_hide_the_jobs(made: Shell) -> None:

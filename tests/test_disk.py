@@ -695,6 +695,58 @@ def test_replacing_that_fails_leaves_the_old_and_nothing_else(tmp_path: Path) ->
     assert descriptors() == before
 
 
+def counted(path: Path, meddle: Callable[[], object]) -> Callable[[bytes], tuple[bytes, int]]:
+    """A change that adds one to the number in a file; at its first call somebody meddles."""
+    calls: list[bytes] = []
+
+    def change(before: bytes) -> tuple[bytes, int]:
+        calls.append(before)
+        if len(calls) == 1:
+            meddle()
+        return str(int(before) + 1).encode(), 0o640
+
+    return change
+
+
+def test_a_change_builds_on_what_was_saved_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("1")
+    disk.rewrite(path, counted(path, lambda: path.write_text("70")))
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("71", 0o640)
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_change_whose_draft_was_taken_for_abandoned_begins_again(tmp_path: Path) -> None:
+    path, draft = tmp_path / "a", tmp_path / ".a.lock"
+    path.write_text("1")
+
+    def take_over() -> None:
+        draft.unlink()
+        disk.rewrite(path, counted(path, lambda: None))
+
+    disk.rewrite(path, counted(path, take_over))
+    assert path.read_text() == "3"
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_draft_that_a_crash_left_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_text("1")
+    (tmp_path / ".a.lock").write_text("half of what was to be writ")
+    monkeypatch.setattr(disk, "ABANDONED", 0.05)
+    disk.rewrite(path, counted(path, lambda: None))
+    assert path.read_text() == "2"
+
+
+def test_a_change_that_fails_leaves_the_file_and_no_draft(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("no number")
+    with pytest.raises(ValueError, match="invalid literal"):
+        disk.rewrite(path, counted(path, lambda: None))
+    assert path.read_text() == "no number"
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_patch_writes_in_place_and_never_creates(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"head: 1\nbeat: 1\n")
     inode = (tmp_path / "a").stat().st_ino

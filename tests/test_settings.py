@@ -102,14 +102,75 @@ def test_an_unknown_key_is_answered_with_the_nearest() -> None:
 
 
 def test_a_key_that_is_set_under_two_names_is_refused() -> None:
-    for text in ("timeout: 5\njob_timeout_seconds: 6\n", "max_retries: 1\nmax-retries: 1\n"):
+    for text in (
+        "timeout: 5\njob_timeout_seconds: 6\n",
+        "max_retries: 1\nmax-retries: 1\n",
+        "max_retries: null\nmax-retries: 1\n",
+    ):
         with pytest.raises(BadSetting, match=r"^It sets \w+ twice"):
             parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "max_retries:\n", "max_retries: ~\n"])
+NULLS = ["", " null", " Null", " NULL", " ~", " # why", " NULL # why"]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", *(f"max_retries:{null}\n" for null in NULLS)])
 def test_what_is_not_said_is_not_set(text: str) -> None:
     assert parse(text) == {}
+
+
+def reading(text: str) -> tuple[dict[str, Any], list[str]]:
+    values, faults = settings.read(text)
+    return values, sorted(faults)
+
+
+@pytest.mark.parametrize("name", ["max_retries", "retry_delay", "durability", "trusted_users", "launcher"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *NULLS,
+        *(" 3", " 03", " +3", " 3.0", " 1e3", " 0x1f", " 1_000", " .5", " 12:30:45", " 5m", " .inf", " .nan"),
+        *(
+            " none",
+            " None",
+            " no",
+            " off",
+            " true",
+            " full",
+            " -",
+            " - # why",
+            " --",
+            " -1",
+            " ...",
+            " ---",
+            " .",
+        ),
+        *(" 2026-11-08", " a#b", " a # b", " 3\t", " 3 ", " '3'", ' "null"', " '~'", " nUll", " alice"),
+        *(" 3 # caf\xe9", " 3 # \x07", " 3 # \x85priority: 5", " 3 # \u2028priority: 5", " 3 #\r"),
+    ],
+)
+def test_a_value_means_the_same_whatever_other_lines_say(name: str, value: str) -> None:
+    """A file of plain lines is read without YAML; a key in quotes has all of it read as YAML."""
+    alone, beside = reading(f"{name}:{value}\n"), reading(f"{name}:{value}\n'backoff_jitter': 0.5\n")
+    if "" in alone[1] or "" in beside[1]:
+        assert alone[1] == beside[1] == [""]
+    else:
+        assert beside == (alone[0] | {"backoff_jitter": 0.5}, alone[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "faults"),
+    [
+        ("max_retries: lots\npriority: 4\n", {"priority": 4}, ["max_retries"]),
+        ("max_retrys: 1\npriority: 4\n", {"priority": 4}, ["max_retrys"]),
+        ("timeout: 1\njob_timeout_seconds: 2\npriority: 4\n", {"priority": 4}, ["job_timeout_seconds"]),
+        ("max_retries: [1]\npriority: 4\nretry_delay: x\n", {"priority": 4}, ["max_retries", "retry_delay"]),
+        ("max_retries: [\npriority: 4\n", {}, [""]),
+        ("- 1\n", {}, [""]),
+    ],
+)
+def test_what_can_be_read_of_a_broken_config_is(text: str, values: dict[str, Any], faults: list[str]) -> None:
+    assert reading(text) == (values, faults)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +290,15 @@ def test_a_config_of_another_layout_is_left_to_a_person() -> None:
             edited(text, "max_retries", "5")
 
 
+def test_setting_a_value_that_cannot_be_read_mends_it() -> None:
+    assert edited("max_retries: lots # ours\n", "max_retries", "5") == "max_retries: 5 # ours\n"
+    assert edited("max_retries: lots\npriority: 1\n", "max_retries", None) == "priority: 1\n"
+
+
+def test_a_value_that_cannot_be_read_hinders_no_change_of_another() -> None:
+    assert edited("max_retries: lots\npriority: 1\n", "priority", "5") == "max_retries: lots\npriority: 5\n"
+
+
 def test_a_value_out_of_bounds_is_never_written() -> None:
     for value in ("-1", "many", "5 # six", "5\npriority: 1", "[5]", "&a 5"):
         with pytest.raises(BadSetting):
@@ -293,6 +363,13 @@ def test_a_broken_config_keeps_the_last_good_values_and_says_so(tmp_path: Path, 
     path.write_text("max_retries: 333\n")
     assert live.now().max_retries == 333
     assert live.trouble is None
+
+
+def test_the_first_look_at_a_broken_config_takes_what_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("launcher: srun\nmax_retries: many\n")
+    live = settings.Live(tmp_path)
+    assert (live.now().launcher, live.now().max_retries) == ("srun", settings.DEFAULTS.max_retries)
+    assert "What cannot be read has its default." in str(live.trouble)
 
 
 def test_a_config_that_went_away_is_trouble_of_the_disk(tmp_path: Path) -> None:

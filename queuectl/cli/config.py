@@ -8,6 +8,7 @@ from queuectl import disk, settings
 from queuectl.cli import show
 from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of
+from queuectl.errors import BadDocument, BadSetting, BrokenConfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,15 +27,18 @@ def _complete_key(_: click.Context, __: click.Parameter, incomplete: str) -> lis
 key_argument = click.argument("key", shell_complete=_complete_key)
 
 
-def _text(root: Root) -> str:
-    """The file as it stands; raises `BrokenConfig` where it cannot be edited one key at a time."""
-    settings.load(root.text)
-    return disk.text_of(disk.read(root.config))
+def _change(root: Root, name: str, text: str | None) -> None:
+    """Set one key, or unset it with None, in the file as it is by then."""
 
+    def change(before: bytes) -> tuple[bytes, int]:
+        try:
+            after = settings.edited(disk.text_of(before), name, text)
+        except (BadDocument, BadSetting) as error:
+            raise BrokenConfig(str(root.config), error.problem, error.remedy) from None
+        values = settings.Settings(**settings.read(after).values)
+        return after.encode(), root.guarded_mode(values)
 
-def _write(root: Root, text: str) -> None:
-    values = settings.Settings(**settings.parse(text))
-    disk.replace(root.config, text.encode(), root.guarded_mode(values))
+    disk.rewrite(root.config, change)
 
 
 @config_command.command("get", epilog="\b\nExample:\n  queuectl config get max-retries")
@@ -43,7 +47,11 @@ def _write(root: Root, text: str) -> None:
 def _get(ctx: click.Context, key: str) -> None:
     """Print the value in force."""
     name = settings.key_name(key)
-    show.line(settings.shown(getattr(spool_of(ctx).settings(), name)))
+    spool = spool_of(ctx)
+    _, broken = settings.readable(spool.path)
+    if broken is not None and broken.hides(name):
+        raise broken
+    show.line(settings.shown(getattr(spool.settings(), name)))
 
 
 class _Values(click.Command):
@@ -62,11 +70,15 @@ class _Values(click.Command):
 def _set(ctx: click.Context, key: str, value: str) -> None:
     """Set a key; comments in the file stay."""
     name = settings.key_name(key)
+    if settings.is_null(value):
+        raise BadSetting(
+            f"{name}: {value!r} is no value. It means: {settings.KEYS[name].meaning}.",
+            f"To go back to the default, run `queuectl config unset {name}`.",
+        )
     known = settings.parse_value(name, value)
     doubt = settings.doubt(name, known)
     text = settings.shown(known)
-    root = spool_of(ctx).root
-    _write(root, settings.edited(_text(root), name, text))
+    _change(spool_of(ctx).root, name, text)
     show.line(f"{name}: {text}")
     if doubt:
         show.note(doubt)
@@ -78,8 +90,7 @@ def _set(ctx: click.Context, key: str, value: str) -> None:
 def _unset(ctx: click.Context, key: str) -> None:
     """Go back to the default."""
     name = settings.key_name(key)
-    root = spool_of(ctx).root
-    _write(root, settings.edited(_text(root), name, None))
+    _change(spool_of(ctx).root, name, None)
     show.line(f"{name}: {settings.shown(getattr(settings.DEFAULTS, name))} (the default)")
 
 

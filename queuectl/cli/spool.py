@@ -59,16 +59,12 @@ def check_command(
         )
     if timeout is not None:
         raise BadUsage("--timeout is for --share.", "Leave it out.")
-    from queuectl import settings
     from queuectl.spool import checking
     from queuectl.spool.presence import Onlooker
 
     spool = spool_of(ctx)
     onlooker = Onlooker(spool.root)
-    try:
-        values = spool.settings()
-    except QueueError:
-        values = settings.DEFAULTS
+    values = spool.live.now()
     if repair:
         from queuectl.worker.remains import stop_remains
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from queuectl import disk
-from queuectl.errors import QueueError
+from queuectl import disk, settings
+from queuectl.errors import BadSetting
 from queuectl.job import State, parse_moment, stamp
-from queuectl.settings import DEFAULTS
 from queuectl.spool import acting, asking, dropping, finding, presence
 from queuectl.spool.finding import Found
 from queuectl.spool.wording import local, when
@@ -69,10 +68,7 @@ def workers(spool: Spool, onlooker: Onlooker | None = None) -> list[dict[str, An
 
 
 def _lease(spool: Spool) -> float:
-    try:
-        return spool.settings().lock_lease_seconds
-    except QueueError:
-        return DEFAULTS.lock_lease_seconds
+    return spool.live.now().lock_lease_seconds
 
 
 def lives(worker: dict[str, Any]) -> bool:
@@ -120,8 +116,8 @@ def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, An
         what = "1 file or folder that is no job is" if len(strange) == 1 else many
         told.append(f"{what} left alone ({some}): see `queuectl check`.")
     try:
-        spool.settings()
-    except QueueError as error:
+        settings.load(spool.root.text)
+    except BadSetting as error:
         told.append(f"{error} Workers keep the last good values.")
     return told
 

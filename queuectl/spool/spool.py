@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from queuectl import disk, settings
-from queuectl.errors import BadSetting, NoSuchJob, StorageTrouble
+from queuectl.errors import NoSuchJob, StorageTrouble
 from queuectl.job import Job, State, from_fields, utc_now
 from queuectl.spool import root as roots
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from queuectl.settings import Settings
     from queuectl.spool.finding import Found
     from queuectl.spool.root import Root
 
@@ -31,7 +30,9 @@ class Spool:
     def __init__(self, path: str | Path, *, clock: Callable[[], datetime] = utc_now) -> None:
         self.root: Root = roots.open_root(path)
         self.clock = clock
-        self._live = settings.Live(self.root.text)
+        #: What config.yaml says, read again when it has changed, and what is wrong with it.
+        self.live = settings.Live(self.root.text)
+        self._warned: str | None = None
 
     @classmethod
     def create(cls, path: str | Path, *, shared: bool = False) -> Spool:
@@ -47,13 +48,19 @@ class Spool:
         return self.root.path
 
     def settings(self) -> settings.Settings:
-        """The settings as config.yaml has them now; raises `BadSetting` where it is broken."""
-        return settings.load(self.root.text)
+        """The settings in force: what cannot be read of config.yaml has its default, and is warned of once.
 
-    def _values(self) -> Settings:
-        """The same, read again only where the file has changed."""
-        values = self._live.now()
-        return self.settings() if self._live.trouble else values
+        Raises `BrokenConfig` where it is no file, and `PermissionError`.
+        """
+        values = self.live.now()
+        if self.live.trouble is None or self.live.trouble == self._warned:
+            return values
+        settings.readable(self.root.text)
+        import logging
+
+        logging.getLogger("queuectl").warning("Warning: %s", self.live.trouble)
+        self._warned = self.live.trouble
+        return values
 
     def file(self, job: Job | str | dict[str, Any]) -> str:
         """File one job (a `Job`, a shell command, or a mapping of fields); returns its id.
@@ -74,7 +81,7 @@ class Spool:
         from queuectl.spool.filing import file_jobs
 
         try:
-            values = self._values()
+            values = self.settings()
         except OSError as error:
             if StorageTrouble.explains(error):
                 raise StorageTrouble(error) from error
@@ -97,11 +104,7 @@ class Spool:
         """A job as the JSON object that `status JOB_ID --json` prints."""
         from queuectl.spool import finding
 
-        try:
-            values = self.settings()
-        except BadSetting:
-            values = settings.DEFAULTS  # a broken config.yaml hides no job
-        return finding.view(found, values, self.clock())
+        return finding.view(found, self.live.now(), self.clock())  # a broken config.yaml hides no job
 
     def wait(self, job_id: str, timeout: float | None = None) -> Found | None:
         """The job once it is done or dead; None when `timeout` seconds have passed before that."""
