@@ -89,20 +89,25 @@ def read(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -
     Raises `NotAFile` for anything else than such a file, for one larger than `limit` bytes, and
     `Untrusted` for one that others may have written.
     """
-    fd, size = _open_fit(path, limit, trust)
+    return read_dated(path, limit, trust)[0]
+
+
+def read_dated(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> tuple[bytes, float]:
+    """Like `read`, with the time at which the file was last written to, by its server's clock."""
+    fd, facts = _open_fit(path, limit, trust)
     try:
-        return _read_all(fd, size, limit)
+        return _read_all(fd, facts.st_size, limit), facts.st_mtime
     finally:
         kernel.close(fd)
 
 
 def read_settled(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> bytes | None:
     """Like `read`, but None while anybody has the file open for writing, where that can be told."""
-    fd, size = _open_fit(path, limit, trust)
+    fd, facts = _open_fit(path, limit, trust)
     try:
         for pause in CLOSING:
             if not _has_writer(fd):
-                return _read_all(fd, size, limit)
+                return _read_all(fd, facts.st_size, limit)
             time.sleep(pause)
         return None
     finally:
@@ -114,11 +119,8 @@ def open_read(path: Path | str) -> BinaryIO:
     return open(_open_fit(path, sys.maxsize)[0], "rb")
 
 
-def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> tuple[int, int]:
-    """Open a file, then look at what was opened: between a look at its name and this it may change.
-
-    Returns the descriptor, and the size.
-    """
+def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> tuple[int, os.stat_result]:
+    """Open a file, then look at what was opened: between a look at its name and this it may change."""
     try:
         fd: int = kernel.open(path, _READ)
     except OSError as error:
@@ -137,7 +139,7 @@ def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> tuple
     except BaseException:
         kernel.close(fd)
         raise
-    return fd, facts.st_size
+    return fd, facts
 
 
 def _read_all(fd: int, size: int, limit: int) -> bytes:
@@ -206,8 +208,22 @@ class Mark(NamedTuple):
 
 def mark(path: Path | str) -> Mark:
     """The present `Mark` of a path, itself and not what a link points to."""
-    facts = kernel.lstat(path)
+    return mark_of(kernel.lstat(path))
+
+
+def mark_of(facts: os.stat_result) -> Mark:
+    """The `Mark` in what the system tells of a file."""
     return Mark(facts.st_mtime_ns, facts.st_size, facts.st_ino)
+
+
+def opened_mark(path: Path | str) -> Mark:
+    """The `Mark` of a file that is opened for this: NFS clients ask the server then, whatever they cache.
+
+    Raises as `read` does.
+    """
+    fd, facts = _open_fit(path, sys.maxsize)
+    kernel.close(fd)
+    return mark_of(facts)
 
 
 def modified(path: Path | str) -> tuple[float, float]:

@@ -407,6 +407,7 @@ class Live:
         self._looked = float("-inf")
         self._file = f"{root}/{FILE}"
         self._mark: disk.Mark | None = None
+        self._seen: disk.Mark | None = None
         self.last: Settings = DEFAULTS
         self.trouble: str | None = None
 
@@ -416,9 +417,7 @@ class Live:
             return self.last
         mark = disk.mark(self._file)
         self._looked = time.monotonic()
-        # Race: an editor empties the file before it writes it, and an empty one is all defaults. The
-        # values that were in force hold until then; at first there are none.
-        if mark != self._mark and (self._mark is None or not disk.being_written(self._file)):
+        if mark != self._mark and (self._mark is None or self._is_whole(mark)):
             self._read()
             self._mark = mark
         return self.last
@@ -435,3 +434,15 @@ class Live:
         if wrong is not None:
             last = "What cannot be read has its default." if self._mark is None else LAST_GOOD
             self.trouble = f"{wrong} {last}"
+
+    def _is_whole(self, mark: disk.Mark) -> bool:
+        """Whether a file that has changed may be read: on a share, once two looks have found it the same.
+
+        Race: an editor empties the file before it writes it, and an empty one is all defaults. The
+        values that were in force hold until then; at first there are none.
+        """
+        if not self._is_shared:
+            return not disk.being_written(self._file)
+        stands = mark == self._seen
+        self._seen = mark
+        return stands

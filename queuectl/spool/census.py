@@ -180,7 +180,6 @@ class Census:
         waiting = self._listings[State.PENDING].names
         due = [part for part in _ranks(waiting) if part[0] < part[1]]
         pending = sum(_until(waiting, part, moment) - part[0] for part in due)
-        oldest = min((waiting[low][DUE] for low, _ in due), default=None)
         return finding.Counts(
             pending=pending,
             scheduled=len(waiting) - pending,
@@ -188,7 +187,7 @@ class Census:
             completed=len(self._listings[State.DONE].names),
             failed=len(self._listings[State.FAILED].names),
             dead=len(self._listings[State.DEAD].names),
-            oldest_due=finding.parse_due(oldest if oldest and oldest <= moment else None),
+            first_due=self.oldest(now),
             strangers=tuple(
                 f"{state.value}/{text}" for state in State for text in self._listings[state].strangers
             ),

@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import Event, Job, State, parse_moment, stamp, to_yaml
-from queuectl.spool import finding, ids, record
+from queuectl.spool import finding, ids, presence, record
 from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of, split, strangers
 from queuectl.tuples import NamedTuple
 
@@ -42,8 +42,15 @@ SPREAD = 32
 PATIENCE = 20
 #: For so many seconds a share may go on listing a name that is gone (sshfs: 20).
 STALE = 30.0
-#: For so many seconds a job is left alone whose file somebody had open for writing.
+#: Seconds for which a job is left alone after its file was found to be in the middle of a change.
 HOLD = 0.5
+#: Seconds for which a file on a share must have stood still to be whole: nothing tells of its writers.
+SETTLE_BLIND = 2.0
+#: Seconds by which the time in a job's file, of its last event or of its filing, may be before that of
+#: the file: what the queue wrote itself is whole. Two clocks may differ by `presence.TOLERANCE`.
+OURS = SETTLE_BLIND + presence.TOLERANCE
+#: A job that has been left alone for this many seconds is reported, once.
+LONG_HELD = 10.0
 #: A name may be this much later than `run_at` says: each return to pending/ adds a microsecond.
 LEEWAY = timedelta(seconds=1)
 #: How many of the names that were claimed last are remembered, lest one be claimed twice.
@@ -63,7 +70,23 @@ OTHER_ID = (
 
 
 class BeingWritten(Exception):
-    """Somebody has the job's file open for writing; the claim has been undone."""
+    """Somebody is changing the job's file; the claim has been undone.
+
+    `written` is the time of the last change where nothing but that tells (on a share), else None.
+    """
+
+    def __init__(self, job_id: str, written: float | None) -> None:
+        super().__init__(job_id)
+        self.written = written
+
+
+class Hold(NamedTuple):
+    """A job that is left alone: until when and since when, by the monotonic clock, and for which change."""
+
+    until: float
+    since: float
+    written: float | None = None
+    is_told: bool = False
 
 
 class Claim(NamedTuple):
@@ -147,7 +170,7 @@ class Waiting:
         self._listed_at = float("-inf")
         self.cost = 0.0
         self._is_crowded = False
-        self._held: dict[str, float] = {}
+        self._held: dict[str, Hold] = {}
         self._taken: dict[str, None] = {}
         self._gone: dict[str, float] = {}
         self.strangers: list[str] = []
@@ -198,8 +221,10 @@ class Waiting:
         """Take in names of pending/ that events told of; they may be gone, or known already."""
         for text in texts:
             self._trusted.discard(text)
-            if self._held and (name := parse(text)) is not None and name.id in self._held:
-                self._held[name.id] = 0.0
+            name = parse(text) if self._held else None
+            hold = self._held.get(name.id) if name else None
+            if name and hold and hold.written is None:
+                self._held[name.id] = hold._replace(until=0.0)
             if not WAITING_NAME(text):
                 self.strangers.append(text)
             else:
@@ -238,7 +263,7 @@ class Waiting:
                 self.strangers.append(text)
                 continue
             if self._is_held(name, source):
-                held = timedelta(seconds=self._held[name.id] - time.monotonic())
+                held = timedelta(seconds=self._held[name.id].until - time.monotonic())
                 heapq.heappush(self._later[state], stamp(now + held) + text)
                 continue
             mine = name.owned(owner)
@@ -268,19 +293,39 @@ class Waiting:
         if len(self._taken) > MOST_TAKEN:
             del self._taken[next(iter(self._taken))]
 
-    def hold(self, name: Name) -> None:
+    def hold(self, name: Name, written: float | None) -> None:
         """Leave a job alone for a while, or until its file is heard of, as somebody is writing to it."""
-        self._held[name.id] = time.monotonic() + HOLD
+        now = time.monotonic()
+        pause = HOLD if written is None else SETTLE_BLIND
+        hold = self._held.get(name.id) or Hold(now, now)
+        if not hold.is_told and now - hold.since >= LONG_HELD:
+            log.warning(
+                "job %s: it does not run yet, as a program has been writing to its file for %.0f s",
+                name.id,
+                now - hold.since,
+            )
+            hold = hold._replace(is_told=True)
+        self._held[name.id] = hold._replace(until=now + pause, written=written)
+
+    def let_go(self, name: Name) -> None:
+        """Forget that a job was left alone: its file is whole."""
+        self._held.pop(name.id, None)
+
+    def settled(self, name: Name) -> float | None:
+        """The last change of a file that has stood still since, if it was left alone for that."""
+        hold = self._held.get(name.id)
+        return hold.written if hold else None
 
     def _is_held(self, name: Name, path: str) -> bool:
         """Whether a job is to be left alone still: its file is asked where it lies, which wakes nobody."""
-        until = self._held.get(name.id)
-        if until is None or until > time.monotonic():
-            return until is not None
-        if disk.being_written(path):
-            self.hold(name)
+        hold = self._held.get(name.id)
+        if hold is None:
+            return False
+        if hold.until > time.monotonic():
             return True
-        del self._held[name.id]
+        if hold.written is None and self._root.being_written(path):
+            self.hold(name, None)
+            return True
         return False
 
     def _promote(self, now: datetime) -> None:
@@ -355,21 +400,30 @@ def _has_failed_after(now: datetime, job: Job) -> bool:
         return False
 
 
+class Terms(NamedTuple):
+    """On which a claimed file is taken for a job: who may have filed it, anybody where `trust` is None.
+
+    `settled` is the time of a last change after which the file was seen to stand still.
+    """
+
+    trust: disk.Trust | None = None
+    settled: float | None = None
+
+
 def confirm(
-    root: Root, name: Name, source: State, now: datetime, trust: disk.Trust | None = None
+    root: Root, name: Name, source: State, now: datetime, terms: Terms | None = None
 ) -> Claim | Name | None:
     """Read what was claimed; None when it is no job, and has been put aside, or when it is gone.
 
-    A name when it was filed again under that, as its content asks. What others filed than those that
-    `trust` names is put aside. Raises `BeingWritten`, or the `OSError` of a disk that cannot be read now.
+    A name when it was filed again under that, as its content asks. Raises `BeingWritten`, or the
+    `OSError` of a disk that cannot be read now.
     """
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
-        data = disk.read_settled(path, disk.MAX_WITH_HISTORY, trust)
-        if data is None:  # an editor is saving it: half of a command must never run
-            put_back(root, name, source)
-            raise BeingWritten(name.id)
-        reading = ready(path, record.parse(data))
+        reading = ready(path, _read_whole(root, name, now, terms or Terms()))
+    except BeingWritten:
+        put_back(root, name, source)
+        raise
     except (BadJob, disk.NotAFile, PermissionError) as error:
         bury(root, name, name.free(), why(error))
         return None
@@ -385,6 +439,44 @@ def confirm(
     right = free_name(root, source, right)
     disk.move(path, f"{root.folder(source)}/{right}")
     return right
+
+
+def _read_whole(root: Root, name: Name, now: datetime, terms: Terms) -> Record:
+    """The record of a file that nobody is in the middle of saving: half of a command must never run.
+
+    Raises `BeingWritten` for one that may not be whole, else as `record.read` does.
+    """
+    path = f"{root.folder(State.PROCESSING)}/{name}"
+    if not root.is_shared:
+        data = disk.read_settled(path, disk.MAX_WITH_HISTORY, terms.trust)
+        if data is None:
+            raise BeingWritten(name.id, None)
+        return record.parse(data)
+    data, written = disk.read_dated(path, disk.MAX_WITH_HISTORY, terms.trust)
+    is_open = terms.settled != written and may_be_open(written, now.timestamp())
+    try:
+        reading = record.parse(data)
+    except BadJob:
+        if is_open:
+            raise BeingWritten(name.id, written) from None
+        raise
+    if is_open and written - _written_by_us(reading.job) > OURS:
+        raise BeingWritten(name.id, written)
+    return reading
+
+
+def may_be_open(written: float, now: float) -> bool:
+    """Whether a file on a share changed so shortly ago that its writer may not be done."""
+    return now - written < OURS
+
+
+def _written_by_us(job: Job) -> float:
+    """When the queue last wrote to a job's file, as far as the file tells."""
+    moments = [job.created_at] if job.created_at else []
+    at = job.history[-1].get("at") if job.history else None
+    with contextlib.suppress(ValueError):  # a person may write anything there
+        moments += [parse_moment(at)] if isinstance(at, str) else []
+    return max((moment.timestamp() for moment in moments), default=float("-inf"))
 
 
 def read_ready(path: str) -> Record:

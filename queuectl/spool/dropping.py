@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import stat
 import time
 
@@ -9,6 +10,7 @@ from queuectl import disk
 from queuectl.errors import BadJob, IdTaken
 from queuectl.job import State, stamp
 from queuectl.spool import claiming, finding, ids
+from queuectl.spool.claiming import SETTLE_BLIND
 from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
 from queuectl.tuples import NamedTuple
 
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     from queuectl.settings import Settings
     from queuectl.spool.root import Root
 
+log = logging.getLogger("queuectl")
+
 #: Seconds that a file must have stayed the same, where the system tells that nobody writes to it.
 SETTLE = 0.2
-#: The same where it cannot tell (other hosts, other systems).
-SETTLE_BLIND = 2.0
+#: A file that has not come to be whole after this many seconds is reported, once.
+LONG = 10.0
 
 _ENDINGS = (".yaml", ".yml", ".json")
 _UNFINISHED = ("~", ".tmp", ".swp", ".part")
@@ -40,8 +44,12 @@ def is_left_alone(text: str) -> bool:
 
 
 class _Seen(NamedTuple):
+    """A file's mark and since when it is the same; when it was first seen, and whether that was reported."""
+
     mark: disk.Mark
     since: float
+    first: float
+    is_told: bool = False
 
 
 class Drops:
@@ -75,6 +83,7 @@ class Drops:
                 is_gone = True
             else:
                 unsettled.append(text)
+                self._tell_late(text, clock)
         self._seen = {text: seen for text, seen in self._seen.items() if text in set(unsettled)}
         return unsettled, is_gone
 
@@ -84,16 +93,21 @@ class Drops:
         mark = disk.Mark(facts.st_mtime_ns, facts.st_size, facts.st_ino)
         seen = self._seen.get(text)
         if seen is None or seen.mark != mark:
-            seen = self._seen[text] = _Seen(mark, clock)
+            first, is_told = (seen.first, seen.is_told) if seen else (clock, False)
+            seen = self._seen[text] = _Seen(mark, clock, first, is_told)
+        if self._root.is_shared:
+            return clock - seen.since >= SETTLE_BLIND and _same(_opened_mark(path, mark), mark)
         written = disk.being_written(path)
-        if self._root.is_shared and not written:
-            # A lease proves nothing here: the kernel knows only of writers on this host. Having been
-            # opened just above, the file is as others wrote it, on NFS.
-            return _same(disk.mark(path), mark) and clock - seen.since >= SETTLE_BLIND
         if written is None:
             return clock - seen.since >= SETTLE_BLIND
         age = now.timestamp() - facts.st_mtime
         return not written and (age >= SETTLE or clock - seen.since >= SETTLE)
+
+    def _tell_late(self, text: str, clock: float) -> None:
+        seen = self._seen.get(text)
+        if seen is not None and not seen.is_told and clock - seen.first >= LONG:
+            log.warning("pending/%s is not taken in yet: it has been written to for %.0f s", text, LONG)
+            self._seen[text] = seen._replace(is_told=True)
 
     def _take_in(self, text: str, owner: str, settings: Settings, now: datetime) -> bool:
         """Claim the file, so that no other worker judges it, then name it or put it aside.
@@ -141,6 +155,19 @@ class Drops:
         claiming.bury(self._root, name, target, reason, remedy)
 
 
-def _same(one: disk.Mark, other: disk.Mark) -> bool:
+def _opened_mark(path: str, known: disk.Mark) -> disk.Mark | None:
+    """The mark that the server has, None where the file is gone.
+
+    Of one that cannot be opened it is the known mark: such a file is put aside unread.
+    """
+    try:
+        return disk.opened_mark(path)
+    except FileNotFoundError:
+        return None
+    except (disk.NotAFile, PermissionError):
+        return known
+
+
+def _same(one: disk.Mark | None, other: disk.Mark) -> bool:
     """Whether nobody wrote between the two; the inode is no evidence, FUSE makes its number up."""
-    return (one.mtime_ns, one.size) == (other.mtime_ns, other.size)
+    return one is not None and (one.mtime_ns, one.size) == (other.mtime_ns, other.size)

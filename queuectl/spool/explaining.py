@@ -5,8 +5,9 @@ from __future__ import annotations
 from queuectl import disk, settings
 from queuectl.errors import BadSetting
 from queuectl.job import State, parse_moment, stamp
-from queuectl.spool import acting, asking, dropping, finding, presence
+from queuectl.spool import acting, asking, claiming, dropping, finding, presence
 from queuectl.spool.finding import Found
+from queuectl.spool.names import parse
 from queuectl.spool.wording import local, when
 
 TYPE_CHECKING = False
@@ -102,6 +103,8 @@ def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, An
     ]
     if counts.dead:
         told.append(f"{counts.dead} dead: see `queuectl dlq list`.")
+    if counts.first_due and (held := _held(spool, counts.first_due)):
+        told.append(held)
     drops = [text for text in counts.strangers if _is_drop(spool, text)]
     if drops:
         told.append(f"{len(drops)} dropped in pending/, not taken in by a worker yet ({drops[0][8:]}).")
@@ -120,6 +123,22 @@ def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, An
     except BadSetting as error:
         told.append(f"{error} Workers keep the last good values.")
     return told
+
+
+def _held(spool: Spool, text: str) -> str | None:
+    """What to say of the job that has waited longest where a program that writes to its file holds it up."""
+    root, now, name = spool.root, spool.clock(), parse(text)
+    if name is None or (now - name.due_at).total_seconds() < claiming.LONG_HELD:
+        return None
+    path = f"{root.folder(State.PENDING)}/{text}"
+    try:
+        if root.is_shared:
+            is_open = claiming.may_be_open(disk.mark(path).mtime_ns / 1e9, now.timestamp())
+        else:
+            is_open = root.being_written(path) is True
+    except FileNotFoundError:
+        return None
+    return f"Job {name.id} waits for a program that is writing to its file, {path}." if is_open else None
 
 
 def _is_drop(spool: Spool, text: str) -> bool:
@@ -163,7 +182,7 @@ def _why_waiting(
     if found.unreadable:
         yield f"its file cannot be read: {found.unreadable}"
     if found.name.due <= stamp(now):
-        if disk.being_written(found.path):
+        if root.being_written(found.path):
             yield "a program has its file open for writing"
         ahead = before() if before else _before(spool, found, now)
         yield f"{ahead:,} jobs before it" if ahead != 1 else "1 job before it"

@@ -287,8 +287,13 @@ class Counts(NamedTuple):
     completed: int
     failed: int
     dead: int
-    oldest_due: datetime | None
+    first_due: str | None
     strangers: tuple[str, ...]
+
+    @property
+    def oldest_due(self) -> datetime | None:
+        """When the job that has waited longest came to be due."""
+        return parse_due(self.first_due[DUE]) if self.first_due else None
 
     def as_dict(self) -> dict[str, int]:
         """An entry a state, as `status --json` prints it."""
@@ -318,6 +323,7 @@ def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = Non
     waiting = [text for text in texts[State.PENDING] if WAITING_NAME(text)]
     due = [text[DUE] for text in waiting if text[DUE] <= moment]
     oldest = min(due, default=None)
+    first_due = next((text for text in waiting if text[DUE] == oldest), None)
     tally = {
         state: len(texts[state]) - sum(text[:1] == "." or text[-5:] != ".yaml" for text in odd[state])
         for state in State
@@ -329,7 +335,7 @@ def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = Non
         completed=tally[State.DONE],
         failed=tally[State.FAILED],
         dead=tally[State.DEAD],
-        oldest_due=parse_due(oldest),
+        first_due=first_due,
         strangers=strangers,
     )
 

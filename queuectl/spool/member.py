@@ -169,11 +169,13 @@ class Member:
                 return None
             name, source = taken
             try:
-                claim = claiming.confirm(self.root, name, source, now, self.root.trust(self.live.last))
+                terms = claiming.Terms(self.root.trust(self.live.last), self._waiting.settled(name))
+                claim = claiming.confirm(self.root, name, source, now, terms)
+                self._waiting.let_go(name)
                 if isinstance(claim, Claim):
                     return self._vouched(claim, now)
-            except claiming.BeingWritten:
-                self._waiting.hold(name)
+            except claiming.BeingWritten as one:
+                self._waiting.hold(name, one.written)
             except OSError:
                 claiming.put_back(self.root, name, source)
                 raise

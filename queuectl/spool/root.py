@@ -83,9 +83,22 @@ class Root:
         return self._folders[state]
 
     @cached_property
+    def filesystem(self) -> str:
+        """The type of the file system that holds the spool, in the system's words."""
+        return filesystem(self.text)
+
+    @cached_property
     def is_shared(self) -> bool:
         """Whether other hosts may see this directory: events do not tell of what they do there."""
-        return filesystem(self.text) not in _LOCAL
+        return self.filesystem not in _LOCAL
+
+    def being_written(self, path: str) -> bool | None:
+        """Whether anybody has a file open for writing; None where that cannot be told, as on any share.
+
+        A share is not asked: NFS and SMB clients refuse the lease that tells it also where their
+        server grants no delegation or oplock, and then every file would count as being written.
+        """
+        return None if self.is_shared else disk.being_written(path)
 
     @cached_property
     def file_mode(self) -> int:

@@ -1,0 +1,188 @@
+"""When a file counts as whole where nothing tells of its writers, and what is said of one that never does."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import disk, settings
+from queuectl.job import State, utc_now
+from queuectl.spool import claiming, dropping, explaining, finding
+from queuectl.spool.claiming import OURS
+from queuectl.spool.root import Root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl import Spool
+    from queuectl.spool.member import Member
+    from tests.conftest import Until
+
+
+def only(folder: str) -> Path:
+    (name,) = os.listdir(folder)
+    return Path(folder, name)
+
+
+@pytest.fixture
+def on_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share whose client refuses every lease, as those of servers without delegations and oplocks do."""
+    monkeypatch.setattr(Root, "is_shared", True)
+    if sys.platform == "linux":
+        import fcntl
+
+        ask = fcntl.fcntl
+
+        def refused(fd: int, what: int, argument: int = 0) -> int:
+            if what == fcntl.F_SETLEASE:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return ask(fd, what, argument)
+
+        monkeypatch.setattr(fcntl, "fcntl", refused)
+
+
+@pytest.fixture
+def member(spool: Spool) -> Iterator[Member]:
+    with spool.member() as member:
+        yield member
+
+
+def claims(member: Member) -> list[str]:
+    """The ids of all jobs that can be claimed now; they are given back."""
+    member.look(utc_now(), again=True)
+    found = []
+    while (claim := member.claim(utc_now())) is not None:
+        found.append(claim)
+    for one in found:
+        member.give_back(one)
+    return [one.id for one in found]
+
+
+def write(path: Path, text: str, age: float) -> None:
+    """Give a file a content that was written this many seconds ago."""
+    path.write_text(text)
+    then = time.time() - age
+    os.utime(path, (then, then))
+
+
+@pytest.mark.usefixtures("on_share")
+def test_a_job_runs_at_once_on_a_share_that_grants_no_leases(spool: Spool, member: Member) -> None:
+    job_id = spool.file("true")
+    assert claims(member) == [job_id]
+
+
+@pytest.mark.usefixtures("on_share")
+def test_a_dropped_file_is_taken_in_on_a_share_that_grants_no_leases(
+    spool: Spool, member: Member, until: Until
+) -> None:
+    Path(spool.root.folder(State.PENDING), "drop.yaml").write_text("command: true\n")
+    until(lambda: claims(member) == ["drop"], "it is a job")
+
+
+@pytest.mark.usefixtures("on_share")
+def test_a_changed_config_holds_on_a_share_that_grants_no_leases(spool: Spool, until: Until) -> None:
+    spool.root.config.write_text("poll_interval: 0.05\n")
+    live = settings.Live(spool.root.text, is_shared=True)
+    assert live.now().max_retries == settings.DEFAULTS.max_retries
+    spool.root.config.write_text("poll_interval: 0.05\nmax_retries: 7\n")
+    until(lambda: live.now().max_retries == 7, "the new value holds")
+
+
+def test_a_config_that_an_editor_has_just_emptied_does_not_hold_on_a_share(spool: Spool) -> None:
+    spool.root.config.write_text("poll_interval: 0.05\nmax_retries: 7\n")
+    live = settings.Live(spool.root.text, is_shared=True)
+    assert live.now().max_retries == 7
+    spool.root.config.write_text("")
+    time.sleep(0.06)
+    assert live.now().max_retries == 7
+
+
+@pytest.mark.usefixtures("on_share")
+@pytest.mark.parametrize("text", ["command: rm -rf /srv", "command: [", ""])
+def test_a_job_that_was_changed_moments_ago_waits_until_it_has_stood_still(
+    spool: Spool, member: Member, monkeypatch: pytest.MonkeyPatch, until: Until, text: str
+) -> None:
+    monkeypatch.setattr(claiming, "SETTLE_BLIND", 0.1)
+    job_id = spool.file("true")
+    write(only(spool.root.folder(State.PENDING)), text, age=0)
+    assert claims(member) == []
+    assert finding.find(spool.root, job_id).state is State.PENDING
+    path = only(spool.root.folder(State.PENDING))
+    write(path, "command: rm -rf /srv/tmp/x\n", age=0.5)
+    assert claims(member) == []
+    until(lambda: claims(member) == [job_id], "it stands still")
+
+
+@pytest.mark.usefixtures("on_share")
+def test_a_job_that_was_changed_long_ago_runs_at_once_on_a_share(spool: Spool, member: Member) -> None:
+    job_id = spool.file("true")
+    write(only(spool.root.folder(State.PENDING)), "command: echo\n", age=OURS + 1)
+    assert claims(member) == [job_id]
+
+
+@pytest.mark.usefixtures("on_share")
+def test_a_retry_is_not_held_up_on_a_share_by_what_the_queue_itself_wrote(
+    spool: Spool, member: Member
+) -> None:
+    job_id = spool.file({"command": "true", "created_at": utc_now() - timedelta(hours=1)})
+    then = time.time() - 3600
+    os.utime(only(spool.root.folder(State.PENDING)), (then, then))
+    member.look(utc_now(), again=True)
+    claim = member.claim(utc_now())
+    assert claim
+    spool.root.config.write_text("backoff_base: 0\nbackoff_jitter: 0\n")
+    member.fail(claim, {"exit_code": 1}, utc_now(), 0.0)
+    assert claims(member) == [job_id]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells that a file is being written")
+def test_a_job_whose_file_stays_open_for_writing_is_reported_once_in_the_log_and_by_status(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(claiming, "LONG_HELD", 0.0)
+    monkeypatch.setattr(claiming, "HOLD", 0.0)
+    job_id = spool.file("true")
+    path = only(spool.root.folder(State.PENDING))
+    with path.open("a"), caplog.at_level(logging.WARNING), spool.member() as member:
+        for _ in range(3):
+            assert claims(member) == []
+        assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+            f"job {job_id}: it does not run yet"
+        ]
+        told = explaining.attention(spool, finding.counts(spool.root, utc_now()), [])
+        assert any(f"Job {job_id} waits for a program that is writing to its file" in one for one in told)
+    told = explaining.attention(spool, finding.counts(spool.root, utc_now()), [])
+    assert not any("writing to its file" in one for one in told)
+
+
+@pytest.mark.usefixtures("on_share")
+def test_a_dropped_file_that_never_stands_still_is_reported_once(
+    spool: Spool, member: Member, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dropping, "LONG", 0.0)
+    path = Path(spool.root.folder(State.PENDING), "grows.yaml")
+    with caplog.at_level(logging.WARNING):
+        for number in range(4):
+            path.write_text(f"command: {'x' * number}\n")
+            assert claims(member) == []
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "pending/grows.yaml is not taken in yet"
+    ]
+
+
+@pytest.mark.usefixtures("on_share")
+def test_a_dropped_file_that_may_not_be_opened_is_put_aside_on_a_share(
+    spool: Spool, member: Member, until: Until
+) -> None:
+    drop = Path(spool.root.folder(State.PENDING), "link.yaml")
+    drop.symlink_to(spool.root.config)
+    until(lambda: claims(member) == [] and not os.path.lexists(drop), "it is put aside")
+    assert any(disk.list_names(spool.root.folder(State.DEAD)))
