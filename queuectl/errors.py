@@ -180,6 +180,8 @@ class StorageTrouble(QueueError):
 
     exit_status = 75
 
+    # EAGAIN, ECONNABORTED, EREMCHG and ENETRESET come from an SMB client that was cut off from its server,
+    # EKEYEXPIRED from an NFS client whose Kerberos ticket has run out.
     ERRNOS = frozenset(
         getattr(errno, name)
         for name in [
@@ -200,6 +202,11 @@ class StorageTrouble(QueueError):
             "ENETDOWN",
             "ENETUNREACH",
             "ESHUTDOWN",
+            "EAGAIN",
+            "ECONNABORTED",
+            "EREMCHG",
+            "ENETRESET",
+            "EKEYEXPIRED",
             "EREMOTEIO",
             "EMFILE",
             "ENFILE",

@@ -213,8 +213,11 @@ def start_failing(spool: Spool, tmp_path: Path, workers: Workers) -> Iterator[St
         os.waitpid(child, 0)
 
 
+#: What an SMB client says while it is cut off from its server.
+CUT_OFF = [errno.EAGAIN, errno.ECONNABORTED, errno.EREMCHG]
 FAULTS = [
     *itertools.product(["open", "write", "rename", "open write rename fsync unlink"], ERRORS),
+    *itertools.product(["open", "open write rename fsync unlink listdir"], CUT_OFF),
     *itertools.product(["creation"], [errno.ENOSPC, errno.EROFS]),
     ("open lstat", errno.ENODATA),  # GlusterFS, of what another host makes just then
 ]
