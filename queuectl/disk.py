@@ -216,6 +216,22 @@ def mark_of(facts: os.stat_result) -> Mark:
     return Mark(facts.st_mtime_ns, facts.st_size, facts.st_ino)
 
 
+def list_marked(folder: Path | str, trusted: Mark | None) -> tuple[list[str], Mark]:
+    """The names in a directory, and its `Mark` just before; from the kernel's cache if that is `trusted`.
+
+    NFS clients know an old listing by the directory's time. Where two changes bear the same time, one
+    that listed between them goes on showing the first until the directory changes again.
+    """
+    fd = kernel.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        seen = mark_of(kernel.fstat(fd))
+        if seen != trusted:
+            kernel.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return kernel.listdir(fd), seen
+    finally:
+        kernel.close(fd)
+
+
 def opened_mark(path: Path | str) -> Mark:
     """The `Mark` of a file that is opened for this: NFS clients ask the server then, whatever they cache.
 
@@ -242,7 +258,7 @@ def server_time(folder: Path | str, name: str) -> float:
     path = f"{folder}/{name}"
     remove(path)
     try:
-        create(path, b"?")
+        create(path)
         return modified(path)[0]
     finally:
         remove(path)

@@ -41,7 +41,7 @@ def is_request(text: str) -> bool:
 
 def requests_to(root: Root, name: str) -> Requests:
     """Everything that is asked of one worker now, found by listing (never by asking for a name)."""
-    names = disk.list_names(root.workers)
+    names = root.texts_in(root.workers)
     ending = f"@{name}.cancel"
     stop = f"{name}.stop" in names
     return Requests(
@@ -93,4 +93,4 @@ def resume(root: Root) -> bool:
 
 def is_paused(root: Root) -> bool:
     """Whether claims are held back."""
-    return PAUSED in disk.list_names(root.workers)
+    return PAUSED in root.texts_in(root.workers)

@@ -83,7 +83,7 @@ class Census:
         mark, at = disk.mark(folder), time.time()
         if mark == self._marks[state]:
             return
-        texts = disk.list_names(folder)
+        texts = self._root.texts_in(folder)
         looking = 0.0
         if state in _ENDS:
             looking = self._take_ended(state, texts)

@@ -75,7 +75,7 @@ def _jobs(
     root: Root, state: State, known: dict[str, list[str]], is_dead: Callable[[str], bool], now: datetime
 ) -> Iterator[Finding]:
     folder = root.folder(state)
-    for text in disk.list_names(folder):
+    for text in root.texts_in(folder):
         path = f"{folder}/{text}"
         name = parse_claim(text) if state is State.PROCESSING else parse(text)
         if name is None:
@@ -161,7 +161,7 @@ def _removal(path: str) -> Callable[[], object]:
 
 def _reasons(root: Root, known: set[str]) -> Iterator[Finding]:
     """Reasons of jobs that are nowhere; that of a job that was mended and moved on tells no lie."""
-    for text in disk.list_names(root.folder(State.DEAD)):
+    for text in root.texts_in(root.folder(State.DEAD)):
         name = parse(text.removesuffix(REASON)) if text.endswith(REASON) else None
         if name is not None and name.id.lower() not in known:
             path = f"{root.folder(State.DEAD)}/{text}"
@@ -169,7 +169,7 @@ def _reasons(root: Root, known: set[str]) -> Iterator[Finding]:
 
 
 def _logs(root: Root, known: set[str]) -> Iterator[Finding]:
-    owners = {text: output.owner_of_log(text) for text in disk.list_names(root.logs)}
+    owners = {text: output.owner_of_log(text) for text in root.texts_in(root.logs)}
     orphans = {text: owner[0] for text, owner in owners.items() if owner and owner[0] not in known}
     borne = _borne(root) if orphans else set()
     for text, job_id in orphans.items():
@@ -189,7 +189,7 @@ def _borne(root: Root) -> set[str]:
         id_in(text).lower()
         for _ in range(2)
         for state in State
-        for text in disk.list_names(root.folder(state))
+        for text in root.texts_in(root.folder(state))
         if not (text.startswith(".") and any(_hidden(state, text, f"{root.folder(state)}/{text}")))
     }
 
@@ -199,7 +199,7 @@ def _workers(root: Root, onlooker: Onlooker, lease: float) -> Iterator[Finding]:
     for owner in known:
         if not onlooker.is_alive(owner, lease):
             yield Finding(f"{root.workers}/{owner}.yaml", "this worker is dead", "`--repair` clears it.")
-    for text in disk.list_names(root.workers):
+    for text in root.texts_in(root.workers):
         stem, _, ending = text.rpartition(".")
         path = f"{root.workers}/{text}"
         if text.startswith(".") and ending not in {"probe", "probe~", "tmp"}:

@@ -189,7 +189,7 @@ class Waiting:
         moment = stamp(now)
         self._forget_gone(begun)
         for state in self._due:
-            texts = disk.list_names(self._root.folder(state))
+            texts = self._root.texts_in(self._root.folder(state))
             odd = strangers(texts)
             if odd or self._gone:
                 passed_over = {*odd, *self._gone}
@@ -614,6 +614,6 @@ def _halves(path: str) -> tuple[str, str]:
 
 def leftovers(root: Root) -> Iterable[tuple[str, str]]:
     """Dot files that a rewrite left in processing/: each with the claim's name it belongs to."""
-    for text in disk.list_names(root.folder(State.PROCESSING)):
+    for text in root.texts_in(root.folder(State.PROCESSING)):
         if text.startswith(".") and text.endswith((".new", ".old")):
             yield text, text[1:-4]

@@ -76,7 +76,7 @@ def name_in(state: State, text: str) -> Name | None:
 
 def names_in(root: Root, state: State) -> list[Name]:
     """The names of all jobs in a state, in no order; other files are passed over."""
-    names = (name_in(state, text) for text in disk.list_names(root.folder(state)))
+    names = (name_in(state, text) for text in root.texts_in(root.folder(state)))
     return [name for name in names if name is not None]
 
 
@@ -86,7 +86,7 @@ def names_of(root: Root, job_id: str) -> list[Found]:
     ends = (f"-{wanted}.yaml", f"-{wanted}@")
     found = []
     for state in _ORDER:
-        for text in disk.list_names(root.folder(state)):
+        for text in root.texts_in(root.folder(state)):
             if ends[0] in (lower := text.lower()) or ends[1] in lower:
                 name = name_in(state, text)
                 if name and name.id.lower() == wanted:
@@ -100,7 +100,7 @@ def bearers(root: Root, job_ids: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for _ in range(2):  # Race: a job may move from a directory not yet listed to one just listed
         for state in _ORDER:
-            for text in disk.list_names(root.folder(state)):
+            for text in root.texts_in(root.folder(state)):
                 if id_in(text).lower() in wanted and (name := name_in(state, text)):
                     found[name.id.lower()] = name.id
         if len(found) == len(wanted):
@@ -129,7 +129,7 @@ def _find(root: Root, prefix: str) -> Found:
     for _ in range(20 if whole else 2):
         near: dict[str, Found] = {}
         for state in _ORDER:
-            for text in disk.list_names(root.folder(state)):
+            for text in root.texts_in(root.folder(state)):
                 name = name_in(state, text) if begins in text else None
                 if name is not None and name.id.startswith(prefix):
                     here = Found(state, name, f"{root.folder(state)}/{text}")
@@ -195,7 +195,7 @@ def _waiting(root: Root, state: State, limit: int | None, word: str | None, now:
     Of a million names no more are looked at, sorted and parsed than are asked for.
     """
     moment = stamp(now)
-    texts = disk.list_names(root.folder(state))
+    texts = root.texts_in(root.folder(state))
     ordered: list[Iterator[str]] = []
     if state is not State.PENDING or word != SCHEDULED:
         ordered.append(_smallest((text for text in texts if text[DUE] <= moment), limit))
@@ -305,7 +305,7 @@ class Counts(NamedTuple):
 
 def listed(root: Root) -> dict[State, list[str]]:
     """The names in the directory of each state."""
-    return {state: disk.list_names(root.folder(state)) for state in State}
+    return {state: root.texts_in(root.folder(state)) for state in State}
 
 
 def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = None) -> Counts:

@@ -69,8 +69,10 @@ class Member:
         return self.presence.now()
 
     def beat(self, now: datetime) -> None:
-        """Show a sign of life to other hosts."""
+        """Show a sign of life to other hosts and, on a share, read its clock."""
         self.presence.beat(now, self.done)
+        if self.root.is_shared:
+            self.presence.read_clock()
 
     def leave(self) -> None:
         """Go; the caller holds no claim any more."""
@@ -131,7 +133,7 @@ class Member:
 
     def _may_come_back(self) -> bool:
         """Whether anybody holds two claims: one is ahead of its turn, or has ended and is about to leave."""
-        claims = map(parse_claim, disk.list_names(self.root.folder(State.PROCESSING)))
+        claims = map(parse_claim, self.root.texts_in(self.root.folder(State.PROCESSING)))
         held = Counter(name.owner for name in claims if name is not None)
         return any(count > 1 for count in held.values())
 

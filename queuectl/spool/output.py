@@ -88,7 +88,7 @@ def owner_of_log(name: str) -> tuple[str, int] | None:
 def delete_logs(root: Root, job_ids: set[str]) -> None:
     """Delete all that these jobs printed, which also frees their ids."""
     lower = {job_id.lower() for job_id in job_ids}
-    for name in disk.list_names(root.logs):
+    for name in root.texts_in(root.logs):
         owner = owner_of_log(name)
         if owner and owner[0] in lower:
             disk.remove(f"{root.logs}/{name}")

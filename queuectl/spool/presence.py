@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _BEAT_WIDTH = 160
 #: Seconds by which the clock of a host may differ from that of the share before anybody need care.
 TOLERANCE = 2.0
-#: A clock is not read off a beat that took longer than this many seconds to write.
+#: A clock is not read off a file that took longer than this many seconds to make.
 PROMPT = 1.0
 #: So many times the interval of looks may pass before a watcher must say that it did not watch.
 GAP = 3
@@ -127,23 +127,29 @@ class Presence:
         self.clock_offset: float | None = None
 
     def beat(self, now: datetime, jobs_done: int) -> None:
-        """Show a sign of life, and read the share's clock off it.
-
-        Raises `OSError` when the share does not take it.
-        """
+        """Show a sign of life; raises `OSError` when the share does not take it."""
         self._count += 1
-        begun = time.time()
         disk.patch(self._path, _beat_line(self._count, now, jobs_done, self.clock_offset), self._beat_at)
-        ended = time.time()
-        if self._root.is_shared and 0 <= ended - begun <= PROMPT:
-            self.clock_offset = (begun + ended) / 2 - disk.modified(self._path)[0]
 
     def read_clock(self) -> None:
-        """Read the share's clock before anything is started by the own one."""
-        for _ in range(3 if self._root.is_shared else 0):
-            self.beat(utc_now(), 0)
+        """Read the share's clock off a new file, as far as the share makes one now and is prompt.
+
+        Not off the beat: an SMB client shows for a file that it has just written the time of the write
+        before. A disk that is full takes no new file and goes on taking beats.
+        """
+        with contextlib.suppress(OSError):
+            begun = time.time()
+            there = disk.server_time(self._root.workers, f".{self.name}.clock.probe")
+            ended = time.time()
+            if 0 <= ended - begun <= PROMPT:
+                self.clock_offset = (begun + ended) / 2 - there
+
+    def learn_clock(self) -> None:
+        """Read the share's clock before anything is started by the own one, and tell the others."""
+        for _ in range(3):
+            self.read_clock()
             if self.clock_offset is not None:
-                self.beat(self.now(), 0)  # others are told at once
+                self.beat(self.now(), 0)
                 break
 
     def is_clock_wrong(self) -> bool:
@@ -196,7 +202,8 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
                 lock.release()
             continue
         presence = Presence(root, name, lock, len(head))
-        presence.read_clock()
+        if root.is_shared:
+            presence.learn_clock()
         return presence
 
 
@@ -209,7 +216,7 @@ def _beat_line(count: int, now: datetime, jobs_done: int, clock_offset: float | 
 
 
 def _names_in(root: Root) -> list[str]:
-    return disk.list_names(root.workers)
+    return root.texts_in(root.workers)
 
 
 class Description(NamedTuple):

@@ -65,7 +65,7 @@ class Rescue(NamedTuple):
         for text, belonging in list(claiming.leftovers(self.root)):
             if is_dead(parse_claim(belonging)):
                 _undo_rewrite(self.root, text, belonging)
-        for text in disk.list_names(self.root.folder(State.PROCESSING)):
+        for text in self.root.texts_in(self.root.folder(State.PROCESSING)):
             name = parse_claim(text)
             if name is not None and is_dead(name):
                 try:
@@ -130,7 +130,7 @@ def _taken_over(claim: Claim, me: str) -> Claim:
 
 def _undo_rewrite(root: Root, text: str, belonging: str) -> None:
     folder = root.folder(State.PROCESSING)
-    if text.endswith(".old") and belonging not in disk.list_names(folder):
+    if text.endswith(".old") and belonging not in root.texts_in(folder):
         disk.move(f"{folder}/{text}", f"{folder}/{belonging}")
     else:
         disk.remove(f"{folder}/{text}")

@@ -6,11 +6,13 @@ import contextlib
 import os
 import stat
 import sys
+import time
 from functools import cached_property
 
 from queuectl import disk, settings
 from queuectl.errors import BadSetting, NotASpool, QueueError, UnsafeSpool
 from queuectl.job import State
+from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +52,26 @@ _LOCAL = frozenset(
     ]
 )
 
+#: A directory's time proves nothing for this many seconds: a later change may bear the same one.
+GRAIN = 2.0
+#: Where a listing may be out of date for as long as the directory does not change again.
+_LISTS_FROM_CACHE = frozenset({"nfs", "nfs4"})
+
+
+class Listed(NamedTuple):
+    """A directory's mark, since when it is known, and whether an uncached listing since then proves it."""
+
+    mark: disk.Mark
+    since: float
+    is_proven: bool = False
+
+
+def listed(known: Listed | None, mark: disk.Mark, now: float) -> Listed:
+    """What is known of a directory after a listing of it at `now` (monotonic) found this mark."""
+    if known is None or known.mark != mark:
+        return Listed(mark, now)
+    return known._replace(is_proven=known.is_proven or now - known.since >= GRAIN)
+
 
 class Root:
     """The absolute path of a spool and the folders in it, as text: paths are joined a million times.
@@ -62,6 +84,7 @@ class Root:
 
     def __init__(self, path: Path | str) -> None:
         self.text = os.path.abspath(path)
+        self._listed: dict[str, Listed] = {}
         self._folders = {state: f"{self.text}/{state.value}" for state in State}
         self.logs = f"{self.text}/{LOGS}"
         self.workers = f"{self.text}/{WORKERS}"
@@ -91,6 +114,15 @@ class Root:
     def is_shared(self) -> bool:
         """Whether other hosts may see this directory: events do not tell of what they do there."""
         return self.filesystem not in _LOCAL
+
+    def texts_in(self, folder: str) -> list[str]:
+        """The names in one of the directories of the spool, as its server has them, in no order."""
+        if self.filesystem not in _LISTS_FROM_CACHE or sys.platform != "linux":
+            return disk.list_names(folder)
+        known, now = self._listed.get(folder), time.monotonic()
+        texts, mark = disk.list_marked(folder, known.mark if known and known.is_proven else None)
+        self._listed[folder] = listed(known, mark, now)
+        return texts
 
     def being_written(self, path: str) -> bool | None:
         """Whether anybody has a file open for writing; None where that cannot be told, as on any share.

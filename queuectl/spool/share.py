@@ -23,7 +23,7 @@ import time
 from queuectl import disk
 from queuectl.errors import QueueError
 from queuectl.spool import presence
-from queuectl.spool.root import filesystem, mount_options
+from queuectl.spool.root import Root, filesystem, mount_options
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -132,6 +132,7 @@ class Table:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._root = Root(path)
         self.me = f"{presence.host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
         self.other = ""
         self.silent: list[str] = []
@@ -197,7 +198,7 @@ class Table:
 
     def names(self) -> list[str]:
         """Everything that lies there."""
-        return disk.list_names(self.path)
+        return self._root.texts_in(self.path)
 
     def wait(self, step: str) -> float:
         """Wait until the other has come so far; returns the seconds that this took."""
@@ -257,10 +258,8 @@ def _alone(folder: Path, table: Table) -> Alone:
     offsets = []
     for _ in range(3):
         begun = time.time()
-        disk.create(path, b"?")
-        ended = time.time()
-        offsets.append((begun + ended) / 2 - disk.modified(path)[0])
-        disk.remove(path)
+        there = disk.server_time(table.path, f".{table.me}.try")
+        offsets.append((begun + time.time()) / 2 - there)
     return Alone(presence.host_name(), filesystem(str(folder)), round(statistics.median(offsets), 3), trips)
 
 

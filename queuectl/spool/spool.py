@@ -122,7 +122,7 @@ class Spool:
     def _again(self, found: Found) -> Found:
         if self.root.is_shared:  # which may go on showing a name that it is asked for
             folder, _, name = found.path.rpartition("/")
-            is_there = name in disk.list_names(folder)
+            is_there = name in self.root.texts_in(folder)
         else:
             is_there = disk.exists(found.path)
         if is_there:

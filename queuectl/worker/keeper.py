@@ -175,7 +175,7 @@ class Keeper(threading.Thread):
         except FileNotFoundError:
             root = self._member.root
             root.require()  # the share is gone: that is trouble, and no news of this worker
-            if f"{self._member.name}.yaml" in disk.list_names(root.workers):
+            if f"{self._member.name}.yaml" in root.texts_in(root.workers):
                 raise
             self.buried = True
             self._control.ring()
