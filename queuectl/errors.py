@@ -244,9 +244,14 @@ class OutputTrouble(OSError):
     """Standard output does not take what is printed; the spool has no part in it."""
 
 
+#: Commands that delete: nobody is led to one by a slip of the keys.
+DELETING = frozenset({"prune", "purge"})
+
+
 def nearest(word: str, known: list[str]) -> str:
-    """`known` in words, led by the name that `word` most likely meant, if there is one."""
+    """`known` in words, or the one name that `word` is a misspelling of."""
     import difflib  # only an error needs it
 
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    harmless = [name for name in known if name not in DELETING]
+    close = difflib.get_close_matches(word, harmless, n=1, cutoff=0.75)
     return f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(known)}."

@@ -27,7 +27,7 @@ import yaml
 from queuectl import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -40,7 +40,9 @@ _TWO_SENTENCES = re.compile(r"Error: \S.*?([.?!)]\s|\n)\s*\S.*", re.DOTALL)
 _COMMAND = [sys.executable, "-m", "queuectl"]
 _START = "os.execv(sys.executable, [sys.executable, '-m', 'queuectl', *sys.argv[1:]])"
 # A session leader makes the terminal on its standard error its own, so that Ctrl-C there reaches it.
-_ON_TERMINAL = f"import fcntl, os, sys, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0); {_START}"
+_OWN_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0); "
+_ON_TERMINAL = _OWN_TERMINAL + _START
+_PROGRAM = f"{_OWN_TERMINAL} os.execvp(sys.argv[1], sys.argv[1:])"
 # Without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH the mode of a file counts for root, too.
 _UNPRIVILEGED = (
     f"import ctypes, os, sys; [ctypes.CDLL(None).prctl(24, one, 0, 0, 0) for one in (1, 2)]; {_START}"
@@ -294,12 +296,29 @@ class Shell:
         columns: int = 140,
     ) -> Terminal:
         """Run a command line on a terminal; standard input or output may be a file instead."""
+        command = [sys.executable, "-ISc", _ON_TERMINAL, *arguments]
+        return self._on_terminal(command, env, stdin, redirected=redirected, columns=columns)
+
+    def program(self, *command: str) -> Terminal:
+        """Run another program on a terminal, in this home."""
+        started = [sys.executable, "-ISc", _PROGRAM, *command]
+        return self._on_terminal(started, None, None, redirected=False, columns=140)
+
+    def _on_terminal(
+        self,
+        command: Sequence[str | Path],
+        env: Mapping[str, str | None] | None,
+        stdin: Path | None,
+        *,
+        redirected: bool,
+        columns: int,
+    ) -> Terminal:
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         out = self.home.parent / f"{len(self._started)}.out" if redirected else None
         with contextlib.ExitStack() as stack:
             popen = subprocess.Popen(
-                [sys.executable, "-ISc", _ON_TERMINAL, *arguments],
+                command,
                 stdin=stack.enter_context(stdin.open("rb")) if stdin else slave,
                 stdout=stack.enter_context(out.open("wb")) if out else slave,
                 stderr=slave,

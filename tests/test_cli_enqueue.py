@@ -294,6 +294,37 @@ def test_cwd_and_env_and_the_place_of_filing_reach_the_command(shell: Shell) -> 
     assert shell("output", "get", here, "--stdout").out == f"{there}  \n"
 
 
+def test_a_job_keeps_the_path_by_which_its_user_sees_the_directory(shell: Shell) -> None:
+    releases = [shell.home / f"release-{number}" for number in (1, 2)]
+    for one in releases:
+        (one / "data").mkdir(parents=True)
+    current = shell.home / "current"
+    current.symlink_to(releases[0])
+    seen = {"PWD": str(current)}
+    jobs = [
+        shell("enqueue", *flags, "pwd -P", cwd=current, env=seen).out.strip()
+        for flags in ([], ["--cwd", "data"], ["--cwd", "."], ["--cwd", f"{current}/"], ["--json"])
+    ]
+    jobs[-1] = json.loads(jobs[-1])["id"]
+    wanted = [current, current / "data", current, current, current]
+    assert [shell.fields(job_id)["cwd"] for job_id in jobs] == [str(path) for path in wanted]
+    up = shell("enqueue", "--cwd", "../release-2", "pwd -P", cwd=current, env=seen).out.strip()
+    current.unlink()
+    releases[0].rename(shell.home / "old")
+    current.symlink_to(releases[1])
+    shell.drain()
+    ran = [shell("logs", job_id, "--stdout").out.strip() for job_id in [*jobs, up]]
+    there = str(releases[1])
+    assert ran == [there, f"{there}/data", there, there, there, there]
+
+
+@pytest.mark.parametrize("pwd", ["/", "relative", "", "/no/such", "{}/../home", None])
+def test_a_pwd_that_names_another_directory_is_passed_over(shell: Shell, pwd: str | None) -> None:
+    said = pwd and pwd.format(shell.home)
+    job_id = shell("enqueue", "true", env={"PWD": said}).out.strip()
+    assert shell.fields(job_id)["cwd"] == str(shell.home)
+
+
 def test_the_time_limit_ends_a_command(shell: Shell) -> None:
     job_id = shell("enqueue", "--timeout", "0.2", "--max-retries", "0", "sleep 600").out.strip()
     shell.drain()

@@ -12,9 +12,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 import queuectl
+from queuectl.cli import groups
+from queuectl.cli.main import app
 from tests.shell import Shell, at_once, has_two_sentences, until
 
 if TYPE_CHECKING:
@@ -156,6 +159,64 @@ def test_an_option_without_its_value_is_answered_with_the_help_of_its_command(
 def test_a_mistyped_command_is_answered_with_the_nearest(shell: Shell) -> None:
     assert "'status'" in shell.refused("sttaus", status=2)
     assert "'start'" in shell.refused("worker", "strat", status=2)
+    assert "Did you mean `--state`?" in shell.refused("list", "--stat", "dead", status=2)
+    assert "Did you mean" not in shell.refused("list", "--time", "dead", status=2)
+
+
+UNKNOWN = (
+    "run start edit prun purge Prune stop x; dlq prune; dlq purg; worker purge; config edit; config redis"
+)
+
+
+def test_no_command_that_deletes_or_does_something_else_is_suggested(shell: Shell) -> None:
+    lines = [*UNKNOWN.partition(";")[0].split(), *UNKNOWN.split("; ")[1:], "config get redis"]
+    for said in at_once(lambda line: shell.refused(*line.split(), status=2), lines):
+        meant = said.partition("Did you mean ")[2]
+        assert not re.search(r"prune|purge|wait|'status'|max_retries", meant), said
+
+
+HABITS = """\
+run: worker start
+start: worker start
+stop: worker stop
+ls: list
+add: enqueue
+submit: enqueue
+rm: cancel
+kill: cancel
+ps: worker status
+tail: logs --follow
+help: --help
+worker ls: worker status
+worker run: worker start
+dlq ls: dlq list
+config reset: config unset
+output show: output get
+"""
+
+
+def test_what_people_are_used_to_type_is_answered_with_the_command_that_does_it(shell: Shell) -> None:
+    pairs = [line.split(": ") for line in HABITS.splitlines()]
+    for said, (_, command) in zip(
+        at_once(lambda pair: shell.refused(*pair[0].split(), status=2), pairs), pairs, strict=True
+    ):
+        assert f"Did you mean `queuectl {command}`?" in said
+
+
+def test_each_habit_names_a_command_that_there_is_and_none_that_is_one() -> None:
+    with app.make_context("queuectl", ["version"]) as context:
+        for group, habits in groups.HABITS.items():
+            inside = app.get_command(context, group) if group else app
+            assert isinstance(inside, click.Group)
+            known = set(inside.list_commands(context))
+            for command, words in habits.items():
+                assert not known & set(words)
+                where: click.Command | None = app
+                for part in command.split():
+                    if not part.startswith("--"):
+                        assert isinstance(where, click.Group)
+                        where = where.get_command(context, part)
+                        assert where is not None, command
 
 
 def test_what_is_no_command_of_a_group_is_answered_with_those_that_are(shell: Shell) -> None:
@@ -182,8 +243,19 @@ def test_a_spool_whose_name_is_not_utf8_is_used_or_refused_in_words(shell: Shell
 def test_a_directory_that_is_gone_is_answered_in_words(shell: Shell) -> None:
     gone = shell.home / "gone"
     gone.mkdir()
-    inside = f"cd {gone} && rmdir {gone} && exec {shlex.quote(sys.executable)} -m queuectl"
-    for arguments, status in (("list", 0), ("enqueue --cwd / true", 0), ("enqueue true", 1)):
+    here = "env -u QUEUECTL_SPOOL "
+    for start, arguments, status in (
+        ("", "list", 0),
+        ("", "enqueue --cwd / true", 0),
+        ("", "enqueue true", 1),
+        ("", "enqueue --cwd x true", 1),
+        ("", "--spool rel list", 1),
+        (here, "-s rel enqueue --cwd / true", 1),
+        ("env QUEUECTL_SPOOL=rel ", "status", 1),
+        ("env QUEUECTL_SPOOL=rel ", "enqueue --cwd / true", 1),
+        ("", "init rel", 1),
+    ):
+        inside = f"cd {gone} && rmdir {gone} && exec {start}{shlex.quote(sys.executable)} -m queuectl"
         done = subprocess.run(
             ["sh", "-c", f"{inside} {arguments}"],
             env=shell.environment,
@@ -192,9 +264,41 @@ def test_a_directory_that_is_gone_is_answered_in_words(shell: Shell) -> None:
             check=False,
         )
         assert done.returncode == status, done
-        assert status == 0 or has_two_sentences(done.stderr)
+        assert status == 0 or (has_two_sentences(done.stderr) and "gone" in done.stderr), done
+        assert "rel" not in arguments + start or "'rel'" in done.stderr
         gone.mkdir()
     assert len(shell.jobs()) == 1
+
+
+def test_an_empty_spool_option_names_no_spool(shell: Shell) -> None:
+    assert "--spool is empty" in shell.refused("--spool", "", "enqueue", "true", status=2)
+    assert shell.jobs() == []
+    assert shell("list", env={"QUEUECTL_SPOOL": ""}, status=1).err != ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be a user whom the system does not know")
+def test_a_user_without_a_home_is_told_to_name_a_spool(shell: Shell) -> None:
+    nobody = ["setpriv", "--reuid", "54321", "--clear-groups", sys.executable, "-m", "queuectl"]
+    environment = {k: v for k, v in shell.environment.items() if k not in {"HOME", "QUEUECTL_SPOOL"}}
+    for arguments, status in ((["status"], 1), (["enqueue", "true"], 1), (["init"], 1), (["version"], 0)):
+        done = subprocess.run(
+            [*nobody, *arguments], env=environment, cwd="/", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == status, done
+        if status:
+            assert has_two_sentences(done.stderr), done
+            assert "--spool" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["x"], ["x", "sideways"], ["x", "drain", "1", "2"]])
+def test_the_workers_own_module_says_which_command_starts_it(shell: Shell, arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "queuectl.worker", *arguments]
+    done = subprocess.run(
+        command, env=shell.environment, cwd=shell.home, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "`queuectl worker start`" in done.stderr
 
 
 def test_what_may_not_be_read_is_named(shell: Shell) -> None:
@@ -399,25 +503,76 @@ def completed(shell: Shell, line: str, kind: str = "bash") -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command",
-    ["status", "output get", "logs", "retry", "cancel", "wait", "dlq retry", "wait job-a --timeout 3"],
+    ("command", "wanted"),
+    [
+        ("status", "waits later failed done dead"),
+        ("output get", "failed done dead"),
+        ("logs", "failed done dead"),
+        ("logs --follow", "waits later failed done dead"),
+        ("retry", "failed done dead"),
+        ("retry job-done", "failed dead"),
+        ("cancel", "waits later failed"),
+        ("wait", "waits later failed"),
+        ("wait job-later --timeout 3", "waits failed"),
+        ("dlq retry", "dead"),
+    ],
 )
-def test_ids_are_completed_wherever_one_is_wanted(shell: Shell, command: str) -> None:
-    shell.file("true", id="job-a")
-    shell.file("true", id="job-b", run_at="2036-01-01T00:00:00Z")
-    shell.file("true", id="other")
-    assert completed(shell, f"queuectl {command} job") == {"job-a", "job-b"}
+def test_ids_are_completed_that_the_command_takes(states: Shell, command: str, wanted: str) -> None:
+    assert completed(states, f"queuectl {command} job") == {f"job-{word}" for word in wanted.split()}
 
 
-def test_ids_in_every_state_of_the_spool_that_is_meant_are_completed(shell: Shell) -> None:
+@pytest.fixture
+def states(shell: Shell) -> Shell:
+    """A spool with a job in each state but processing."""
     shell.file("true", id="job-done")
     shell.file("exit 1", id="job-dead", max_retries=0)
     shell.file("exit 1", id="job-failed", backoff_base=9000)
     shell.drain()
     shell.file("true", id="job-waits")
-    wanted = {"job-done", "job-dead", "job-failed", "job-waits"}
-    assert completed(shell, "queuectl status job") == wanted
-    assert completed(shell, f"queuectl --spool {shell.home} status job") == set()
+    shell.file("true", id="job-later", run_at="2036-01-01T00:00:00Z")
+    shell.file("true", id="other")
+    return shell
+
+
+def test_ids_of_the_spool_that_is_meant_are_completed(states: Shell) -> None:
+    assert completed(states, "queuectl status oth") == {"other"}
+    assert completed(states, f"queuectl --spool {states.home} status job") == set()
+
+
+def test_of_too_many_ids_their_beginnings_are_offered(shell: Shell) -> None:
+    for number in range(210):
+        shell.file("true", id=f"job-{number:03}")
+    assert completed(shell, "queuectl cancel jo") == {"job-0", "job-1", "job-2"}
+    assert completed(shell, "queuectl cancel job-20") == {f"job-{number}" for number in range(200, 210)}
+
+
+def test_workers_that_live_are_completed(shell: Shell) -> None:
+    first, second = (shell("worker", "start").out.strip() for _ in range(2))
+    assert completed(shell, "queuectl worker stop ") == {first, second}
+    assert completed(shell, f"queuectl worker stop {first} ") == {second}
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("enqueue --file jo", "file"),
+        ("enqueue -f jo", "file"),
+        ("enqueue jo", "file"),
+        ("enqueue --cwd jo", "dir"),
+        ("--spool jo", "dir"),
+        ("-s jo", "dir"),
+        ("init jo", "dir"),
+        ("check --share jo", "dir"),
+    ],
+)
+def test_files_and_directories_are_completed_by_the_shell(shell: Shell, line: str, kind: str) -> None:
+    words = f"queuectl {line}"
+    env = {
+        "_QUEUECTL_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    assert shell(env=env).out == f"{kind},jo\n"
 
 
 @pytest.mark.parametrize(
@@ -452,23 +607,34 @@ def test_each_shell_gets_a_script_that_asks_the_command(shell: Shell, kind: str)
         subprocess.run(arguments, input=said.raw, check=True, env=shell.environment)
 
 
-def test_bash_completes_an_id_with_the_script(shell: Shell) -> None:
-    shell.file("true", id="job-a")
-    (shell.home / "script.bash").write_text(shell("completion", "bash").out)
-    steps = (
-        "set -e; source ./script.bash",
-        r"function=$(complete -p queuectl | sed -n 's/.*-F \(\w*\).*/\1/p')",
-        "COMP_WORDS=(queuectl status jo) COMP_CWORD=2",
-        "$function queuectl jo status",
-        'echo "${COMPREPLY[@]}"',
-    )
-    done = subprocess.run(
-        ["bash", "-c", "; ".join(steps)],
-        cwd=shell.home,
-        env=shell.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
-    )
-    assert done.stdout == "job-a\n"
+#: How each shell is started without anybody's settings, and made ready for the script.
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], "source ./script"),
+    "zsh": (["zsh", "-f", "-i"], "autoload -U compinit; compinit -u -D; source ./script"),
+    "fish": (["fish", "--no-config", "-i"], "source ./script"),
+}
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_each_shell_completes_ids_and_files_as_they_are_typed(shell: Shell, kind: str) -> None:
+    if shutil.which(kind) is None:
+        pytest.skip(f"{kind} is not installed")
+    command, ready = SHELLS[kind]
+    shell.file("true", id="job-waits")
+    (shell.home / "script").write_text(shell("completion", kind).out)
+    (shell.home / "tasks.yaml").write_text("command: true\n")
+    (shell.home / "taskfolder").mkdir()
+    terminal = shell.program(*command)
+    terminal.type(f"{ready}; printf '%s ' is; echo ready\n")
+    terminal.until("is ready")
+    for typed, wanted in (
+        ("cancel jo", "cancel job-waits"),
+        ("enqueue --file tasks", "enqueue --file tasks.yaml"),
+        ("--spool taskf", "--spool taskfolder"),
+        ("init taskf", "init taskfolder"),
+    ):
+        terminal.type(f"queuectl {typed}\t")
+        terminal.until(f"queuectl {wanted}")
+        terminal.type("\x15")
+    terminal.type("exit\n")
+    terminal.end()

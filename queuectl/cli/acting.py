@@ -9,9 +9,9 @@ from datetime import timedelta
 import click
 
 from queuectl import disk
-from queuectl.cli import show
+from queuectl.cli import completion, show
 from queuectl.cli.groups import Group
-from queuectl.cli.places import complete_id, spool_of
+from queuectl.cli.places import spool_of
 from queuectl.errors import BadJob, BadUsage, QueueError, WrongState
 from queuectl.job import State, entered_duration, is_bare_number
 from queuectl.spool import acting, asking, finding, presence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from queuectl.spool.spool import Spool
-
-ids_argument = click.argument("job_ids", nargs=-1, required=True, shell_complete=complete_id)
 
 
 def each(job_ids: Iterable[str], act: Callable[[str], str]) -> int:
@@ -41,7 +39,9 @@ def each(job_ids: Iterable[str], act: Callable[[str], str]) -> int:
 
 
 @click.command("retry", epilog="\b\nExample:\n  queuectl retry resize-42")
-@ids_argument
+@click.argument(
+    "job_ids", nargs=-1, required=True, shell_complete=completion.ids_in(*completion.MAY_RUN_AGAIN)
+)
 @click.pass_context
 def retry_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
     """Put failed, dead or completed jobs back to pending, their tries counted anew."""
@@ -55,7 +55,7 @@ def _retry(spool: Spool, job_id: str) -> str:
 
 
 @click.command("cancel", epilog="\b\nExample:\n  queuectl cancel resize-42")
-@ids_argument
+@click.argument("job_ids", nargs=-1, required=True, shell_complete=completion.ids_in(*completion.LIVE))
 @click.pass_context
 def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
     """Cancel jobs: a waiting one goes to dead, a running one is stopped first."""
@@ -112,7 +112,7 @@ def _until_moved(found: Found, end: float) -> None:
     "wait",
     epilog='\b\nExamples:\n  queuectl wait "$(queuectl enqueue make)"\n  queuectl wait --all --timeout 10m',
 )
-@click.argument("job_ids", nargs=-1, shell_complete=complete_id)
+@click.argument("job_ids", nargs=-1, shell_complete=completion.ids_in(*completion.LIVE))
 @click.option("--all", "everything", is_flag=True, help="All jobs that wait or run now.")
 @click.option("--timeout", "-t", metavar="SECONDS", help="Return 124 after so long.")
 @click.pass_context
@@ -184,7 +184,7 @@ def _dlq_list(ctx: click.Context, limit: int | None, as_json: bool) -> None:
 @dlq_command.command(
     "retry", epilog="\b\nExamples:\n  queuectl dlq retry resize-42\n  queuectl dlq retry --all"
 )
-@click.argument("job_ids", nargs=-1, shell_complete=complete_id)
+@click.argument("job_ids", nargs=-1, shell_complete=completion.ids_in(State.DEAD))
 @click.option("--all", "everything", is_flag=True, help="Every dead job.")
 @click.pass_context
 def _dlq_retry(ctx: click.Context, job_ids: tuple[str, ...], everything: bool) -> int:

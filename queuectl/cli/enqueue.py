@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from queuectl import disk
-from queuectl.cli import options, show
+from queuectl.cli import completion, options, show
 from queuectl.cli.places import spool_or_new
 from queuectl.errors import BadDocument, BadJob, BadUsage, Completed, OutputTrouble, QueueError
 from queuectl.job import ALIASES, Job, entered_moment, from_fields, iso, utc_now
@@ -46,6 +46,9 @@ class _Enqueue(click.Command):
         return super().parse_args(ctx, args)
 
 
+_COMPLETED = {"DIR": completion.folders, "FILE": completion.files}
+
+
 def _with_options(command: Any) -> Any:
     for option in reversed((*options.FIELDS, *options.OTHERS)):
         named = click.option(
@@ -55,6 +58,7 @@ def _with_options(command: Any) -> Any:
             is_flag=True if option.value is None else None,  # False would let its value be left out
             multiple=option.repeats,
             help=option.help,
+            shell_complete=_COMPLETED.get(option.value or ""),
         )
         command = named(command)
     return command
@@ -69,7 +73,7 @@ class Source(NamedTuple):
 
 
 @click.command("enqueue", cls=_Enqueue, epilog=EXAMPLES)
-@click.argument("what", nargs=-1)
+@click.argument("what", nargs=-1, shell_complete=completion.files)
 @_with_options
 @click.pass_context
 def enqueue_command(

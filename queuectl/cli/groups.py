@@ -1,4 +1,4 @@
-"""Groups of commands, which answer a name that is none of theirs with those that are."""
+"""Groups of commands, which answer a name that is none of theirs with the one that was meant, or all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,43 @@ import click
 
 from queuectl.errors import BadUsage, nearest
 
+#: What people type who know other programs, a group each, and the command here that does it.
+HABITS = {
+    "": {
+        "worker start": ["run", "start", "work", "launch", "process"],
+        "worker stop": ["stop", "quit", "shutdown"],
+        "worker status": ["ps", "workers"],
+        "enqueue": ["add", "submit", "push", "put", "queue", "schedule", "new", "exec"],
+        "list": ["ls", "jobs", "ll"],
+        "status": ["show", "info", "inspect", "stats", "st", "describe"],
+        "status --watch": ["top", "watch", "monitor"],
+        "logs": ["log", "cat"],
+        "logs --follow": ["tail", "follow"],
+        "cancel": ["kill", "rm", "abort", "remove", "delete", "del"],
+        "retry": ["rerun", "requeue", "redo", "restart"],
+        "resume": ["unpause", "continue"],
+        "dlq list": ["dead", "failed"],
+        "config list": ["settings", "conf"],
+        "config set": ["set"],
+        "config get": ["get"],
+        "webui": ["web", "ui", "dashboard", "serve", "gui"],
+        "check": ["fsck", "doctor", "verify"],
+        "init": ["create", "setup"],
+        "--help": ["help", "man", "?"],
+    },
+    "worker": {
+        "worker start": ["run", "add", "launch", "restart"],
+        "worker stop": ["kill", "quit", "rm", "remove", "shutdown"],
+        "worker status": ["list", "ls", "ps", "show", "info"],
+    },
+    "dlq": {"dlq list": ["ls", "show", "status"], "dlq retry": ["requeue", "rerun", "restart"]},
+    "config": {"config list": ["ls", "all"], "config unset": ["reset", "rm", "remove", "delete"]},
+    "output": {"output get": ["show", "cat", "logs", "log", "print"]},
+}
+
 
 class Group(click.Group):
-    """A group whose refusal of an unknown command names the nearest one, or all of them."""
+    """A group whose refusal of an unknown command names the one that was meant, or all of them."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -17,5 +51,12 @@ class Group(click.Group):
         known = self.list_commands(ctx)
         if not ctx.resilient_parsing and args and args[0] not in known and not args[0].startswith("-"):
             whose = f"`{ctx.command_path}` has" if ctx.parent else "There is"
-            raise BadUsage(f"{whose} no command {args[0]!r}.", nearest(args[0], known))
+            group = ctx.command.name or "" if ctx.parent else ""
+            raise BadUsage(f"{whose} no command {args[0]!r}.", _meant(group, args[0], known))
         return super().resolve_command(ctx, args)
+
+
+def _meant(group: str, word: str, known: list[str]) -> str:
+    habits = HABITS.get(group, {})
+    meant = next((command for command, words in habits.items() if word.lower() in words), None)
+    return nearest(word, known) if meant is None else f"Did you mean `queuectl {meant}`?"

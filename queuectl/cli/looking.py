@@ -10,9 +10,9 @@ import time
 
 import click
 
-from queuectl.cli import show
+from queuectl.cli import completion, show
 from queuectl.cli.groups import Group
-from queuectl.cli.places import complete_id, spool_of
+from queuectl.cli.places import spool_of
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job import State, last_attempt, parse_moment, stamp
 from queuectl.spool import asking, explaining, finding, output
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
     from typing import Any
+
+    from click.shell_completion import CompletionItem
 
     from queuectl.spool.finding import Found
     from queuectl.spool.spool import Spool
@@ -39,7 +41,7 @@ LIVE = ("pending", "scheduled", "processing", "failed")
     "  queuectl status resize-42  one job, and why it does not run\n"
     "  queuectl status --watch    redrawn until Ctrl-C",
 )
-@click.argument("job_id", required=False, shell_complete=complete_id)
+@click.argument("job_id", required=False, shell_complete=completion.ids_in(*completion.ANY))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
 @click.option("--watch", "-w", is_flag=True, help="Redraw until Ctrl-C.")
 @click.pass_context
@@ -241,6 +243,12 @@ def _when(found: Found, label: str, now: datetime) -> str:
 # ── output ────────────────────────────────────────────────────────────────────────────────────
 
 
+def _complete_id(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A job that has not run has no output, but its output can be followed."""
+    states = completion.ANY if ctx.params.get("follow") else completion.HAVE_RUN
+    return completion.ids_in(*states)(ctx, parameter, incomplete)
+
+
 def _output_options(command: Any) -> Any:
     for option in (
         click.option("--follow", "-f", is_flag=True, help="Go on until the job ends."),
@@ -248,7 +256,7 @@ def _output_options(command: Any) -> Any:
         click.option("--stdout", "out", is_flag=True, help="Only standard output, byte for byte."),
         click.option("--attempt", "-a", type=click.IntRange(min=1), help="Which run; else the last."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object and nothing else."),
-        click.argument("job_id", shell_complete=complete_id),
+        click.argument("job_id", shell_complete=_complete_id),
     ):
         command = option(command)
     return command

@@ -8,12 +8,13 @@ from importlib import import_module
 
 import click
 
-from queuectl.cli import show
+from queuectl.cli import completion, show
 from queuectl.cli.groups import Group
 from queuectl.errors import OutputTrouble, QueueError, StorageTrouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 #: Where each command is. A module is imported when its command is used: starting is part of the speed.
@@ -77,18 +78,16 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "-s",
     "where",
     metavar="DIR",
+    shell_complete=completion.folders,
     help="The spool. Else $QUEUECTL_SPOOL, else your own in the state directory.",
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
-@click.pass_context
-def app(ctx: click.Context, where: str | None) -> None:
+def app(where: str | None) -> None:
     """A job queue of shell commands that needs no database and no server.
 
     Each job is a YAML file; the directory it lies in is its state.
     """
-    from queuectl.cli.places import place
-
-    ctx.obj = place(where)
+    del where  # what needs it takes it from the context
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -158,7 +157,19 @@ def _invoke(arguments: list[str] | None) -> Any:
 def _usage(error: click.ClickException) -> tuple[str, str, int]:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "queuectl"
+    if isinstance(error, click.NoSuchOption):
+        close = [f"`{option}`" for option in _meant(error.option_name, error.possibilities or [])]
+        guess = f"Did you mean {' or '.join(close)}? " if close else ""
+        return f"No such option {error.option_name!r}.", f"{guess}See `{path} --help`.", error.exit_code
     return error.format_message(), f"See `{path} --help`.", error.exit_code
+
+
+def _meant(name: str, options: Sequence[str]) -> list[str]:
+    """The options that a name is the beginning or a misspelling of; click's own guess is wider."""
+    import difflib
+
+    close = difflib.get_close_matches(name, options, cutoff=0.75)
+    return [option for option in options if option in close or option.startswith(name)]
 
 
 def _say(problem: str, remedy: str, status: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import timedelta
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Option(NamedTuple):
-    """One option: `key` is the job field, or else the parameter, that it sets; a flag has no `value`."""
+    """One option: `key` is the job field, or else the parameter, that it sets; a flag has no `value`.
+
+    A shell completes a value that is called DIR or FILE.
+    """
 
     names: tuple[str, ...]
     key: str
@@ -146,7 +150,7 @@ def fields(
     """The fields that were given as options; `plain` are those whose text is the value as it stands."""
     found: dict[str, Any] = plain | times(run_at, delay)
     if cwd is not None:
-        found["cwd"] = os.path.abspath(cwd)
+        found["cwd"] = _seen_from_here(cwd)
     if variables := dict(_variable(text) for text in env):
         found["env"] = variables
     return found
@@ -172,11 +176,28 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _seen_from_here(path: str) -> str:
+    """The absolute path; `..` stays in it, as behind a link it is another directory than its text says."""
+    if not path:
+        raise BadUsage("--cwd is empty.", "It takes the path of a directory.")
+    path = path if path.startswith("/") else f"{here()}/{path}"
+    return path if ".." in path.split("/") else os.path.normpath(path)
+
+
 def here() -> str:
-    """The directory that a job runs in which names none; raises `QueueError` where it is gone."""
+    """The directory that a job runs in which names none; raises `QueueError` where it is gone.
+
+    Like `pwd`, the path by which the user came here, with its links: `current` may lead elsewhere tomorrow.
+    """
     try:
-        return os.getcwd()
+        real = os.getcwd()
     except FileNotFoundError:
         raise QueueError(
             "The directory you are in is gone.", "Say --cwd DIR, or go to another one."
         ) from None
+    seen = os.environ.get("PWD", "")
+    if seen != real and seen.startswith("/") and not {".", ".."} & set(seen.split("/")):
+        with contextlib.suppress(OSError):
+            if os.path.samefile(seen, real):
+                return seen
+    return real

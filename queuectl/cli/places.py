@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from queuectl.errors import BadUsage, QueueError
 from queuectl.spool.spool import Spool
 
 TYPE_CHECKING = False
@@ -13,44 +14,64 @@ if TYPE_CHECKING:
 
 def place(where: str | None) -> str:
     """The directory of the spool: as said, as in the environment, or the user's own."""
-    said = where or os.environ.get("QUEUECTL_SPOOL")
-    return os.path.abspath(os.path.expanduser(said)) if said else _own()
+    if where is not None:
+        return absolute("--spool", where)
+    said = os.environ.get("QUEUECTL_SPOOL")
+    return absolute("QUEUECTL_SPOOL", said) if said else _own()
+
+
+def absolute(name: str, path: str) -> str:
+    """The absolute path of a directory that `name` says; raises `QueueError`."""
+    if not path:
+        raise BadUsage(f"{name} is empty.", "It takes the path of a directory.")
+    try:
+        return os.path.abspath(os.path.expanduser(path))
+    except FileNotFoundError:
+        raise QueueError(
+            f"{name} is {path!r}, and the directory you are in, from which that counts, is gone.",
+            "Write a path that begins with /, or cd to a directory that is there.",
+        ) from None
+
+
+def place_of(ctx: click.Context) -> str:
+    """The directory of the spool of this command; completion asks where no command was called."""
+    return place(ctx.find_root().params["where"])
 
 
 def spool_of(ctx: click.Context) -> Spool:
     """The spool that this command works on; raises `NotASpool`."""
-    return Spool(ctx.obj)
+    return Spool(place_of(ctx))
 
 
 def spool_or_new(ctx: click.Context) -> Spool:
     """The spool, made where nothing of that name exists yet but its parent does."""
     from queuectl.cli import show
 
-    path: str = ctx.obj
+    path = place_of(ctx)
     if not os.path.exists(path):
-        if ctx.find_root().params.get("where") is None and path == _own():
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_way_to_own(path)
         if os.path.isdir(os.path.dirname(path)):
             Spool.create(path)
             show.note(f"Made a new spool: {path}")
     return Spool(path)
 
 
+def make_way_to_own(path: str) -> None:
+    """Make the directories above the user's own spool, if this is it: nobody has made them by hand."""
+    if not os.environ.get("QUEUECTL_SPOOL") and path == _own():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+
+
 def _own() -> str:
     import platformdirs
 
-    return f"{platformdirs.user_state_dir('queuectl')}/spool"
-
-
-def complete_id(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """The ids that begin as typed so far."""
-    from queuectl.errors import QueueError
-    from queuectl.job import State
-    from queuectl.spool import finding
-
     try:
-        root = Spool(place(ctx.find_root().params.get("where"))).root
-        names = [name.id for state in State for name in finding.names_in(root, state)]
-    except (QueueError, OSError):
-        return []
-    return sorted(name for name in names if name.startswith(incomplete))[:200]
+        folder = platformdirs.user_state_dir("queuectl")
+    except RuntimeError:
+        folder = "~"
+    if folder.startswith("~"):  # what older versions leave as it is
+        raise QueueError(
+            "There is no home directory for a spool of your own: HOME is not set.",
+            "Name a spool with --spool DIR or in QUEUECTL_SPOOL.",
+        )
+    return f"{folder}/spool"

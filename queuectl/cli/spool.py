@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from queuectl import __version__
-from queuectl.cli import show
-from queuectl.cli.places import spool_of
+from queuectl.cli import completion, show
+from queuectl.cli.places import absolute, make_way_to_own, place_of, spool_of
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job import entered_duration
 from queuectl.spool.spool import Spool
@@ -18,14 +18,13 @@ from queuectl.spool.spool import Spool
     "init",
     epilog="\b\nExamples:\n  queuectl init jobs\n  mkdir jobs; chgrp devs jobs; queuectl init --shared jobs",
 )
-@click.argument("where", metavar="[DIR]", required=False)
+@click.argument("where", metavar="[DIR]", required=False, shell_complete=completion.folders)
 @click.option("--shared", is_flag=True, help="For all users of the group that the directory has.")
 @click.pass_context
 def init_command(ctx: click.Context, where: str | None, shared: bool) -> None:
     """Make a spool, with a config.yaml that explains each key; private unless it is shared."""
-    path = Path(where or ctx.obj).absolute()
-    if where is None and not path.parent.exists() and ctx.find_root().params.get("where") is None:
-        path.parent.mkdir(parents=True)
+    path = Path(place_of(ctx) if where is None else absolute("DIR", where))
+    make_way_to_own(str(path))
     known = (path / "config.yaml").exists()
     spool = Spool.create(path, shared=shared)
     whose = f", {'now ' if known else ''}shared by the group {spool.root.group}" if shared else ""

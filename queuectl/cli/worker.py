@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from queuectl.cli import show
+from queuectl.cli import completion, show
 from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of, spool_or_new
 from queuectl.errors import QueueError
@@ -41,21 +41,10 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: bool) -> int
     return fleet.run(spool.root, fleet.DRAIN if drain else fleet.FOREGROUND, count)
 
 
-def _complete_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    from queuectl.cli.places import place
-    from queuectl.spool.spool import Spool
-
-    try:
-        names = presence.described(Spool(place(ctx.find_root().params.get("where"))).root)
-    except (QueueError, OSError):
-        return []
-    return [name for name in names if name.startswith(incomplete)]
-
-
 @worker_command.command(
     "stop", epilog="\b\nExamples:\n  queuectl worker stop\n  queuectl worker stop --timeout 30 web1-4242-9f3c"
 )
-@click.argument("names", nargs=-1, shell_complete=_complete_name)
+@click.argument("names", nargs=-1, shell_complete=completion.live_workers)
 @click.option("--timeout", "-t", metavar="SECONDS", help="Past this, the job is stopped and given back.")
 @click.pass_context
 def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> int:

@@ -281,6 +281,11 @@ def stop(
 
 def main(arguments: list[str]) -> int:
     """`python -m queuectl.worker SPOOL KIND [COUNT]`: be a worker, or fork so many and end."""
+    if len(arguments) not in {2, 3} or arguments[1] not in {DETACHED, FOREGROUND, DRAIN}:
+        sys.stderr.write(
+            "This is for `queuectl worker start` alone.\nRun that, or see `queuectl worker start --help`.\n"
+        )
+        return 2
     path, kind, *count = arguments
     try:
         root = open_root(path)

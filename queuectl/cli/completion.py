@@ -1,0 +1,80 @@
+"""What a shell is offered to complete a word with: ids that the command takes, workers, paths."""
+
+from __future__ import annotations
+
+from click.shell_completion import CompletionItem
+
+from queuectl.cli.places import spool_of
+from queuectl.errors import QueueError
+from queuectl.job import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TypeAlias
+
+    import click
+
+    from queuectl.spool.root import Root
+
+    Complete: TypeAlias = "Callable[[click.Context, click.Parameter, str], list[CompletionItem]]"
+
+#: The states of jobs that each kind of command takes.
+ANY = tuple(State)
+LIVE = (State.PENDING, State.FAILED, State.PROCESSING)
+HAVE_RUN = (State.FAILED, State.PROCESSING, State.DONE, State.DEAD)
+MAY_RUN_AGAIN = (State.FAILED, State.DONE, State.DEAD)
+#: So many names are offered; of more, what they begin with.
+OFFERED = 200
+
+
+def ids_in(*states: State) -> Complete:
+    """Completes the ids of jobs in these states that were not named yet."""
+
+    def names(root: Root) -> Iterable[str]:
+        from queuectl.spool import finding
+
+        return (name.id for state in states for name in finding.names_in(root, state))
+
+    return _one_of(names)
+
+
+def _live_workers(root: Root) -> Iterable[str]:
+    from queuectl.spool import presence
+
+    onlooker = presence.Onlooker(root)
+    return (name for name in presence.described(root) if onlooker.is_alive(name, float("inf")))
+
+
+def _one_of(names: Callable[[Root], Iterable[str]]) -> Complete:
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        named = ctx.params.get(parameter.name or "") or ()
+        try:
+            found = {name for name in names(spool_of(ctx).root) if name.startswith(incomplete)}
+        except (QueueError, OSError):  # nobody reads why there is no spool
+            return []
+        return [CompletionItem(name) for name in _offered(sorted(found.difference(named)))]
+
+    return complete
+
+
+def _offered(names: list[str]) -> list[str]:
+    """The sorted names; of too many their beginnings, as a shell types what all offers have in common."""
+    if len(names) <= OFFERED:
+        return names
+    pairs = zip(names[0], names[-1], strict=False)
+    same = next((place for place, (one, other) in enumerate(pairs) if one != other), len(names[0]))
+    return sorted({name[: same + 1] for name in names})
+
+
+live_workers = _one_of(_live_workers)
+
+
+def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes the names of files."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes the names of directories."""
+    return [CompletionItem(incomplete, type="dir")]
