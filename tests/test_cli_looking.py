@@ -100,6 +100,40 @@ def test_status_says_what_needs_attention(shell: Shell) -> None:
         assert words in out, out
 
 
+JOB = "05-20260101T000000.000000Z-stray.yaml"
+STRAYS = {
+    "pending": ["05-20260101T000000.000000Z-x@me.yaml.txt", "notes.txt"],
+    "processing": ["plain.yaml", JOB, "a@b.yaml", "05-20260231T000000.000000Z-x@me.yaml", "x.reason.txt"],
+    "done": [
+        "plain.yaml",
+        "05-20260231T000000.000000Z-x.yaml",
+        "xx-20260101T000000.000000Z-x.yaml",
+        "README",
+    ],
+    "failed": ["plain.yaml", "05-20260101T000000.000000Z-x@me.yaml", JOB.removesuffix("yaml") + "yml"],
+    "dead": ["plain.yaml", "05-20260101T000000.000000Z--x.yaml", "x.json"],
+}
+
+
+def test_what_is_no_job_is_counted_nowhere_and_named_by_status_and_check(shell: Shell) -> None:
+    for job_id, command in {"good": "true", "bad": "exit 1"}.items():
+        shell.file(command, id=job_id, max_retries=0)
+    shell.drain()
+    shell.file("true", id="waiting")
+    counts = shell("status", "--json").json["counts"]
+    for folder, names in STRAYS.items():
+        for name in names:
+            (shell.root / folder / name).write_text("command: 'true'\n")
+    assert shell("status", "--json").json["counts"] == counts
+    assert [job["id"] for job in shell("list", "--json").json_lines] == ["waiting", "bad", "good"]
+    many = sum(map(len, STRAYS.values()))
+    assert f"{many} files or folders that are no jobs are left alone" in shell("status").out
+    checked = shell("check", status=1).out
+    for folder, names in STRAYS.items():
+        for name in names:
+            assert f"{folder}/{name}: " in checked
+
+
 # ── one job ───────────────────────────────────────────────────────────────────────────────────
 
 

@@ -119,6 +119,23 @@ def test_any_other_name_is_not_that_of_a_job(text: str) -> None:
     assert names.parse_claim(text) is None
 
 
+@quick
+@given(
+    st.one_of(st.sampled_from([0, 1, 1900, 2000, 2024, 2026, 2100, 9999]), st.integers(0, 9999)),
+    st.integers(0, 13),
+    st.integers(0, 32),
+)
+def test_a_name_is_a_jobs_exactly_if_there_is_such_a_day(year: int, month: int, day: int) -> None:
+    try:
+        datetime(year, month, day, tzinfo=UTC)
+        is_day = True
+    except ValueError:
+        is_day = False
+    text = f"05-{year:04}{month:02}{day:02}T042700.123456Z-x.yaml"
+    assert (names.parse(text) is not None) == is_day
+    assert (names.parse_claim(text.replace(".yaml", "@me.yaml")) is not None) == is_day
+
+
 def test_the_more_urgent_a_job_the_smaller_its_rank_and_fifo_comes_last() -> None:
     assert [names.rank_of(priority, fifo=False) for priority in (10, 5, 0)] == [0, 5, 10]
     assert {names.rank_of(priority, fifo=True) for priority in range(11)} == {11}

@@ -277,7 +277,7 @@ def _merged(lots: list[tuple[array[int], list[str]]]) -> tuple[list[str], array[
 
 
 def _strangers(state: State, texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(text for text in texts if not finding.belongs(state, text)))
+    return tuple(sorted(finding.strays(state, finding.no_jobs(state, list(texts)))))
 
 
 def _ranks(names: list[str]) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,7 @@ from queuectl.job import OUTCOMES, Job, State, destination, last_attempt
 from queuectl.spool import acting, claiming, dropping, ids, output, presence, record, recovery
 from queuectl.spool.asking import PAUSED
 from queuectl.spool.finding import REASON
-from queuectl.spool.names import Name, id_in, parse, parse_claim
+from queuectl.spool.names import Name, id_in, is_unfinished, parse, parse_claim
 from queuectl.spool.presence import Onlooker, described
 from queuectl.spool.root import FOLDERS, Root
 from queuectl.tuples import NamedTuple
@@ -135,7 +135,7 @@ def _no_job(state: State, text: str, path: str) -> Iterator[Finding]:
             yield Finding(path, "no worker has taken it in yet", "Start one: `queuectl worker start`.")
     elif state is State.PROCESSING and parse(text):
         yield Finding(path, "a job that no worker has claimed", "Move it to pending/ by hand.")
-    elif not dropping.is_left_alone(text):
+    elif not is_unfinished(text):
         yield Finding(path, "its name is not that of a job", "Rename it to NAME.yaml, or move it elsewhere.")
 
 

@@ -259,9 +259,6 @@ class Waiting:
                 self._is_crowded = True
                 continue
             name = split(text)
-            if name is None:  # a 31st of February
-                self.strangers.append(text)
-                continue
             if self._is_held(name, source):
                 held = timedelta(seconds=self._held[name.id].until - time.monotonic())
                 heapq.heappush(self._later[state], stamp(now + held) + text)

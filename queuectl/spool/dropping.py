@@ -30,17 +30,11 @@ SETTLE = 0.2
 LONG = 10.0
 
 _ENDINGS = (".yaml", ".yml", ".json")
-_UNFINISHED = ("~", ".tmp", ".swp", ".part")
 
 
 def is_job_file(text: str) -> bool:
     """Whether a file of this name is meant as a job."""
     return text[:1] != "." and text.lower().endswith(_ENDINGS)
-
-
-def is_left_alone(text: str) -> bool:
-    """Whether a file of this name is somebody's unfinished work, and no news."""
-    return text[:1] == "." or text.endswith(_UNFINISHED)
 
 
 class _Seen(NamedTuple):

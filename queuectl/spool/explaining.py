@@ -108,11 +108,8 @@ def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, An
     drops = [text for text in counts.strangers if _is_drop(spool, text)]
     if drops:
         told.append(f"{len(drops)} dropped in pending/, not taken in by a worker yet ({drops[0][8:]}).")
-    strange = [
-        text
-        for text in counts.strangers
-        if text not in drops and not dropping.is_left_alone(text.partition("/")[2])
-    ]
+    known_drops = set(drops)
+    strange = [text for text in counts.strangers if text not in known_drops]
     if strange:
         some = ", ".join(strange[:3])
         many = f"{len(strange)} files or folders that are no jobs are"

@@ -21,7 +21,17 @@ from queuectl.job import (
     stamp,
 )
 from queuectl.spool import output, record
-from queuectl.spool.names import DUE, WAITING_NAME, Name, id_in, is_made_id, parse, parse_claim, priority_of
+from queuectl.spool.names import (
+    DUE,
+    Name,
+    id_in,
+    is_made_id,
+    is_unfinished,
+    parse,
+    parse_claim,
+    priority_of,
+    strangers,
+)
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -312,22 +322,11 @@ def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = Non
     """Count by listing each directory once, where that has not been done; no file is read."""
     moment = stamp(now)
     texts = texts or listed(root)
-    # A glance at each of a million names; a closer look at those that are no job's at a glance.
-    odd = {
-        state: [t for t in texts[state] if t[2:3] != "-" or t[26:27] != "-" or t[-5:] != ".yaml"]
-        for state in State
-    } | {State.PROCESSING: texts[State.PROCESSING]}
-    strangers = tuple(
-        f"{state.value}/{text}" for state in State for text in odd[state] if not belongs(state, text)
-    )
-    waiting = [text for text in texts[State.PENDING] if WAITING_NAME(text)]
-    due = [text[DUE] for text in waiting if text[DUE] <= moment]
-    oldest = min(due, default=None)
-    first_due = next((text for text in waiting if text[DUE] == oldest), None)
-    tally = {
-        state: len(texts[state]) - sum(text[:1] == "." or text[-5:] != ".yaml" for text in odd[state])
-        for state in State
-    }
+    odd = {state: no_jobs(state, texts[state]) for state in State}
+    passed_over = set(odd[State.PENDING])
+    waiting = [text for text in texts[State.PENDING] if text not in passed_over]
+    due = [text for text in waiting if text[DUE] <= moment]
+    tally = {state: len(texts[state]) - len(odd[state]) for state in State}
     return Counts(
         pending=len(due),
         scheduled=len(waiting) - len(due),
@@ -335,26 +334,30 @@ def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = Non
         completed=tally[State.DONE],
         failed=tally[State.FAILED],
         dead=tally[State.DEAD],
-        first_due=first_due,
-        strangers=strangers,
+        first_due=min(due, key=lambda text: text[DUE], default=None),
+        strangers=tuple(f"{state.value}/{text}" for state in State for text in strays(state, odd[state])),
     )
 
 
 def parse_due(text: str | None) -> datetime | None:
     """The moment that the RUNAT part of a name tells."""
-    try:
-        return None if text is None else from_stamp(text)
-    except ValueError:  # a 31st of February
-        return None
+    return None if text is None else from_stamp(text)
 
 
-def belongs(state: State, text: str) -> bool:
-    """Whether a name in the directory of a state is that of a job, a reason, or unfinished work."""
-    if text[:1] == "." or text.endswith((REASON, "~", ".tmp", ".swp", ".part")):
-        return True
+def no_jobs(state: State, texts: list[str]) -> list[str]:
+    """Those names in the directory of a state that are not a job's: `list` passes them over, too."""
     if state is State.PROCESSING:
-        return text.endswith(".yaml") and "@" in text
-    return text[2:3] == "-" and text.endswith(".yaml") and text[26:27] == "-"
+        return [text for text in texts if parse_claim(text) is None]
+    return strangers(texts)
+
+
+def strays(state: State, texts: list[str]) -> list[str]:
+    """Those of `no_jobs` that are nobody's unfinished work, and no reasons of dead jobs."""
+    return [
+        text
+        for text in texts
+        if not is_unfinished(text) and not (state is State.DEAD and text.endswith(REASON))
+    ]
 
 
 def average_duration(root: Root, names: list[str], sample: int = 200) -> float | None:

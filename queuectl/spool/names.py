@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 FIFO_RANK = 11
-_STAMP = r"\d{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3])[0-5]\d[0-5]\d\.\d{6}Z"
+_LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+# Each day that a month has; those that all months have come first, as that is the quickest.
+_DAY = (
+    r"(?:(?:[1-9]\d\d\d|0(?!000)\d\d\d)"
+    r"(?:(?:0[1-9]|1[0-2])(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])(?:29|30)|(?:0[13578]|1[02])31)"
+    rf"|(?!0000){_LEAP_YEAR}0229)"
+)
+_STAMP = rf"{_DAY}T(?:[01]\d|2[0-3])[0-5]\d[0-5]\d\.\d{{6}}Z"
 _SHAPE = rf"\d\d-{_STAMP}-{ID.pattern}\.yaml"
 _CLAIMED = rf"(\d\d)-({_STAMP})-({ID.pattern})@([A-Za-z0-9-]{{1,80}})\.yaml"
 WAITING_NAME = re.compile(_SHAPE, re.ASCII).fullmatch
@@ -63,10 +70,14 @@ def parse(text: str) -> Name | None:
     return split(text) if WAITING_NAME(text) else None
 
 
-def split(text: str) -> Name | None:
-    """The parts of a text that `WAITING_NAME` takes, None where there is no such day."""
-    due = text[DUE]
-    return Name(int(text[:2]), due, text[ID_AT:-5]) if _real(due) else None
+def split(text: str) -> Name:
+    """The parts of a text that `WAITING_NAME` takes."""
+    return Name(int(text[:2]), text[DUE], text[ID_AT:-5])
+
+
+def is_unfinished(text: str) -> bool:
+    """Whether a file of this name is somebody's unfinished work."""
+    return text[:1] == "." or text.endswith(("~", ".tmp", ".swp", ".part"))
 
 
 def strangers(texts: list[str]) -> list[str]:
@@ -82,21 +93,13 @@ def strangers(texts: list[str]) -> list[str]:
 def parse_claim(text: str) -> Name | None:
     """The parts of a name in processing/, None for any other name."""
     match = re.fullmatch(_CLAIMED, text, re.ASCII)
-    return Name(int(match[1]), match[2], match[3], match[4]) if match and _real(match[2]) else None
+    return Name(int(match[1]), match[2], match[3], match[4]) if match else None
 
 
 def id_in(text: str) -> str:
     """The id in a name that is a job's, a claim's, or that of either while it is written."""
     stem = text.removeprefix(".")[ID_AT:].partition("@")[0]
     return stem.removesuffix(".tmp").removesuffix(".yaml")
-
-
-def _real(due: str) -> bool:
-    try:
-        from_stamp(due)
-    except ValueError:
-        return False
-    return True
 
 
 def rank_of(priority: int, *, fifo: bool) -> int:
