@@ -695,6 +695,24 @@ def open_update(path: Path | str) -> int:
     return fd
 
 
+def keep_newest_lines(path: Path | str, most: int) -> None:
+    """Cut a log that has grown longer than `most` bytes to its newest half of that, in place.
+
+    Who appends to it goes on at its new end. Crash: some lines may then stand twice.
+    """
+    fd = open_update(path)
+    try:
+        length = kernel.fstat(fd).st_size
+        if length <= most:
+            return
+        kernel.lseek(fd, length - most // 2, os.SEEK_SET)
+        newest = _read_all(fd, most // 2, most // 2).partition(b"\n")[2]
+        write_at(fd, newest, 0)
+        kernel.ftruncate(fd, len(newest))
+    finally:
+        kernel.close(fd)
+
+
 def punch(fd: int, start: int, end: int) -> bool:
     """Give the blocks between two places back to the disk, which then read as NUL; False where none can.
 

@@ -95,6 +95,50 @@ def test_a_detached_worker_survives_the_terminal_it_was_started_on(shell: Shell)
     shell("wait", job_id, "--timeout", "20")
 
 
+SMALL_LOG = """
+import sys
+from queuectl.worker import fleet
+fleet.LOG_BYTES = 2000
+sys.exit(fleet.main(sys.argv[1:]))
+"""
+
+
+def test_the_log_of_a_worker_that_lives_long_is_cut_to_its_newest_lines(shell: Shell) -> None:
+    for number in range(60):
+        shell.file("true", id=f"job-{number}")
+    command = [sys.executable, "-c", SMALL_LOG, str(shell.root), "detached"]
+    worker = subprocess.Popen(command, env=shell.environment, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    name = worker.stdout.readline().split()[1]
+    shell("wait", "--all", "--timeout", "30")
+    shell("worker", "stop")
+    assert worker.wait(20) == 0
+    worker.stdout.close()
+    log = (shell.root / "logs" / f"worker@{name}.log").read_text()
+    assert len(log) < 2600
+    assert all(name in line for line in log.splitlines())
+    assert "job-59: completed" in log
+    assert log.endswith("ended; runs: 60\n")
+
+
+def test_prune_deletes_the_logs_of_workers_that_are_gone(shell: Shell) -> None:
+    (gone,) = shell("worker", "start").lines
+    (alive,) = shell("worker", "start").lines
+    shell("worker", "stop", gone)
+    logs = {name: shell.root / "logs" / f"worker@{name}.log" for name in (gone, alive)}
+    for path in logs.values():
+        os.utime(path, (0, 0))
+    assert "1 log of workers that are gone" in shell("prune", "--older-than", "7d", "--dry-run").err
+    shell("prune", "--older-than", "7d", "--state", "dead", "--yes")
+    assert logs[gone].exists()
+    shell.refused("prune", "--older-than", "7d", status=2)
+    assert (
+        "0 jobs and 1 log of workers that are gone deleted."
+        in shell("prune", "--older-than", "7d", "--yes").err
+    )
+    assert [name for name, path in logs.items() if path.exists()] == [alive]
+
+
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
 def test_a_count_that_is_none_is_refused(shell: Shell, count: str) -> None:
     shell.refused("worker", "start", "--count", count, status=2)

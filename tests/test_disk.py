@@ -819,3 +819,19 @@ def test_a_new_log_takes_no_old_name_and_an_old_log_is_emptied(tmp_path: Path) -
     disk.write_all(log, b"new")
     disk.close(log)
     assert (tmp_path / "a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 5000])
+def test_a_log_that_has_grown_too_long_keeps_its_newest_lines_and_grows_on(
+    tmp_path: Path, count: int
+) -> None:
+    log = tmp_path / "log"
+    lines = [f"line {number:04}\n" for number in range(count)]
+    log.write_text("".join(lines))
+    with disk.open_append(log) as writer:
+        disk.keep_newest_lines(log, 1000)
+        writer.write(b"more\n")
+    *kept, last = log.read_text().splitlines(keepends=True)
+    assert last == "more\n"
+    assert kept == (lines if count <= 100 else lines[-len(kept) :])
+    assert count <= 100 or 450 < len("".join(kept)) <= 500

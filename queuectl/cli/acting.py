@@ -20,7 +20,7 @@ from queuectl.spool.wording import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from queuectl.spool.spool import Spool
@@ -233,7 +233,7 @@ def _dlq_purge(ctx: click.Context, yes: bool, dry_run: bool) -> int:
 def prune_command(
     ctx: click.Context, older_than: str, states: tuple[str, ...], dry_run: bool, yes: bool
 ) -> int:
-    """Delete finished jobs and their logs."""
+    """Delete finished jobs and their logs; without --state, the logs of workers that are gone, too."""
     age = entered_duration("--older-than", older_than)
     if is_bare_number(older_than):
         text = older_than.strip()
@@ -254,20 +254,33 @@ def prune_command(
             if ended <= oldest.timestamp():
                 found.append(Found(state, name, path))
     which = f"that ended more than {duration(age)} ago"
-    return _delete(spool, found, which, yes=yes, dry_run=dry_run)
+    logs = [] if states else acting.spent_worker_logs(spool.root, oldest)
+    return _delete(spool, found, which, logs, yes=yes, dry_run=dry_run)
 
 
-def _delete(spool: Spool, found: list[Any], which: str, *, yes: bool, dry_run: bool) -> int:
-    what = f"{len(found)} job" + ("" if len(found) == 1 else "s")
+def _delete(
+    spool: Spool, found: list[Any], which: str, logs: Sequence[str] = (), *, yes: bool, dry_run: bool
+) -> int:
+    """Delete jobs with their logs, and logs of workers."""
+    beside = f" {_count(len(logs), 'log')} of workers that are gone" if logs else ""
     if dry_run:
         for item in found:
             show.line(item.id)
-        show.note(f"{what} would be deleted.")
+        show.note(f"{_count(len(found), 'job')}{beside and ' and' + beside} would be deleted.")
         return 0
-    if found and not show.sure(f"Delete {what} {which}, and what they printed?", yes):
+    question = (
+        f"Delete {_count(len(found), 'job')} {which}, and what they printed{beside and ', and' + beside}?"
+    )
+    if (found or logs) and not show.sure(question, yes):
         show.note("Nothing was deleted.")
         return 1
     gone = acting.delete(spool.root, found)
-    show.note(f"{gone} job{'' if gone == 1 else 's'} deleted.")
+    for path in logs:
+        disk.remove(path)
+    show.note(f"{_count(gone, 'job')}{beside and ' and' + beside} deleted.")
     sys.stdout.flush()
     return 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

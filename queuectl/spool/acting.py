@@ -151,3 +151,15 @@ def delete(root: Root, found: list[Found]) -> int:
     if gone:
         output.delete_logs(root, gone)
     return len(gone)
+
+
+def spent_worker_logs(root: Root, oldest: datetime) -> list[str]:
+    """The paths of the logs of workers that are gone, and wrote to them last before this."""
+    present = set(presence.described(root))
+    spent = []
+    for worker, path in output.worker_logs(root).items():
+        if worker not in present:
+            with contextlib.suppress(FileNotFoundError):
+                if disk.modified(path)[0] <= oldest.timestamp():
+                    spent.append(path)
+    return spent

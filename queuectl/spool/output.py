@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
 STREAMS = ("out", "err")
+_WORKER = "worker@"
 _LOG = re.compile(r"(.+)\.(\d+)\.(out|err)")
 _NOTICE = re.compile(rb"\n\[queuectl: ([\d,]+) bytes were dropped here( so far)?\] *\n")
 _WIDTH = 80
@@ -37,6 +38,19 @@ _LEAST = 1 << 16
 def log_path(root: Root, job_id: str, attempt: int, stream: str) -> str:
     """Where a stream of an attempt is; ids that differ in case alone share it, so none may."""
     return f"{root.logs}/{job_id.lower()}.{attempt}.{stream}"
+
+
+def worker_log_path(root: Root, worker: str) -> str:
+    """Where a detached worker's own log is."""
+    return f"{root.logs}/{_WORKER}{worker}.log"
+
+
+def worker_logs(root: Root) -> dict[str, str]:
+    """The paths of the workers' own logs by the names of the workers, whether they live or not."""
+    names = [
+        name for name in disk.list_names(root.logs) if name.startswith(_WORKER) and name.endswith(".log")
+    ]
+    return {name[len(_WORKER) : -len(".log")]: f"{root.logs}/{name}" for name in names}
 
 
 def take_id(root: Root, job_id: str) -> bool:

@@ -10,13 +10,12 @@ import re
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import TextIO
 
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
 from queuectl.job import utc_now
-from queuectl.spool import asking, presence
+from queuectl.spool import asking, output, presence
 from queuectl.spool.bell import load_ear
 from queuectl.spool.claiming import Waiting
 from queuectl.spool.root import Root, open_root
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 DETACHED, FOREGROUND, DRAIN = "detached", "foreground", "drain"
+#: A detached worker's own log is cut to its newest half when it has grown longer than this.
+LOG_BYTES = 8 * 1024 * 1024
 #: What asks a worker to end: a terminal that is closed sends SIGHUP.
 _ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -53,11 +54,16 @@ class _Line(logging.Formatter):
 
 
 class _Reopened(logging.StreamHandler[TextIO]):
-    """Opens its file anew where it takes no more: a share that was away leaves dead descriptors."""
+    """Opens its file anew where it takes no more: a share that was away leaves dead descriptors.
 
-    def __init__(self, stream: TextIO, reopen: Callable[[], None]) -> None:
+    Has `trim` cut the file now and then, as a worker may live for years.
+    """
+
+    def __init__(self, stream: TextIO, reopen: Callable[[], None], trim: Callable[[], None]) -> None:
         super().__init__(stream)
         self._reopen = reopen
+        self._trim = trim
+        self._untrimmed = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record) + self.terminator
@@ -69,22 +75,31 @@ class _Reopened(logging.StreamHandler[TextIO]):
                 with contextlib.suppress(OSError):
                     self._reopen()
             else:
-                return
+                self._untrimmed += len(text)
+                break
+        if self._untrimmed > LOG_BYTES // 4:
+            self._untrimmed = 0
+            with contextlib.suppress(OSError):  # a disk that fails is tried again after as many lines
+                self._trim()
 
 
-def log_to(stream: TextIO, worker: str, reopen: Callable[[], None] = lambda: None) -> None:
+def _do_nothing() -> None:
+    """What a stream that is no file needs."""
+
+
+def log_to(
+    stream: TextIO,
+    worker: str,
+    reopen: Callable[[], None] = _do_nothing,
+    trim: Callable[[], None] = _do_nothing,
+) -> None:
     """Let this process's log go to a stream, the worker's name in every line."""
     # What no line of ours shows need not be found out for each (logging's HOWTO, "Optimization").
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     logging._srcfile = None  # noqa: SLF001 - the HOWTO's own word
-    handler = _Reopened(stream, reopen)
+    handler = _Reopened(stream, reopen, trim)
     handler.setFormatter(_Line(worker))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-
-
-def log_path(root: Root, worker: str) -> Path:
-    """Where a detached worker's own log is."""
-    return Path(f"{root.logs}/worker@{worker}.log")
 
 
 def start_detached(root: Root, count: int) -> list[str]:
@@ -172,7 +187,13 @@ def run_here(root: Root, kind: str, listed: Waiting | None = None) -> int:
         sys.stdout.write(f"ready {worker.name}\n")
         sys.stdout.flush()
         _log_to_file(root, worker.name)
-        log_to(sys.stderr, worker.name, lambda: _log_to_file(root, worker.name))
+        path = output.worker_log_path(root, worker.name)
+        log_to(
+            sys.stderr,
+            worker.name,
+            lambda: _log_to_file(root, worker.name),
+            lambda: disk.keep_newest_lines(path, LOG_BYTES),
+        )
     else:
         log_to(sys.stderr, worker.name)
     interrupted = []
@@ -206,7 +227,7 @@ def _awaited() -> set[signal.Signals]:
 
 def _log_to_file(root: Root, name: str) -> None:
     """Let go of what we have from the one who started us; what this process says goes to its log."""
-    with disk.open_append(log_path(root, name), root.file_mode) as log:
+    with disk.open_append(output.worker_log_path(root, name), root.file_mode) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
 
