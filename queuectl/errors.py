@@ -135,6 +135,13 @@ class NoSuchJob(QueueError):
         self.job_id = job_id
 
 
+class Moving(QueueError):
+    """A job that had moved on each time something was to be done with it."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Job {job_id} moves too fast to be caught.", "Try again.")
+
+
 class AmbiguousId(QueueError):
     """A prefix that several ids begin with."""
 

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psutil
 import pytest
 
-from queuectl import Spool, State
+from queuectl import Spool, State, disk
 from queuectl.job import Event, last_attempt
 from queuectl.spool import asking, checking, finding, presence
 from queuectl.worker.remains import stop_remains
@@ -123,6 +123,34 @@ def threads_left() -> Iterator[None]:
 @pytest.fixture
 def spool(new_spool: Callable[[str], Spool]) -> Spool:
     return new_spool("spool")
+
+
+class Counting:
+    """Counts the system calls of `disk` by name, and the listings by the name of the directory."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.listed: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(os, name)
+        if not callable(found):
+            return found
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.calls[name] += 1
+            if name == "listdir":
+                self.listed[os.path.basename(arguments[0])] += 1
+            return found(*arguments, **options)
+
+        return counted
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
+    kernel = Counting()
+    monkeypatch.setattr(disk, "kernel", kernel)
+    return kernel
 
 
 # ── real workers ──────────────────────────────────────────────────────────────────────────────

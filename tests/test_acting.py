@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 
 def run_now(spool: Spool, job_id: str) -> Path:
-    return Path(acting.run_now(spool.root, spool.find(job_id), spool.clock()))
+    with acting.hand(spool.root, spool.clock()) as me:
+        return Path(acting.run_now(me, spool.find(job_id), spool.clock()))
 
 
 def set_priority(spool: Spool, job_id: str, priority: int) -> Path:
-    return Path(
-        acting.set_priority(spool.root, spool.find(job_id), priority, spool.settings(), spool.clock())
-    )
+    with acting.hand(spool.root, spool.clock()) as me:
+        found = spool.find(job_id)
+        return Path(acting.set_priority(me, found, priority, spool.settings(), spool.clock()))
 
 
 def failed(spool: Spool, job_id: str) -> None:

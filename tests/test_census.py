@@ -4,49 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from queuectl import Spool, State, disk
+from queuectl import Spool, State
 from queuectl.spool import census as census_module
 from queuectl.spool import explaining, finding, metrics
 from queuectl.spool.census import Census, Watch, quantile
 from queuectl.spool.letters import DeadLetters, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.conftest import Until, Workers
-
-
-class Counting:
-    """Counts the system calls of `disk` by name."""
-
-    def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(os, name)
-        if not callable(found):
-            return found
-
-        def counted(*arguments: Any, **options: Any) -> Any:
-            self.calls[name] += 1
-            return found(*arguments, **options)
-
-        return counted
-
-
-@pytest.fixture
-def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
-    kernel = Counting()
-    monkeypatch.setattr(disk, "kernel", kernel)
-    return kernel
+    from tests.conftest import Counting, Until, Workers
 
 
 @pytest.fixture

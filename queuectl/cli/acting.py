@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from datetime import timedelta
@@ -11,8 +12,9 @@ import click
 from queuectl import disk
 from queuectl.cli import completion, show
 from queuectl.cli.groups import Group
+from queuectl.cli.interrupts import Interrupts
 from queuectl.cli.places import spool_of
-from queuectl.errors import BadJob, BadUsage, QueueError, WrongState
+from queuectl.errors import BadJob, BadUsage, Moving, NoSuchJob, QueueError, WrongState
 from queuectl.job import State, entered_duration, is_bare_number
 from queuectl.spool import acting, asking, finding, presence
 from queuectl.spool.finding import Found
@@ -20,22 +22,81 @@ from queuectl.spool.wording import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
+    from queuectl.spool.acting import Hand
     from queuectl.spool.spool import Spool
 
 
-def each(job_ids: Iterable[str], act: Callable[[str], str]) -> int:
-    """Do something to each job; what fails is told and does not hinder the next."""
-    status = 0
-    for job_id in dict.fromkeys(job_ids):
-        try:
-            show.line(act(job_id))
-        except QueueError as error:
-            show.note(f"Error: {error}")
-            status = status or (1 if isinstance(error, BadJob) else error.exit_status)
-    return status
+class Lot:
+    """The jobs that a command is for: looked up together, and again together where they have moved since.
+
+    What cannot be done is told and does not hinder the others; `status` is the exit status.
+    """
+
+    def __init__(self, spool: Spool, found: Iterable[Found] = ()) -> None:
+        self.spool = spool
+        self.left = list(found)
+        self.status = 0
+
+    @classmethod
+    def of(cls, spool: Spool, words: Iterable[str]) -> Lot:
+        """The jobs that these ids, or beginnings of ids, mean."""
+        lot = cls(spool)
+        found: dict[str, Found] = {}
+        for answer in finding.find_each(spool.root, words).values():
+            if isinstance(answer, QueueError):
+                lot.refuse(answer)
+            else:
+                found[answer.id] = answer
+        lot.left = list(found.values())
+        return lot
+
+    def refuse(self, error: QueueError) -> None:
+        """Tell why something could not be done."""
+        show.note(f"Error: {error}")
+        self.status = self.status or (1 if isinstance(error, BadJob) else error.exit_status)
+
+    def do(self, what: str, act: Callable[[Found], str | None]) -> None:
+        """Act on each job that is left; one that has moved, or has no answer yet, stays left."""
+        left: list[Found] = []
+        shown = 0 if show.is_terminal() else len(self.left)  # on a terminal each line shows it
+        with show.progress(what, shown, least=show.MANY) as advance, Interrupts() as interrupts:
+            for done, found in enumerate(self.left, 1):
+                interrupts.check()
+                try:
+                    said = act(found)
+                except FileNotFoundError:
+                    said = None
+                except QueueError as error:
+                    self.refuse(error)
+                    continue
+                if said is None:
+                    left.append(found)
+                else:
+                    show.line(said)
+                advance(done)
+        self.left = left
+
+    def look_again(self) -> None:
+        """Find out where those are that are left."""
+        found = finding.places(self.spool.root, [one.id for one in self.left]).found
+        for one in self.left:
+            if one.id not in found:
+                self.refuse(NoSuchJob(one.id))
+        self.left = [found[one.id] for one in self.left if one.id in found]
+
+    def do_all(self, what: str, act: Callable[[Found], str | None]) -> int:
+        """Act on each until none is left, wherever they move; returns the exit status."""
+        for _ in range(finding.TRIES):
+            self.do(what, act)
+            if not self.left:
+                return self.status
+            self.look_again()
+        for found in self.left:
+            self.refuse(Moving(found.id))
+        return self.status
 
 
 @click.command("retry", epilog="\b\nExample:\n  queuectl retry resize-42")
@@ -46,12 +107,21 @@ def each(job_ids: Iterable[str], act: Callable[[str], str]) -> int:
 def retry_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
     """Put failed, dead or completed jobs back to pending, their tries counted anew."""
     spool = spool_of(ctx)
-    return each(job_ids, lambda job_id: _retry(spool, job_id))
+    lot = Lot.of(spool, job_ids)
+    with _retrying(spool) as retry:
+        return lot.do_all("retrying", retry)
 
 
-def _retry(spool: Spool, job_id: str) -> str:
-    spool.retry(job_id)
-    return f"{spool.find(job_id).id} is pending"
+@contextlib.contextmanager
+def _retrying(spool: Spool) -> Iterator[Callable[[Found], str]]:
+    values = spool.settings()
+    with acting.hand(spool.root, spool.clock()) as me:
+
+        def retry(found: Found) -> str:
+            acting.retry(me, found, values, spool.clock())
+            return f"{found.id} is pending"
+
+        yield retry
 
 
 @click.command("cancel", epilog="\b\nExample:\n  queuectl cancel resize-42")
@@ -60,40 +130,65 @@ def _retry(spool: Spool, job_id: str) -> str:
 def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
     """Cancel jobs: a waiting one goes to dead, a running one is stopped first."""
     spool = spool_of(ctx)
-    return each(job_ids, lambda job_id: _cancel(spool, job_id))
+    values = spool.settings()
+    lot = Lot.of(spool, job_ids)
+    with acting.hand(spool.root, spool.clock()) as me:
+        cancelling = _Cancelling(spool, me, values.lock_lease_seconds)
+        try:
+            lot.do("cancelling", cancelling.act)
+            end = time.monotonic() + 60 + values.stop_grace_seconds
+            while lot.left and time.monotonic() < end:
+                cancelling.settle(lot.left, end)
+                lot.look_again()
+                lot.do("cancelling", cancelling.act)
+        finally:
+            cancelling.withdraw()
+    for found in lot.left:
+        problem = f"Job {found.id} could not be stopped in time."
+        lot.refuse(QueueError(problem, "Its worker does not answer; try again."))
+    return lot.status
 
 
-def _cancel(spool: Spool, job_id: str) -> str:
-    """Wherever the job is by the time it is looked at: one outcome."""
-    asked: str | None = None
-    end = time.monotonic() + 60 + spool.settings().stop_grace_seconds
-    onlooker = presence.Onlooker(spool.root)
-    try:
-        while time.monotonic() < end:
-            found = spool.find(job_id)
-            if found.state is State.DEAD and asked:
-                return f"{found.id} is dead (cancelled while it ran)"
-            if found.state in {State.DONE, State.DEAD}:
-                raise WrongState(
-                    found.id, found.state.label, "waiting or running", "There is nothing to cancel."
-                )
-            if found.state is State.PROCESSING:
-                owner = found.name.owner or ""
-                if not onlooker.is_alive(owner, spool.settings().lock_lease_seconds):
-                    _recover(spool)
-                    continue
-                asked = asking.to_cancel(spool.root, found.name)
-                _until_moved(found, end)
-                continue
-            try:
-                spool.cancel_waiting(found.id)
-            except WrongState:
-                continue
+class _Cancelling:
+    """Cancels jobs wherever they are: the owners of those that run are all asked, then waited for."""
+
+    def __init__(self, spool: Spool, me: Hand, lease: float) -> None:
+        self._spool = spool
+        self._me = me
+        self._lease = lease
+        self._onlooker = presence.Onlooker(spool.root)
+        self._asked: dict[str, list[str]] = {}
+        self._orphaned = False
+
+    def withdraw(self) -> None:
+        """Take back what was asked of owners."""
+        for paths in self._asked.values():
+            for path in paths:
+                disk.remove(path)
+
+    def act(self, found: Found) -> str | None:
+        """Cancel a job that waits, or ask the owner of one that runs; None where that is not the end."""
+        if found.state is State.DEAD and found.id in self._asked:
+            return f"{found.id} is dead (cancelled while it ran)"
+        if found.state in {State.DONE, State.DEAD}:
+            raise WrongState(found.id, found.state.label, "waiting or running", "There is nothing to cancel.")
+        if found.state is not State.PROCESSING:
+            acting.cancel_waiting(self._me, found, self._spool.clock())
             return f"{found.id} is dead (cancelled before it ran)"
-    finally:
-        if asked:
-            disk.remove(asked)
-    raise QueueError(f"Job {job_id} could not be stopped in time.", "Its worker does not answer; try again.")
+        if self._onlooker.is_alive(found.name.owner or "", self._lease):
+            self._asked.setdefault(found.id, []).append(asking.to_cancel(self._spool.root, found.name))
+        else:
+            self._orphaned = True
+        return None
+
+    def settle(self, left: list[Found], end: float) -> None:
+        """Wait until the first of those that run has moved; the jobs of dead workers are taken up."""
+        if self._orphaned:
+            self._orphaned = False
+            _recover(self._spool)
+            return
+        while all(disk.exists(found.path) for found in left) and time.monotonic() < end:
+            time.sleep(0.02)
 
 
 def _recover(spool: Spool) -> None:
@@ -101,11 +196,6 @@ def _recover(spool: Spool) -> None:
 
     with spool.member(acting.BY_HAND) as me:
         me.recover(stop_remains, spool.clock())
-
-
-def _until_moved(found: Found, end: float) -> None:
-    while disk.exists(found.path) and time.monotonic() < end:
-        time.sleep(0.02)
 
 
 @click.command(
@@ -192,19 +282,20 @@ def _dlq_retry(ctx: click.Context, job_ids: tuple[str, ...], everything: bool) -
     if bool(job_ids) == everything:
         raise BadUsage("Name jobs, or say --all.", "One of the two.")
     spool = spool_of(ctx)
-    if not everything:
-        return each(job_ids, lambda job_id: _retry_dead(spool, job_id))
-    names = finding.names_in(spool.root, State.DEAD)
-    if not names:
-        show.note("No dead jobs.")
-    return each([name.id for name in sorted(names, key=str)], lambda job_id: _retry_dead(spool, job_id))
+    with _retrying(spool) as retry:
+        if everything:
+            lot = Lot(spool, finding.found_in(spool.root, State.DEAD))
+            if not lot.left:
+                show.note("No dead jobs.")
+            lot.do("retrying", retry)  # one that has moved is dead no more
+            return lot.status
+        return Lot.of(spool, job_ids).do_all("retrying", lambda found: _retry_dead(found, retry))
 
 
-def _retry_dead(spool: Spool, job_id: str) -> str:
-    found = spool.find(job_id)
+def _retry_dead(found: Found, retry: Callable[[Found], str]) -> str:
     if found.state is not State.DEAD:
         raise WrongState(found.id, found.state.label, "dead", "Nothing was changed.")
-    return _retry(spool, found.id)
+    return retry(found)
 
 
 @dlq_command.command("purge", epilog="\b\nExample:\n  queuectl dlq purge --dry-run")

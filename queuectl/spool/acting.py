@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 from queuectl import disk
 from queuectl.errors import BadJob, UnreadableJob, WrongState
@@ -25,28 +26,49 @@ if TYPE_CHECKING:
 BY_HAND = "by hand"
 
 
-@contextlib.contextmanager
-def _claimed(root: Root, found: Found, now: datetime) -> Iterator[tuple[Name, str]]:
-    """The job in processing/ under a live owner's name: no worker can start it, no other hand act on it.
+#: Seconds between the signs of life of a hand that acts on many jobs.
+BEAT_EVERY = 2.0
 
-    Raises `FileNotFoundError` when somebody else was faster.
-    """
-    me = presence.join(root, BY_HAND, now)
-    try:
-        name = found.name.owned(me.name)
-        path = f"{root.folder(State.PROCESSING)}/{name}"
+
+class Hand:
+    """One live owner, under whose name a person acts on jobs, one after the other. Made by `hand`."""
+
+    def __init__(self, root: Root, me: presence.Presence) -> None:
+        self.root = root
+        self._me = me
+        self._beaten_at = time.monotonic()
+
+    @contextlib.contextmanager
+    def claimed(self, found: Found, now: datetime) -> Iterator[tuple[Name, str]]:
+        """The job in processing/ under this hand's name: no worker can start it, no other hand act on it.
+
+        Raises `FileNotFoundError` when somebody else was faster.
+        """
+        if time.monotonic() - self._beaten_at > BEAT_EVERY:
+            self._me.beat(now, 0)
+            self._beaten_at = time.monotonic()
+        name = found.name.owned(self._me.name)
+        path = f"{self.root.folder(State.PROCESSING)}/{name}"
         if not disk.move(found.path, path):
             raise FileNotFoundError(found.path)
         try:
             yield name, path
-        except (BadJob, OSError):
-            claiming.put_back(root, name, found.state)
+        except BaseException:
+            claiming.put_back(self.root, name, found.state)
             raise
+
+
+@contextlib.contextmanager
+def hand(root: Root, now: datetime) -> Iterator[Hand]:
+    """A hand for any number of acts."""
+    me = presence.join(root, BY_HAND, now)
+    try:
+        yield Hand(root, me)
     finally:
         me.leave()
 
 
-def retry(root: Root, found: Found, settings: Settings, now: datetime) -> str:
+def retry(me: Hand, found: Found, settings: Settings, now: datetime) -> str:
     """Put a failed, dead or completed job back to pending, its tries counted anew; returns its path.
 
     Raises `WrongState` for a job that waits or runs, `FileNotFoundError` when it moved meanwhile,
@@ -55,34 +77,31 @@ def retry(root: Root, found: Found, settings: Settings, now: datetime) -> str:
     if State.PENDING not in TRANSITIONS[found.state] or found.state is State.PROCESSING:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
     _refuse_unreadable(found)
-    with _claimed(root, found, now) as (claim, path):
+    with me.claimed(found, now) as (claim, path):
         reading = _noted(path, finishing.retried(now))
         fifo = settings.scheduling_mode == "fifo"
         priority = reading.job.priority
         rank = claim.rank if priority is None else rank_of(priority, fifo=fifo)
         due = max(now, reading.job.run_at or now)
-        name = claiming.free_name(root, State.PENDING, Name(rank, stamp(due), claim.id))
-        target = f"{root.folder(State.PENDING)}/{name}"
-        disk.move(path, target)
+        target = _put(me.root, State.PENDING, path, Name(rank, stamp(due), claim.id))
     disk.remove(found.path + REASON)
     return target
 
 
-def cancel_waiting(root: Root, found: Found, now: datetime) -> str:
+def cancel_waiting(me: Hand, found: Found, now: datetime) -> str:
     """Move a waiting job to dead as cancelled; returns its path.
 
-    Raises `FileNotFoundError` when a worker was faster.
+    Raises `WrongState` for a job that does not wait, `FileNotFoundError` when a worker was faster.
     """
-    with _claimed(root, found, now) as (claim, path):
-        target = f"{root.folder(State.DEAD)}/{claiming.free_name(root, State.DEAD, claim.free())}"
+    _refuse_unless_waiting(found, "waiting")
+    with me.claimed(found, now) as (claim, path):
         with contextlib.suppress(disk.NotAFile, BadJob):
             event = {"event": CANCELLED, "at": iso(now), "worker": claim.owner}
             _noted(path, event | {"error": "cancelled before it ran"})
-        disk.move(path, target)
-    return target
+        return _put(me.root, State.DEAD, path, claim.free())
 
 
-def run_now(root: Root, found: Found, now: datetime) -> str:
+def run_now(me: Hand, found: Found, now: datetime) -> str:
     """Let a scheduled job, or the next try of a failed one, come at once; returns its path.
 
     The tries so far go on counting. Raises `WrongState` for others, `FileNotFoundError` when it
@@ -92,26 +111,26 @@ def run_now(root: Root, found: Found, now: datetime) -> str:
     _refuse_unreadable(found)
     if found.name.due <= stamp(now):
         raise WrongState(found.id, "due already", "due later", "It starts as soon as a worker is free.")
-    with _claimed(root, found, now) as (claim, path):
+    with me.claimed(found, now) as (claim, path):
         if claiming.read_ready(path).job.run_at is not None:
             _edit(path, "run_at", now)
-        return _put_back_as(root, found.state, path, claim._replace(due=stamp(now)))
+        return _put(me.root, found.state, path, claim._replace(due=stamp(now)))
 
 
-def set_priority(root: Root, found: Found, priority: int, settings: Settings, now: datetime) -> str:
+def set_priority(me: Hand, found: Found, priority: int, settings: Settings, now: datetime) -> str:
     """Change the priority of a job that waits, in its file and so in its name; returns its path.
 
     In `fifo` mode a job that is ordered by time alone stays so. Raises as `run_now` does.
     """
     _refuse_unless_waiting(found, "waiting")
     _refuse_unreadable(found)
-    with _claimed(root, found, now) as (claim, path):
+    with me.claimed(found, now) as (claim, path):
         claiming.read_ready(path)
         _edit(path, "priority", priority)
         fifo = settings.scheduling_mode == "fifo" and claim.rank == FIFO_RANK
         # No name comes back to a directory it has left, even if the old priority does.
         moved = claim.later()._replace(rank=rank_of(priority, fifo=fifo))
-        return _put_back_as(root, found.state, path, moved)
+        return _put(me.root, found.state, path, moved)
 
 
 def _refuse_unless_waiting(found: Found, wanted: str) -> None:
@@ -133,9 +152,11 @@ def _edit(path: str, key: str, value: int | datetime) -> None:
         claiming.write_anew(path, after)
 
 
-def _put_back_as(root: Root, state: State, path: str, name: Name) -> str:
+def _put(root: Root, state: State, path: str, name: Name) -> str:
+    """Move a claim to where it ends. Raises `FileNotFoundError` when it was lost."""
     target = f"{root.folder(state)}/{claiming.free_name(root, state, name.free())}"
-    disk.move(path, target)
+    if not disk.move(path, target):
+        raise FileNotFoundError(path)
     return target
 
 

@@ -6,7 +6,7 @@ import heapq
 from itertools import chain
 
 from queuectl import disk
-from queuectl.errors import AmbiguousId, BadJob, NoSuchJob
+from queuectl.errors import AmbiguousId, BadJob, Moving, NoSuchJob, QueueError
 from queuectl.job import (
     LOST,
     OUTCOMES,
@@ -23,8 +23,8 @@ from queuectl.job import (
 from queuectl.spool import output, record
 from queuectl.spool.names import (
     DUE,
+    ID_AT,
     Name,
-    id_in,
     is_made_id,
     is_unfinished,
     parse,
@@ -37,6 +37,7 @@ from queuectl.tuples import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
     from typing import Any
 
@@ -56,6 +57,13 @@ WORDS = {
     "dead": State.DEAD,
 }
 _ORDER = (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE)
+_AT_REST = (State.PENDING, State.FAILED, State.DEAD, State.DONE)
+#: After this many looks a job that was in none of them is missing.
+LOOKS = 3
+#: A job that was seen is looked for this many times before it counts as one that cannot be caught.
+TRIES = 20
+#: How many ids the refusal of a beginning names.
+_SOME = 5
 
 
 class Found(NamedTuple):
@@ -90,6 +98,12 @@ def names_in(root: Root, state: State) -> list[Name]:
     return [name for name in names if name is not None]
 
 
+def found_in(root: Root, state: State) -> list[Found]:
+    """The files of all jobs in a state in the order of their names, not read."""
+    folder = root.folder(state)
+    return [Found(state, name, f"{folder}/{name}") for name in sorted(names_in(root, state), key=str)]
+
+
 def names_of(root: Root, job_id: str) -> list[Found]:
     """Every file that bears this id, whatever its case. One is right, more are duplicates."""
     wanted = job_id.lower()
@@ -104,53 +118,119 @@ def names_of(root: Root, job_id: str) -> list[Found]:
     return found
 
 
+def look(root: Root) -> Iterator[tuple[State, list[str]]]:
+    """One look at where jobs are: the names in each directory, processing/ before and after each other one.
+
+    Race: jobs move while the directories are listed. Each move of a worker or of a command leads into
+    processing/ or out of it, so one that moves once during a look is in at least one of the listings.
+    A look misses a job only if, in the time of one listing, the job goes through processing/ from a
+    directory that is still to be listed back into one that was listed: it is given back or put back.
+    """
+    passing = State.PROCESSING
+    yield passing, root.texts_in(root.folder(passing))
+    for state in _AT_REST:
+        yield state, root.texts_in(root.folder(state))
+        yield passing, root.texts_in(root.folder(passing))
+
+
+def bearing(root: Root, state: State, texts: Iterable[str], wanted: AbstractSet[str]) -> Iterator[Found]:
+    """Those files in the directory of a state whose ids, in lower case, are among `wanted`."""
+    if state is State.PROCESSING:
+        near = [text for text in texts if text[ID_AT:].partition("@")[0].lower() in wanted]
+    else:
+        near = [text for text in texts if text[ID_AT:-5].lower() in wanted]
+    for text in near:
+        if (name := name_in(state, text)) is not None:
+            yield Found(state, name, f"{root.folder(state)}/{text}")
+
+
+class Places(NamedTuple):
+    """Where jobs were found, by id, and the last look if it was one to the end."""
+
+    found: dict[str, Found]
+    last: list[tuple[State, list[str]]]
+
+
+def places(root: Root, job_ids: Iterable[str]) -> Places:
+    """Where the jobs of these ids, in any case, are; no file is read.
+
+    However many are looked for, the directories are listed once, and up to `LOOKS` times where
+    some are missing. A job that is in none of so many looks was moved back in each of them.
+    """
+    exactly = set(job_ids)
+    wanted = {job_id.lower() for job_id in exactly}
+    found: dict[str, Found] = {}
+    last: list[tuple[State, list[str]]] = []
+    for _ in range(LOOKS if wanted else 0):
+        last = []
+        for state, texts in look(root):
+            last.append((state, texts))
+            found |= {one.id: one for one in bearing(root, state, texts, wanted)}
+            if exactly <= found.keys():
+                return Places(found, [])
+    return Places(found, last)
+
+
 def bearers(root: Root, job_ids: Iterable[str]) -> dict[str, str]:
     """Of these ids, in lower case, those that a job has, whatever their case, and as it has them."""
-    wanted = {job_id.lower() for job_id in job_ids}
-    found: dict[str, str] = {}
-    for _ in range(2):  # Race: a job may move from a directory not yet listed to one just listed
-        for state in _ORDER:
-            for text in root.texts_in(root.folder(state)):
-                if id_in(text).lower() in wanted and (name := name_in(state, text)):
-                    found[name.id.lower()] = name.id
-        if len(found) == len(wanted):
-            break
+    return {job_id.lower(): job_id for job_id in places(root, job_ids).found}
+
+
+def find(root: Root, word: str) -> Found:
+    """The job whose id this is, or is the beginning of; read.
+
+    Raises `NoSuchJob`, `AmbiguousId` or, for a job that is never where it was seen last, `Moving`.
+    """
+    for _ in range(TRIES):
+        if (reading := read(locate(root, word))) is not None:
+            return reading
+    raise Moving(word)
+
+
+def locate(root: Root, word: str) -> Found:
+    """The same, not read; raises `NoSuchJob` or `AmbiguousId`."""
+    found = find_each(root, [word])[word]
+    if isinstance(found, QueueError):
+        raise found
     return found
 
 
-def find(root: Root, prefix: str) -> Found:
-    """The job whose id this is, or is the beginning of; read.
-
-    Raises `NoSuchJob` or `AmbiguousId`. A job that moves while it is looked for is looked for again.
-    """
-    for _ in range(20):
-        found = _find(root, prefix)
-        reading = read(found)
-        if reading is not None:
-            return reading
-    raise NoSuchJob(prefix)
+def find_each(root: Root, words: Iterable[str]) -> dict[str, Found | QueueError]:
+    """For each word the job whose id it is or begins, not read, or the error that says why there is none."""
+    words = list(dict.fromkeys(words))
+    found, last = places(root, words)
+    parts = [word for word in words if word not in found]
+    near = _beginning(last, parts)
+    return {word: found[word] if word in found else _meant(root, word, near[word]) for word in words}
 
 
-def _find(root: Root, prefix: str) -> Found:
-    # Race: a job may move from a directory not yet listed to one just listed, and so be in none.
-    # Then the only id that begins like its own must not be taken for it.
-    whole = is_made_id(prefix) or output.is_taken(root, prefix)
-    begins = f"-{prefix}"
-    for _ in range(20 if whole else 2):
-        near: dict[str, Found] = {}
-        for state in _ORDER:
-            for text in root.texts_in(root.folder(state)):
-                name = name_in(state, text) if begins in text else None
-                if name is not None and name.id.startswith(prefix):
-                    here = Found(state, name, f"{root.folder(state)}/{text}")
-                    if name.id == prefix:
-                        return here
-                    near[name.id] = here
-    if len(near) == 1:
-        return next(iter(near.values()))
-    if near:
-        raise AmbiguousId(prefix, sorted(near)[:5])
-    raise NoSuchJob(prefix)
+def _beginning(looked: list[tuple[State, list[str]]], words: list[str]) -> dict[str, dict[str, State]]:
+    """For each word the file names in a look whose ids begin so."""
+    near: dict[str, dict[str, State]] = {word: {} for word in words}
+    for length in {len(word) for word in words}:
+        end = ID_AT + length
+        for state, texts in looked:
+            for text in texts:
+                if (word := text[ID_AT:end]) in near:
+                    near[word][text] = state
+    return near
+
+
+def _meant(root: Root, word: str, near: dict[str, State]) -> Found | QueueError:
+    """The job that the beginning of its id means, of those file names where ids begin so."""
+    # Race: a job that moves may be missed. The only id that begins like its own must not be taken for it.
+    if is_made_id(word) or output.is_taken(root, word):
+        return NoSuchJob(word)
+    some: dict[str, Found] = {}
+    for text in sorted(near, key=lambda text: text[ID_AT:]):
+        name = name_in(near[text], text)
+        if name is not None and name.id.startswith(word):
+            some[name.id] = Found(near[text], name, f"{root.folder(near[text])}/{text}")
+            if len(some) > _SOME:
+                break
+    if len(some) == 1:
+        return next(iter(some.values()))
+    return AmbiguousId(word, list(some)[:_SOME]) if some else NoSuchJob(word)
 
 
 def read(found: Found) -> Found | None:

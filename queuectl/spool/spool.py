@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from queuectl import disk, settings
-from queuectl.errors import NoSuchJob, StorageTrouble
+from queuectl.errors import Moving, StorageTrouble
 from queuectl.job import Job, State, from_fields, utc_now
 from queuectl.spool import root as roots
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from queuectl.spool.acting import Hand
     from queuectl.spool.finding import Found
     from queuectl.spool.root import Root
 
@@ -133,28 +134,26 @@ class Spool:
         """Put a failed, dead or completed job back to pending; returns its path."""
         from queuectl.spool import acting
 
-        return self._act(job_id, lambda found: acting.retry(self.root, found, self.settings(), self.clock()))
+        values = self.settings()
+        return self._act(job_id, lambda me, found: acting.retry(me, found, values, self.clock()))
 
     def cancel_waiting(self, job_id: str) -> str:
         """Move a waiting job to dead as cancelled; raises `WrongState` for others."""
-        from queuectl.errors import WrongState
         from queuectl.spool import acting
 
-        def act(found: Found) -> str:
-            if found.state not in {State.PENDING, State.FAILED}:
-                raise WrongState(found.id, found.state.label, "waiting")
-            return acting.cancel_waiting(self.root, found, self.clock())
+        return self._act(job_id, lambda me, found: acting.cancel_waiting(me, found, self.clock()))
 
-        return self._act(job_id, act)
+    def _act(self, job_id: str, act: Callable[[Hand, Found], str]) -> str:
+        from queuectl.spool import acting, finding
 
-    def _act(self, job_id: str, act: Callable[[Found], str]) -> str:
-        for _ in range(50):
-            found = self.find(job_id)
-            try:
-                return act(found)
-            except FileNotFoundError:  # it moved meanwhile: look where it is now
-                continue
-        raise NoSuchJob(job_id)
+        with acting.hand(self.root, self.clock()) as me:
+            for _ in range(finding.TRIES):
+                found = finding.locate(self.root, job_id)
+                try:
+                    return act(me, found)
+                except FileNotFoundError:  # it moved meanwhile: look where it is now
+                    continue
+        raise Moving(job_id)
 
     def member(self, kind: str = "program") -> Any:
         """Join as one who claims jobs: `with spool.member() as me: claim = me.claim(…)`."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from queuectl.settings import Settings
+    from queuectl.spool.acting import Hand
     from queuectl.web.dashboard import Dashboard
 
 #: A button waits so long for what it began; the rest goes on without it.
@@ -93,12 +95,15 @@ def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Q
 
 def _retry(dashboard: Dashboard, found: Found, _: Form) -> Said:
     spool = dashboard.spool
-    acting.retry(spool.root, found, dashboard.settings(), spool.clock())
+    with acting.hand(spool.root, spool.clock()) as me:
+        acting.retry(me, found, dashboard.settings(), spool.clock())
     return Said(f"{found.id} is pending again, its tries counted anew.")
 
 
 def _run_now(dashboard: Dashboard, found: Found, _: Form) -> Said:
-    acting.run_now(dashboard.spool.root, found, dashboard.spool.clock())
+    now = dashboard.spool.clock()
+    with acting.hand(dashboard.spool.root, now) as me:
+        acting.run_now(me, found, now)
     return Said(f"{found.id} may run now.")
 
 
@@ -107,7 +112,8 @@ def _set_priority(dashboard: Dashboard, found: Found, form: Form) -> Said:
     if text not in {str(number) for number in range(11)}:
         raise BadUsage(f"{text!r} is no priority.", "It is a whole number from 0 to 10.")
     spool = dashboard.spool
-    acting.set_priority(spool.root, found, int(text), dashboard.settings(), spool.clock())
+    with acting.hand(spool.root, spool.clock()) as me:
+        acting.set_priority(me, found, int(text), dashboard.settings(), spool.clock())
     return Said(f"{found.id} has priority {text}.")
 
 
@@ -124,7 +130,8 @@ def _cancel(dashboard: Dashboard, found: Found, _: Form) -> Said:
     if found.state in {State.DONE, State.DEAD}:
         raise WrongState(found.id, found.state.label, "waiting or running", "There is nothing to cancel.")
     if found.state is not State.PROCESSING:
-        acting.cancel_waiting(root, found, now)
+        with acting.hand(root, now) as me:
+            acting.cancel_waiting(me, found, now)
         return Said(f"{found.id} is cancelled; it did not run.")
     owner = found.name.owner or ""
     if not presence.Onlooker(root).is_alive(owner, dashboard.settings().lock_lease_seconds):
@@ -192,14 +199,21 @@ class _Batch:
     def retry(self) -> None:
         """Put each back to pending."""
         spool, values = self._dashboard.spool, self._dashboard.settings()
-        for found in self._found:
-            try:
-                acting.retry(spool.root, found, values, spool.clock())
-                self.done += 1
-            except FileNotFoundError:
-                continue  # somebody else was faster
-            except (QueueError, OSError) as error:
-                self.trouble.append(str(error))
+        try:
+            with acting.hand(spool.root, spool.clock()) as me:
+                for found in self._found:
+                    self._retry(me, found, values)
+        except OSError as error:
+            self.trouble.append(str(error))
+
+    def _retry(self, me: Hand, found: Found, values: Settings) -> None:
+        try:
+            acting.retry(me, found, values, self._dashboard.spool.clock())
+            self.done += 1
+        except FileNotFoundError:
+            pass  # somebody else was faster
+        except (QueueError, OSError) as error:
+            self.trouble.append(str(error))
 
     def delete(self) -> None:
         """Delete each, and what it printed."""

@@ -1,0 +1,240 @@
+"""Commands for many jobs look all of them up at once, and what is interrupted between two is consistent."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import io
+import os
+import signal
+import subprocess
+import sys
+import termios
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import QueueError, Spool, State, disk
+from queuectl.cli.acting import Lot
+from queuectl.cli.main import run
+from queuectl.errors import NoSuchJob
+from queuectl.spool import acting, finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import IO
+
+    from tests.conftest import Counting, Until
+
+STATES = [str(state) for state in State]
+
+
+def command(spool: Spool, *words: str) -> tuple[int, str]:
+    """One command line in this process: its exit status, and what it printed."""
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    with contextlib.redirect_stdout(out):
+        status = run(["--spool", str(spool.path), *words])
+    out.flush()
+    return status, out.buffer.getvalue().decode()
+
+
+def ids(first: int, last: int) -> list[str]:
+    return [f"job-{number}" for number in range(first, last)]
+
+
+def file_all(spool: Spool, job_ids: list[str]) -> None:
+    assert all(
+        filed.error is None for filed in spool.file_many({"id": one, "command": "true"} for one in job_ids)
+    )
+
+
+def listings(counting: Counting, spool: Spool, *words: str) -> dict[str, int]:
+    """How often a command lists each directory of jobs."""
+    counting.listed.clear()
+    status, _ = command(spool, *words)
+    assert status == 0
+    return {state: counting.listed[state] for state in STATES}
+
+
+@pytest.mark.parametrize("words", [["cancel"], ["retry"], ["dlq", "retry"], ["dlq", "retry", "--all"]])
+def test_many_jobs_are_looked_up_with_the_listings_of_one(
+    spool: Spool, counting: Counting, words: list[str]
+) -> None:
+    file_all(spool, ids(0, 42))
+    if words != ["cancel"]:
+        command(spool, "cancel", *ids(0, 2 if "--all" in words else 42))
+    few = listings(counting, spool, *words, *([] if "--all" in words else ids(0, 2)))
+    if "--all" in words:
+        command(spool, "cancel", *ids(2, 42))
+    many = listings(counting, spool, *words, *([] if "--all" in words else ids(2, 42)))
+    assert many == few
+    assert max(count for state, count in many.items() if state != "processing") <= 1
+
+
+def test_ids_that_are_nowhere_share_a_few_looks(spool: Spool, counting: Counting) -> None:
+    file_all(spool, ids(0, 3))
+    for missing in (["none"], [f"none-{number}" for number in range(50)]):
+        counting.listed.clear()
+        assert command(spool, "retry", *missing)[0] == NoSuchJob.exit_status
+        assert max(counting.listed[state] for state in STATES if state != "processing") <= finding.LOOKS
+
+
+def test_jobs_that_have_moved_are_found_again_together(spool: Spool, counting: Counting) -> None:
+    file_all(spool, ids(0, 30))
+    lot = Lot.of(spool, ids(0, 30))
+    with spool.member() as me:
+        me.look(spool.clock(), again=True)
+        for _ in range(20):
+            claim = me.claim(spool.clock())
+            assert claim is not None
+            me.give_back(claim)  # under another name
+    counting.listed.clear()
+    with acting.hand(spool.root, spool.clock()) as hand:
+
+        def cancel(found: finding.Found) -> str:
+            return acting.cancel_waiting(hand, found, spool.clock())
+
+        assert lot.do_all("cancelling", cancel) == 0
+    assert len(finding.names_in(spool.root, State.DEAD)) == 30
+    assert counting.listed["pending"] == 1
+
+
+def test_a_job_that_is_put_somewhere_else_each_time_is_said_to_move_and_not_to_be_missing(
+    spool: Spool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file_all(spool, ["moves"])
+
+    def act(found: finding.Found) -> str:
+        later = found.path.replace(str(found.name), str(found.name.later()))
+        os.rename(found.path, later)
+        raise FileNotFoundError
+
+    assert Lot.of(spool, ["moves"]).do_all("moving", act) == 1
+    assert "moves too fast" in capfd.readouterr().err
+
+
+class Mover:
+    """Takes a job from pending/ to processing/ and back as fast as it can, as `give_back` does."""
+
+    def __init__(self, spool: Spool, job_id: str) -> None:
+        found = spool.find(job_id)
+        claim = f"{spool.root.folder(State.PROCESSING)}/{found.name.owned('host-1-abcd')}"
+        self._steps = [(found.path, claim), (claim, found.path)]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for step in self._steps:
+                os.rename(*step)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def test_a_job_that_moves_all_the_time_is_never_missing_nor_taken_for_one_that_begins_like_it(
+    spool: Spool,
+) -> None:
+    file_all(spool, ["job-1", "job-10"])
+    with Mover(spool, "job-1"):
+        told = {finding.locate(spool.root, "job-1").id for _ in range(1000)}
+    assert told == {"job-1"}
+
+
+class Misses:
+    """A kernel on which a job goes against the order of a look: out of what comes next into what is past."""
+
+    def __init__(self, spool: Spool, job_id: str, times: int) -> None:
+        self._folder = {state: spool.root.folder(state) for state in State}
+        self._path = spool.find(job_id).path
+        self._left = times
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(os, name)
+
+    def listdir(self, folder: str) -> list[str]:
+        hidden = folder == self._folder[State.PENDING] and self._left > 0
+        if not hidden:
+            return os.listdir(folder)
+        self._left -= 1
+        claim = f"{self._folder[State.PROCESSING]}/moving"
+        os.rename(self._path, claim)
+        try:
+            return os.listdir(folder)
+        finally:
+            os.rename(claim, self._path)
+
+
+@pytest.mark.parametrize("times", [1, finding.LOOKS - 1])
+def test_a_job_that_is_given_back_during_a_look_is_found_by_the_next(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    file_all(spool, ["job-1", "job-10"])
+    monkeypatch.setattr(disk, "kernel", Misses(spool, "job-1", times))
+    assert finding.locate(spool.root, "job-1").id == "job-1"
+
+
+def test_a_beginning_means_the_only_job_that_begins_so_whatever_stands_beside_it(spool: Spool) -> None:
+    file_all(spool, ["build-1", "build-2", "test-1", "test"])
+    answers = finding.find_each(spool.root, ["build-1", "bui", "test", "test-", "no", "build-1@h"])
+    said = {
+        word: type(one).__name__ if isinstance(one, QueueError) else one.id for word, one in answers.items()
+    }
+    assert said == {
+        "build-1": "build-1",
+        "bui": "AmbiguousId",
+        "test": "test",
+        "test-": "test-1",
+        "no": "NoSuchJob",
+        "build-1@h": "NoSuchJob",
+    }
+
+
+# ── Ctrl-C ────────────────────────────────────────────────────────────────────────────────────
+
+
+#: Also where the tests run with SIGINT ignored.
+HEARING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from queuectl.__main__ import main; main()"
+)
+
+
+def test_ctrl_c_ends_between_two_jobs_and_what_was_told_is_what_was_done(
+    spool: Spool,
+    until: Until,
+    problems: Callable[[Spool], list[str]],
+    places: Callable[[Spool], dict[str, list[State]]],
+) -> None:
+    file_all(spool, ids(0, 500))
+    words = [sys.executable, "-c", HEARING, "--spool", str(spool.path), "cancel", *ids(0, 500)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as cancel:
+        pipe = cancel.stdout
+        assert pipe is not None
+        try:
+            room = fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)  # when it is full, the command waits
+            until(lambda: waiting_in(pipe) > room - 100, "the pipe is full")
+            cancel.send_signal(signal.SIGINT)
+            out, said = cancel.communicate(timeout=30)
+        finally:
+            cancel.kill()
+    told = {line.split()[0] for line in out.decode().splitlines()}
+    assert cancel.returncode == 130
+    assert said == b"Interrupted.\n"
+    assert 3 <= len(told) < 500
+    assert {name.id for name in finding.names_in(spool.root, State.DEAD)} == told
+    assert {job_id: found for job_id, found in places(spool).items() if len(found) != 1} == {}
+    assert problems(spool) == []
+
+
+def waiting_in(pipe: IO[bytes]) -> int:
+    """How many bytes can be read from a pipe now."""
+    answer = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, answer)
+    return answer[0]
