@@ -69,7 +69,7 @@ def check_command(
 
         found = checking.repair(spool.root, onlooker, values, stop_remains, spool.clock())
     else:
-        found = list(checking.check(spool.root, onlooker, values.lock_lease_seconds, spool.clock()))
+        found = checking.check(spool.root, onlooker, values.lock_lease_seconds, spool.clock())
     for item in found:
         if as_json:
             show.as_json({"path": item.path, "problem": item.problem, "remedy": item.remedy})

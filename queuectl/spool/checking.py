@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections import defaultdict
 
@@ -12,7 +13,7 @@ from queuectl.job import OUTCOMES, Job, State, destination, last_attempt
 from queuectl.spool import acting, claiming, dropping, ids, output, presence, record, recovery
 from queuectl.spool.asking import PAUSED
 from queuectl.spool.finding import REASON
-from queuectl.spool.names import Name, id_in, is_unfinished, parse, parse_claim
+from queuectl.spool.names import Name, id_in, is_unfinished, parse, parse_claim, split
 from queuectl.spool.presence import Onlooker, described
 from queuectl.spool.root import FOLDERS, Root
 from queuectl.tuples import NamedTuple
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Dot files of a writer that is still at work are younger than this many seconds.
 FRESH = 60.0
+#: Seconds after which a draft is nobody's where the system cannot tell whether it is open.
+STALLED = 3600.0
+#: Seconds between the two looks that must agree: what a move leaves for moments is gone by then.
+AGAIN = 0.1
 
 
 class Finding(NamedTuple):
@@ -38,19 +43,49 @@ class Finding(NamedTuple):
     mend: Callable[[], object] | None = None
 
 
-def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> Iterator[Finding]:
-    """Every finding in the spool. Reads each job file once; changes nothing."""
+def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> list[Finding]:
+    """Every finding that two looks at the spool agree on; changes nothing.
+
+    Race: jobs move and workers come and go while a look goes on, so one look may find a job twice, or
+    nowhere. Whatever looks wrong is looked at again, with new listings, before it is reported.
+    """
+    first = list(_look(root, onlooker, lease, now, lambda _: True))
+    if not first:
+        return []
+    time.sleep(AGAIN)
+    paths = {one.path for one in first}
+    second = {(one.path, one.problem): one for one in _look(root, onlooker, lease, now, paths.__contains__)}
+    return [second[key] for one in first if (key := (one.path, one.problem)) in second]
+
+
+def _look(
+    root: Root, onlooker: Onlooker, lease: float, now: datetime, is_to_read: Callable[[str], bool]
+) -> Iterator[Finding]:
+    """One look at all names, and at the content of those job files that are to be read."""
     yield from _config(root)
     yield from _strays(root)
     known: dict[str, list[str]] = defaultdict(list)
     for state in State:
-        yield from _jobs(root, state, known, lambda owner: not onlooker.is_alive(owner, lease), now)
+        yield from _names(root, state, known)
     for places in known.values():
-        if len(places) > 1:
-            yield Finding(places[1], f"its id is also that of {places[0]}", "Delete or rename one by hand.")
+        yield from _duplicates(places)
+        for path in places:
+            if is_to_read(path):
+                yield from _job(root, path, lambda owner: not onlooker.is_alive(owner, lease), now)
     yield from _reasons(root, set(known))
     yield from _logs(root, set(known))
     yield from _workers(root, onlooker, lease)
+
+
+def _duplicates(places: list[str]) -> Iterator[Finding]:
+    """Files that bear one id. What runs is left where it is, and nothing is to be deleted unseen."""
+    first, *others = sorted(places, key=lambda path: f"/{State.PROCESSING}/" not in path)
+    for path in others:
+        yield Finding(
+            path,
+            f"its id is also that of {first}",
+            f"Look at both and move one of them out of the spool: `mv {shlex.quote(path)} ~/`.",
+        )
 
 
 def _config(root: Root) -> Iterator[Finding]:
@@ -71,21 +106,25 @@ def _strays(root: Root) -> Iterator[Finding]:
             yield Finding(f"{root.text}/{text}", "it is no part of a spool", "Move it elsewhere by hand.")
 
 
-def _jobs(
-    root: Root, state: State, known: dict[str, list[str]], is_dead: Callable[[str], bool], now: datetime
-) -> Iterator[Finding]:
+def _names(root: Root, state: State, known: dict[str, list[str]]) -> Iterator[Finding]:
+    """Files that are no jobs; the paths of those that are come into `known` under their ids."""
     folder = root.folder(state)
     for text in root.texts_in(folder):
-        path = f"{folder}/{text}"
         name = parse_claim(text) if state is State.PROCESSING else parse(text)
         if name is None:
-            yield from _no_job(state, text, path)
-            continue
-        known[name.id.lower()].append(path)
-        if state is State.PROCESSING and name.owner and is_dead(name.owner):
-            yield Finding(path, f"its worker {name.owner} is dead", "`--repair` files it again.")
-        elif state is not State.DEAD:
-            yield from _content(root, state, name, path, now)
+            yield from _no_job(root, state, text, f"{folder}/{text}")
+        else:
+            known[name.id.lower()].append(f"{folder}/{text}")
+
+
+def _job(root: Root, path: str, is_dead: Callable[[str], bool], now: datetime) -> Iterator[Finding]:
+    folder, _, text = path.rpartition("/")
+    state = State(folder.rpartition("/")[2])
+    name = parse_claim(text) or split(text)
+    if state is State.PROCESSING and name.owner and is_dead(name.owner):
+        yield Finding(path, f"its worker {name.owner} is dead", "`--repair` files it again.")
+    elif state is not State.DEAD:
+        yield from _content(root, state, name, path, now)
 
 
 def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> Iterator[Finding]:
@@ -123,9 +162,9 @@ def _done(root: Root, name: Name, job: Job, path: str) -> Iterator[Finding]:
         )
 
 
-def _no_job(state: State, text: str, path: str) -> Iterator[Finding]:
+def _no_job(root: Root, state: State, text: str, path: str) -> Iterator[Finding]:
     if text.startswith("."):
-        yield from _hidden(state, text, path)
+        yield from _hidden(root, state, text, path)
     elif state is State.DEAD and text.endswith(REASON):
         return
     elif state is State.PENDING and dropping.is_job_file(text):
@@ -139,13 +178,24 @@ def _no_job(state: State, text: str, path: str) -> Iterator[Finding]:
         yield Finding(path, "its name is not that of a job", "Rename it to NAME.yaml, or move it elsewhere.")
 
 
-def _hidden(state: State, text: str, path: str) -> Iterator[Finding]:
+def _hidden(root: Root, state: State, text: str, path: str) -> Iterator[Finding]:
     if _age(path) <= FRESH:
         return
     if text.endswith(".tmp"):
+        if _may_be_filed(root, path):
+            return
         yield Finding(path, "a filing that was cut off left it", "`--repair` deletes it.", _removal(path))
     elif state is State.PROCESSING and text.endswith((".old", ".new")):
         yield Finding(path, "a rewrite that was cut off left it", "`--repair` mends it.")
+
+
+def _may_be_filed(root: Root, path: str) -> bool:
+    """Whether the filing that made this draft may go on: it may have been stopped, or the disk hang.
+
+    It holds its draft open until it publishes it. Where that cannot be told, an old one is nobody's.
+    """
+    is_open = root.being_written(path)
+    return _age(path) <= STALLED if is_open is None else is_open
 
 
 def _age(path: str) -> float:
@@ -190,7 +240,7 @@ def _borne(root: Root) -> set[str]:
         for _ in range(2)
         for state in State
         for text in root.texts_in(root.folder(state))
-        if not (text.startswith(".") and any(_hidden(state, text, f"{root.folder(state)}/{text}")))
+        if not (text.startswith(".") and any(_hidden(root, state, text, f"{root.folder(state)}/{text}")))
     }
 
 
@@ -227,7 +277,7 @@ def repair(
     finally:
         me.leave()
     left = []
-    for finding_ in list(check(root, onlooker, values.lock_lease_seconds, now)):
+    for finding_ in check(root, onlooker, values.lock_lease_seconds, now):
         if finding_.mend is None:
             left.append(finding_)
         else:
