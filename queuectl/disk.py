@@ -57,7 +57,8 @@ _READ = (
     os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 )
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_APPEND = os.O_APPEND | (_NEW & ~(os.O_CREAT | os.O_EXCL)) | getattr(os, "O_NONBLOCK", 0)
+_WRITE = _NEW & ~(os.O_CREAT | os.O_EXCL)
+_APPEND = os.O_APPEND | _WRITE | getattr(os, "O_NONBLOCK", 0)
 #: What opening says of a link, a fifo or socket, and a directory.
 _OTHER_THINGS = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR})
 
@@ -525,6 +526,16 @@ def _sync_each(drafts: Sequence[Draft]) -> None:
         kernel.fsync(draft.fd)
 
 
+def sync_files(paths: Sequence[Path | str]) -> None:
+    """Make files that are there survive a power cut with their names, where a directory is not synced."""
+    opened: list[Draft] = []
+    try:
+        opened.extend(Draft(kernel.open(path, _WRITE), str(path), str(path)) for path in paths)
+        sync(opened)
+    finally:
+        close(*(one.fd for one in opened))
+
+
 def publish(draft: Draft) -> None:
     """Close a draft, then give it its name: the move is the ring that workers hear.
 
@@ -532,12 +543,25 @@ def publish(draft: Draft) -> None:
     """
     try:
         kernel.close(draft.fd)
-        if not move(draft.hidden, draft.target):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), draft.hidden)
+        _give_name(draft)
     except BaseException:
         with contextlib.suppress(OSError):
             kernel.unlink(draft.hidden)
         raise
+
+
+def publish_open(draft: Draft) -> None:
+    """Give a draft its name and keep it open, so that the file can be synced whoever moves it on."""
+    try:
+        _give_name(draft)
+    except BaseException:
+        discard(draft)
+        raise
+
+
+def _give_name(draft: Draft) -> None:
+    if not move(draft.hidden, draft.target):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), draft.hidden)
 
 
 def withdraw(draft: Draft) -> bool:
@@ -566,6 +590,12 @@ def replace(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         with contextlib.suppress(OSError):
             kernel.unlink(hidden.hidden)
         raise
+    _sync_replaced(path)
+
+
+def _sync_replaced(path: Path) -> None:
+    """Make a name survive a power cut to which a file has been moved; on SMB syncing the file alone does."""
+    sync_files([path])
     sync_folder(path.parent)
 
 
@@ -603,7 +633,7 @@ def _rewrite(path: Path, hidden: str, change: Callable[[bytes], tuple[bytes, int
     finally:
         if _is_inode(hidden, inode):
             kernel.unlink(hidden)
-    sync_folder(path.parent)
+    _sync_replaced(path)
     return True
 
 
@@ -668,7 +698,7 @@ def _gone(path: Path | str) -> FileNotFoundError:
 
 def patch(path: Path | str, data: bytes, at: int) -> None:
     """Write `data` over the bytes from `at` of a file that must be there, in place."""
-    fd = kernel.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    fd = kernel.open(path, _WRITE)
     try:
         write_at(fd, data, at)
     finally:
@@ -751,6 +781,20 @@ def move(source: Path | str, target: Path | str) -> bool:
             return True
         raise
     return True
+
+
+def move_synced(source: Path | str, target: Path | str) -> bool:
+    """`move` to a name that survives a power cut, where syncing the directory would not make it so."""
+    try:
+        fd = kernel.open(source, _WRITE)
+    except FileNotFoundError:
+        return move(source, target)
+    try:
+        moved = move(source, target)
+        kernel.fsync(fd)
+    finally:
+        kernel.close(fd)
+    return moved
 
 
 def remove(path: Path | str) -> bool:

@@ -5,6 +5,8 @@ pending/.NAME.tmp    written and synced: a crash leaves a dot file that no worke
 pending/NAME         closed and renamed: the job is filed, and workers hear it
 fsync of pending/    a power cut leaves it filed; now the id may be told
 
+Where syncing a directory does nothing (SMB) the file is kept open over the rename and synced after it.
+
 A disk that fails before that has nothing left of it: what has its name is taken back.
 """
 
@@ -101,12 +103,12 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
         _tell_taken(root, answers, refused, taken)
         if sync:
             _sync(root, drafts, taken)
-        while drafts:
-            draft = drafts.pop(0)
-            disk.publish(draft)
-            published.append(draft)
-        if sync:
-            disk.sync_folder(root.folder(State.PENDING))
+        if settings.durability != "none" and root.forgets_names:
+            _publish_synced(drafts, published)
+        else:
+            _publish(drafts, published)
+            if sync:
+                disk.sync_folder(root.folder(State.PENDING))
     except BaseException as error:
         for draft in drafts:
             disk.discard(draft)
@@ -116,6 +118,27 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
             raise FiledAllTheSame([id_in(path.rpartition("/")[2]) for path in sorted(kept)], error) from error
         raise
     return answers
+
+
+def _publish(drafts: list[disk.Draft], published: list[disk.Draft]) -> None:
+    while drafts:
+        draft = drafts.pop(0)
+        disk.publish(draft)
+        published.append(draft)
+
+
+def _publish_synced(drafts: list[disk.Draft], published: list[disk.Draft]) -> None:
+    """Give drafts their names and sync each file under it, whoever has claimed it by then."""
+    still_open: list[int] = []
+    try:
+        while drafts:
+            draft = drafts.pop(0)
+            disk.publish_open(draft)
+            still_open.append(draft.fd)
+            published.append(draft)
+        disk.sync(published)
+    finally:
+        disk.close(*still_open)
 
 
 def _give_back(root: Root, taken: list[Name], kept: set[str]) -> None:
@@ -153,7 +176,12 @@ def _sync(root: Root, drafts: list[disk.Draft], taken: list[Name]) -> None:
     disk.sync(drafts)
     if taken:
         # Crash: without this the job could survive a power cut that its id does not.
-        disk.sync_folder(root.logs)
+        if root.forgets_names:
+            from queuectl.spool import output
+
+            disk.sync_files([output.id_path(root, name.id) for name in taken])
+        else:
+            disk.sync_folder(root.logs)
 
 
 def _too_large(text: bytes) -> BadJob:

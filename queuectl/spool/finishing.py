@@ -107,8 +107,10 @@ def release(claim: Claim, state: State, name: Name, *, sync: bool = False) -> No
     """The rename that ends a claim. Raises `FileNotFoundError` when it was lost."""
     root = claim.root
     target = f"{root.folder(state)}/{name}"
-    if not disk.move(claim.path, target):
+    by_file = sync and root.forgets_names
+    move = disk.move_synced if by_file else disk.move
+    if not move(claim.path, target):
         raise FileNotFoundError(2, "the claim was lost", claim.path)
-    if sync:
+    if sync and not by_file:
         disk.sync_folder(root.folder(state))
         disk.sync_folder(root.folder(State.PROCESSING))

@@ -47,16 +47,19 @@ def worker_log_path(root: Root, worker: str) -> str:
 
 def worker_logs(root: Root) -> dict[str, str]:
     """The paths of the workers' own logs by the names of the workers, whether they live or not."""
-    names = [
-        name for name in disk.list_names(root.logs) if name.startswith(_WORKER) and name.endswith(".log")
-    ]
+    names = [name for name in root.texts_in(root.logs) if name.startswith(_WORKER) and name.endswith(".log")]
     return {name[len(_WORKER) : -len(".log")]: f"{root.logs}/{name}" for name in names}
+
+
+def id_path(root: Root, job_id: str) -> str:
+    """The file whose being there takes an id."""
+    return log_path(root, job_id, 1, "out")
 
 
 def take_id(root: Root, job_id: str) -> bool:
     """Take an id for good, on all hosts at once; False when another job has it."""
     try:
-        disk.create(log_path(root, job_id, 1, "out"), mode=root.file_mode)
+        disk.create(id_path(root, job_id), mode=root.file_mode)
     except FileExistsError:
         return False
     return True

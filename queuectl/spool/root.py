@@ -55,7 +55,7 @@ _LOCAL = frozenset(
 #: A directory's time proves nothing for this many seconds: a later change may bear the same one.
 GRAIN = 2.0
 #: Where a listing may be out of date for as long as the directory does not change again.
-_LISTS_FROM_CACHE = frozenset({"nfs", "nfs4"})
+_NFS = frozenset({"nfs", "nfs4"})
 
 
 class Listed(NamedTuple):
@@ -117,7 +117,7 @@ class Root:
 
     def texts_in(self, folder: str) -> list[str]:
         """The names in one of the directories of the spool, as its server has them, in no order."""
-        if self.filesystem not in _LISTS_FROM_CACHE or sys.platform != "linux":
+        if self.filesystem not in _NFS or sys.platform != "linux":
             return disk.list_names(folder)
         known, now = self._listed.get(folder), time.monotonic()
         texts, mark = disk.list_marked(folder, known.mark if known and known.is_proven else None)
@@ -133,9 +133,26 @@ class Root:
         return None if self.is_shared else disk.being_written(path)
 
     @cached_property
+    def forgets_names(self) -> bool:
+        """Whether a power cut of the server may take names from a directory that was synced.
+
+        SMB and SFTP clients do nothing when a directory is synced, and GlusterFS bricks neither: each file
+        has to be synced under its name. NFS servers have a name on disk before they answer. What lies
+        on a block device is asked no further.
+        """
+        if sys.platform == "win32" or os.major(self._facts.st_dev):
+            return False
+        return self.is_shared and self.filesystem not in _NFS
+
+    @cached_property
+    def _facts(self) -> os.stat_result:
+        facts: os.stat_result = disk.kernel.stat(self.text)
+        return facts
+
+    @cached_property
     def file_mode(self) -> int:
         """The mode of new files: what the directory lets its group do with it holds for them, too."""
-        return 0o660 if _is_for_group(disk.kernel.stat(self.text).st_mode) else disk.PRIVATE
+        return 0o660 if _is_for_group(self._facts.st_mode) else disk.PRIVATE
 
     @property
     def group(self) -> str:

@@ -114,10 +114,14 @@ Tree = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Cut:
-    """The power goes off after the first `ops` of what was recorded."""
+    """The power goes off after the first `ops` of what was recorded.
+
+    With `by_file` syncing a directory does nothing, as on SMB, and syncing a file makes its name safe.
+    """
 
     before: Disk
     ops: tuple[Op, ...]
+    by_file: bool = False
 
     def told(self) -> set[str]:
         """The jobs that somebody knew of by then."""
@@ -156,6 +160,8 @@ class Cut:
 
     def _is_safe(self, n: int) -> bool:
         op = self.ops[n]
+        if self.by_file:
+            return any(later.kind == "sync" and later.inode == op.inode for later in self.ops[n + 1 :])
         folders = {os.path.dirname(path) for path in (op.path, op.target) if path}
         return any(later.kind == "sync_folder" and later.path in folders for later in self.ops[n + 1 :])
 

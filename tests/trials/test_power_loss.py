@@ -15,6 +15,7 @@ import pytest
 from queuectl import Spool, disk
 from queuectl.errors import IdTaken
 from queuectl.job import utc_now
+from queuectl.spool.root import Root
 from tests.conftest import places_in
 from tests.trials.power import Cut, Disk, Recorder, Tree, taken_of
 from tests.trials.scenes import (
@@ -53,13 +54,14 @@ def record(scene: Scene, action: Callable[[Scene], None], to: Path) -> list[obje
 
 
 def states(
-    before: Disk, ops: list[object], limit: int, luck: random.Random
+    before: Disk, ops: list[object], limit: int, luck: random.Random, *, by_file: bool
 ) -> Iterator[tuple[int, set[str], Tree]]:
     """Different trees that cuts may leave, with where the cut is and who had been told by then.
 
     Trees in which most is at stake come first: each cut in turn, the last one first, gives one.
     """
-    cuts = [Cut(before, tuple(ops[:length])) for length in range(len(ops), -1, -1)]  # type: ignore[arg-type]
+    lengths = range(len(ops), -1, -1)
+    cuts = [Cut(before, tuple(ops[:length]), by_file) for length in lengths]  # type: ignore[arg-type]
     sources = [(cut, cut.trees(limit, luck)) for cut in cuts]
     seen: set[int] = set()
     count = 0
@@ -113,6 +115,13 @@ def waiting_under_full_durability(scene: Scene) -> None:
 ACTIONS = POINTS | {
     "reporting an outcome under full durability": (waiting_under_full_durability, told_its_outcome)
 }
+#: What is tried, too, on a share where syncing a directory does nothing: all that promises something.
+ON_SHARES = [
+    "filing",
+    "filing under a chosen id",
+    "filing several",
+    "reporting an outcome under full durability",
+]
 
 
 def is_taken(scene: Scene, job_id: str) -> bool:
@@ -124,14 +133,21 @@ def is_taken(scene: Scene, job_id: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("what", ACTIONS)
+@pytest.mark.parametrize(
+    ("what", "by_file"),
+    [*((what, False) for what in ACTIONS), *((what, True) for what in ON_SHARES)],
+    ids=[*ACTIONS, *(f"{what} on SMB" for what in ON_SHARES)],
+)
 def test_no_power_cut_loses_what_was_promised_doubles_it_or_leaves_a_half_that_runs(
     new_spool: Callable[[str], Spool],
     tmp_path: Path,
     size: Callable[[int, int], int],
     figure: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
     what: str,
+    by_file: bool,
 ) -> None:
+    monkeypatch.setattr(Root, "forgets_names", by_file)
     before, action = ACTIONS[what]
     scene = Scene(new_spool("spool"), tmp_path / "told")
     before(scene)
@@ -140,7 +156,7 @@ def test_no_power_cut_loses_what_was_promised_doubles_it_or_leaves_a_half_that_r
     luck = random.Random(SEED)
     faults: dict[str, object] = {}
     count = 0
-    for cut, told, tree in states(begun, ops, size(30, 400), luck):
+    for cut, told, tree in states(begun, ops, size(30, 400), luck, by_file=by_file):
         count += 1
         shutil.rmtree(scene.marks)
         scene.marks.mkdir()
@@ -165,4 +181,5 @@ def test_no_power_cut_loses_what_was_promised_doubles_it_or_leaves_a_half_that_r
             faults[f"cut after {cut} of {len(ops)} operations, state {count}"] = (fault, left)
     assert faults == {}
     assert count > 5
-    figure(f"power cut while {what}", f"{count} states after {len(ops)} operations, all audited clean")
+    where = " on SMB" if by_file else ""
+    figure(f"power cut while {what}{where}", f"{count} states after {len(ops)} operations, all audited clean")
