@@ -16,7 +16,7 @@ from queuectl.cli.interrupts import Interrupts
 from queuectl.cli.places import spool_of
 from queuectl.errors import BadJob, BadUsage, Moving, NoSuchJob, QueueError, WrongState
 from queuectl.job import State, entered_duration, is_bare_number
-from queuectl.spool import acting, asking, finding, presence
+from queuectl.spool import acting, asking, finding, presence, recovery
 from queuectl.spool.finding import Found
 from queuectl.spool.wording import duration
 
@@ -25,8 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
+    from queuectl.settings import Settings
     from queuectl.spool.acting import Hand
     from queuectl.spool.spool import Spool
+    from queuectl.spool.standing import Verdict
+
+#: Seconds between looks at a job that is about to move.
+_LOOK = 0.02
+#: Seconds that a worker has to stop a job, beyond the grace of its command.
+_PATIENCE = 60.0
 
 
 class Lot:
@@ -133,12 +140,13 @@ def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
     values = spool.settings()
     lot = Lot.of(spool, job_ids)
     with acting.hand(spool.root, spool.clock()) as me:
-        cancelling = _Cancelling(spool, me, values.lock_lease_seconds)
+        cancelling = _Cancelling(spool, me, values)
         try:
             lot.do("cancelling", cancelling.act)
-            end = time.monotonic() + 60 + values.stop_grace_seconds
+            end = time.monotonic() + _PATIENCE + values.stop_grace_seconds
             while lot.left and time.monotonic() < end:
-                cancelling.settle(lot.left, end)
+                end += cancelling.take_over()
+                cancelling.wait(lot.left, end)
                 lot.look_again()
                 lot.do("cancelling", cancelling.act)
         finally:
@@ -152,13 +160,16 @@ def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
 class _Cancelling:
     """Cancels jobs wherever they are: the owners of those that run are all asked, then waited for."""
 
-    def __init__(self, spool: Spool, me: Hand, lease: float) -> None:
+    def __init__(self, spool: Spool, me: Hand, values: Settings) -> None:
         self._spool = spool
         self._me = me
-        self._lease = lease
+        self._values = values
         self._onlooker = presence.Onlooker(spool.root)
+        self._verdicts: dict[str, Verdict] = {}
         self._asked: dict[str, list[str]] = {}
-        self._orphaned = False
+        self._owners: set[str] = set()
+        self._kept: dict[str, str] = {}
+        self._is_told = False
 
     def withdraw(self) -> None:
         """Take back what was asked of owners."""
@@ -175,27 +186,70 @@ class _Cancelling:
         if found.state is not State.PROCESSING:
             acting.cancel_waiting(self._me, found, self._spool.clock())
             return f"{found.id} is dead (cancelled before it ran)"
-        if self._onlooker.is_alive(found.name.owner or "", self._lease):
+        owner = found.name.owner or ""
+        self._refuse_deaf(found, owner)
+        self._owners.add(owner)
+        verdict = self._judge(owner)
+        if not (verdict.is_dead or verdict.is_open):
             self._asked.setdefault(found.id, []).append(asking.to_cancel(self._spool.root, found.name))
-        else:
-            self._orphaned = True
         return None
 
-    def settle(self, left: list[Found], end: float) -> None:
-        """Wait until the first of those that run has moved; the jobs of dead workers are taken up."""
-        if self._orphaned:
-            self._orphaned = False
-            _recover(self._spool)
+    def _judge(self, owner: str) -> Verdict:
+        """The judgement of this round."""
+        if owner not in self._verdicts:
+            self._verdicts[owner] = self._onlooker.judge(owner, self._values.lock_lease_seconds)
+        return self._verdicts[owner]
+
+    def _refuse_deaf(self, found: Found, owner: str) -> None:
+        """Raise `QueueError` where the owner of a running job will not answer, though it is not dead."""
+        verdict = self._judge(owner)
+        if owner in self._kept:
+            raise QueueError(self._kept[owner], "`queuectl check --repair` tries again.")
+        worker = presence.describe(self._spool.root, owner)
+        if worker is None or verdict.is_dead:
             return
-        while all(disk.exists(found.path) for found in left) and time.monotonic() < end:
-            time.sleep(0.02)
+        if not (worker.hears or worker.kind == presence.BY_HAND):  # a hand holds a job for moments
+            raise QueueError(f"Job {found.id} is held by {owner}.", f"It {worker.how_to_end}")
+        if not verdict.may_answer:
+            raise QueueError(
+                f"Job {found.id} cannot be stopped by its worker {owner}: {verdict.why}.",
+                f"If that is stopped, `kill -CONT {worker.pid}` on {worker.host} lets it go on.",
+            )
 
+    def take_over(self) -> float:
+        """Take up the jobs of dead owners, which may have to be watched first; returns how long that took."""
+        begun = time.monotonic()
+        values = self._values
+        self._onlooker.settle(self._owners, values.lock_lease_seconds, show.note)
+        if any(
+            self._onlooker.judge(owner, values.lock_lease_seconds).is_dead
+            for owner in self._owners - self._kept.keys()
+        ):
+            from queuectl.worker.remains import stop_remains
 
-def _recover(spool: Spool) -> None:
-    from queuectl.worker.remains import stop_remains
+            told, kept = recovery.by_hand(
+                self._spool.root, self._onlooker, values, stop_remains, self._spool.clock()
+            )
+            for owner in kept:
+                said = [one for one in told if f" {owner} " in one]
+                self._kept[owner] = said[0] if said else f"The dead worker {owner} left what cannot be ended."
+        self._verdicts.clear()
+        return time.monotonic() - begun
 
-    with spool.member(acting.BY_HAND) as me:
-        me.recover(stop_remains, spool.clock())
+    def wait(self, left: list[Found], end: float) -> None:
+        """Wait until the first of those that run has moved, or an owner no longer may answer."""
+        judge_at = time.monotonic() + presence.GLANCE
+        while all(disk.exists(found.path) for found in left) and (now := time.monotonic()) < end:
+            time.sleep(_LOOK)
+            if now < judge_at:
+                continue
+            if not self._is_told:
+                self._is_told = True
+                show.note(f"Waiting for workers to stop {len(left)}, {duration(end - now)} at most …")
+            self._verdicts.clear()
+            if not all(self._judge(owner).may_answer for owner in self._owners):
+                return
+            judge_at = now + presence.GLANCE
 
 
 @click.command(

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 #: Those whose text is not the value as it stands.
 _LOOKED_INTO = {"run_at", "delay", "cwd", "env"}
 _SPOOL = ("--spool", "-s")
-#: The options of workers that stay.
-_STAYING = {"--drain", "--foreground", "-f"}
+#: The options of workers that stay, with what `fleet.run` wants to know of each.
+_STAYING = {
+    "--drain": ("drain", "now"),
+    "--drain=now": ("drain", "now"),
+    "--drain=retries": ("drain", "retries"),
+    "--drain=all": ("drain", "all"),
+    "--foreground": ("foreground", "now"),
+    "-f": ("foreground", "now"),
+}
 
 
 def run(arguments: Sequence[str]) -> int | None:
@@ -45,8 +52,10 @@ def _work(where: str | None, options: list[str]) -> int | None:
         count = int(words[1])
     elif words:
         return None
-    if len(words) == len(options):
+    given = {_STAYING[word] for word in options if word in _STAYING}
+    if len(given) != 1:
         return None
+    ((kind, until),) = given
     _hold_ctrl_c()
     from queuectl.cli.places import place
     from queuectl.spool import asking
@@ -61,7 +70,7 @@ def _work(where: str | None, options: list[str]) -> int | None:
     try:
         from queuectl.worker import fleet
 
-        return fleet.run(root, fleet.DRAIN if "--drain" in options else fleet.FOREGROUND, count)
+        return fleet.run(root, kind, count, until)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told, or raised again
         return _told(error)
 

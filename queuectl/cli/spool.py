@@ -10,7 +10,7 @@ from queuectl import __version__
 from queuectl.cli import completion, show
 from queuectl.cli.places import absolute, make_way_to_own, place_of, spool_of
 from queuectl.errors import BadUsage, QueueError
-from queuectl.job import entered_duration
+from queuectl.job import State, entered_duration
 from queuectl.spool.spool import Spool
 
 
@@ -58,8 +58,8 @@ def check_command(
         )
     if timeout is not None:
         raise BadUsage("--timeout is for --share.", "Leave it out.")
-    from queuectl.spool import checking
-    from queuectl.spool.presence import Onlooker
+    from queuectl.spool import checking, finding
+    from queuectl.spool.presence import Onlooker, described
 
     spool = spool_of(ctx)
     onlooker = Onlooker(spool.root)
@@ -67,6 +67,8 @@ def check_command(
     if repair:
         from queuectl.worker.remains import stop_remains
 
+        owners = {name.owner for name in finding.names_in(spool.root, State.PROCESSING) if name.owner}
+        onlooker.settle(owners.union(described(spool.root)), values.lock_lease_seconds, show.note)
         found = checking.repair(spool.root, onlooker, values, stop_remains, spool.clock())
     else:
         found = checking.check(spool.root, onlooker, values.lock_lease_seconds, spool.clock())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from queuectl.cli import completion, show
@@ -10,6 +12,7 @@ from queuectl.cli.places import spool_of, spool_or_new
 from queuectl.errors import QueueError
 from queuectl.job import entered_duration, parse_moment
 from queuectl.spool import asking, presence
+from queuectl.spool.wording import duration
 
 
 @click.group("worker", cls=Group)
@@ -19,26 +22,36 @@ def worker_command() -> None:
 
 @worker_command.command(
     "start",
-    epilog="\b\nExamples:\n  queuectl worker start --count 4      four in the background\n"
-    "  queuectl worker start --foreground   for systemd, containers, a second terminal\n"
-    "  queuectl worker start --drain        until nothing is left to run now",
+    epilog="\b\nExamples:\n  queuectl worker start --count 4        four in the background\n"
+    "  queuectl worker start --foreground     for systemd, containers, a second terminal\n"
+    "  queuectl worker start --drain          until nothing is left to run now\n"
+    "  queuectl worker start --drain=retries  until no failed job waits for its next try either",
 )
 @click.option("--count", "-n", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many.")
 @click.option("--foreground", "-f", is_flag=True, help="Stay, log to the terminal.")
-@click.option("--drain", is_flag=True, help="Stay, and end when nothing is left to run now.")
+@click.option(
+    "--drain",
+    is_flag=False,
+    flag_value="now",
+    type=click.Choice(["now", "retries", "all"]),
+    help="Stay, and end when nothing is left to run now; with =retries, when no failed job waits for its "
+    "next try either; with =all, when no job is left, whenever it is due.",
+)
 @click.pass_context
-def _start(ctx: click.Context, count: int, foreground: bool, drain: bool) -> int:
+def _start(ctx: click.Context, count: int, foreground: bool, drain: str | None) -> int:
     """Start workers; prints their names."""
     from queuectl.worker import fleet
 
     spool = spool_or_new(ctx)
     if asking.is_paused(spool.root):
         show.note("The queue is paused: workers start nothing before `queuectl resume`.")
-    if not foreground and not drain:
-        for name in fleet.start_detached(spool.root, count):
-            click.echo(name)
-        return 0
-    return fleet.run(spool.root, fleet.DRAIN if drain else fleet.FOREGROUND, count)
+    if drain is not None:
+        return fleet.run(spool.root, presence.DRAIN, count, drain)
+    if foreground:
+        return fleet.run(spool.root, presence.FOREGROUND, count)
+    for name in fleet.start_detached(spool.root, count):
+        click.echo(name)
+    return 0
 
 
 @worker_command.command(
@@ -48,27 +61,43 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: bool) -> int
 @click.option("--timeout", "-t", metavar="SECONDS", help="Past this, the job is stopped and given back.")
 @click.pass_context
 def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> int:
-    """Let workers, on any host, finish the job at hand and exit; all of them if none is named."""
+    """Let workers, on any host, finish the job at hand and exit; all of them if none is named.
+
+    Dead workers are not waited for. A Python program that joined hears no request; it is named.
+    """
     from queuectl.worker import fleet
 
     spool = spool_of(ctx)
-    present = presence.described(spool.root)
+    limit = None if timeout is None else entered_duration("--timeout", timeout)
+    lease = spool.live.now().lock_lease_seconds
     onlooker = presence.Onlooker(spool.root)
-    unknown = sorted(set(names) - set(present))
+    known = {worker.name: worker for worker in presence.members(spool.root)}
+    unknown = sorted(set(names) - set(known))
     if unknown:
         raise QueueError(f"There is no worker {unknown[0]!r}.", "See `queuectl worker status`.")
-    wanted = [name for name in names or present if onlooker.is_alive(name, float("inf"))]
-    if not wanted:
-        show.note("No worker is alive.")
-        return 0
-    limit = None if timeout is None else entered_duration("--timeout", timeout)
+    asked, deaf, dead = [], [], []
+    for name in dict.fromkeys(names or known):
+        verdict = onlooker.judge(name, lease)
+        if verdict.is_dead:
+            dead.append(name)
+            show.note(f"{name} is dead: {verdict.why}. `queuectl check --repair` takes up what it left.")
+        elif known[name].hears:
+            asked.append(name)
+        else:
+            deaf.append(name)
+            show.note(f"{name} {known[name].how_to_end}")
+    asking.to_stop(spool.root, [*asked, *dead], limit)  # one that is silent may come back
+    if not asked:
+        if not deaf:
+            show.note("No worker is alive.")
+        return 1 if deaf else 0
     patience = None if limit is None else limit + spool.settings().stop_grace_seconds + 30
-    if show.notes_are_read():
-        show.note(f"Waiting for {len(wanted)} to finish the job at hand …")
-    left = fleet.stop(spool.root, wanted, limit, show.line, patience)
-    for name in left:
-        show.note(f"{name} has not stopped yet; it does not answer.")
-    return 1 if left else 0
+    most = "" if patience is None else f", {duration(patience)} at most"
+    show.note(f"Waiting for {len(asked)} to finish the job at hand{most} …")
+    left = fleet.await_end(spool.root, asked, patience, partial(onlooker.judge, lease=lease), show.line)
+    for name, why in left.items():
+        show.note(f"{name} has not stopped: {why}.")
+    return 1 if left or deaf else 0
 
 
 @worker_command.command("status", epilog="\b\nExample:\n  queuectl worker status")
@@ -80,7 +109,6 @@ def _status(ctx: click.Context, as_json: bool) -> None:
     CLOCK is by how much its host's clock is ahead of the share's; "-" where the spool is on no share.
     """
     from queuectl.spool import explaining
-    from queuectl.spool.wording import duration
 
     spool = spool_of(ctx)
     facts = explaining.workers(spool)

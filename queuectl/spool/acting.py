@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from queuectl.spool.record import Record
     from queuectl.spool.root import Root
 
-#: The kind of a member that lives for one act of a person.
-BY_HAND = "by hand"
-
-
 #: Seconds between the signs of life of a hand that acts on many jobs.
 BEAT_EVERY = 2.0
 
@@ -61,7 +57,7 @@ class Hand:
 @contextlib.contextmanager
 def hand(root: Root, now: datetime) -> Iterator[Hand]:
     """A hand for any number of acts."""
-    me = presence.join(root, BY_HAND, now)
+    me = presence.join(root, presence.BY_HAND, now)
     try:
         yield Hand(root, me)
     finally:

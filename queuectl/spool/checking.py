@@ -6,11 +6,12 @@ import contextlib
 import shlex
 import time
 from collections import defaultdict
+from functools import cache
 
 from queuectl import disk, settings
 from queuectl.errors import BadJob, BrokenConfig
 from queuectl.job import OUTCOMES, Job, State, destination, last_attempt
-from queuectl.spool import acting, claiming, dropping, ids, output, presence, record, recovery
+from queuectl.spool import claiming, dropping, ids, output, record, recovery
 from queuectl.spool.asking import PAUSED
 from queuectl.spool.finding import REASON
 from queuectl.spool.names import Name, id_in, is_unfinished, parse, parse_claim, split
@@ -22,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
+
+    from queuectl.spool.standing import Verdict
 
 #: Dot files of a writer that is still at work are younger than this many seconds.
 FRESH = 60.0
@@ -64,6 +67,7 @@ def _look(
     """One look at all names, and at the content of those job files that are to be read."""
     yield from _config(root)
     yield from _strays(root)
+    verdict_on = cache(lambda owner: onlooker.judge(owner, lease))
     known: dict[str, list[str]] = defaultdict(list)
     for state in State:
         yield from _names(root, state, known)
@@ -71,10 +75,10 @@ def _look(
         yield from _duplicates(places)
         for path in places:
             if is_to_read(path):
-                yield from _job(root, path, lambda owner: not onlooker.is_alive(owner, lease), now)
+                yield from _job(root, path, verdict_on, now)
     yield from _reasons(root, set(known))
     yield from _logs(root, set(known))
-    yield from _workers(root, onlooker, lease)
+    yield from _workers(root, verdict_on)
 
 
 def _duplicates(places: list[str]) -> Iterator[Finding]:
@@ -117,12 +121,14 @@ def _names(root: Root, state: State, known: dict[str, list[str]]) -> Iterator[Fi
             known[name.id.lower()].append(f"{folder}/{text}")
 
 
-def _job(root: Root, path: str, is_dead: Callable[[str], bool], now: datetime) -> Iterator[Finding]:
+def _job(root: Root, path: str, verdict_on: Callable[[str], Verdict], now: datetime) -> Iterator[Finding]:
     folder, _, text = path.rpartition("/")
     state = State(folder.rpartition("/")[2])
     name = parse_claim(text) or split(text)
-    if state is State.PROCESSING and name.owner and is_dead(name.owner):
-        yield Finding(path, f"its worker {name.owner} is dead", "`--repair` files it again.")
+    verdict = verdict_on(name.owner) if state is State.PROCESSING and name.owner else None
+    if verdict is not None and verdict.is_dead:
+        remedy = f"`--repair` files it again ({verdict.why})."
+        yield Finding(path, f"its worker {name.owner} is dead", remedy)
     elif state is not State.DEAD:
         yield from _content(root, state, name, path, now)
 
@@ -244,11 +250,13 @@ def _borne(root: Root) -> set[str]:
     }
 
 
-def _workers(root: Root, onlooker: Onlooker, lease: float) -> Iterator[Finding]:
+def _workers(root: Root, verdict_on: Callable[[str], Verdict]) -> Iterator[Finding]:
     known = set(described(root))
     for owner in known:
-        if not onlooker.is_alive(owner, lease):
-            yield Finding(f"{root.workers}/{owner}.yaml", "this worker is dead", "`--repair` clears it.")
+        verdict = verdict_on(owner)
+        if verdict.is_dead:
+            remedy = f"`--repair` clears it ({verdict.why})."
+            yield Finding(f"{root.workers}/{owner}.yaml", "this worker is dead", remedy)
     for text in root.texts_in(root.workers):
         stem, _, ending = text.rpartition(".")
         path = f"{root.workers}/{text}"
@@ -270,12 +278,11 @@ def repair(
     stop_remains: recovery.StopRemains,
     now: datetime,
 ) -> list[Finding]:
-    """Recover what dead workers left, then mend what can be mended; returns what is left."""
-    me = presence.join(root, acting.BY_HAND, now)
-    try:
-        recovery.Rescue(root, me.name, onlooker, values, stop_remains).recover(now)
-    finally:
-        me.leave()
+    """Recover what dead workers left, then mend what can be mended; returns what is left.
+
+    A silent owner is left alone unless this onlooker has watched it: see `Onlooker.settle`.
+    """
+    recovery.by_hand(root, onlooker, values, stop_remains, now)
     left = []
     for finding_ in check(root, onlooker, values.lock_lease_seconds, now):
         if finding_.mend is None:

@@ -234,10 +234,14 @@ class Waiting:
         """Take in a name that is known to be there; it is due when its time has come."""
         heapq.heappush(self._later[state], text[DUE] + text)
 
-    def next_due(self) -> datetime | None:
+    def next_due(self, states: Iterable[State] = (State.PENDING, State.FAILED)) -> datetime | None:
         """When the next of those that are not due yet will be."""
-        firsts = [later[0] for later in self._later.values() if later]
+        firsts = [self._later[state][0] for state in states if self._later[state]]
         return finding.parse_due(min(firsts)[:23]) if firsts else None
+
+    def later(self, state: State) -> int:
+        """How many of a state were not due when they were last listed."""
+        return len(self._later[state])
 
     def has_due(self, now: datetime) -> bool:
         """Whether any listed job may run now."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from queuectl import disk, settings
 from queuectl.errors import BadSetting
 from queuectl.job import State, parse_moment, stamp
-from queuectl.spool import acting, asking, claiming, dropping, finding, presence
+from queuectl.spool import asking, claiming, dropping, finding, presence
 from queuectl.spool.finding import Found
 from queuectl.spool.names import parse
+from queuectl.spool.standing import Standing
 from queuectl.spool.wording import local, when
 
 TYPE_CHECKING = False
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from queuectl.spool.presence import Onlooker
     from queuectl.spool.spool import Spool
 
-#: For a single look: a worker on another host is not dead before its silence says so.
-UNWATCHED = float("inf")
-
 
 def workers(spool: Spool, onlooker: Onlooker | None = None) -> list[dict[str, Any]]:
     """Every worker with a description: who it is, whether it lives, what it does.
@@ -30,18 +28,13 @@ def workers(spool: Spool, onlooker: Onlooker | None = None) -> list[dict[str, An
     """
     root = spool.root
     onlooker = onlooker or presence.Onlooker(root)
-    names = presence.described(root)
-    silences = presence.silences(root, names)
-    lease = _lease(spool)
+    lease = spool.live.now().lock_lease_seconds
     claims = {name.owner: name for name in finding.names_in(root, State.PROCESSING)}
     told = []
-    for name in names:
-        worker = presence.describe(root, name)
-        if worker is None or worker.kind == acting.BY_HAND:
-            continue
+    for worker in presence.members(root):
+        name = worker.name
         claim = claims.get(name)
-        silence = silences.get(name, 0.0)
-        is_alive = onlooker.is_alive(name, UNWATCHED) and (onlooker.is_here(name) or silence < lease)
+        verdict = onlooker.judge(name, lease)
         since = None
         if claim is not None:
             reading = finding.read(Found(State.PROCESSING, claim, f"{root.folder(State.PROCESSING)}/{claim}"))
@@ -49,27 +42,29 @@ def workers(spool: Spool, onlooker: Onlooker | None = None) -> list[dict[str, An
             since = runs[-1].get("started_at") if runs else None
         asked = asking.requests_to(root, name)
         state = "busy" if claim else "paused" if asked.paused else "idle"
+        if verdict.is_dead:
+            state = "dead"
+        elif worker.hears and verdict.standing is Standing.FROZEN:
+            state = "frozen"
+        elif asked.stop:
+            state = "stopping"
         told.append(
             {
                 "name": name,
                 "host": worker.host,
                 "pid": worker.pid,
                 "kind": worker.kind,
-                "state": "dead" if not is_alive else "stopping" if asked.stop else state,
+                "state": state,
                 "job": claim.id if claim else None,
                 "since": since or worker.started_at,
                 "started_at": worker.started_at,
                 "last_heartbeat": worker.beat_at,
-                "beat_age_seconds": round(silence, 3),
+                "beat_age_seconds": round(verdict.age or 0.0, 3),
                 "clock_offset_seconds": worker.clock_offset,
                 "jobs_done": worker.jobs_done,
             }
         )
     return told
-
-
-def _lease(spool: Spool) -> float:
-    return spool.live.now().lock_lease_seconds
 
 
 def lives(worker: dict[str, Any]) -> bool:
@@ -90,6 +85,12 @@ def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, An
         told.append("Paused: nothing new is started; `queuectl resume` ends that.")
     if (counts.pending or counts.failed) and not living:
         told.append("No worker is alive; `queuectl worker start` starts one.")
+    told += [
+        f"Worker {worker['name']}: its process is there, but shows no sign of life; if it is stopped, "
+        f"`kill -CONT {worker['pid']}` on {worker['host']} lets it go on."
+        for worker in known
+        if worker["state"] == "frozen"
+    ]
     if len(known) > living:
         told.append(
             f"{len(known) - living} died at work: the next worker, or `queuectl check --repair`, "
@@ -149,9 +150,12 @@ def why(spool: Spool, found: Found, now: datetime, before: Callable[[], int] | N
     """In words: why a job does not run, or how it stands. `before` counts the jobs that run first."""
     root = spool.root
     if found.state is State.PROCESSING:
-        if not presence.Onlooker(root).is_alive(found.name.owner or "", UNWATCHED):
+        owner = found.name.owner or ""
+        verdict = presence.Onlooker(root).judge(owner, spool.live.now().lock_lease_seconds)
+        if verdict.is_dead:
             return (
-                f"its worker {found.name.owner} died; the next one, or `queuectl check --repair`, takes it up"
+                f"its worker {owner} died ({verdict.why}); the next one, or `queuectl check --repair`, "
+                "takes it up"
             )
         runs = finding.runs_of(found.job) if found.job else []
         since = runs[-1].get("started_at") if runs else None

@@ -14,10 +14,11 @@ from queuectl.spool import claiming, finding, finishing, output, presence, recov
 from queuectl.spool.claiming import Claim, Waiting
 from queuectl.spool.dropping import Drops
 from queuectl.spool.names import parse_claim
+from queuectl.spool.standing import Standing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from types import TracebackType
     from typing import Any, Self
 
@@ -30,12 +31,15 @@ GLANCE = 0.2
 #: What a worker has claimed ahead it begins, or gives back, within moments: so many seconds are waited
 #: for it before nothing counts as left.
 MOMENTS = 0.5
+#: Seconds between looks of a drain at owners of claims that may be dead.
+_DOUBTS_EVERY = 0.25
 
 
 class Member:
     """A claimant of a spool, from `join` to `leave`. Its claims are taken by others once it is dead.
 
-    Used as a context manager it leaves at the end. A program that holds a claim for longer than a
+    Used as a context manager it leaves at the end. It hears no requests: `worker stop` and `cancel`
+    tell people so. A program that holds a claim for longer than a
     third of `lock_lease_seconds` on a network share calls `beat` meanwhile.
     """
 
@@ -54,6 +58,9 @@ class Member:
         self._recovered_at = float("-inf")
         self._told: list[str] = []
         self._empty_since: float | None = None
+        self._kept: frozenset[str] = frozenset()
+        self._doubted_at = float("-inf")
+        self.doubts: tuple[str, ...] = ()
 
     @classmethod
     def join(cls, root: Root, kind: str, now: datetime, listed: Waiting | None = None) -> Member:
@@ -115,27 +122,48 @@ class Member:
         """Whether a dropped file is being watched until it is whole."""
         return bool(self._unsettled)
 
-    def is_drained(self, now: datetime) -> bool:
+    def is_drained(self, now: datetime, awaited: Collection[State] = ()) -> bool:
         """Whether nothing is left to run now: by a fresh look at names, drops and doubtful dates.
 
-        What another has claimed ahead is left, too, for as long as it may be given back.
+        A job of an `awaited` state that is due later is left, too. So is what another has claimed ahead
+        for as long as it may be given back, and what an owner holds that is dead, or of whom that is
+        not known yet (`doubts` says who).
         """
         self._waiting.relist(now)
         self.look(now)
         self._waiting.doubt(now)
-        if self.is_settling or self.has_due(now):
+        if self.is_settling or self.has_due(now) or any(map(self._waiting.later, awaited)):
             self._empty_since = None
             return False
-        if not self._may_come_back():
+        claims = map(parse_claim, self.root.texts_in(self.root.folder(State.PROCESSING)))
+        held = Counter(name.owner for name in claims if name is not None and name.owner != self.name)
+        if self._is_to_be_taken_over(held):
+            self._empty_since = None
+            return False
+        if not any(count > 1 for count in held.values()):  # none is ahead of its turn, or about to leave
             return True
         self._empty_since = self._empty_since or time.monotonic()
         return time.monotonic() - self._empty_since > MOMENTS
 
-    def _may_come_back(self) -> bool:
-        """Whether anybody holds two claims: one is ahead of its turn, or has ended and is about to leave."""
-        claims = map(parse_claim, self.root.texts_in(self.root.folder(State.PROCESSING)))
-        held = Counter(name.owner for name in claims if name is not None)
-        return any(count > 1 for count in held.values())
+    def _is_to_be_taken_over(self, owners: Iterable[str | None]) -> bool:
+        """Whether one of these owners is dead, or may turn out to be."""
+        if time.monotonic() - self._doubted_at < _DOUBTS_EVERY and self.doubts:
+            return True
+        self._doubted_at = time.monotonic()
+        verdicts = {owner: self._onlooker.judge(owner, self.live_lease) for owner in owners if owner}
+        self.doubts = tuple(
+            f"Worker {owner}: {verdict.why}; its jobs are taken over if that lasts"
+            for owner, verdict in verdicts.items()
+            if verdict.is_open
+        )
+        dead = {owner for owner, verdict in verdicts.items() if verdict.standing is Standing.DEAD}
+        if dead - self._kept:
+            self._recovered_at = float("-inf")  # it is time, whenever that was done last
+        return bool(self.doubts or dead - self._kept)
+
+    def later(self, state: State) -> tuple[int, datetime | None]:
+        """How many jobs of a state are due later, and when the first of them is."""
+        return self._waiting.later(state), self._waiting.next_due((state,))
 
     def has_due(self, now: datetime) -> bool:
         """Whether any listed job may run now."""
@@ -151,9 +179,9 @@ class Member:
         """`stop_grace_seconds` as last read."""
         return self.live.last.stop_grace_seconds
 
-    def next_due(self) -> datetime | None:
-        """When the next scheduled job or retry may run."""
-        return self._waiting.next_due()
+    def next_due(self, states: Iterable[State] = (State.PENDING, State.FAILED)) -> datetime | None:
+        """When the next scheduled job (of `pending`) or retry (of `failed`) may run."""
+        return self._waiting.next_due(states)
 
     def doubt(self, now: datetime) -> None:
         """While idle: check names that say "later" against their content."""
@@ -280,7 +308,7 @@ class Member:
         if not self.is_to_recover:
             return []
         rescue = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains)
-        told = rescue.recover(now)
+        told, self._kept = rescue.recover(now)
         self._recovered_at = time.monotonic()
         new = [one for one in told if one not in self._told]
         self._told = told

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: The type of the response that bears this text.
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-WORKER_STATES = ("idle", "busy", "paused", "stopping", "dead")
+WORKER_STATES = ("idle", "busy", "paused", "stopping", "frozen", "dead")
 _QUANTILES = (0.5, 0.9, 0.99)
 
 Sample: TypeAlias = "tuple[Mapping[str, str], float]"

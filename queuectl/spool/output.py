@@ -96,6 +96,15 @@ def was_begun(root: Root, job_id: str, attempt: int) -> bool:
     return disk.exists(log_path(root, job_id, attempt, "err"))
 
 
+def is_written(root: Root, job_id: str, attempt: int) -> bool:
+    """Whether a process of this kernel, in whatever namespace, has a log of this attempt open.
+
+    False on a share, where nobody can tell, and where the system does not.
+    """
+    paths = [log_path(root, job_id, attempt, stream) for stream in STREAMS]
+    return not root.is_shared and any(map(disk.being_written, paths))
+
+
 def owner_of_log(name: str) -> tuple[str, int] | None:
     """The lower-case id and the attempt that a log's file name tells, None for other files."""
     match = _LOG.fullmatch(name)

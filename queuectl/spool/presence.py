@@ -19,11 +19,13 @@ from pathlib import Path
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import iso, parse_moment, scalar, utc_now
+from queuectl.spool.standing import Facts, Standing, Verdict, judge
+from queuectl.spool.wording import duration
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
     from typing import Any
 
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 
     from queuectl.spool.root import Root
 
+#: The kinds of the workers of the command line. They hear requests; a Python program that joined hears none.
+DETACHED, FOREGROUND, DRAIN = "detached", "foreground", "drain"
+_HEARS = frozenset({DETACHED, FOREGROUND, DRAIN})
+#: The kind of a member that lives for one act of a person.
+BY_HAND = "by hand"
 _BEAT_WIDTH = 160
 #: Seconds by which the clock of a host may differ from that of the share before anybody need care.
 TOLERANCE = 2.0
@@ -42,6 +49,10 @@ GAP = 3
 _AGES = 1e12
 #: For so many seconds a listing of workers/ tells whose description may be asked for.
 _LISTING = 1.0
+#: For so many seconds the clock of a share is taken to go on as the monotonic one does.
+_CLOCK = 10.0
+#: Seconds between looks of a command that watches: SMB never shows a beat that is read more often.
+GLANCE = 2.0
 
 
 def host_name() -> str:
@@ -233,6 +244,19 @@ class Description(NamedTuple):
     jobs_done: int
     clock_offset: float | None
 
+    @property
+    def hears(self) -> bool:
+        """Whether it hears requests to stop and to cancel."""
+        return self.kind in _HEARS
+
+    @property
+    def how_to_end(self) -> str:
+        """What to tell people of one that does not."""
+        return (
+            f"is a Python program ({self.kind}), which hears no request: "
+            f"end it on {self.host} with `kill {self.pid}`."
+        )
+
 
 def describe(root: Root, name: str) -> Description | None:
     """Read a worker's description afresh; None where it has none or a broken one."""
@@ -280,17 +304,20 @@ def described(root: Root) -> list[str]:
     return sorted(text[:-5] for text in _names_in(root) if text.endswith(".yaml"))
 
 
-def silences(root: Root, names: Iterable[str]) -> dict[str, float]:
-    """Seconds since each worker's last beat, by one clock alone: that of whoever keeps the spool."""
-    now = time.time()
-    if root.is_shared:
-        with contextlib.suppress(OSError):  # one who may only read has to go by the own clock
-            now = disk.server_time(root.workers, f".{host_name()}-{os.getpid()}.probe")
-    found = {}
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            found[name] = max(0.0, now - disk.modified(f"{root.workers}/{name}.yaml")[0])
-    return found
+def members(root: Root) -> list[Description]:
+    """Every worker and program that joined, by name; not who is there for one act of a person."""
+    found = (describe(root, name) for name in described(root))
+    return [one for one in found if one is not None and one.kind != BY_HAND]
+
+
+def spool_time(root: Root) -> float | None:
+    """The time by the clock of whoever keeps the spool; None where this process may not ask for it."""
+    if not root.is_shared:
+        return time.time()
+    try:
+        return disk.server_time(root.workers, f".{host_name()}-{os.getpid()}.probe")
+    except OSError:
+        return None
 
 
 def clock_warning(offset: float, whose: str) -> str:
@@ -314,12 +341,13 @@ class _Seen(NamedTuple):
 
 
 class Onlooker:
-    """Tells live owners from dead ones, by locks on a local disk and by watching beats on a share.
+    """Gathers what can be known about owners and judges them: see `standing.judge`.
 
-    A beat is dead when it has stayed the same for the lease on this process's monotonic clock:
-    no clock of another host is compared. A server may drop a lock that is still held: GlusterFS
-    does when it is started anew and after a client was cut off. So no lock is asked on a share;
-    a worker of this kernel is dead there once its process is gone, too.
+    A lock file in workers/ is made only by a worker that has the spool on a local disk, and one
+    kernel alone has that disk: where this process has it as well, the lock tells at once whether that
+    worker lives, also across process namespaces and containers. On a share no lock is asked: flock
+    proves nothing there (GlusterFS drops locks that are held). There, and for a worker of another
+    host that reaches this disk by the network, the beats are watched.
     """
 
     def __init__(self, root: Root) -> None:
@@ -329,6 +357,7 @@ class Onlooker:
         self._seen: dict[str, _Seen] = {}
         self._listed: frozenset[str] = frozenset()
         self._listed_at = float("-inf")
+        self._clock: tuple[float | None, float] = (None, float("-inf"))
 
     def _describe(self, owner: str) -> Description | None:
         """Its description, if it is there. A name that is asked for too early stays "not there" on NFS."""
@@ -349,39 +378,71 @@ class Onlooker:
 
     def is_alive(self, owner: str, lease: float) -> bool:
         """Whether claims of this owner must be left alone."""
+        return self.judge(owner, lease).standing is not Standing.DEAD
+
+    def judge(self, owner: str, lease: float) -> Verdict:
+        """Look at an owner once, and judge it by that and by the looks before."""
+        return judge(self._look(owner, lease), lease)
+
+    def _look(self, owner: str, lease: float) -> Facts:
         description = self._describe(owner)
+        is_locked = None if self._share else self._locked(owner, description)
         if description is None:
-            # A share may show a claim before the description of its owner.
-            return self._unchanged(owner, None, lease) < lease if self._share else self._is_locked(owner)
-        is_here = description.place == self._place
-        if not self._share and (is_here or self._is_of_an_earlier_boot(description)):
-            return self._is_locked(owner)
-        if is_here and not _runs(description.pid):
-            return False
-        return self._unchanged(owner, description.beat, lease) < lease
-
-    def _is_of_an_earlier_boot(self, description: Description) -> bool:
-        """Whether it can only be this machine before it was started anew.
-
-        A local disk may be exported: what beats while this machine runs works on another one.
-        """
-        if description.place.split("/")[0] == self._place.split("/")[0]:
-            return False
-        import psutil
-
+            watched = 0.0 if is_locked is not None else self._watched(owner, None, lease)
+            return Facts(is_described=False, is_locked=is_locked, watched=watched)
+        is_here = self._share and description.place == self._place
+        runs = _runs(description.pid) if is_here else None
+        watched = self._watched(owner, description.beat, lease)
         try:
-            beaten = disk.modified(f"{self._root.workers}/{description.name}.yaml")[0]
-        except FileNotFoundError:
-            return False
-        return description.host == socket.gethostname() and beaten < psutil.boot_time()
+            beaten = disk.modified(f"{self._root.workers}/{owner}.yaml")[0]
+        except FileNotFoundError:  # it left just now, or is being buried
+            return Facts(is_locked=is_locked, runs=runs, watched=watched)
+        now = self._now()
+        # By the own clock where the share's cannot be asked: whoever may not write takes nothing over.
+        age = max(0.0, (time.time() if now is None else now) - beaten)
+        by_hosts = None
+        if self._share and now is not None and description.clock_offset is not None:
+            by_hosts = time.time() - (beaten + description.clock_offset)
+        return Facts(is_locked=is_locked, runs=runs, age=age, age_by_hosts=by_hosts, watched=watched)
+
+    def _now(self) -> float | None:
+        """The time by the clock of whoever keeps the spool, which is asked for it now and then."""
+        if not self._share:
+            return time.time()
+        told, at = self._clock
+        if time.monotonic() - at > _CLOCK:
+            told, at = self._clock = (spool_time(self._root), time.monotonic())
+        return None if told is None else told + time.monotonic() - at
 
     def watch(self, lease: float) -> None:
-        """Look at every worker's beat. Call it every `looks_every(lease)`, else no time counts."""
-        for owner in described(self._root):
-            self.is_alive(owner, lease)
+        """Look at every beat that counts. Call it every `looks_every(lease)`, else no time counts.
 
-    def _unchanged(self, owner: str, beat: int | None, lease: float) -> float:
-        """For how long it has been the same, as far as it was looked at.
+        On a local disk this costs one listing where all workers have locks.
+        """
+        names = set(_names_in(self._root))
+        for text in names:
+            owner, _, ending = text.rpartition(".")
+            if ending == "yaml" and (self._share or f"{owner}.lock" not in names):
+                self.judge(owner, lease)
+
+    def settle(self, owners: Iterable[str], lease: float, tell: Callable[[str], None]) -> None:
+        """Watch owners until it is certain whether each is dead, for the lease at most.
+
+        Says what it waits for, if it has to wait at all.
+        """
+        verdicts = {owner: self.judge(owner, lease) for owner in owners}
+        for owner, verdict in verdicts.items():
+            if verdict.is_open:
+                tell(
+                    f"Worker {owner}: {verdict.why}. It is watched for {duration(verdict.open_for)} "
+                    "before anything of it is taken over."
+                )
+        while still := [owner for owner, verdict in verdicts.items() if verdict.is_open]:
+            time.sleep(min(GLANCE, max(verdicts[owner].open_for for owner in still)))
+            verdicts |= {owner: self.judge(owner, lease) for owner in still}
+
+    def _watched(self, owner: str, beat: int | None, lease: float) -> float:
+        """For how long the beat has been the same, as far as it was looked at.
 
         Race: after a gap the count begins anew. A share that was away from all of them hid the
         beats of the living, too.
@@ -393,9 +454,13 @@ class Onlooker:
         self._seen[owner] = seen._replace(at=now)
         return now - seen.since
 
-    def _is_locked(self, owner: str) -> bool:
-        if not disk.exists(f"{self._root.workers}/{owner}.lock"):
-            return False
+    def _locked(self, owner: str, description: Description | None) -> bool | None:
+        """Whether the owner's lock is held; None where it has none because it works over the network."""
+        path = f"{self._root.workers}/{owner}.lock"
+        if not disk.exists(path):
+            # A lock that was lost with a power cut, or deleted by hand, tells all the same.
+            is_local = description is None or self._is_of_this_disk(description)
+            return False if is_local else None
         lock = _lock(self._root, owner)
         if not _take(lock):
             return True
@@ -404,6 +469,22 @@ class Onlooker:
             disk.remove(lock.lock_file)
         lock.release()
         return False
+
+    def _is_of_this_disk(self, description: Description) -> bool:
+        """Whether a worker without a lock had this local disk itself, in this boot or an earlier one.
+
+        A local disk may be exported: what beats while this machine runs works on another one.
+        """
+        place, mine = description.place.split("/"), self._place.split("/")
+        if place[0] == mine[0]:
+            return place[-1] == mine[-1]
+        import psutil
+
+        try:
+            beaten = disk.modified(f"{self._root.workers}/{description.name}.yaml")[0]
+        except FileNotFoundError:
+            return False
+        return description.host == socket.gethostname() and beaten < psutil.boot_time()
 
     def bury(self, owner: str) -> bool:
         """Clear away what a dead worker left in workers/, once none of its claims is left.
@@ -425,7 +506,7 @@ class Onlooker:
         names = set() if self._share else set(_names_in(self._root))
         for text in names:
             owner = _owner_of(text)
-            if owner and f"{owner}.yaml" not in names and not self._is_locked(owner):
+            if owner and f"{owner}.yaml" not in names and not self._locked(owner, None):
                 disk.remove(f"{self._root.workers}/{text}")
 
 

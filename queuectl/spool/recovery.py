@@ -16,7 +16,7 @@ from collections.abc import Callable
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import FAILED, STARTED, State, last_attempt, outcome_by
-from queuectl.spool import claiming, finishing, output, record
+from queuectl.spool import claiming, finishing, output, presence, record
 from queuectl.spool.claiming import Claim
 from queuectl.spool.names import Name, parse_claim
 from queuectl.spool.presence import Onlooker, described
@@ -35,7 +35,21 @@ StopRemains = Callable[[Claim], None]
 
 
 class StillRuns(Exception):
-    """What a dead worker left running cannot be stopped by this one, or does not end: its number."""
+    """What a dead worker left running cannot be stopped by this one, or does not end.
+
+    `pid` is its number, None where it is in a process namespace that is not seen from here.
+    """
+
+    def __init__(self, pid: int | None) -> None:
+        what = "its command still runs in another container"
+        super().__init__(what if pid is None else f"process {pid} of its command still runs")
+
+
+class Recovered(NamedTuple):
+    """A sentence for each claim and place that was ended, and the dead owners whose claims had to stay."""
+
+    told: list[str]
+    kept: frozenset[str]
 
 
 class Rescue(NamedTuple):
@@ -50,8 +64,8 @@ class Rescue(NamedTuple):
     settings: Settings
     stop_remains: StopRemains
 
-    def recover(self, now: datetime) -> list[str]:
-        """End the claims of every dead owner; returns a sentence for each."""
+    def recover(self, now: datetime) -> Recovered:
+        """End the claims of every dead owner."""
         told: list[str] = []
         kept: set[str | None] = {self.me}
         dead: dict[str, bool] = {self.me: True}
@@ -76,17 +90,14 @@ class Rescue(NamedTuple):
                     kept.add(name.owner)  # left to a worker that may
                 except StillRuns as one:
                     kept.add(name.owner)
-                    told.append(
-                        f"Job {name.id}: its worker {name.owner} died, but process {one} of its command "
-                        "still runs; it waits for that."
-                    )
+                    told.append(f"Job {name.id}: its worker {name.owner} died, but {one}; it waits for that.")
         told += [
             f"Worker {owner} is dead; its place is cleared."
             for owner in described(self.root)
             if owner not in kept and is_dead(Name(0, "", "", owner)) and self.onlooker.bury(owner)
         ]
         self.onlooker.clear_orphans()
-        return told
+        return Recovered(told, frozenset(owner for owner in kept if owner))
 
     def _end(self, name: Name, now: datetime) -> str:
         root, owner = self.root, name.owner or ""
@@ -110,10 +121,23 @@ class Rescue(NamedTuple):
             # Root kills nothing that only a stranger's file names.
             record.read(claim.path, self.root.trust(self.settings))
             self.stop_remains(claim)
+        elif output.is_written(root, name.id, last_attempt(history) + begun):
+            raise StillRuns(None)
         claim = _taken_over(claim, self.me)
         lost = finishing.lost(claim, self.settings, now, f"its worker {owner} died while it ran")
         state, _ = finishing.settle(claim.noted(lost), lost)
         return f"its worker {owner} died, its run was lost; it is {state.label}."
+
+
+def by_hand(
+    root: Root, onlooker: Onlooker, values: Settings, stop_remains: StopRemains, now: datetime
+) -> Recovered:
+    """End the claims of every owner that this onlooker finds dead, as a member for just that long."""
+    me = presence.join(root, presence.BY_HAND, now)
+    try:
+        return Rescue(root, me.name, onlooker, values, stop_remains).recover(now)
+    finally:
+        me.leave()
 
 
 def _taken_over(claim: Claim, me: str) -> Claim:

@@ -134,10 +134,15 @@ def _cancel(dashboard: Dashboard, found: Found, _: Form) -> Said:
             acting.cancel_waiting(me, found, now)
         return Said(f"{found.id} is cancelled; it did not run.")
     owner = found.name.owner or ""
-    if not presence.Onlooker(root).is_alive(owner, dashboard.settings().lock_lease_seconds):
+    verdict = dashboard.onlooker.judge(owner, dashboard.settings().lock_lease_seconds)
+    if verdict.is_dead:
         raise QueueError(
-            f"The worker of {found.id} died.", "The next worker takes the job up; cancel it then."
+            f"The worker of {found.id} died: {verdict.why}.",
+            "The next worker takes the job up; cancel it then.",
         )
+    worker = presence.describe(root, owner)
+    if worker is not None and not worker.hears:
+        raise QueueError(f"{found.id} is held by {owner}.", f"It {worker.how_to_end}")
     asked = asking.to_cancel(root, found.name)
     end = time.monotonic() + PATIENCE
     while disk.exists(found.path):
@@ -251,8 +256,11 @@ def pause(dashboard: Dashboard, *, resume: bool) -> Said:
 
 def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:
     """Let a worker finish the job at hand, and end."""
-    if name not in presence.described(dashboard.spool.root):
+    worker = {one.name: one for one in presence.members(dashboard.spool.root)}.get(name)
+    if worker is None:
         raise QueueError(f"There is no worker {name!r}.", "It may have ended.")
+    if not worker.hears:
+        raise QueueError(f"{name} cannot be asked to stop.", f"It {worker.how_to_end}")
     if not form.is_sure:
         return Question(f"Stop {name}? It finishes the job at hand, then ends.", "Stop it")
     asking.to_stop(dashboard.spool.root, [name], None)

@@ -40,7 +40,7 @@ class Dashboard:
         self.letters = DeadLetters(spool.root)
         #: The settings, read again when the file has changed.
         self.live = settings.Live(spool.path)
-        self._onlooker = Onlooker(spool.root)
+        self.onlooker = Onlooker(spool.root)
         self._workers: list[dict[str, Any]] = []
         self._workers_at = float("-inf")
 
@@ -60,7 +60,7 @@ class Dashboard:
         """Every worker: who it is, whether it lives, what it does. A share is not asked for each page."""
         clock = time.monotonic()
         if not self.spool.root.is_shared or clock - self._workers_at > SHARED:
-            self._workers = explaining.workers(self.spool, self._onlooker)
+            self._workers = explaining.workers(self.spool, self.onlooker)
             self._workers_at = clock
         return self._workers
 

@@ -14,10 +14,11 @@ from typing import TextIO
 
 from queuectl import disk
 from queuectl.errors import QueueError, StorageTrouble
-from queuectl.job import utc_now
-from queuectl.spool import asking, output, presence
+from queuectl.job import State, utc_now
+from queuectl.spool import output, presence
 from queuectl.spool.bell import load_ear
 from queuectl.spool.claiming import Waiting
+from queuectl.spool.presence import DETACHED, DRAIN, FOREGROUND
 from queuectl.spool.root import Root, open_root
 from queuectl.worker import process
 from queuectl.worker.loop import Worker
@@ -26,9 +27,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-DETACHED, FOREGROUND, DRAIN = "detached", "foreground", "drain"
+    from queuectl.spool.standing import Verdict
+
 #: A detached worker's own log is cut to its newest half when it has grown longer than this.
 LOG_BYTES = 8 * 1024 * 1024
+#: What a worker that drains waits for besides what may run now, by the word of `--drain=WORD`.
+DRAINS = {
+    "now": frozenset[State](),
+    "retries": frozenset({State.FAILED}),
+    "all": frozenset({State.FAILED, State.PENDING}),
+}
 #: What asks a worker to end: a terminal that is closed sends SIGHUP.
 _ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -180,9 +188,9 @@ def _list_once(root: Root) -> Waiting | None:
     return listed
 
 
-def run_here(root: Root, kind: str, listed: Waiting | None = None) -> int:
+def run_here(root: Root, kind: str, until: str, listed: Waiting | None = None) -> int:
     """Be a worker in this process until it ends; returns 130 after Ctrl-C, else 0."""
-    worker = Worker(root, kind, drain=kind == DRAIN, listed=listed)
+    worker = Worker(root, kind, drain=kind == DRAIN, awaited=DRAINS[until], listed=listed)
     if kind == DETACHED:
         sys.stdout.write(f"ready {worker.name}\n")
         sys.stdout.flush()
@@ -232,18 +240,18 @@ def _log_to_file(root: Root, name: str) -> None:
         os.dup2(log.fileno(), 2)
 
 
-def run(root: Root, kind: str, count: int) -> int:
+def run(root: Root, kind: str, count: int, until: str = "now") -> int:
     """Be the one worker, or run several as children of this process, until all have ended.
 
-    In a child, be one and exit.
+    In a child, be one and exit. `until` is a word of `DRAINS`.
     """
     if count == 1:
         _prepare(kind)
-        return run_here(root, kind)
+        return run_here(root, kind, until)
     if not hasattr(os, "fork"):
         import subprocess
 
-        command = [sys.executable, "-m", "queuectl.worker", root.text, kind]
+        command = [sys.executable, "-m", "queuectl.worker", root.text, f"{kind}={until}"]
         return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])
     _prepare(kind)
     listed = _list_once(root)
@@ -255,7 +263,7 @@ def run(root: Root, kind: str, count: int) -> int:
     if not children:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         process.end_with(parent)
-        return run_here(root, kind, listed)
+        return run_here(root, kind, until, listed)
     return _stand_by(set(children))
 
 
@@ -284,30 +292,45 @@ def _stand_by(alive: set[int]) -> int:
     return worst
 
 
-def stop(
-    root: Root, names: Iterable[str], limit: float | None, gone: Callable[[str], None], patience: float | None
-) -> list[str]:
-    """Ask workers to stop and wait until they have; returns those that did not within `patience`."""
+def await_end(
+    root: Root,
+    names: Iterable[str],
+    patience: float | None,
+    judge: Callable[[str], Verdict],
+    gone: Callable[[str], None],
+) -> dict[str, str]:
+    """Wait until workers that were asked to stop have gone, `patience` seconds at most.
+
+    Tells `gone` the name of each that does. Returns the others, each with the reason in words. Who dies
+    meanwhile, or gives no sign of life for long enough, is not waited for.
+    """
     left = set(names)
-    asking.to_stop(root, left, limit)
+    others: dict[str, str] = {}
     end = None if patience is None else time.monotonic() + patience
+    judged_at = time.monotonic()
     while left and (end is None or time.monotonic() < end):
         for name in left - set(presence.described(root)):
             left.discard(name)
             gone(name)
+        if time.monotonic() - judged_at >= presence.GLANCE:
+            judged_at = time.monotonic()
+            verdicts = {name: judge(name) for name in left}
+            others |= {name: verdict.why for name, verdict in verdicts.items() if not verdict.may_answer}
+            left -= others.keys()
         if left:
             time.sleep(0.05)
-    return sorted(left)
+    return others | dict.fromkeys(sorted(left), "it has not answered in time")
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m queuectl.worker SPOOL KIND [COUNT]`: be a worker, or fork so many and end."""
-    if len(arguments) not in {2, 3} or arguments[1] not in {DETACHED, FOREGROUND, DRAIN}:
+    """`python -m queuectl.worker SPOOL KIND[=UNTIL] [COUNT]`: be a worker, or fork so many and end."""
+    kind, _, until = arguments[1].partition("=") if len(arguments) in {2, 3} else ("", "", "")
+    if kind not in {DETACHED, FOREGROUND, DRAIN} or (until or "now") not in DRAINS:
         sys.stderr.write(
             "This is for `queuectl worker start` alone.\nRun that, or see `queuectl worker start --help`.\n"
         )
         return 2
-    path, kind, *count = arguments
+    path, _, *count = arguments
     try:
         root = open_root(path)
         listed = None
@@ -317,7 +340,7 @@ def main(arguments: list[str]) -> int:
             if _fork(int(count[0])):
                 return 0  # nobody is their parent, as a worker takes its children for a job's
             os.setsid()
-        return run_here(root, kind, listed)
+        return run_here(root, kind, until or "now", listed)
     except QueueError as error:
         trouble: QueueError = error
     except OSError as error:

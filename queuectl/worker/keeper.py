@@ -10,7 +10,7 @@ from functools import partial
 from queuectl import disk
 from queuectl.errors import NotASpool
 from queuectl.job import State
-from queuectl.spool import asking, presence
+from queuectl.spool import asking, presence, standing
 from queuectl.spool.asking import Requests
 from queuectl.tuples import NamedTuple
 from queuectl.worker.process import keep_descriptors
@@ -123,24 +123,23 @@ class Keeper(threading.Thread):
         return self._bell.is_listening and not self._share
 
     def _interval(self) -> float:
+        beat = standing.beats_every(self.lease)
         if not self._share:
             # A request to stop is heard as it is made, and its limit once it has been written.
             is_calm = self.curb is None and not self.requests.stop
-            return min(TOLD, self.lease / 5) if is_calm and self._is_told else LOOK
+            return min(TOLD, beat) if is_calm and self._is_told else LOOK
         with contextlib.suppress(OSError):
-            return self._member.live.now().poll_interval
-        return 1.0
+            return min(self._member.live.now().poll_interval, beat)
+        return min(1.0, beat)
 
     def look(self) -> None:
         """One look: beat if it is time, hear requests, notice a changed pending/, curb the output."""
         root = self._member.root
-        news = not self._share and self._member.done != self._done_told
-        if (news and self.silence() >= TELL_DONE) or self.silence() >= min(self.lease / 5, 10.0):
-            self._done_told = self._member.done
-            self._member.live.now()
-            self._beat()
-        self.hear()
-        if self._share and time.monotonic() - self._watched >= presence.looks_every(self.lease):
+        try:
+            self._beat_in_time()
+        finally:  # a disk that takes no beat may well show what is asked
+            self.hear()
+        if time.monotonic() - self._watched >= presence.looks_every(self.lease):
             self._watched = time.monotonic()
             self._member.watch()
         if self._may_differ(root.folder(State.PENDING)):
@@ -166,6 +165,13 @@ class Keeper(threading.Thread):
                 self.requests = requests
                 self._control.ring()
                 self._bell.ring()
+
+    def _beat_in_time(self) -> None:
+        news = not self._share and self._member.done != self._done_told
+        if (news and self.silence() >= TELL_DONE) or self.silence() >= standing.beats_every(self.lease):
+            self._done_told = self._member.done
+            self._member.live.now()
+            self._beat()
 
     def _beat(self) -> None:
         # Race: it is on the disk at some time from here on. Whoever watches it may count from here.

@@ -17,6 +17,7 @@ from queuectl.spool.bell import Bell, Wake
 from queuectl.spool.member import Member, seconds_until
 from queuectl.spool.output import Curb
 from queuectl.spool.root import filesystem, mend
+from queuectl.spool.wording import when
 from queuectl.worker import process
 from queuectl.worker.keeper import GIVE_UP, IN_ORDER, Guard, Keeper
 from queuectl.worker.process import Cannot, Command, Streams, Waited
@@ -24,6 +25,7 @@ from queuectl.worker.process import Cannot, Command, Streams, Waited
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
     from typing import Any, TypeVar
 
     from queuectl.spool.claiming import Claim, Waiting
@@ -52,6 +54,12 @@ AT_ONCE = 20
 #: Requests to stop that come within so many seconds are one.
 ONCE = 0.5
 
+#: What a drain leaves, in words, and what would have waited for it.
+_LATER = (
+    (State.FAILED, "failed jobs left for their next try", "queuectl worker start --drain=retries"),
+    (State.PENDING, "jobs left for the time they are scheduled for", "queuectl worker start --drain=all"),
+)
+
 OUT_OF_REACH = "the spool was out of reach"
 
 
@@ -61,6 +69,10 @@ class Stop(Enum):
     NO = "no"
     AFTER_JOB = "after the job at hand"
     NOW = "now, giving the job back"
+
+
+class _InHaste(Exception):
+    """Raised where a worker is told to end at once while the disk takes nothing: what is owed stays owed."""
 
 
 class _Run:
@@ -80,6 +92,12 @@ class _Run:
         self.outcome: Event | None = None
         self.curb: Curb | None = None
 
+    def in_words(self) -> str:
+        """How it ended."""
+        assert self.outcome is not None  # it has
+        error = self.outcome.get("error")
+        return f"{self.outcome['event']}: {error}" if error else str(self.outcome["event"])
+
     def ends_as(self, outcome: Event) -> None:
         """Note how it ended; what is written last."""
         self.outcome = outcome
@@ -95,9 +113,20 @@ class Worker:
     soon as this command turns out to take longer; its start is written down then, too.
     """
 
-    def __init__(self, root: Root, kind: str, *, drain: bool = False, listed: Waiting | None = None) -> None:
+    def __init__(
+        self,
+        root: Root,
+        kind: str,
+        *,
+        drain: bool = False,
+        awaited: frozenset[State] = frozenset(),
+        listed: Waiting | None = None,
+    ) -> None:
+        """A worker that drains waits for jobs of the `awaited` states that are due later."""
         self._root = root
         self._drain = drain
+        self._awaited = awaited
+        self._doubts_said: tuple[str, ...] = ()
         self._control = Wake()
         self._ring = Wake()
         self._stop = Stop.NO
@@ -108,8 +137,11 @@ class Worker:
         self._settings_said: str | None = None
         self._clock_said = False
         self._kind = kind
+        self._keeper: Keeper  # of the name that it works under
         self._guard: Guard | None = None
-        self._owed: _Run | None = None
+        self._owed: list[_Run] = []  # oldest first
+        self._is_hasty = False
+        self._has_told_owed = False
         self._ahead: Claim | None = None
         self._is_brisk = False
         self._patience = SHORT
@@ -151,7 +183,7 @@ class Worker:
 
     def _serve(self, bell: Bell) -> bool:
         """Work under one name; True when others took its owner for dead meanwhile."""
-        keeper = Keeper(self.member, self._control, bell)
+        keeper = self._keeper = Keeper(self.member, self._control, bell)
         log.info("worker %s started%s", self.name, self._where())
         try:
             with contextlib.suppress(OSError, QueueError):
@@ -167,17 +199,30 @@ class Worker:
                     self._tell_relief()
                 except OSError as error:
                     self._sit_out(error)
+        except _InHaste:
+            self._is_hasty = True
         finally:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, _InHaste):
                 self._let_go()
                 self._pay()
             if self._guard is not None:
                 self._guard.end()
             keeper.end()
-            with contextlib.suppress(OSError):
-                self.member.leave()
+            self._leave()
             log.info("worker %s ended; runs: %d", self.name, self.member.done)
         return keeper.buried and self._stop is Stop.NO
+
+    def _leave(self) -> None:
+        """Go. Where a claim is left its description stays: by that the next taker knows where it ran."""
+        for run in self._owed:
+            log.error(
+                "job %s: its outcome is not recorded (%s); the run counts as lost",
+                run.claim.id,
+                run.in_words(),
+            )
+        if not self._is_hasty:
+            with contextlib.suppress(OSError):
+                self.member.leave()
 
     def _where(self) -> str:
         if not self._root.is_shared:
@@ -185,6 +230,7 @@ class Worker:
         return f" on a share ({filesystem(self._root.text)}): it looks every poll_interval"
 
     def _is_to_end(self, keeper: Keeper) -> bool:
+        """Whether anybody has asked this worker to stop, by a signal or by a file."""
         if keeper.requests.stop and self._stop is Stop.NO:
             self._stop = Stop.AFTER_JOB
         return self._stop is not Stop.NO
@@ -194,7 +240,7 @@ class Worker:
         keeper.hear(at_once=True)
         if keeper.requests.paused:
             self._let_go()
-        if self._owed is not None and self._owed.claim.unwritten:
+        if self._owed and self._owed[0].claim.unwritten:
             self._let_go()  # what ran before is not on the disk: no more is run until it is
             self._pay()
         claim, self._ahead = self._ahead, None
@@ -205,7 +251,7 @@ class Worker:
             self._patience = SHORT
             self._work(claim, bell, keeper)
             return True
-        if self._owed is not None:
+        if self._owed:
             self._pay()
             return True
         return self._idle(keeper)
@@ -251,10 +297,10 @@ class Worker:
             if member.has_due(now) and not held:
                 return True
         if self._drain and not held and not member.is_settling:
-            if member.is_drained(now):
+            if member.is_drained(now, self._awaited):
+                self._tell_left(now)
                 return False
-            self._ring.wait(self._patience)  # what is left may be held by an editor, or just have come
-            self._patience = min(2 * self._patience, LONG)
+            self._ring.wait(self._until_due(now))
             return True
         member.doubt(now)
         if member.has_due(now) and not held:
@@ -262,6 +308,27 @@ class Worker:
         longest = 0.05 if member.is_settling or keeper.is_cut_off() else IDLE
         self._ring.wait(seconds_until(member.next_due(), now, longest))
         return True
+
+    def _until_due(self, now: datetime) -> float:
+        """Seconds that a drain waits before it looks again.
+
+        What is left may be held by an editor, or just have come: then it looks soon.
+        """
+        self._patience = min(2 * self._patience, LONG)
+        due = self.member.next_due(self._awaited)
+        if self.member.doubts != self._doubts_said:
+            self._doubts_said = self.member.doubts
+            for doubt in self._doubts_said:
+                log.warning("%s", doubt)
+        return self._patience if due is None else seconds_until(due, now, IDLE)
+
+    def _tell_left(self, now: datetime) -> None:
+        """Say which jobs a drain leaves because they are due later."""
+        for state, what, command in _LATER:
+            count, due = self.member.later(state)
+            if count and due is not None:
+                first = when(due, now)
+                log.info("%s: %d, the first at %s; `%s` waits for them", what, count, first, command)
 
     def _tell_settings(self) -> None:
         trouble = self.member.live.trouble
@@ -281,7 +348,7 @@ class Worker:
         if text != self._trouble_said:
             log.error("%s No new claims until then.", text)
             self._trouble_said = text
-        while self._stop is Stop.NO:
+        while not self._is_to_end(self._keeper):
             self._control.wait(1.0)  # not for new jobs: each of them would be one more try
             if self._is_usable():
                 return
@@ -459,7 +526,7 @@ class Worker:
             waits = [keeper.lease * GIVE_UP / 2 if told else TELL]
             waits += [due - now] if due is not None else []
             waits += [self._stop_by - now] if self._stop_by is not None else []
-            waits += [1.0] if self._owed is not None else []
+            waits += [1.0] if self._owed else []
             waited = command.wait(self._control, max(0.0, min(waits)))
             if waited is Waited.EXITED and not command.was_cut_off:
                 return True
@@ -523,14 +590,14 @@ class Worker:
         Crash: what is recorded is finished by whoever finds it, so a death costs one run and not two.
         """
         run.ends_as(outcome)
-        if self._owed is not None:
+        self._owed.append(run)
+        while len(self._owed) > 1:
             self._pay()
-        self._owed = run
         with contextlib.suppress(FileNotFoundError):  # the claim was lost, which is told with the move
             self._write(run)
 
     def _pay(self) -> None:
-        """Record the outcome that is owed, however long the disk is away."""
+        """Record the outcome that was owed first, however long the disk is away."""
         with contextlib.suppress(FileNotFoundError):  # the claim was lost, which has been told
             self._insist(self._record)
 
@@ -545,9 +612,9 @@ class Worker:
 
     def _record(self) -> None:
         """Add what is owed to the job's file, then make its move; each is done once."""
-        run = self._owed
-        if run is None:
+        if not self._owed:
             return
+        run = self._owed[0]
         try:
             if run.claim.unwritten:
                 self._note(run)
@@ -555,10 +622,10 @@ class Worker:
             state = self.member.settle(run.claim, run.outcome)
         except FileNotFoundError:
             if self._is_usable():
-                self._owed = None
+                del self._owed[0]
                 log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
             raise
-        self._owed = None
+        del self._owed[0]
         self._tell(run, run.outcome, state)
 
     def _tell(self, run: _Run, outcome: Event, state: State) -> None:
@@ -573,7 +640,8 @@ class Worker:
     def _insist(self, act: Callable[[], T]) -> T:
         """Do it, however long the disk is full or away: until then the claim keeps the job safe.
 
-        Raises `FileNotFoundError` when the claim is lost while the spool is there.
+        Raises `FileNotFoundError` when the claim is lost while the spool is there, and `_InHaste` when
+        this worker is to end at once.
         """
         while True:
             try:
@@ -583,13 +651,25 @@ class Worker:
                 if (gone and self._is_usable()) or not (gone or _may_pass(error)):
                     raise
                 self._tell_owed(error)
+                if self._is_to_give_back(self._keeper):
+                    raise _InHaste from error
                 self._ring.wait(1.0)
 
     def _tell_owed(self, error: OSError) -> None:
+        """Say what keeps an outcome from being recorded, and what a request to stop waits for."""
+        owed = ", ".join(f"job {run.claim.id} ({run.in_words()})" for run in self._owed)
         text = str(StorageTrouble(error))
         if text != self._trouble_said:
-            log.error("%s The outcome is recorded as soon as it can be.", text)
+            log.error("%s The outcome is recorded as soon as it can be: %s.", text, owed or "none")
             self._trouble_said = text
+        if self._is_to_end(self._keeper) and owed and not self._has_told_owed:
+            self._has_told_owed = True
+            log.warning(
+                "asked to stop, but an outcome is not recorded yet: %s. This worker ends once it is; "
+                "`kill %d` ends it at once, and the run counts as lost.",
+                owed,
+                os.getpid(),
+            )
 
 
 def _stop_remains(claim: Claim) -> None:
