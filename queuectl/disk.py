@@ -300,10 +300,61 @@ def _make(path: Path | str, flags: int, mode: int) -> int:
         if error.errno == errno.EPERM and flags & os.O_EXCL and exists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         raise
+    if _OTHERS and flags & os.O_EXCL:
+        _give(fd, str(path))
     if mode != PRIVATE and sys.platform != "win32":
         with contextlib.suppress(PermissionError):  # it was there, and is another's
             kernel.fchmod(fd, mode)
     return fd
+
+
+#: The directories of other users in which root makes files, each with the user and group that get these.
+_OTHERS: dict[str, tuple[int, int]] = {}
+
+
+def give_what_is_made_in(folder: str, facts: os.stat_result) -> None:
+    """Let what root makes below another user's directory belong to that user; `facts` are the directory's.
+
+    Else the user could neither read nor change it. Files of other users that are there already stay theirs.
+    """
+    if sys.platform == "win32" or kernel.geteuid() != 0:
+        return
+    if facts.st_uid == 0:
+        _OTHERS.pop(folder, None)
+    else:
+        _OTHERS[folder] = facts.st_uid, facts.st_gid
+
+
+def belongs_to_another(path: Path | str) -> bool:
+    """Whether what root makes under this name goes to another user."""
+    return any(str(path).startswith(f"{folder}/") for folder in _OTHERS)
+
+
+def _give(fd: int, path: str) -> None:
+    """Give a file to the user of the directory that it was made in; one that cannot be given is not made."""
+    owner = next((owner for folder, owner in _OTHERS.items() if path.startswith(f"{folder}/")), None)
+    if owner is None:
+        return
+    try:
+        kernel.fchown(fd, *owner)
+    except OSError:
+        kernel.close(fd)
+        kernel.unlink(path)
+        raise
+
+
+def make_folder(path: str, mode: int = 0o777) -> None:
+    """Make a directory; one that root makes in another user's belongs to that user."""
+    kernel.mkdir(path, mode)
+    if sys.platform == "win32" or kernel.geteuid() != 0:
+        return
+    parent = kernel.stat(os.path.dirname(path))
+    if parent.st_uid != 0:
+        fd = kernel.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            kernel.fchown(fd, parent.st_uid, parent.st_gid)
+        finally:
+            kernel.close(fd)
 
 
 def _open_insisting(path: Path | str, flags: int, mode: int) -> int:
@@ -421,7 +472,11 @@ def open_log(path: Path | str, mode: int = PRIVATE) -> int:
 
 def open_append(path: Path | str, mode: int = PRIVATE) -> BinaryIO:
     """Open a file to add to, made where it is missing; raises `NotAFile` as `open_log` does."""
-    return open(_open_log(path, mode, keep=True), "ab", buffering=0)
+    try:
+        fd = open_new(path, mode)
+    except FileExistsError:
+        fd = _open_log(path, mode, keep=True)
+    return open(fd, "ab", buffering=0)
 
 
 def close(*descriptors: int) -> None:
@@ -621,6 +676,10 @@ def _rewrite(path: Path, hidden: str, change: Callable[[bytes], tuple[bytes, int
             # Race: making the draft has changed the directory, so a share's client looks the file up again.
             before = mark(path)
             data, mode = change(read(path))
+            if belongs_to_another(path):
+                facts = kernel.lstat(path)
+                kernel.fchown(fd, facts.st_uid, facts.st_gid)
+                mode |= facts.st_mode & 0o044  # who may read it goes on doing so
             write_all(fd, data)
             if mode != PRIVATE and sys.platform != "win32":
                 kernel.fchmod(fd, mode)

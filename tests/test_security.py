@@ -278,6 +278,145 @@ def test_root_kills_no_process_that_only_a_strangers_file_names(spool: Spool, wo
         victim.wait()
 
 
+# ── root in the spool of a user ───────────────────────────────────────────────────────────────
+
+
+def as_roots(path: Path, *arguments: str, status: int = 0) -> str:
+    """Run a command as root; returns what it said on either stream."""
+    done = subprocess.run(
+        [sys.executable, "-m", "queuectl", "-s", str(path), *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd="/",
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == status, done
+    return done.stdout + done.stderr
+
+
+def owners(path: Path) -> dict[str, int]:
+    """The users to whom what is in a directory belongs, if they are not Alice."""
+    found = {str(one.relative_to(path)): one.lstat().st_uid for one in (path, *path.rglob("*"))}
+    return {name: uid for name, uid in found.items() if uid != ALICE}
+
+
+@pytest.fixture(params=["private", "shared"])
+def alices(open_place: Path, request: pytest.FixtureRequest) -> Path:
+    """A spool that Alice has made."""
+    if not readable_by_others():
+        pytest.skip("other users cannot read this installation")
+    place = open_place / "alices"
+    place.mkdir()
+    os.chown(place, ALICE, GROUP)
+    shared = request.param == "shared"
+    run_as(ALICE, f"from queuectl import Spool; Spool.create({str(place)!r}, shared={shared})")
+    assert owners(place) == {}
+    return place
+
+
+BY_ROOT = [
+    "enqueue echo one",
+    "enqueue --id two echo two",
+    "enqueue --id three exit 3",
+    "cancel three",
+    "retry three",
+    "cancel three",
+    "dlq retry --all",
+    "pause",
+    "resume",
+    "config set max_retries 0",
+    "config set poll_interval 0.05",
+    "config unset poll_interval",
+    "check --repair",
+    "check",
+    "status",
+    "worker status",
+    "worker stop",
+    "prune --older-than 7d --yes",
+    "init",
+]
+
+
+@as_root
+def test_whatever_root_does_in_a_users_spool_belongs_to_that_user(alices: Path) -> None:
+    for command in BY_ROOT:
+        as_roots(alices, *command.split())
+        assert owners(alices) == {}, command
+    drain_as(ALICE, Spool(alices))
+    states = {found.id: found.state for found in Spool(alices).list()}
+    assert states.pop("two") is State.DONE
+    assert states.pop("three") is State.DEAD
+    assert list(states.values()) == [State.DONE]
+    assert (
+        run_as(ALICE, f"from queuectl import Spool; print(Spool({str(alices)!r}).settings().max_retries)")
+        == "0"
+    )
+
+
+@as_root
+def test_a_folder_or_config_that_root_makes_anew_belongs_to_the_user(alices: Path) -> None:
+    (alices / "failed").rmdir()
+    mode = mode_of(alices / "dead")
+    as_roots(alices, "status")
+    assert (owners(alices), mode_of(alices / "failed")) == ({}, mode)
+
+
+@as_root
+def test_a_spool_that_root_makes_in_a_users_directory_is_the_users(open_place: Path) -> None:
+    home = open_place / "home"
+    home.mkdir()
+    os.chown(home, ALICE, ALICE)
+    for command in ("init", "enqueue true"):
+        as_roots(home / command[:4], *command.split())
+    assert owners(home) == {}
+
+
+@as_root
+def test_a_worker_of_root_that_would_run_nothing_is_refused(alices: Path) -> None:
+    for flags in ([], ["--drain"], ["--count", "2", "--drain"]):
+        assert f"belongs to user {ALICE}" in as_roots(alices, "worker", "start", *flags, status=1)
+    assert "chown root" in as_roots(alices, "config", "set", "trusted_users", str(ALICE), status=2)
+    assert owners(alices) == {}
+
+
+@as_root
+def test_a_worker_of_root_that_trusts_the_user_leaves_files_of_the_user(alices: Path) -> None:
+    config = alices / "config.yaml"
+    os.chown(config, 0, -1)
+    config.chmod(0o644)
+    as_roots(alices, "config", "set", "trusted_users", str(ALICE))
+    file_as(ALICE, Spool(alices), "hers")
+    as_roots(alices, "enqueue", "--id", "roots", "id -u")
+    as_roots(alices, "worker", "start", "--drain")
+    (name,) = as_roots(alices, "worker", "start").split()
+    assert set(owners(alices)) == {"config.yaml"}
+    as_roots(alices, "worker", "stop", name)
+    assert {job_id: state_of(Spool(alices), job_id) for job_id in ("hers", "roots")} == {
+        "hers": "done",
+        "roots": "done",
+    }
+    assert set(owners(alices)) == {"config.yaml"}
+    text = f"from queuectl.settings import load; print(load({str(alices)!r}).trusted_users)"
+    assert run_as(ALICE, text) == str(ALICE)
+
+
+@as_root
+def test_root_gives_away_no_file_that_it_has_not_made(alices: Path) -> None:
+    precious = alices.parent / "precious"
+    precious.write_text("root's\n")
+    log = alices / "logs" / "worker@x.log"
+    log.hardlink_to(precious)
+    with pytest.raises(disk.NotAFile):
+        disk.open_append(log)
+    Spool(alices)
+    with pytest.raises(disk.NotAFile):
+        disk.open_append(log)
+    assert precious.stat().st_uid == 0
+
+
 # ── spools that others could write to ─────────────────────────────────────────────────────────
 
 

@@ -78,7 +78,10 @@ def _set(ctx: click.Context, key: str, value: str) -> None:
     known = settings.parse_value(name, value)
     doubt = settings.doubt(name, known)
     text = settings.shown(known)
-    _change(spool_of(ctx).root, name, text)
+    root = spool_of(ctx).root
+    if name == "trusted_users" and known != settings.NOBODY:
+        root.refuse_trust()
+    _change(root, name, text)
     show.line(f"{name}: {text}")
     if doubt:
         show.note(doubt)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
+from queuectl import disk
 from queuectl.errors import BadUsage, QueueError
 from queuectl.spool.spool import Spool
 
@@ -59,7 +61,14 @@ def spool_or_new(ctx: click.Context) -> Spool:
 def make_way_to_own(path: str) -> None:
     """Make the directories above the user's own spool, if this is it: nobody has made them by hand."""
     if not os.environ.get("QUEUECTL_SPOOL") and path == _own():
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _make_folders(os.path.dirname(path))
+
+
+def _make_folders(path: str) -> None:
+    if not os.path.isdir(path):
+        _make_folders(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            disk.make_folder(path)
 
 
 def _own() -> str:

@@ -195,6 +195,9 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
     while True:
         name = f"{host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
         lock = None if root.is_shared else _lock(root, name)
+        if lock is not None and disk.belongs_to_another(lock.lock_file):
+            with contextlib.suppress(FileExistsError):  # `filelock` would make it as root's own
+                disk.create(lock.lock_file, mode=root.file_mode)
         if lock is not None and not _take(lock):
             continue
         facts = {

@@ -170,6 +170,28 @@ class Root:
             return None
         return disk.Trust(settings.trusted_ids(values.trusted_users), self.file_mode == disk.PRIVATE)
 
+    def refuse_trust(self) -> None:
+        """Raise `BadSetting` where root would name trusted users in a file that another user may change."""
+        owner = disk.kernel.stat(self.config).st_uid
+        if settings.is_root() and owner != 0:
+            raise BadSetting(
+                f"trusted_users counts where {settings.FILE} is root's; it is {disk.user_name(owner)}'s.",
+                f"Run `chown root {self.config}` and `chmod 644 {self.config}` first.",
+            )
+
+    def refuse_idle_root(self) -> None:
+        """Raise `QueueError` where a worker of root would run nothing: another user's spool, without trust.
+
+        What root files there belongs to that user, too.
+        """
+        owner = disk.kernel.stat(self.text).st_uid
+        if settings.is_root() and owner != 0 and settings.load(self.text).trusted_users == settings.NOBODY:
+            raise QueueError(
+                f"{self.text} belongs to {disk.user_name(owner)}, whose jobs a worker of root does not run.",
+                f"Start it as that user, `sudo -u '#{owner}' queuectl -s {self.text} worker start`, "
+                "or set trusted_users.",
+            )
+
     def require(self) -> None:
         """Raise `NotASpool` unless config.yaml is there: an unmounted share is an empty directory."""
         try:
@@ -184,7 +206,9 @@ def open_root(path: Path | str) -> Root:
     """The spool at `path`; raises `NotASpool` or `UnsafeSpool`. Missing folders are made anew."""
     root = Root(path)
     root.require()
-    refuse_unsafe(root)
+    facts = disk.kernel.stat(root.text)
+    refuse_unsafe(root, facts)
+    disk.give_what_is_made_in(root.text, facts)
     mend(root)
     return root
 
@@ -207,7 +231,7 @@ def create(where: Path | str, mode: int | None = None) -> Root:
     except FileNotFoundError:
         present = set()
         try:
-            disk.kernel.mkdir(path, PRIVATE)
+            disk.make_folder(path, PRIVATE)
         except FileNotFoundError:
             parent = os.path.dirname(path)
             raise QueueError(f"{parent} does not exist.", "Make it, or name another place.") from None
@@ -215,6 +239,7 @@ def create(where: Path | str, mode: int | None = None) -> Root:
         raise QueueError(f"{path} is not a directory.", "Name another place.") from None
     if settings.FILE not in present and present - set(FOLDERS) - {"lost+found"}:
         raise QueueError(f"{path} is not empty.", "A spool wants a directory of its own.")
+    disk.give_what_is_made_in(path, disk.kernel.stat(path))
     if mode is None and settings.FILE not in present:
         mode = PRIVATE
     if mode is not None and os.name == "posix":
@@ -251,12 +276,12 @@ def _set_mode(path: str, mode: int) -> None:
 
 def _make_folder(path: str, mode: int) -> None:
     with contextlib.suppress(FileExistsError):
-        disk.kernel.mkdir(path)
+        disk.make_folder(path)
     if os.name == "posix":
         disk.kernel.chmod(path, stat.S_IMODE(mode))
 
 
-def refuse_unsafe(root: Root) -> None:
+def refuse_unsafe(root: Root, spool: os.stat_result) -> None:
     """Raise `UnsafeSpool` where somebody else could put a command that a worker would run.
 
     Nobody but the spool's owner, root, who asks, and the group of a shared spool may write to the
@@ -264,7 +289,6 @@ def refuse_unsafe(root: Root) -> None:
     """
     if sys.platform == "win32":
         return
-    spool = disk.kernel.stat(root.text)
     known = {0, os.geteuid(), spool.st_uid}
     shared = _is_for_group(spool.st_mode)
     _refuse_part(root.text, spool, known, shared=shared)

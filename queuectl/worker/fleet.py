@@ -118,6 +118,7 @@ def start_detached(root: Root, count: int) -> list[str]:
     """
     import subprocess
 
+    root.refuse_idle_root()
     disk.probe(f"{root.workers}/.{presence.host_name()}-{os.getpid()}.probe")
     command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
     commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
@@ -245,6 +246,7 @@ def run(root: Root, kind: str, count: int, until: str = "now") -> int:
 
     In a child, be one and exit. `until` is a word of `DRAINS`.
     """
+    root.refuse_idle_root()
     if count == 1:
         _prepare(kind)
         return run_here(root, kind, until)
