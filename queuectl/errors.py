@@ -176,10 +176,8 @@ class NotASpool(QueueError):
 class UnsafeSpool(QueueError):
     """Somebody else could put jobs into this spool and so run commands as its owner."""
 
-    def __init__(self, place: str, problem: str, command: str) -> None:
-        import shlex
-
-        super().__init__(f"{place} {problem}.", f"Run `{command} {shlex.quote(place)}`.")
+    def __init__(self, place: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{place} {problem}.", remedy)
 
 
 class StorageTrouble(QueueError):

@@ -16,7 +16,7 @@ from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 #: The modes of a spool that is its owner's, and of one that is its group's, too.
@@ -52,10 +52,19 @@ _LOCAL = frozenset(
     ]
 )
 
+#: Where Linux tells what is mounted.
+MOUNTS = "/proc/self/mountinfo"
 #: A directory's time proves nothing for this many seconds: a later change may bear the same one.
 GRAIN = 2.0
 #: Where a listing may be out of date for as long as the directory does not change again.
 _NFS = frozenset({"nfs", "nfs4"})
+#: What makes all files private to their owner where the mount says what their modes are, and no `chmod` does.
+_MODES = {
+    **dict.fromkeys(["cifs", "smb3"], "file_mode=0600,dir_mode=0700"),
+    **dict.fromkeys(["vfat", "exfat", "ntfs", "ntfs3", "fuseblk"], "umask=077"),
+}
+#: Options with which modes are those that the server keeps all the same.
+_REAL_MODES = frozenset({"posix", "unix", "modefromsid", "cifsacl", "permissions", "acl"})
 
 
 class Listed(NamedTuple):
@@ -223,35 +232,56 @@ def create(where: Path | str, mode: int | None = None) -> Root:
     """Make a spool at `where`, which may be an empty directory; raises `QueueError` for others.
 
     `mode` is `PRIVATE` or `SHARED`; without one a spool that is there keeps its own, and a new one
-    is private. A shared one belongs to the group that its directory has.
+    is private. A shared one belongs to the group that its directory has. What is refused, or fails,
+    leaves nothing behind.
     """
     path = os.path.abspath(where)
+    with contextlib.ExitStack() as undo:
+        present = _present(path, undo)
+        is_new = settings.FILE not in present
+        if is_new and present - set(FOLDERS) - {"lost+found"}:
+            raise QueueError(f"{path} is not empty.", "A spool wants a directory of its own.")
+        disk.give_what_is_made_in(path, disk.kernel.stat(path))
+        mode = PRIVATE if mode is None and is_new else mode
+        if mode is not None and os.name == "posix":
+            if is_new:
+                undo.callback(_undo, disk.kernel.chmod, path, stat.S_IMODE(disk.kernel.stat(path).st_mode))
+            _set_mode(path, mode)
+            if not is_new:
+                _guard_config(Root(path))
+        for name in set(FOLDERS) - present:
+            _make_folder(f"{path}/{name}", disk.kernel.stat(path).st_mode)
+            undo.callback(_undo, disk.kernel.rmdir, f"{path}/{name}")
+        if is_new:
+            root = Root(path)
+            undo.callback(_undo, disk.kernel.unlink, root.config)
+            disk.replace(root.config, settings.template().encode(), root.guarded_mode(settings.DEFAULTS))
+        root = open_root(path)
+        undo.pop_all()
+    return root
+
+
+def _present(path: str, undo: contextlib.ExitStack) -> set[str]:
+    """The names in a directory, which is made where it is missing."""
     try:
-        present = set(disk.list_names(path))
-    except FileNotFoundError:
-        present = set()
-        try:
-            disk.make_folder(path, PRIVATE)
-        except FileNotFoundError:
-            parent = os.path.dirname(path)
-            raise QueueError(f"{parent} does not exist.", "Make it, or name another place.") from None
+        return set(disk.list_names(path))
     except NotADirectoryError:
         raise QueueError(f"{path} is not a directory.", "Name another place.") from None
-    if settings.FILE not in present and present - set(FOLDERS) - {"lost+found"}:
-        raise QueueError(f"{path} is not empty.", "A spool wants a directory of its own.")
-    disk.give_what_is_made_in(path, disk.kernel.stat(path))
-    if mode is None and settings.FILE not in present:
-        mode = PRIVATE
-    if mode is not None and os.name == "posix":
-        _set_mode(path, mode)
-        if settings.FILE in present:
-            _guard_config(Root(path))
-    for name in set(FOLDERS) - present:
-        _make_folder(f"{path}/{name}", disk.kernel.stat(path).st_mode)
-    if settings.FILE not in present:
-        root = Root(path)
-        disk.replace(root.config, settings.template().encode(), root.guarded_mode(settings.DEFAULTS))
-    return open_root(path)
+    except FileNotFoundError:
+        pass
+    try:
+        disk.make_folder(path, PRIVATE)
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        raise QueueError(f"{parent} does not exist.", "Make it, or name another place.") from None
+    undo.callback(_undo, disk.kernel.rmdir, path)
+    return set()
+
+
+def _undo(call: Callable[..., object], *arguments: object) -> None:
+    """Undo a step as far as that can be done: what somebody has used since stays."""
+    with contextlib.suppress(OSError):
+        call(*arguments)
 
 
 def _guard_config(root: Root) -> None:
@@ -308,13 +338,13 @@ def refuse_unsafe(root: Root, spool: os.stat_result) -> None:
 def _refuse_part(place: str, facts: os.stat_result, known: set[int], *, shared: bool) -> None:
     """Refuse a spool of which this part is open to others than those who share it."""
     if stat.S_ISLNK(facts.st_mode):
-        raise UnsafeSpool(place, "is a link, which could lead elsewhere tomorrow", "rm")
+        raise _unsafe(place, "is a link, which could lead elsewhere tomorrow", "rm")
     if facts.st_mode & stat.S_IWOTH:
-        raise UnsafeSpool(place, "may be written to by anybody", "chmod o-w")
+        raise _unsafe(place, "may be written to by anybody", "chmod o-w")
     if facts.st_mode & stat.S_IWGRP and not shared and not _own_group(facts):
-        raise UnsafeSpool(place, "may be written to by its group", "chmod g-w")
+        raise _unsafe(place, "may be written to by its group", "chmod g-w")
     if facts.st_uid not in known and not shared:
-        raise UnsafeSpool(place, f"belongs to {disk.user_name(facts.st_uid)}", "chown -h root")
+        raise _unsafe(place, f"belongs to {disk.user_name(facts.st_uid)}", "chown -h root")
 
 
 def _refuse_on_the_way(place: str, facts: os.stat_result, known: set[int], group: int | None) -> None:
@@ -322,13 +352,37 @@ def _refuse_on_the_way(place: str, facts: os.stat_result, known: set[int], group
     swap = "who could put another spool in its place"
     if facts.st_uid not in {*known, _OVERFLOW}:
         owner = disk.user_name(facts.st_uid)
-        raise UnsafeSpool(place, f"belongs to {owner}, {swap}", "chown -h root")
+        raise _unsafe(place, f"belongs to {owner}, {swap}", "chown -h root")
     if stat.S_ISLNK(facts.st_mode) or facts.st_mode & stat.S_ISVTX:
         return
     if facts.st_mode & stat.S_IWOTH:
-        raise UnsafeSpool(place, f"may be written to by anybody, {swap}", "chmod o-w")
+        raise _unsafe(place, f"may be written to by anybody, {swap}", "chmod o-w")
     if facts.st_mode & stat.S_IWGRP and facts.st_gid != group and not _own_group(facts):
-        raise UnsafeSpool(place, f"may be written to by its group, {swap}", "chmod g-w")
+        raise _unsafe(place, f"may be written to by its group, {swap}", "chmod g-w")
+
+
+def _unsafe(place: str, problem: str, command: str) -> UnsafeSpool:
+    """The refusal, with the command that mends the place or, where none can, the mount options."""
+    import shlex
+
+    options = None if command == "rm" else _owning_options(place)
+    if options is None:
+        return UnsafeSpool(place, problem, f"Run `{command} {shlex.quote(place)}`.")
+    kind, names = options
+    return UnsafeSpool(
+        place,
+        problem,
+        f"Owner and modes are the mount's ({kind}), no command changes them: mount it with `-o {names}`.",
+    )
+
+
+def _owning_options(place: str) -> tuple[str, str] | None:
+    """The type of a mount that makes owner and modes up, and the options that make them private to us."""
+    mount = _mount(place)
+    if mount is None or mount[0] not in _MODES or not _REAL_MODES.isdisjoint(mount[1].split(",")):
+        return None
+    whose = f"uid={disk.user_name(os.geteuid())},gid={disk.group_name(os.getegid())}"
+    return mount[0], f"{whose},{_MODES[mount[0]]}"
 
 
 #: The owner of files whose true owner this system does not know: root, seen from a container or over NFS.
@@ -411,7 +465,7 @@ def _mount(path: str) -> tuple[str, str] | None:
         return None
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
         lines = mounts.read().splitlines()
     for line in lines:
         before, _, after = line.partition(" - ")

@@ -1,0 +1,114 @@
+"""A mount that makes owner and modes up, as SMB does: what is refused, what mends it, and what is left."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuectl import Spool, disk
+from queuectl.errors import UnsafeSpool
+from queuectl.spool import root as roots
+from queuectl.spool.root import FOLDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts are read as Linux tells them")
+
+OWN = f"uid={disk.user_name(os.geteuid())},gid={disk.group_name(os.getegid())}"
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Makes the system tell that a directory is such a mount."""
+
+    def mount(kind: str, options: str) -> Path:
+        device = tmp_path.stat().st_dev
+        told = tmp_path / "mountinfo"
+        told.write_text(
+            f"36 35 {os.major(device)}:{os.minor(device)} / /x rw - {kind} //server/x {options}\n"
+        )
+        monkeypatch.setattr(roots, "MOUNTS", str(told))
+        return tmp_path
+
+    return mount
+
+
+class Mapped:
+    """System calls on a mount where every file has the mode that the mount names."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def chmod(self, *_: object) -> None:
+        pass
+
+    def fchmod(self, *_: object) -> None:
+        pass
+
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        os.mkdir(path, mode)
+        os.chmod(path, 0o707)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "remedy"),
+    [
+        ("cifs", "rw,uid=0", f"mount it with `-o {OWN},file_mode=0600,dir_mode=0700`"),
+        ("vfat", "rw", f"mount it with `-o {OWN},umask=077`"),
+        ("cifs", "rw,posix", "chmod o-w"),
+        ("nfs4", "rw", "chmod o-w"),
+    ],
+)
+def test_the_refusal_names_what_can_mend_the_modes_of_a_mount(
+    mounted: Callable[[str, str], Path], kind: str, options: str, remedy: str
+) -> None:
+    spool = Spool.create(mounted(kind, options) / "spool")
+    (spool.path / "pending").chmod(0o707)
+    with pytest.raises(UnsafeSpool) as refusal:
+        Spool(spool.path)
+    assert remedy in refusal.value.remedy
+    assert str(spool.path / "pending") in refusal.value.problem
+
+
+def test_a_refused_init_leaves_nothing(
+    mounted: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = mounted("cifs", "rw")
+    monkeypatch.setattr(disk, "kernel", Mapped())
+    with pytest.raises(UnsafeSpool, match="dir_mode=0700"):
+        Spool.create(place / "spool")
+    assert not (place / "spool").exists()
+
+
+def test_a_refused_init_leaves_a_directory_as_it_was(
+    mounted: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = mounted("cifs", "rw") / "spool"
+    place.mkdir(0o755)
+    (place / FOLDERS[0]).mkdir()
+    monkeypatch.setattr(disk, "kernel", Mapped())
+    with pytest.raises(UnsafeSpool):
+        Spool.create(place)
+    assert os.listdir(place) == [FOLDERS[0]]
+
+
+def test_an_init_that_the_disk_refuses_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def write(self, *_: object) -> int:
+            raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "kernel", Full())
+        with pytest.raises(OSError, match="No space"):
+            Spool.create(tmp_path / "spool")
+    assert not (tmp_path / "spool").exists()
