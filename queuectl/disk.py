@@ -303,8 +303,16 @@ def _make(path: Path | str, flags: int, mode: int) -> int:
     if _OTHERS and flags & os.O_EXCL:
         _give(fd, str(path))
     if mode != PRIVATE and sys.platform != "win32":
-        with contextlib.suppress(PermissionError):  # it was there, and is another's
+        try:
             kernel.fchmod(fd, mode)
+        except PermissionError:
+            pass  # it was there, and is another's
+        except BaseException:
+            if flags & os.O_EXCL:
+                _abandon(path, fd)
+            else:
+                kernel.close(fd)
+            raise
     return fd
 
 
@@ -374,22 +382,16 @@ def _open_insisting(path: Path | str, flags: int, mode: int) -> int:
 
 
 def create(path: Path | str, data: bytes = b"", mode: int = PRIVATE) -> None:
-    """Make a file that was not there; raises `FileExistsError` when it was. Not synced."""
-    fd = _make(path, _NEW, mode)
-    try:
-        write_all(fd, data)
-    finally:
-        kernel.close(fd)
+    """Make a file that was not there; raises `FileExistsError` when it was. Not synced.
+
+    On any other error nothing is left of it: an empty file would count as a request or a job.
+    """
+    _fill(path, _make(path, _NEW, mode), data, sync=False)
 
 
 def create_synced(path: Path | str, data: bytes) -> None:
-    """Make a file that was not there, its content safe from a power cut."""
-    fd = _make(path, _NEW, PRIVATE)
-    try:
-        write_all(fd, data)
-        kernel.fsync(fd)
-    finally:
-        kernel.close(fd)
+    """Make a file as `create` does, its content safe from a power cut."""
+    _fill(path, _make(path, _NEW, PRIVATE), data, sync=True)
 
 
 def create_like(path: Path | str, data: bytes, model: Path | str) -> None:
@@ -398,17 +400,42 @@ def create_like(path: Path | str, data: bytes, model: Path | str) -> None:
     Who has a file written anew must not come to vouch for what is in it.
     """
     facts = kernel.lstat(model)
-    fd = kernel.open(path, _NEW, PRIVATE)
+    fd = _make(path, _NEW, PRIVATE)
     try:
         if sys.platform != "win32":
             kernel.fchmod(fd, stat.S_IMODE(facts.st_mode) & 0o666 | PRIVATE)
             if facts.st_uid != kernel.geteuid():
                 with contextlib.suppress(PermissionError):
                     kernel.fchown(fd, facts.st_uid, facts.st_gid)
+    except BaseException:
+        _abandon(path, fd)
+        raise
+    _fill(path, fd, data, sync=True)
+
+
+def _fill(path: Path | str, fd: int, data: bytes, *, sync: bool) -> None:
+    """Write and close a file that was just made; remove it where the disk does not take all of it."""
+    try:
         write_all(fd, data)
-        kernel.fsync(fd)
-    finally:
+        if sync:
+            kernel.fsync(fd)
+    except BaseException:
+        _abandon(path, fd)
+        raise
+    try:
+        kernel.close(fd)  # NFS reports a full disk here
+    except BaseException:
+        with contextlib.suppress(OSError):
+            kernel.unlink(path)
+        raise
+
+
+def _abandon(path: Path | str, fd: int) -> None:
+    """Close and remove a file that was just made and cannot be finished; never raises."""
+    with contextlib.suppress(OSError):
         kernel.close(fd)
+    with contextlib.suppress(OSError):
+        kernel.unlink(path)
 
 
 def may_copy(path: Path | str) -> bool:
@@ -448,6 +475,21 @@ def probe(path: Path | str) -> None:
         for left in (path, moved):
             with contextlib.suppress(OSError):
                 remove(left)
+
+
+def takes_name(folder: Path | str, length: int) -> bool:
+    """Whether a directory takes a file name of this many bytes, found out by making one."""
+    path = f"{folder}/.{'x' * (length - 1)}"
+    try:
+        create(path)
+    except FileExistsError:
+        return True  # another process tries the same just now
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+    remove(path)
+    return True
 
 
 def open_new(path: Path | str, mode: int = PRIVATE) -> int:
@@ -549,9 +591,7 @@ def draft(folder: Path | str, name: str, data: bytes, *, sync: bool, mode: int =
         if sync:
             kernel.fsync(fd)
     except BaseException:
-        kernel.close(fd)
-        with contextlib.suppress(OSError):
-            kernel.unlink(hidden)
+        _abandon(hidden, fd)
         raise
     return Draft(fd, hidden, f"{folder}/{name}")
 
@@ -629,29 +669,40 @@ def withdraw(draft: Draft) -> bool:
 
 def discard(draft: Draft) -> None:
     """Remove a draft that is not to be published; never raises."""
-    with contextlib.suppress(OSError):
-        kernel.close(draft.fd)
-    with contextlib.suppress(OSError):
-        kernel.unlink(draft.hidden)
+    _abandon(draft.hidden, draft.fd)
 
 
-def replace(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """Put new content under a name that readers poll: whole before or whole after."""
-    hidden = draft(path.parent, f"{path.name}.{os.getpid()}", data, sync=True, mode=mode)
-    kernel.close(hidden.fd)
-    try:
-        kernel.replace(hidden.hidden, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            kernel.unlink(hidden.hidden)
-        raise
+def replace(path: Path | str, data: bytes, mode: int = PRIVATE) -> None:
+    """Put new content under a name that readers poll: whole before or whole after, and synced."""
+    put(prepare(path, data, mode, sync=True), path)
     _sync_replaced(path)
 
 
-def _sync_replaced(path: Path) -> None:
+def _sync_replaced(path: Path | str) -> None:
     """Make a name survive a power cut to which a file has been moved; on SMB syncing the file alone does."""
     sync_files([path])
-    sync_folder(path.parent)
+    sync_folder(os.path.dirname(path))
+
+
+def prepare(path: Path | str, data: bytes, mode: int = PRIVATE, *, sync: bool = False) -> str:
+    """Write what is to stand under a name beside it, under a dot name, which is returned.
+
+    Raises `OSError` and leaves nothing behind when the disk does not take it.
+    """
+    folder, name = os.path.split(path)
+    hidden = f"{folder}/.{name}.{os.urandom(4).hex()}.tmp"
+    _fill(hidden, _make(hidden, _NEW, mode), data, sync=sync)
+    return hidden
+
+
+def put(hidden: str, path: Path | str) -> None:
+    """Give what was prepared its name, in the place of what is there; on an error nothing is left of it."""
+    try:
+        kernel.replace(hidden, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            kernel.unlink(hidden)
+        raise
 
 
 def rewrite(path: Path, change: Callable[[bytes], tuple[bytes, int]]) -> None:

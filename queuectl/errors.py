@@ -123,6 +123,18 @@ class IdTaken(QueueError):
         self.holder = holder
 
 
+class IdTooLong(BadJob):
+    """An id with which some file name of the job would be longer than the file system takes."""
+
+    def __init__(self, job_id: str, longest: int) -> None:
+        super().__init__(
+            f"The id {job_id!r} has {len(job_id)} characters: the names of its files would be too long "
+            "for this file system.",
+            f"Choose an id of at most {longest}.",
+            field="id",
+        )
+
+
 class NoSuchJob(QueueError):
     """No file in the spool bears this id."""
 

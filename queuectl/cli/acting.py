@@ -14,7 +14,7 @@ from queuectl.cli import completion, show
 from queuectl.cli.groups import Group
 from queuectl.cli.interrupts import Interrupts
 from queuectl.cli.places import spool_of
-from queuectl.errors import BadJob, BadUsage, Moving, NoSuchJob, QueueError, WrongState
+from queuectl.errors import BadJob, BadUsage, Moving, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job import State, entered_duration, is_bare_number
 from queuectl.spool import acting, asking, finding, presence, recovery
 from queuectl.spool.finding import Found
@@ -67,24 +67,36 @@ class Lot:
 
     def do(self, what: str, act: Callable[[Found], str | None]) -> None:
         """Act on each job that is left; one that has moved, or has no answer yet, stays left."""
-        left: list[Found] = []
-        shown = 0 if show.is_terminal() else len(self.left)  # on a terminal each line shows it
+        todo, self.left = self.left, []
+        shown = 0 if show.is_terminal() else len(todo)  # on a terminal each line shows it
         with show.progress(what, shown, least=show.MANY) as advance, Interrupts() as interrupts:
-            for done, found in enumerate(self.left, 1):
-                interrupts.check()
+            for done, found in enumerate(todo, 1):
                 try:
+                    interrupts.check()
                     said = act(found)
                 except FileNotFoundError:
                     said = None
                 except QueueError as error:
                     self.refuse(error)
                     continue
+                except BaseException:
+                    self.left += todo[done - 1 :]
+                    raise
                 if said is None:
-                    left.append(found)
+                    self.left.append(found)
                 else:
                     show.line(said)
                 advance(done)
-        self.left = left
+
+    @contextlib.contextmanager
+    def naming_what_is_left(self) -> Iterator[None]:
+        """Where the disk refuses one of them, say which are left, so that the command can be repeated."""
+        try:
+            yield
+        except OSError as error:
+            if StorageTrouble.explains(error) and self.left:
+                show.note(f"Left as they were: {' '.join(found.id for found in self.left)}")
+            raise
 
     def look_again(self) -> None:
         """Find out where those are that are left."""
@@ -115,7 +127,7 @@ def retry_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
     """Put failed, dead or completed jobs back to pending, their tries counted anew."""
     spool = spool_of(ctx)
     lot = Lot.of(spool, job_ids)
-    with _retrying(spool) as retry:
+    with lot.naming_what_is_left(), _retrying(spool) as retry:
         return lot.do_all("retrying", retry)
 
 
@@ -139,7 +151,7 @@ def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
     spool = spool_of(ctx)
     values = spool.settings()
     lot = Lot.of(spool, job_ids)
-    with acting.hand(spool.root, spool.clock()) as me:
+    with lot.naming_what_is_left(), acting.hand(spool.root, spool.clock()) as me:
         cancelling = _Cancelling(spool, me, values)
         try:
             lot.do("cancelling", cancelling.act)
@@ -336,14 +348,17 @@ def _dlq_retry(ctx: click.Context, job_ids: tuple[str, ...], everything: bool) -
     if bool(job_ids) == everything:
         raise BadUsage("Name jobs, or say --all.", "One of the two.")
     spool = spool_of(ctx)
+    if not everything:
+        lot = Lot.of(spool, job_ids)
+        with lot.naming_what_is_left(), _retrying(spool) as retry:
+            return lot.do_all("retrying", lambda found: _retry_dead(found, retry))
+    lot = Lot(spool, finding.found_in(spool.root, State.DEAD))
+    if not lot.left:
+        show.note("No dead jobs.")
+        return 0
     with _retrying(spool) as retry:
-        if everything:
-            lot = Lot(spool, finding.found_in(spool.root, State.DEAD))
-            if not lot.left:
-                show.note("No dead jobs.")
-            lot.do("retrying", retry)  # one that has moved is dead no more
-            return lot.status
-        return Lot.of(spool, job_ids).do_all("retrying", lambda found: _retry_dead(found, retry))
+        lot.do("retrying", retry)  # one that has moved is dead no more
+    return lot.status
 
 
 def _retry_dead(found: Found, retry: Callable[[Found], str]) -> str:

@@ -49,9 +49,18 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: str | None) 
         return fleet.run(spool.root, presence.DRAIN, count, drain)
     if foreground:
         return fleet.run(spool.root, presence.FOREGROUND, count)
-    for name in fleet.start_detached(spool.root, count):
-        click.echo(name)
+    try:
+        names = fleet.start_detached(spool.root, count)
+    except fleet.NotAllStarted as error:
+        _say_started(error.started)
+        raise
+    _say_started(names)
     return 0
+
+
+def _say_started(names: list[str]) -> None:
+    for name in names:
+        click.echo(name)
 
 
 @worker_command.command(

@@ -80,8 +80,17 @@ def retry(me: Hand, found: Found, settings: Settings, now: datetime) -> str:
         rank = claim.rank if priority is None else rank_of(priority, fifo=fifo)
         due = max(now, reading.job.run_at or now)
         target = _put(me.root, State.PENDING, path, Name(rank, stamp(due), claim.id))
-    disk.remove(found.path + REASON)
+    _remove_reason(found)
     return target
+
+
+def _remove_reason(found: Found) -> None:
+    """Remove what told why a job was put aside; `check --repair` removes what the disk leaves of it.
+
+    The job has moved by now: an error would say that it has not.
+    """
+    with contextlib.suppress(OSError):
+        disk.remove(found.path + REASON)
 
 
 def cancel_waiting(me: Hand, found: Found, now: datetime) -> str:

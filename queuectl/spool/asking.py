@@ -60,12 +60,27 @@ def _limit(path: str) -> float | None:
 
 
 def to_stop(root: Root, names: Iterable[str], limit: float | None) -> None:
-    """Ask workers to finish the job at hand and exit; past `limit` seconds to give it back."""
-    for name in names:
-        path = f"{root.workers}/{name}.stop"
-        disk.remove(path)
-        with contextlib.suppress(FileExistsError):
-            disk.create(path, b"" if limit is None else f"{limit:g}\n".encode(), root.file_mode)
+    """Ask workers to finish the job at hand and exit; past `limit` seconds to give it back.
+
+    All of them are asked or, where the disk does not take that, none.
+    """
+    text = b"" if limit is None else f"{limit:g}\n".encode()
+    before = set(disk.list_names(root.workers))
+    prepared: dict[str, str] = {}
+    asked: list[str] = []
+    try:
+        for name in names:
+            path = f"{root.workers}/{name}.stop"
+            prepared[path] = disk.prepare(path, text, root.file_mode)
+        for path in list(prepared):
+            disk.put(prepared.pop(path), path)
+            asked.append(path)
+    except BaseException:
+        new = [path for path in asked if path.rpartition("/")[2] not in before]
+        for path in [*prepared.values(), *new]:
+            with contextlib.suppress(OSError):
+                disk.remove(path)
+        raise
 
 
 def to_cancel(root: Root, claim: Name) -> str:
@@ -81,9 +96,10 @@ def to_cancel(root: Root, claim: Name) -> str:
 
 def pause(root: Root, now: datetime) -> None:
     """Let no worker claim anything until `resume`."""
-    with contextlib.suppress(FileExistsError):
+    if not is_paused(root):
+        path = f"{root.workers}/{PAUSED}"
         text = f"since {iso(now)} by {host_name()}\n"
-        disk.create(f"{root.workers}/{PAUSED}", text.encode(), root.file_mode)
+        disk.put(disk.prepare(path, text.encode(), root.file_mode), path)
 
 
 def resume(root: Root) -> bool:

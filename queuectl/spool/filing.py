@@ -15,9 +15,9 @@ from __future__ import annotations
 from itertools import islice
 
 from queuectl import disk
-from queuectl.errors import BadJob, FiledAllTheSame, IdTaken, QueueError, StorageTrouble
+from queuectl.errors import BadJob, FiledAllTheSame, IdTaken, IdTooLong, QueueError, StorageTrouble
 from queuectl.job import Job, State, shifted, stamp, to_yaml
-from queuectl.spool.names import Name, id_in, make_id, rank_of
+from queuectl.spool.names import SHORT_ID, Name, id_in, make_id, rank_of
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -92,8 +92,8 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
     try:
         for name, job, chosen in named:
             text = to_yaml(job).encode()
-            if len(text) > disk.MAX_BYTES:
-                answers.append(Filed(name.id, _too_large(text)))
+            if error := _unfit(root, name, text):
+                answers.append(Filed(name.id, error))
             elif chosen and not _take(root, name, taken):
                 refused.append(len(answers))
                 answers.append(Filed(name.id))
@@ -184,6 +184,11 @@ def _sync(root: Root, drafts: list[disk.Draft], taken: list[Name]) -> None:
             disk.sync_folder(root.logs)
 
 
-def _too_large(text: bytes) -> BadJob:
+def _unfit(root: Root, name: Name, text: bytes) -> BadJob | None:
+    """Why no file can hold this job, or bear its id, if there is a reason."""
+    if not root.takes_id(name.id):
+        return IdTooLong(name.id, SHORT_ID)
+    if len(text) <= disk.MAX_BYTES:
+        return None
     size = f"It would be a file of {len(text):,} bytes, more than the {disk.MAX_BYTES:,} that a job may have."
     return BadJob(size, "Put more of it into a script.")

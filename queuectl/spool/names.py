@@ -30,6 +30,12 @@ _LOT = 1000
 DUE = slice(3, 26)
 #: Where in a file name the id begins.
 ID_AT = 27
+#: Bytes that the longest name of a job has beside the id: `.RANK-RUNAT-ID@HOST-PID-XXXX.yaml.new`.
+AROUND_ID = 91
+#: A queue works where names have this many bytes (eCryptfs); an id has at most 52 then.
+SHORTEST_LIMIT = 143
+#: The longest id that fits anywhere.
+SHORT_ID = SHORTEST_LIMIT - AROUND_ID
 _FIRST, _REST = "abcdefghjkmnpqrstvwxyz", "0123456789abcdefghjkmnpqrstvwxyz"
 _LETTERS = bytes(ord(_REST[byte % len(_REST)]) for byte in range(256))
 _MADE = rf"[{_FIRST}][{_REST}]{{11}}"

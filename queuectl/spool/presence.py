@@ -177,29 +177,48 @@ class Presence:
         return utc_now() - timedelta(seconds=self.clock_offset)
 
     def leave(self) -> None:
-        """Take the description away, then the lock; call it when no claim bears the name."""
-        try:
+        """Take away what stands for it in workers/; call it when no claim bears the name. Never raises.
+
+        Whatever was done under this name is done: what the disk does not let go of is that of a dead
+        worker, which any other one clears away.
+        """
+        with contextlib.suppress(OSError):
+            disk.remove(self._path)
+        with contextlib.suppress(OSError):
             for text in _names_in(self._root):
                 if text == f"{self.name}.stop" or text.endswith(f"@{self.name}.cancel"):
                     disk.remove(f"{self._root.workers}/{text}")
-            disk.remove(self._path)
-            if self._lock is not None and os.name == "posix":
-                disk.remove(self._lock.lock_file)
-        finally:
-            if self._lock is not None:
-                self._lock.release()
+        _unlock(self._lock)
+
+
+def _unlock(lock: FileLock | None) -> None:
+    """Remove the file of a lock, then let go of it; never raises."""
+    if lock is None:
+        return
+    if os.name == "posix":
+        with contextlib.suppress(OSError):
+            disk.remove(lock.lock_file)
+    with contextlib.suppress(OSError):
+        lock.release()
 
 
 def join(root: Root, kind: str, now: datetime) -> Presence:
-    """Become a worker of this spool, under a name that no owner ever had."""
+    """Become a worker of this spool, under a name that no owner ever had.
+
+    Raises `OSError` and leaves nothing behind when the disk does not take it.
+    """
     while True:
         name = f"{host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
         lock = None if root.is_shared else _lock(root, name)
-        if lock is not None and disk.belongs_to_another(lock.lock_file):
-            with contextlib.suppress(FileExistsError):  # `filelock` would make it as root's own
-                disk.create(lock.lock_file, mode=root.file_mode)
-        if lock is not None and not _take(lock):
-            continue
+        try:
+            if lock is not None and disk.belongs_to_another(lock.lock_file):
+                with contextlib.suppress(FileExistsError):  # `filelock` would make it as root's own
+                    disk.create(lock.lock_file, mode=root.file_mode)
+            if lock is not None and not _take(lock):
+                continue
+        except OSError:
+            _unlock(lock)  # its file may have been made before it could not be locked
+            raise
         facts = {
             "name": name,
             "host": socket.gethostname(),
@@ -215,9 +234,16 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
             if lock is not None:
                 lock.release()
             continue
+        except BaseException:
+            _unlock(lock)
+            raise
         presence = Presence(root, name, lock, len(head))
-        if root.is_shared:
-            presence.learn_clock()
+        try:
+            if root.is_shared:
+                presence.learn_clock()
+        except BaseException:
+            presence.leave()
+            raise
         return presence
 
 

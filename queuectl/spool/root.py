@@ -12,6 +12,7 @@ from functools import cached_property
 from queuectl import disk, settings
 from queuectl.errors import BadSetting, NotASpool, QueueError, UnsafeSpool
 from queuectl.job import State
+from queuectl.spool.names import AROUND_ID, SHORTEST_LIMIT
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -97,6 +98,7 @@ class Root:
         self._folders = {state: f"{self.text}/{state.value}" for state in State}
         self.logs = f"{self.text}/{LOGS}"
         self.workers = f"{self.text}/{WORKERS}"
+        self._tried: dict[int, bool] = {}
 
     @cached_property
     def path(self) -> Path:
@@ -162,6 +164,16 @@ class Root:
     def file_mode(self) -> int:
         """The mode of new files: what the directory lets its group do with it holds for them, too."""
         return 0o660 if _is_for_group(self._facts.st_mode) else disk.PRIVATE
+
+    def takes_id(self, job_id: str) -> bool:
+        """Whether every file name that a job of this id comes to have fits on this file system.
+
+        A length that may not fit is tried once, as some systems tell a limit that does not hold.
+        """
+        length = len(job_id) + AROUND_ID
+        if length > SHORTEST_LIMIT and length not in self._tried:
+            self._tried[length] = disk.takes_name(self.folder(State.PROCESSING), length)
+        return self._tried.get(length, True)
 
     @property
     def group(self) -> str:
@@ -254,6 +266,7 @@ def create(where: Path | str, mode: int | None = None) -> Root:
             undo.callback(_undo, disk.kernel.rmdir, f"{path}/{name}")
         if is_new:
             root = Root(path)
+            refuse_short_names(root)
             undo.callback(_undo, disk.kernel.unlink, root.config)
             disk.replace(root.config, settings.template().encode(), root.guarded_mode(settings.DEFAULTS))
         root = open_root(path)
@@ -309,6 +322,15 @@ def _make_folder(path: str, mode: int) -> None:
         disk.make_folder(path)
     if os.name == "posix":
         disk.kernel.chmod(path, stat.S_IMODE(mode))
+
+
+def refuse_short_names(root: Root) -> None:
+    """Raise `QueueError` where the file system has no room for the names of a queue."""
+    if not disk.takes_name(root.folder(State.PROCESSING), SHORTEST_LIMIT):
+        raise QueueError(
+            f"{root.text} is on a file system whose names have fewer than {SHORTEST_LIMIT} bytes.",
+            "A queue needs longer ones: name a place on another file system.",
+        )
 
 
 def refuse_unsafe(root: Root, spool: os.stat_result) -> None:

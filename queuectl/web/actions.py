@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from queuectl import disk
-from queuectl.errors import BadUsage, NoSuchJob, QueueError, WrongState
+from queuectl.errors import BadUsage, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job import State, entered_moment, iso
 from queuectl.spool import acting, asking, presence
 from queuectl.spool.finding import Found
@@ -209,7 +209,7 @@ class _Batch:
                 for found in self._found:
                     self._retry(me, found, values)
         except OSError as error:
-            self.trouble.append(str(error))
+            self.trouble.append(_told(error))
 
     def _retry(self, me: Hand, found: Found, values: Settings) -> None:
         try:
@@ -217,15 +217,17 @@ class _Batch:
             self.done += 1
         except FileNotFoundError:
             pass  # somebody else was faster
-        except (QueueError, OSError) as error:
+        except QueueError as error:
             self.trouble.append(str(error))
+        except OSError as error:
+            self.trouble.append(_told(error))
 
     def delete(self) -> None:
         """Delete each, and what it printed."""
         try:
             self.done = acting.delete(self._dashboard.spool.root, self._found)
         except OSError as error:
-            self.trouble.append(str(error))
+            self.trouble.append(_told(error))
 
     def run(self, act: Callable[[], None], many: str) -> Said:
         """Begin, and tell how far it has come when the patience ends."""
@@ -239,6 +241,10 @@ class _Batch:
         if self.trouble:
             text += f" {len(self.trouble):,} could not be: {self.trouble[0]}"
         return Said(text, bad=bool(self.trouble))
+
+
+def _told(error: OSError) -> str:
+    return str(StorageTrouble(error) if StorageTrouble.explains(error) else error)
 
 
 # ── the queue ─────────────────────────────────────────────────────────────────────────────────

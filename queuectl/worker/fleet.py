@@ -37,6 +37,8 @@ DRAINS = {
     "retries": frozenset({State.FAILED}),
     "all": frozenset({State.FAILED, State.PENDING}),
 }
+#: What a detached worker tells whoever started it: its name, or its exit status and the reason.
+READY, REFUSED = "ready ", "refused "
 #: What asks a worker to end: a terminal that is closed sends SIGHUP.
 _ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -110,11 +112,20 @@ def log_to(
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
+class NotAllStarted(QueueError):
+    """Some of the workers that were asked for did not start; `started` names those that did."""
+
+    def __init__(self, started: list[str], count: int, said: str, status: int) -> None:
+        super().__init__(f"{count - len(started)} of {count} workers did not start.", said)
+        self.started = started
+        self.exit_status = status
+
+
 def start_detached(root: Root, count: int) -> list[str]:
     """Start workers that outlive this process and its terminal; returns their names.
 
-    Raises `QueueError` when one does not come up; the others run on. Raises the `OSError` of a disk
-    that takes nothing before any is started.
+    Raises `NotAllStarted` when one does not come up; the others run on. Raises the `OSError` of a disk
+    that takes nothing, or of a system without room for a process, before any is started.
     """
     import subprocess
 
@@ -141,13 +152,19 @@ def start_detached(root: Root, count: int) -> list[str]:
         if hasattr(os, "fork"):
             child.wait()
         child.returncode = 0  # else it is the worker, and meant to outlive us: nobody waits for it here
-    names = [line.removeprefix("ready ") for line in lines if line.startswith("ready ")]
+    names = [line.removeprefix(READY) for line in lines if line.startswith(READY)]
     if len(names) < count:
-        said = " ".join(line for line in lines if not line.startswith("ready "))
-        raise QueueError(
-            f"{count - len(names)} of {count} workers did not start.", said or "Nothing was said."
-        )
+        raise NotAllStarted(names, count, *_refusal(lines))
     return names
+
+
+def _refusal(lines: list[str]) -> tuple[str, int]:
+    """Why workers did not start, in their own words, each once, and the exit status that says so."""
+    refused = [line.removeprefix(REFUSED).partition(" ") for line in lines if line.startswith(REFUSED)]
+    said = dict.fromkeys(text for _, _, text in refused)
+    said |= dict.fromkeys(line for line in lines if not line.startswith((READY, REFUSED)))
+    status = max((int(number) for number, _, _ in refused), default=1)
+    return " ".join(said) or "They said nothing; try `queuectl worker start --foreground`.", status
 
 
 def _prepare(kind: str) -> None:
@@ -193,16 +210,7 @@ def run_here(root: Root, kind: str, until: str, listed: Waiting | None = None) -
     """Be a worker in this process until it ends; returns 130 after Ctrl-C, else 0."""
     worker = Worker(root, kind, drain=kind == DRAIN, awaited=DRAINS[until], listed=listed)
     if kind == DETACHED:
-        sys.stdout.write(f"ready {worker.name}\n")
-        sys.stdout.flush()
-        _log_to_file(root, worker.name)
-        path = output.worker_log_path(root, worker.name)
-        log_to(
-            sys.stderr,
-            worker.name,
-            lambda: _log_to_file(root, worker.name),
-            lambda: disk.keep_newest_lines(path, LOG_BYTES),
-        )
+        _detach(root, worker)
     else:
         log_to(sys.stderr, worker.name)
     interrupted = []
@@ -234,8 +242,30 @@ def _awaited() -> set[signal.Signals]:
     return {*_heeded(), signal.SIGCHLD}
 
 
+def _detach(root: Root, worker: Worker) -> None:
+    """Tell whoever started this worker that it is ready, and let go of what it has from there.
+
+    Raises `OSError` and leaves nothing of the worker behind where its log cannot be made.
+    """
+    path = output.worker_log_path(root, worker.name)
+    try:
+        disk.open_append(path, root.file_mode).close()
+    except BaseException:
+        worker.member.leave()
+        raise
+    sys.stdout.write(f"{READY}{worker.name}\n")
+    sys.stdout.flush()
+    _log_to_file(root, worker.name)
+    log_to(
+        sys.stderr,
+        worker.name,
+        lambda: _log_to_file(root, worker.name),
+        lambda: disk.keep_newest_lines(path, LOG_BYTES),
+    )
+
+
 def _log_to_file(root: Root, name: str) -> None:
-    """Let go of what we have from the one who started us; what this process says goes to its log."""
+    """Let this process's output go to its log, which is made anew where it was deleted."""
     with disk.open_append(output.worker_log_path(root, name), root.file_mode) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -349,5 +379,6 @@ def main(arguments: list[str]) -> int:
         if not (StorageTrouble.explains(error) or isinstance(error, FileNotFoundError)):
             raise  # a spool that goes away just then is no fault of ours
         trouble = StorageTrouble(error)
-    sys.stderr.write(f"{trouble}\n")
+    told = f"{REFUSED}{trouble.exit_status} " if kind == DETACHED else ""
+    sys.stderr.write(f"{told}{trouble}\n")
     return trouble.exit_status
