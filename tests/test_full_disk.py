@@ -13,7 +13,7 @@ import pytest
 from queuectl import Spool, State, disk
 from queuectl.errors import StorageTrouble
 from queuectl.job import utc_now
-from queuectl.spool import acting, asking, finding, presence
+from queuectl.spool import asking, finding, presence
 from queuectl.web import actions
 from queuectl.web.actions import Form
 from queuectl.web.dashboard import Dashboard
@@ -106,7 +106,7 @@ def contents(place: Path) -> dict[str, bytes]:
 def dead(spool: Spool, *job_ids: str) -> None:
     for job_id in job_ids:
         spool.file({"id": job_id, "command": "true"})
-        acting.cancel_waiting(spool.root, spool.find(job_id), utc_now())
+        spool.cancel_waiting(job_id)
 
 
 REFUSED = [

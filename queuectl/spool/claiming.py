@@ -89,6 +89,22 @@ class Hold(NamedTuple):
     is_told: bool = False
 
 
+class NotYet(Exception):
+    """A job cannot be judged now; its claim has been undone, and it is tried again after these seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class IdContested(Exception):
+    """The content gives the job another id, which is taken; `right` is the name that it asks for."""
+
+    def __init__(self, right: Name) -> None:
+        super().__init__(right.id)
+        self.right = right
+
+
 class Claim(NamedTuple):
     """A job that this owner, and nobody else, may run: its file, and what the file says."""
 
@@ -308,6 +324,11 @@ class Waiting:
             hold = hold._replace(is_told=True)
         self._held[name.id] = hold._replace(until=now + pause, written=written)
 
+    def postpone(self, name: Name, seconds: float) -> None:
+        """Leave a job alone for this long, or until its file is heard of."""
+        now = time.monotonic()
+        self._held[name.id] = Hold(now + seconds, now)
+
     def let_go(self, name: Name) -> None:
         """Forget that a job was left alone: its file is whole."""
         self._held.pop(name.id, None)
@@ -416,8 +437,8 @@ def confirm(
 ) -> Claim | Name | None:
     """Read what was claimed; None when it is no job, and has been put aside, or when it is gone.
 
-    A name when it was filed again under that, as its content asks. Raises `BeingWritten`, or the
-    `OSError` of a disk that cannot be read now.
+    A name when it was filed again under that, as its content asks. Raises `BeingWritten`,
+    `IdContested`, or the `OSError` of a disk that cannot be read now.
     """
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
@@ -434,11 +455,15 @@ def confirm(
     right = true_name(claim, now)
     if right is None:
         return claim
-    if right.id != name.id and not ids.take_over(root, right.id):
-        bury(root, name, name.free(), f"The id {right.id!r} that it gives itself is taken.", OTHER_ID)
-        return None
+    if right.id != name.id and not ids.take(root, right.id):
+        raise IdContested(right)
+    return file_again(root, name, source, right)
+
+
+def file_again(root: Root, name: Name, source: State, right: Name) -> Name:
+    """Undo a claim, under the name that the content asks for; returns the name that it got."""
     right = free_name(root, source, right)
-    disk.move(path, f"{root.folder(source)}/{right}")
+    disk.move(f"{root.folder(State.PROCESSING)}/{name}", f"{root.folder(source)}/{right}")
     return right
 
 
@@ -561,10 +586,16 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
     target = free_name(root, State.DEAD, target)
     remedy = remedy or _remedy(f"{root.folder(State.PROCESSING)}/{name}")
     text = f"{reason}\n\nThe file beside this one was not run and not changed. {remedy.format(target)}\n"
-    with contextlib.suppress(FileExistsError):
-        disk.create(f"{dead}/{target}{finding.REASON}", text.encode("utf-8", "replace"), root.file_mode)
-    if not disk.move(f"{root.folder(State.PROCESSING)}/{name}", f"{dead}/{target}"):
-        disk.remove(f"{dead}/{target}{finding.REASON}")
+    beside = f"{dead}/{target}{finding.REASON}"
+    disk.remove(beside)  # of a file that was here before under this name, and was moved on by hand
+    disk.create(beside, text.encode("utf-8", "replace"), root.file_mode)
+    is_there = False
+    try:
+        is_there = disk.move(f"{root.folder(State.PROCESSING)}/{name}", f"{dead}/{target}")
+    finally:
+        if not is_there:
+            with contextlib.suppress(OSError):
+                disk.remove(beside)
     return f"{dead}/{target}"
 
 
@@ -594,13 +625,22 @@ def write_anew(path: str, text: bytes) -> None:
     Crash: what is left is the new text under `.NAME.new`, the old one as `NAME` or `.NAME.old`.
     Recovery puts the old one back and drops the new one. Two files that hold one job must not come
     to lie in two directories, so none of these steps may be undone by a power cut while one before
-    or after it is not: that would make two jobs of them.
+    or after it is not: that would make two jobs of them. Raises `FileNotFoundError` when the claim
+    was lost; an error before the old text has moved leaves the file as it was.
     """
     folder = path.rpartition("/")[0]
     new, old = _halves(path)
     disk.create_like(new, text, path)
-    disk.sync_folder(folder)
-    disk.move(path, old)
+    is_there = False
+    try:
+        disk.sync_folder(folder)
+        is_there = disk.move(path, old)
+    finally:
+        if not is_there:
+            with contextlib.suppress(OSError):
+                disk.remove(new)
+    if not is_there:
+        raise FileNotFoundError(errno.ENOENT, "the claim was lost", path)
     disk.move(new, path)
     disk.sync_folder(folder)
     disk.remove(old)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import stat
 import time
+from enum import Enum
 
 from queuectl import disk
 from queuectl.errors import BadJob, IdTaken
-from queuectl.job import State, stamp
-from queuectl.spool import claiming, finding, ids
+from queuectl.job import Job, State, stamp
+from queuectl.spool import claiming, ids, record
 from queuectl.spool.claiming import SETTLE_BLIND
 from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
 from queuectl.tuples import NamedTuple
@@ -29,6 +32,9 @@ SETTLE = 0.2
 #: A file that has not come to be whole after this many seconds is reported, once.
 LONG = 10.0
 
+#: Seconds from one try to the next where the system refuses to move one file (an immutable one).
+REFUSED = 5.0
+
 _ENDINGS = (".yaml", ".yml", ".json")
 
 
@@ -37,65 +43,108 @@ def is_job_file(text: str) -> bool:
     return text[:1] != "." and text.lower().endswith(_ENDINGS)
 
 
+class _Turn(Enum):
+    """What is to be done with a dropped file now."""
+
+    GONE = "it is not there any more"
+    ALONE = "leave it alone until the next listing"
+    SOON = "look at it again soon"
+    WHOLE = "take it in"
+
+
 class _Seen(NamedTuple):
-    """A file's mark and since when it is the same; when it was first seen, and whether that was reported."""
+    """How a file looks, since when it has looked so, since when it is known, and when it may be tried again.
+
+    `is_told` says whether it was reported that it is not taken in.
+    """
 
     mark: disk.Mark
     since: float
     first: float
     is_told: bool = False
+    again: float = 0.0
+    turn: _Turn = _Turn.SOON
+
+
+class _Drop(NamedTuple):
+    """A dropped file that is claimed: its name in pending/, and the claim's."""
+
+    text: str
+    name: Name
 
 
 class Drops:
-    """The files in pending/ that have no sortable name yet, and since when each stands still."""
+    """The files in pending/ that have no sortable name yet, and since when each stands still.
 
-    def __init__(self, root: Root) -> None:
+    Nothing is waited for here: a file that cannot be judged yet stays where it is, with a time at
+    which it is looked at again.
+    """
+
+    def __init__(self, root: Root, abandoned: ids.Abandoned) -> None:
         self._root = root
+        self._abandoned = abandoned
         self._seen: dict[str, _Seen] = {}
 
     def look(self, names: list[str], owner: str, settings: Settings, now: datetime) -> tuple[list[str], bool]:
         """Take in those that are whole.
 
         Returns the names that want another look soon, and whether any of the others is gone from
-        where it was: then pending/ holds names that nobody has listed.
+        where it was: then pending/ holds names that nobody has listed. Raises `OSError` where the disk
+        does not take it: each file is under its own name then.
         """
         clock = time.monotonic()
-        unsettled, is_gone = [], False
-        for text in dict.fromkeys(filter(is_job_file, names)):
-            path = f"{self._root.folder(State.PENDING)}/{text}"
-            try:
-                facts: os.stat_result = disk.kernel.lstat(path)
-            except FileNotFoundError:
-                self._seen.pop(text, None)
-                is_gone = True
-                continue
-            if stat.S_ISDIR(facts.st_mode):
-                continue
-            settled = self._has_settled(text, path, facts, clock, now)
-            if settled and self._take_in(text, owner, settings, now):
-                self._seen.pop(text, None)
-                is_gone = True
-            else:
-                unsettled.append(text)
-                self._tell_late(text, clock)
-        self._seen = {text: seen for text, seen in self._seen.items() if text in set(unsettled)}
-        return unsettled, is_gone
+        fifo = settings.scheduling_mode == "fifo"
+        rank = rank_of(settings.priority, fifo=fifo)
+        turns: dict[str, _Turn] = {}
+        contested: list[tuple[_Drop, Job]] = []
+        try:
+            for text in dict.fromkeys(filter(is_job_file, names)):
+                turn = self._turn_of(text, clock, now)
+                if turn is _Turn.WHOLE:
+                    drop = _Drop(text, Name(rank, stamp(now), make_id(), owner))
+                    turn = self._claim(drop, clock)
+                    if turn is _Turn.WHOLE and (job := self._file(drop, now, fifo=fifo)):
+                        contested.append((drop, job))
+                turns[text] = turn
+                if turn is _Turn.SOON:
+                    self._tell_late(text, clock)
+            turns |= self._settle(contested, clock, now, fifo=fifo)
+        except BaseException:
+            for drop, _ in contested:
+                self._give_back(drop)
+            raise
+        kept = {text for text, turn in turns.items() if turn in {_Turn.SOON, _Turn.ALONE}}
+        self._seen = {text: seen for text, seen in self._seen.items() if text in kept}
+        soon = [text for text, turn in turns.items() if turn is _Turn.SOON]
+        return soon, any(turn in {_Turn.GONE, _Turn.WHOLE} for turn in turns.values())
 
-    def _has_settled(self, text: str, path: str, facts: os.stat_result, clock: float, now: datetime) -> bool:
-        if not stat.S_ISREG(facts.st_mode):
-            return True
-        mark = disk.Mark(facts.st_mtime_ns, facts.st_size, facts.st_ino)
-        seen = self._seen.get(text)
-        if seen is None or seen.mark != mark:
-            first, is_told = (seen.first, seen.is_told) if seen else (clock, False)
-            seen = self._seen[text] = _Seen(mark, clock, first, is_told)
+    def _turn_of(self, text: str, clock: float, now: datetime) -> _Turn:
+        path = f"{self._root.folder(State.PENDING)}/{text}"
+        try:
+            facts: os.stat_result = disk.kernel.lstat(path)
+            if stat.S_ISDIR(facts.st_mode):
+                return _Turn.ALONE
+            if not stat.S_ISREG(facts.st_mode):
+                return _Turn.WHOLE
+            mark = disk.mark_of(facts)
+            seen = self._seen.get(text)
+            if seen is None or seen.mark != mark:
+                first, is_told = (seen.first, seen.is_told) if seen else (clock, False)
+                seen = self._seen[text] = _Seen(mark, clock, first, is_told)
+            if seen.again > clock:
+                return seen.turn
+            return _Turn.WHOLE if self._has_settled(path, mark, clock - seen.since, now) else _Turn.SOON
+        except FileNotFoundError:
+            return _Turn.GONE
+
+    def _has_settled(self, path: str, mark: disk.Mark, still: float, now: datetime) -> bool:
         if self._root.is_shared:
-            return clock - seen.since >= SETTLE_BLIND and _same(_opened_mark(path, mark), mark)
+            return still >= SETTLE_BLIND and _same(_opened_mark(path, mark), mark)
         written = disk.being_written(path)
         if written is None:
-            return clock - seen.since >= SETTLE_BLIND
-        age = now.timestamp() - facts.st_mtime
-        return not written and (age >= SETTLE or clock - seen.since >= SETTLE)
+            return still >= SETTLE_BLIND
+        age = now.timestamp() - mark.mtime_ns / 1e9
+        return not written and max(age, still) >= SETTLE
 
     def _tell_late(self, text: str, clock: float) -> None:
         seen = self._seen.get(text)
@@ -103,50 +152,104 @@ class Drops:
             log.warning("pending/%s is not taken in yet: it has been written to for %.0f s", text, LONG)
             self._seen[text] = seen._replace(is_told=True)
 
-    def _take_in(self, text: str, owner: str, settings: Settings, now: datetime) -> bool:
-        """Claim the file, so that no other worker judges it, then name it or put it aside.
+    def _claim(self, drop: _Drop, clock: float) -> _Turn:
+        """Move the file away, so that no other worker judges it; `WHOLE` where it is ours.
 
-        False if it turns out to be written to still. A share may have shown its size and time from a
+        `SOON` if it turns out to be written to still. A share may have shown its size and time from a
         cache; under its new name they are those that the server has.
         Crash: the claim bears an id that nobody has; recovery files it again under that.
         """
-        root = self._root
-        fifo = settings.scheduling_mode == "fifo"
-        name = Name(rank_of(settings.priority, fifo=fifo), stamp(now), make_id(), owner)
-        path = f"{root.folder(State.PROCESSING)}/{name}"
-        dropped = f"{root.folder(State.PENDING)}/{text}"
-        if not disk.move(dropped, path):
-            return True
-        seen = self._seen.get(text)
-        if root.is_shared and seen and not _same(disk.mark(path), seen.mark):
+        dropped, path = self._paths(drop)
+        seen = self._seen.get(drop.text)
+        try:
+            if not disk.move(dropped, path):
+                return _Turn.GONE
+        except PermissionError as error:
+            if error.errno == errno.EACCES:  # of the directory: the trouble of all that is in it
+                raise
+            disk.probe(f"{self._root.folder(State.PENDING)}/.{drop.name.owner}.probe")
+            if seen is None or not seen.again:
+                log.warning("%s cannot be taken in: %s", dropped, error.strerror)
+            if seen is not None:
+                self._seen[drop.text] = seen._replace(again=clock + REFUSED, turn=_Turn.ALONE)
+            return _Turn.ALONE
+        if self._root.is_shared and seen and not _same(disk.mark(path), seen.mark):
             disk.move(path, dropped)
-            return False
-        try:
-            self._file(name, path, id_from_file_name(text), now, fifo=fifo)
-        except OSError:
-            claiming.put_back(root, name, State.PENDING)
-            raise
-        return True
+            return _Turn.SOON
+        return _Turn.WHOLE
 
-    def _file(self, name: Name, path: str, suggested: str, now: datetime, *, fifo: bool) -> None:
+    def _paths(self, drop: _Drop) -> tuple[str, str]:
+        """Where the file was dropped, and where it is claimed."""
         root = self._root
-        try:
-            job = claiming.read_ready(path).job
-        except (BadJob, disk.NotAFile, PermissionError) as error:
-            self._put_aside(name, suggested, claiming.why(error))
-            return
-        if job.id is not None and not ids.take_over(root, job.id):
-            taken = IdTaken(job.id, finding.bearers(root, [job.id]).get(job.id.lower()))
-            self._put_aside(name, suggested, str(taken), claiming.OTHER_ID)
-            return
-        rank = name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
-        own = job.id or ids.take_like(root, suggested)
-        target = claiming.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
-        disk.move(path, f"{root.folder(State.PENDING)}/{target}")
+        return f"{root.folder(State.PENDING)}/{drop.text}", f"{root.folder(State.PROCESSING)}/{drop.name}"
 
-    def _put_aside(self, name: Name, suggested: str, reason: str, remedy: str | None = None) -> None:
-        target = name._replace(id=ids.take_like(self._root, suggested), owner=None)
-        claiming.bury(self._root, name, target, reason, remedy)
+    def _give_back(self, drop: _Drop) -> None:
+        """Give a file its own name back; where another one has come to bear that, it keeps the claim's id."""
+        dropped, path = self._paths(drop)
+        with contextlib.suppress(OSError):  # recovery does what the disk does not let us
+            if not disk.exists(dropped):
+                disk.move(path, dropped)
+                return
+        claiming.put_back(self._root, drop.name, State.PENDING)
+
+    def _file(self, drop: _Drop, now: datetime, *, fifo: bool) -> Job | None:
+        """File a claimed drop, or put it aside; returns its job where the id that it names is taken."""
+        suggested = id_from_file_name(drop.text)
+        try:
+            try:
+                job = record.read(self._paths(drop)[1]).job
+            except (BadJob, disk.NotAFile, PermissionError) as error:
+                self._put_aside(drop, claiming.why(error))
+                return None
+            if job.id is not None and not ids.take(self._root, job.id):
+                return job
+            own = job.id or ids.take_like(self._root, suggested)
+            try:
+                self._enter(drop, own, job, now, fifo=fifo)
+            except BaseException:
+                ids.release(self._root, [own])
+                raise
+        except BaseException:
+            self._give_back(drop)
+            raise
+        return None
+
+    def _enter(self, drop: _Drop, own: str, job: Job, now: datetime, *, fifo: bool) -> None:
+        """Move a claimed drop to its sortable name, under an id that is taken for it."""
+        rank = drop.name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
+        target = claiming.free_name(self._root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
+        disk.move(self._paths(drop)[1], f"{self._root.folder(State.PENDING)}/{target}")
+
+    def _settle(
+        self, contested: list[tuple[_Drop, Job]], clock: float, now: datetime, *, fifo: bool
+    ) -> dict[str, _Turn]:
+        """Judge those whose ids are taken: aside, or filed where nobody has the id, or back for a while."""
+        turns: dict[str, _Turn] = {}
+        verdicts = self._abandoned.judge(job.id or "" for _, job in contested) if contested else {}
+        while contested:
+            drop, job = contested[0]
+            own = job.id or ""
+            verdict = verdicts[own]
+            if isinstance(verdict, IdTaken):
+                self._put_aside(drop, str(verdict), claiming.OTHER_ID)
+            elif verdict <= 0:
+                self._enter(drop, own, job, now, fifo=fifo)
+                verdicts[own] = IdTaken(own, own)
+            else:
+                self._give_back(drop)
+                if drop.text in self._seen:
+                    self._seen[drop.text] = self._seen[drop.text]._replace(again=clock + verdict)
+                turns[drop.text] = _Turn.SOON
+            contested.pop(0)
+        return turns
+
+    def _put_aside(self, drop: _Drop, reason: str, remedy: str | None = None) -> None:
+        own = ids.take_like(self._root, id_from_file_name(drop.text))
+        try:
+            claiming.bury(self._root, drop.name, drop.name._replace(id=own, owner=None), reason, remedy)
+        except BaseException:
+            ids.release(self._root, [own])
+            raise
 
 
 def _opened_mark(path: str, known: disk.Mark) -> disk.Mark | None:

@@ -8,9 +8,9 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 from queuectl import disk, settings
-from queuectl.errors import StorageTrouble
+from queuectl.errors import IdTaken, StorageTrouble
 from queuectl.job import STARTED, Event, State, iso, last_attempt, moved_by_hand
-from queuectl.spool import claiming, finding, finishing, output, presence, recovery
+from queuectl.spool import claiming, finding, finishing, ids, output, presence, recovery
 from queuectl.spool.claiming import Claim, Waiting
 from queuectl.spool.dropping import Drops
 from queuectl.spool.names import parse_claim
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from queuectl.spool.names import Name
     from queuectl.spool.root import Root
 
 #: Seconds between looks for claims of dead workers.
@@ -52,7 +53,8 @@ class Member:
         self.name = presence_.name
         self.done = 0
         self._waiting = listed or Waiting(root)
-        self._drops = Drops(root)
+        self._abandoned = ids.Abandoned(root)
+        self._drops = Drops(root, self._abandoned)
         self._unsettled: list[str] = []
         self._onlooker = presence.Onlooker(root)
         self._recovered_at = float("-inf")
@@ -199,13 +201,14 @@ class Member:
                 return None
             name, source = taken
             try:
-                terms = claiming.Terms(self.root.trust(self.live.last), self._waiting.settled(name))
-                claim = claiming.confirm(self.root, name, source, now, terms)
+                claim = self._confirmed(name, source, now)
                 self._waiting.let_go(name)
                 if isinstance(claim, Claim):
                     return self._vouched(claim, now)
             except claiming.BeingWritten as one:
                 self._waiting.hold(name, one.written)
+            except claiming.NotYet as until:
+                self._waiting.postpone(name, until.seconds)
             except OSError:
                 claiming.put_back(self.root, name, source)
                 raise
@@ -213,6 +216,23 @@ class Member:
                 if claim is not None:
                     self._waiting.expect(source, str(claim))
         return None
+
+    def _confirmed(self, name: Name, source: State, now: datetime) -> Claim | Name | None:
+        """As `claiming.confirm` has it; a taken id that the content asks for is given once nobody has it."""
+        try:
+            terms = claiming.Terms(self.root.trust(self.live.last), self._waiting.settled(name))
+            return claiming.confirm(self.root, name, source, now, terms)
+        except claiming.IdContested as wish:
+            right = wish.right
+        verdict = self._abandoned.judge([right.id])[right.id]
+        if isinstance(verdict, IdTaken):
+            reason = f"The id {right.id!r} that it gives itself is taken."
+            claiming.bury(self.root, name, name.free(), reason, claiming.OTHER_ID)
+            return None
+        if verdict > 0:
+            claiming.put_back(self.root, name, source)
+            raise claiming.NotYet(verdict)
+        return claiming.file_again(self.root, name, source, right)
 
     def _vouched(self, claim: Claim, now: datetime) -> Claim:
         """The claim once its file tells that a person put the job back.
