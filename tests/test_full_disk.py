@@ -132,7 +132,7 @@ def test_what_a_full_disk_refuses_takes_no_effect_and_leaves_nothing(
 ) -> None:
     dead(spool, "dead-1", "dead-2")
     spool.file({"id": "waiting", "command": "true"})
-    with spool.member():
+    with spool.member("foreground"):
         fill()
         before = contents(spool.path)
         assert "cannot be used" in shell(*words, status=75).err
@@ -142,7 +142,7 @@ def test_what_a_full_disk_refuses_takes_no_effect_and_leaves_nothing(
 def test_a_request_to_stop_without_a_limit_is_refused_where_no_file_fits(
     spool: Spool, shell: Shell, small_disk: Path
 ) -> None:
-    with spool.member():
+    with spool.member("foreground"):
         _use_up_files(small_disk)
         before = contents(spool.path)
         shell("worker", "stop", status=75)
@@ -166,7 +166,7 @@ def test_what_makes_room_works_on_a_full_disk(
 def test_a_second_request_to_stop_that_is_refused_leaves_the_first_as_it_was(
     spool: Spool, fill: Callable[[], None]
 ) -> None:
-    with spool.member() as one, spool.member() as other:
+    with spool.member("foreground") as one, spool.member("foreground") as other:
         asking.to_stop(spool.root, [one.name], 60)
         fill()
         with pytest.raises(OSError, match="No space left"):
@@ -203,7 +203,7 @@ def test_the_buttons_of_the_queue_take_no_effect_on_a_full_disk(
     spool: Spool, dashboard: Dashboard, small_disk: Path
 ) -> None:
     dead(spool, "dead")
-    with spool.member() as me:
+    with spool.member("foreground") as me:
         _use_up_files(small_disk)
         before = contents(spool.path)
         with pytest.raises(OSError, match="No space left"):
