@@ -183,6 +183,23 @@ def test_when_the_time_is_up_wait_returns_124(shell: Shell) -> None:
     assert shell.state("a") == "pending"
 
 
+def test_a_job_that_is_deleted_is_told_once_the_others_have_ended(shell: Shell) -> None:
+    shell.file("true", id="a", run_at="2036-01-01T00:00:00Z")
+    shell.file("true", id="b", run_at="2036-01-01T00:00:00Z")
+    both = shell.terminal("wait", "a", "b")
+    alone = shell.terminal("wait", "a")
+    both.until("0/2")
+    alone.until("0/1")
+    path = shell.place("a")
+    assert path is not None
+    path.unlink()
+    assert alone.end() == 3
+    both.until("1/2")  # b is waited for still
+    shell("cancel", "b")
+    assert both.end() == 3
+    assert "'a'" in both.text
+
+
 def test_wait_for_all_means_those_that_wait_or_run(shell: Shell) -> None:
     shell("wait", "--all")
     shell.file("exit 1", id="dead", max_retries=0)

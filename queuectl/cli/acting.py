@@ -17,6 +17,7 @@ from queuectl.cli.places import spool_of
 from queuectl.errors import BadJob, BadUsage, Moving, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job import State, entered_duration, is_bare_number
 from queuectl.spool import acting, asking, finding, presence, recovery
+from queuectl.spool.ends import Ends
 from queuectl.spool.finding import Found
 from queuectl.spool.wording import duration
 
@@ -280,25 +281,26 @@ def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool,
     limit = None if timeout is None else entered_duration("--timeout", timeout)
     end = None if limit is None else time.monotonic() + limit
     if everything:
-        waiting = [found for state in _LIVE for found in spool.list(state)]
+        found = finding.live(spool.root)
     else:
-        waiting = [spool.find(job_id) for job_id in dict.fromkeys(job_ids)]
-    single = len(waiting) == 1 and not everything
-    worst = 0
-    with show.progress("waiting", len(waiting)) as advance:
-        for done, found in enumerate(waiting):
-            left = None if end is None else max(0.0, end - time.monotonic())
-            ended = spool.wait(found.id, left)
-            if ended is None:
-                show.note(f"{found.id} has not ended in time.")
-                return 124
-            code = _exit_status(ended)
-            worst = max(worst, code if single else min(code, 1))
-            advance(done + 1)
-    return worst
-
-
-_LIVE = ("processing", "pending", "scheduled", "failed")
+        found = [finding.meant(answer) for answer in finding.find_each(spool.root, job_ids).values()]
+    ends = Ends(spool.root, found)
+    with show.progress("waiting", len(found)) as advance:
+        for _ in ends.looks(end):
+            advance(ends.over)
+    if ends.left:
+        first, *others = ends.left
+        beside = f" and {len(others):,} more" if others else ""
+        show.note(f"{first}{beside} has not ended in time.")
+        return 124
+    for job_id in ends.gone:
+        show.note(f"Error: {NoSuchJob(job_id)}")
+    if ends.gone:
+        return NoSuchJob.exit_status
+    if len(found) == 1 and not everything:
+        (one,) = ends.ended.values()
+        return _exit_status(finding.read(one) or one)
+    return int(any(one.state is State.DEAD for one in ends.ended.values()))
 
 
 def _exit_status(found: Found) -> int:

@@ -57,7 +57,8 @@ WORDS = {
     "dead": State.DEAD,
 }
 _ORDER = (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE)
-_AT_REST = (State.PENDING, State.FAILED, State.DEAD, State.DONE)
+WAITING = (State.PENDING, State.FAILED)
+_AT_REST = (*WAITING, State.DEAD, State.DONE)
 #: After this many looks a job that was in none of them is missing.
 LOOKS = 3
 #: A job that was seen is looked for this many times before it counts as one that cannot be caught.
@@ -104,6 +105,16 @@ def found_in(root: Root, state: State) -> list[Found]:
     return [Found(state, name, f"{folder}/{name}") for name in sorted(names_in(root, state), key=str)]
 
 
+def live(root: Root) -> list[Found]:
+    """The files of all jobs that wait or run, each once, not read."""
+    found: dict[str, Found] = {}
+    for state, texts in look(root, WAITING):
+        for text in texts:
+            if (name := name_in(state, text)) is not None:
+                found[name.id] = Found(state, name, f"{root.folder(state)}/{text}")
+    return list(found.values())
+
+
 def names_of(root: Root, job_id: str) -> list[Found]:
     """Every file that bears this id, whatever its case. One is right, more are duplicates."""
     wanted = job_id.lower()
@@ -118,7 +129,7 @@ def names_of(root: Root, job_id: str) -> list[Found]:
     return found
 
 
-def look(root: Root) -> Iterator[tuple[State, list[str]]]:
+def look(root: Root, at_rest: Iterable[State] = _AT_REST) -> Iterator[tuple[State, list[str]]]:
     """One look at where jobs are: the names in each directory, processing/ before and after each other one.
 
     Race: jobs move while the directories are listed. Each move of a worker or of a command leads into
@@ -128,19 +139,22 @@ def look(root: Root) -> Iterator[tuple[State, list[str]]]:
     """
     passing = State.PROCESSING
     yield passing, root.texts_in(root.folder(passing))
-    for state in _AT_REST:
+    for state in at_rest:
         yield state, root.texts_in(root.folder(state))
         yield passing, root.texts_in(root.folder(passing))
 
 
-def bearing(root: Root, state: State, texts: Iterable[str], wanted: AbstractSet[str]) -> Iterator[Found]:
-    """Those files in the directory of a state whose ids, in lower case, are among `wanted`."""
+def ids_in(state: State, texts: Iterable[str]) -> list[str]:
+    """The id in each file name in the directory of a state, or any text for what is no job's."""
     if state is State.PROCESSING:
-        near = [text for text in texts if text[ID_AT:].partition("@")[0].lower() in wanted]
-    else:
-        near = [text for text in texts if text[ID_AT:-5].lower() in wanted]
-    for text in near:
-        if (name := name_in(state, text)) is not None:
+        return [text[ID_AT:].partition("@")[0] for text in texts]
+    return [text[ID_AT:-5] for text in texts]
+
+
+def bearing(root: Root, state: State, texts: list[str], wanted: AbstractSet[str]) -> Iterator[Found]:
+    """Those files in the directory of a state whose ids, in lower case, are among `wanted`."""
+    for text, job_id in zip(texts, ids_in(state, texts), strict=True):
+        if job_id.lower() in wanted and (name := name_in(state, text)) is not None:
             yield Found(state, name, f"{root.folder(state)}/{text}")
 
 
@@ -189,10 +203,14 @@ def find(root: Root, word: str) -> Found:
 
 def locate(root: Root, word: str) -> Found:
     """The same, not read; raises `NoSuchJob` or `AmbiguousId`."""
-    found = find_each(root, [word])[word]
-    if isinstance(found, QueueError):
-        raise found
-    return found
+    return meant(find_each(root, [word])[word])
+
+
+def meant(answer: Found | QueueError) -> Found:
+    """The job in an answer of `find_each`; raises the error that is one."""
+    if isinstance(answer, QueueError):
+        raise answer
+    return answer
 
 
 def find_each(root: Root, words: Iterable[str]) -> dict[str, Found | QueueError]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from queuectl import disk, settings
-from queuectl.errors import Moving, StorageTrouble
-from queuectl.job import Job, State, from_fields, utc_now
+from queuectl.errors import Moving, NoSuchJob, StorageTrouble
+from queuectl.job import Job, from_fields, utc_now
 from queuectl.spool import root as roots
 
 TYPE_CHECKING = False
@@ -108,27 +108,27 @@ class Spool:
         return finding.view(found, self.live.now(), self.clock())  # a broken config.yaml hides no job
 
     def wait(self, job_id: str, timeout: float | None = None) -> Found | None:
-        """The job once it is done or dead; None when `timeout` seconds have passed before that."""
-        end = None if timeout is None else time.monotonic() + timeout
-        found = self.find(job_id)
-        pause = 0.005
-        while found.state not in {State.DONE, State.DEAD}:
-            if end is not None and time.monotonic() >= end:
-                return None
-            time.sleep(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
-            pause = min(pause * 1.3, 0.25)
-            found = self._again(found)
-        return found
+        """The job once it is done or dead; None when `timeout` seconds have passed before that.
 
-    def _again(self, found: Found) -> Found:
-        if self.root.is_shared:  # which may go on showing a name that it is asked for
-            folder, _, name = found.path.rpartition("/")
-            is_there = name in self.root.texts_in(folder)
-        else:
-            is_there = disk.exists(found.path)
-        if is_there:
-            return found
-        return self.find(found.id)
+        Raises `NoSuchJob`, also when it is deleted meanwhile.
+        """
+        from queuectl.spool import finding
+        from queuectl.spool.ends import Ends
+
+        end = None if timeout is None else time.monotonic() + timeout
+        found = finding.locate(self.root, job_id)
+        while True:
+            ends = Ends(self.root, [found])
+            for _ in ends.looks(end):
+                pass
+            if ends.gone:
+                raise NoSuchJob(found.id)
+            if ends.left:
+                return None
+            (ended,) = ends.ended.values()
+            if reading := finding.read(ended):
+                return reading
+            found = finding.locate(self.root, found.id)  # it was put back just then
 
     def retry(self, job_id: str) -> str:
         """Put a failed, dead or completed job back to pending; returns its path."""
