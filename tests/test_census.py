@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from queuectl import Spool, State
 from queuectl.spool import census as census_module
 from queuectl.spool import explaining, finding, metrics
 from queuectl.spool.census import Census, Watch, quantile
-from queuectl.spool.letters import DeadLetters, kind_of
+from queuectl.spool.letters import DeadLetters, kind_of, read_letter
 
 if TYPE_CHECKING:
     from tests.conftest import Counting, Until, Workers
@@ -308,22 +309,24 @@ def test_dead_letters_are_grouped_and_each_is_read_once(
         spool.file({"id": f"job-{index}", "command": f"exit {1 + index % 2}", "max_retries": 0})
     spool.file({"id": "slow", "command": "sleep 9", "timeout": "0.1", "max_retries": 0})
     workers.drain()
-    letters, names = DeadLetters(spool.root), os.listdir(spool.root.folder(State.DEAD))
-    assert letters.learn(names, 60) == 0
-    assert [(group.kind, len(group.names)) for group in letters.groups(names)][-1][1] == 1
-    assert {group.kind: len(group.names) for group in letters.groups(names)} == {
+    names = os.listdir(spool.root.folder(State.DEAD))
+    letters = DeadLetters().learn(names, 60, partial(read_letter, spool.root))
+    assert letters.unread == 0
+    assert [(group.kind, len(group.names)) for group in letters.groups()][-1][1] == 1
+    assert {group.kind: len(group.names) for group in letters.groups()} == {
         "exit status 1": 3,
         "exit status 2": 3,
         "it ran longer than its limit of 0.1 s": 1,
     }
-    assert len(list(letters.matching(names, "exit status 1", "JOB-2"))) == 1
+    assert len(list(letters.matching("exit status 1", "JOB-2"))) == 1
     counting.calls.clear()
-    assert letters.learn(names, 60) == 0
+    assert letters.learn(names, 60, partial(read_letter, spool.root)) == letters
     assert counting.calls["open"] == 0
 
 
 def test_letters_that_could_not_be_read_in_time_are_told(spool: Spool) -> None:
     finished(spool, 9, state=State.DEAD)
-    letters, names = DeadLetters(spool.root), os.listdir(spool.root.folder(State.DEAD))
-    assert letters.learn(names, -1.0) > 0
-    assert letters.learn(names, 60) == 0
+    names = os.listdir(spool.root.folder(State.DEAD))
+    letters = DeadLetters().learn(names, -1.0, partial(read_letter, spool.root))
+    assert letters.unread > 0
+    assert letters.learn(names, 60, partial(read_letter, spool.root)).unread == 0

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from queuectl.job import State
-from queuectl.spool import finding
+from queuectl.job import State, last_attempt
+from queuectl.spool import finding, output
 from queuectl.spool.finding import Found
 from queuectl.spool.names import parse
 from queuectl.spool.wording import escaped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from queuectl.spool.root import Root
 
 _WORKER = re.compile(r"\b[A-Za-z0-9-]+-\d+-[0-9a-f]{4}\b")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _PATH = re.compile(r"(?<![\w.])/\S+")
+#: This many characters of a command and of a reason are remembered for the search.
+_KNOWN = 500
 
 
 def kind_of(reason: str) -> str:
     """A reason without what differs from job to job: names of workers, quoted words, paths."""
-    return escaped(_PATH.sub("…", _QUOTED.sub("'…'", _WORKER.sub("…", reason)))[:200]) or "(no reason)"
+    start = reason[:2000]
+    return escaped(_PATH.sub("…", _QUOTED.sub("'…'", _WORKER.sub("…", start)))[:200]) or "(no reason)"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """Why a job died: the kind of its reason, and the text by which it is found, in lower case."""
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,61 +47,80 @@ class Group:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """The reasons of dead jobs, remembered by file name: what lies in dead/ does not change there."""
+    """The dead jobs of one listing, newest first, and what has been read of them. It never changes."""
 
-    def __init__(self, root: Root) -> None:
-        self._root = root
-        self._reasons: dict[str, str] = {}
-        self._kinds: dict[str, str] = {}
+    names: Sequence[str] = ()
+    letters: Mapping[str, Letter] = field(default_factory=dict)
 
-    def learn(self, names: Sequence[str], seconds: float) -> int:
-        """Read the newest that are not known yet, for at most so long; returns how many are left."""
-        known = self._reasons
-        if len(known) > len(names):
-            present = set(names)
-            known = self._reasons = {name: why for name, why in known.items() if name in present}
-        if len(known) == len(names):
-            return 0
+    @property
+    def unread(self) -> int:
+        """How many have not been read yet."""
+        return len(self.names) - len(self.letters)
+
+    def learn(
+        self, names: Sequence[str], seconds: float, read: Callable[[str], Letter | None]
+    ) -> DeadLetters:
+        """The letters of a newer listing: what is known of them, and what can be read in so many seconds."""
+        known = {name: self.letters[name] for name in names if name in self.letters}
         end = time.monotonic() + seconds
-        for done, name in enumerate(names):
+        for name in names if len(known) < len(names) else ():
             if name not in known:
                 if time.monotonic() > end:
-                    return len(names) - done
-                known[name] = self._read(name)
-        return 0
+                    break
+                if (letter := read(name)) is not None:
+                    known[name] = letter
+        return DeadLetters(names, known)
 
-    def _read(self, text: str) -> str:
-        name = parse(text)
-        found = finding.read(Found(State.DEAD, name, self.path(text))) if name else None
-        reason = finding.reason_for(found) if found else ""
-        self._kinds.setdefault(reason, kind_of(reason))
-        return reason
-
-    def path(self, text: str) -> str:
-        """Where the file of a dead job is."""
-        return f"{self._root.folder(State.DEAD)}/{text}"
-
-    def reason(self, text: str) -> str:
-        """Why the job in this file died, "" where that has not been read."""
-        return self._reasons.get(text, "")
-
-    def matching(self, names: Iterable[str], kind: str | None, words: str) -> Iterator[str]:
-        """Those of a kind, or of any, whose id or reason has these words in it."""
+    def matching(self, kind: str | None, words: str) -> Iterator[str]:
+        """The names of those of a kind, or of any, with these words in the id or in what is shown of them."""
         words = words.lower()
-        for name in names:
-            reason = self._reasons.get(name)
-            if reason is None or (kind is not None and self._kinds.get(reason) != kind):
+        for name in self.names:
+            letter = self.letters.get(name)
+            if letter is None or (kind is not None and letter.kind != kind):
                 continue
-            if not words or words in name.lower() or words in reason.lower():
+            if not words or words in name.lower() or words in letter.text:
                 yield name
 
-    def groups(self, names: Iterable[str], words: str = "") -> list[Group]:
+    def groups(self, words: str = "") -> list[Group]:
         """All kinds of reasons, the most frequent first."""
         found: dict[str, list[str]] = {}
-        for name in self.matching(names, None, words):
-            found.setdefault(self._kinds[self._reasons[name]], []).append(name)
+        for name in self.matching(None, words):
+            found.setdefault(self.letters[name].kind, []).append(name)
         return [
             Group(kind, tuple(members))
             for kind, members in sorted(found.items(), key=lambda item: -len(item[1]))
         ]
+
+
+def read_letter(root: Root, text: str) -> Letter | None:
+    """Read a dead job's file; None where it has gone, or where the disk does not give it now."""
+    name = parse(text)
+    try:
+        found = finding.read(Found(State.DEAD, name, f"{root.folder(State.DEAD)}/{text}")) if name else None
+    except OSError:
+        return None
+    if found is None:
+        return None
+    reason = finding.reason_for(found)
+    command = found.job.command_line if found.job else ""
+    shown = (escaped(reason[:_KNOWN]), escaped(command[:_KNOWN]), last_words(root, found))
+    return Letter(kind_of(reason), "\n".join(shown).lower())
+
+
+#: The last line of standard error is looked for in this many bytes at its end.
+_LAST_WORDS = 1024
+
+
+def last_words(root: Root, found: Found) -> str:
+    """The last line that a failed run printed to standard error: often the reason that a status is not."""
+    attempt = last_attempt(found.job.history) if found.job else 0
+    if not attempt or found.state not in {State.FAILED, State.DEAD}:
+        return ""
+    try:
+        _, data = output.tail(root, found.id, attempt, "err", _LAST_WORDS)
+    except OSError:
+        return ""
+    lines = data.decode("utf-8", "replace").rstrip().splitlines()
+    return escaped(lines[-1].strip()) if lines else ""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: A button waits so long for what it began; the rest goes on without it.
 PATIENCE = 3.0
+#: To retry more dead jobs than this at once is asked about first.
+MANY = 10
 _FIELDS = ("command", "id", "priority", "run_at", "max_retries", "timeout", "cwd")
 
 
@@ -43,13 +45,17 @@ class Form:
         """Whether the question was answered."""
         return self.one("sure") == "yes"
 
+    def is_sure_of(self, number: int) -> bool:
+        """Whether the question was answered, and where it named a number of jobs, this one."""
+        return self.is_sure and self.one("number") in {"", str(number)}
+
     def again(self) -> list[tuple[str, str]]:
         """All of it, to be sent once more with the answer to a question."""
         return [
             (name, value)
             for name, values in self.values.items()
             for value in values
-            if name not in {"csrf", "sure"}
+            if name not in {"csrf", "sure", "number"}
         ]
 
 
@@ -64,10 +70,15 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked before something is destroyed, and the word on the button that does it."""
+    """What is asked before something is destroyed or many jobs are changed.
+
+    `answer` is the word on the button that does it. The form then says the `number` of jobs that was
+    asked about, as there may be more of them by then.
+    """
 
     question: str
     answer: str
+    number: int | None = None
 
 
 def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Question | None:
@@ -174,21 +185,28 @@ def on_dead(dashboard: Dashboard, what: str, form: Form) -> Said | Question | No
     names = _chosen(dashboard, form)
     if not names:
         return Said("Nothing was selected.", bad=True)
-    many = "1 job" if len(names) == 1 else f"{len(names):,} jobs"
-    if what == "delete" and not form.is_sure:
-        return Question(f"Delete {many} and what they printed?", "Delete them")
-    dead = [Found(State.DEAD, name, dashboard.letters.path(str(name))) for name in map(parse, names) if name]
+    number, many = len(names), _jobs(len(names))
+    if what == "delete" and not form.is_sure_of(number):
+        return Question(f"Delete {many} and what they printed?", "Delete them", number)
+    if number > MANY and not form.is_sure_of(number):
+        return Question(f"Retry {many}? All of them run again.", "Retry them", number)
+    folder = dashboard.spool.root.folder(State.DEAD)
+    dead = [Found(State.DEAD, name, f"{folder}/{name}") for name in map(parse, names) if name]
     batch = _Batch(dashboard, dead)
     return batch.run(batch.retry if what == "retry" else batch.delete, many)
 
 
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number:,} jobs"
+
+
 def _chosen(dashboard: Dashboard, form: Form) -> list[str]:
-    names = dashboard.look(PATIENCE).listing(State.DEAD).names
     if form.one("scope") == "all":
-        dashboard.letters.learn(names, float("inf"))
         kind = form.one("reason") if "reason" in form.values else None
-        return list(dashboard.letters.matching(names, kind, form.one("q").strip()))
+        letters = dashboard.dead_letters(float("inf"), patience=PATIENCE)
+        return list(letters.matching(kind, form.one("q").strip()))
     wanted = set(form.values.get("id", ()))
+    names = dashboard.look(PATIENCE).listing(State.DEAD).names
     return [text for text in names if (name := parse(text)) and name.id in wanted]
 
 
@@ -237,7 +255,7 @@ class _Batch:
         word = "Retried" if act == self.retry else "Deleted"
         if thread.is_alive():
             return Said(f"{word} {self.done:,} of {many} so far; the rest follows.")
-        text = f"{word} {'1 job' if self.done == 1 else f'{self.done:,} jobs'}."
+        text = f"{word} {_jobs(self.done)}."
         if self.trouble:
             text += f" {len(self.trouble):,} could not be: {self.trouble[0]}"
         return Said(text, bad=bool(self.trouble))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hmac
@@ -20,56 +19,140 @@ from anyio import to_thread
 from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from queuectl.errors import QueueError, StorageTrouble
+from queuectl.errors import NotASpool, QueueError, StorageTrouble
 from queuectl.spool import metrics, output, wording
-from queuectl.web import actions, live, pages, rendering
+from queuectl.web import actions, guard, live, pages, rendering
 from queuectl.web.actions import Form, Question, Said
-from queuectl.web.guard import Guard, Rules, local_path
+from queuectl.web.guard import Guard, SecurityHeaders, address_of, local_path, own_cookies
+from queuectl.web.login import Lock
 from queuectl.web.pages import Page, Query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
     from typing import Any
 
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
+    from queuectl.spool.finding import Found
     from queuectl.web.dashboard import Dashboard
+    from queuectl.web.guard import Rules
 
 log = logging.getLogger("queuectl")
 
 MAX_FORM = 256 * 1024
-FORM_SECONDS = 10.0
 _HIDDEN = Markup('<input type="hidden" name="csrf" value="{}"><input type="hidden" name="back" value="{}">')
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def build(dashboard: Dashboard, rules: Rules, closing: asyncio.Event) -> ASGIApp:
-    """The application; `closing` ends its streams."""
+    """The application; `closing` ends its streams.
+
+    Who must show a token and has not is answered by an application of its own, the door. It knows
+    nothing of the spool, so nothing of the spool comes out there.
+    """
+    lock = Lock(rules)
+    entry = Entry(dashboard, rules, lock)
     routes = Routes(dashboard, rules, closing)
-    made = Starlette(
+    public = [
+        Route("/healthz", entry.healthz),
+        Route("/static/{name}", entry.static),
+        Route("/login", entry.login, methods=["POST"]),
+    ]
+    door = Starlette(
+        routes=[*public, Route("/{path:path}", entry.ask, methods=["GET", "POST"])],
+        exception_handlers={HTTPException: entry.on_http_error, Exception: on_fault},
+    )
+    inside = Starlette(
         routes=[
-            Route("/healthz", routes.healthz),
+            *public,
             Route("/metrics", routes.metrics),
             Route("/live", routes.live),
-            Route("/login", routes.login, methods=["POST"]),
-            Route("/static/{name}", routes.static),
-            Route("/jobs/{job_id}/output/{attempt:int}/{stream}", routes.output),
+            Route("/jobs/{job_id}/output/{attempt}/{stream}", routes.output),
+            Route("/jobs/{job_id}/error/{attempt}", routes.error),
+            Route("/jobs/{job_id}/file", routes.file),
             Route("/new", routes.new),
             Route("/{path:path}", routes.act, methods=["POST"]),
             Route("/{path:path}", routes.page),
         ],
+        middleware=[Middleware(Guard, rules=rules, lock=lock, door=door)],
         exception_handlers={
             HTTPException: routes.on_http_error,
             QueueError: routes.on_refusal,
+            NotASpool: routes.on_trouble,
             OSError: routes.on_trouble,
-            Exception: routes.on_fault,
+            Exception: on_fault,
         },
     )
-    return Guard(made, rules)
+    for made in (door, inside):
+        made.router.redirect_slashes = False
+    return SecurityHeaders(inside)
+
+
+class Entry:
+    """What answers everybody, with a token or without: it tells nothing of the spool."""
+
+    def __init__(self, dashboard: Dashboard, rules: Rules, lock: Lock) -> None:
+        self._root = dashboard.spool.root
+        self._rules = rules
+        self._lock = lock
+        folder = resources.files("queuectl.web").joinpath("static")
+        self._files = {item.name: item.read_bytes() for item in folder.iterdir()}
+
+    def healthz(self, _: Request) -> Response:
+        """Whether this server runs and reaches its spool."""
+        try:
+            self._root.require()
+        except (QueueError, OSError):
+            return PlainTextResponse("The spool is out of reach.\n", 503)
+        return PlainTextResponse("ok\n")
+
+    async def static(self, request: Request) -> Response:
+        """A file of our own."""
+        name = request.path_params["name"]
+        kind = _TYPES.get(PurePosixPath(name).suffix)
+        if kind is None or name not in self._files:
+            raise HTTPException(404)
+        return Response(self._files[name], media_type=kind)
+
+    async def ask(self, request: Request) -> Response:
+        """Ask for the token, whatever was asked for."""
+        return guard.ask_for_token(request.scope)
+
+    async def login(self, request: Request) -> Response:
+        """Take the token from a form, for the cookie."""
+        form = await _form(request)
+        back = local_path(form.one("back"))
+        if self._rules.token is None:
+            return RedirectResponse(back, 303)
+        verdict = self._lock.try_(guard.client(request.scope), form.one("token").strip())
+        if not verdict.is_right:
+            return guard.login_page(verdict, back)
+        return RedirectResponse(back, 303, {"set-cookie": self._rules.set_cookie()})
+
+    async def on_http_error(self, _: Request, error: Exception) -> Response:
+        """No such file, or what was sent is no form."""
+        assert isinstance(error, HTTPException)
+        problem, remedy = _told(error)
+        return PlainTextResponse(f"{problem}\n{remedy}\n", error.status_code)
+
+
+def on_fault(request: Request, error: Exception) -> Response:
+    """A fault of ours: told where the server was started, as the command line tells its own."""
+    debug = bool(os.environ.get("QUEUECTL_DEBUG"))
+    told = f"{type(error).__name__}: {wording.visible(str(error))}"
+    where = wording.visible(request.scope["path"])
+    log.error("This is a fault of queuectl: %s (%s)", told, where, exc_info=debug and error)
+    return PlainTextResponse(
+        "This is a fault of queuectl.\nWhat it is stands where `queuectl webui` was started.\n", 500
+    )
 
 
 class Routes:
@@ -85,89 +168,92 @@ class Routes:
     def page(self, request: Request) -> Response:
         """Any page, or the JSON of it."""
         path, twin = self._split(request)
-        page = pages.find(self._dashboard, path, Query.parse(request.url.query))
+        page = pages.find(self._dashboard, path, _query(request))
         if twin:
             return Response(rendering.as_json(page), page.status, media_type="application/json")
         return self._shown(request, page)
 
     def _split(self, request: Request) -> tuple[str, bool]:
         """The path of the page, and whether its JSON is wanted."""
-        path = request.url.path
-        accepts = request.headers.get("accept", "")
+        path = request.scope["path"]
         head, _, last = path.rpartition("/")
         if last.endswith(".json") and not (head == "/jobs" and self._dashboard.find(last)):
             stem = path.removesuffix(".json")
             return ("/" if stem == "/overview" else stem), True
-        return path, "application/json" in accepts and "text/html" not in accepts
+        return path, _is_for_a_program(request)
 
     def _shown(self, request: Request, page: Page) -> Response:
         response = Response(
             rendering.whole(page, self._frame(request)), page.status, media_type="text/html; charset=utf-8"
         )
-        if self._flash in request.cookies:
+        if own_cookies(request.headers, self._flash):
             response.delete_cookie(self._flash, httponly=True, samesite="strict")
         return response
 
     def _frame(self, request: Request, back: str = "") -> dict[str, Any]:
         """What the page says of itself: its address, and in each form that and the proof that it is ours."""
-        path, query = request.url.path, request.url.query
-        if path == "/live":
-            asked = Query.parse(query).text("page")
-            path, _, query = asked.partition("?")
-        here = local_path(f"{path}?{query}" if query else path)
+        here = address_of(request.scope)
+        if request.scope["path"] == "/live":
+            here = local_path(_query(request).text("page"))
+        here = back or here
+        path, _, query = here.partition("?")
         twin = "/overview.json" if path == "/" else f"{path}.json"
         return {
             "here": here,
-            "section": "/" + path.split("/")[1] if path.startswith("/") else "/",
-            "json_here": local_path(f"{twin}?{query}" if query else twin)
-            if path.split("/")[1:2] != ["new"]
-            else "",
+            "section": "/" + path.split("/")[1],
+            "json_here": local_path(f"{twin}?{query}") if path != "/new" else "",
             "said": self._read_flash(request),
-            "token": _HIDDEN.format(self._rules.csrf, back or here),
+            "token": _HIDDEN.format(self._rules.csrf, here),
         }
 
     def live(self, request: Request) -> Response:
         """The stream of what changes on a page."""
-        path, _, query = Query.parse(request.url.query).text("page").partition("?")
-        frame = self._frame(request)
-        events = live.stream(self._dashboard, path, Query.parse(query), frame, self._closing)
-        return StreamingResponse(events, media_type="text/event-stream")
+        asked = _query(request)
+        path, _, query = local_path(asked.text("page")).partition("?")
+        shown = live.Shown(unquote(path), Query.parse(query), asked.text("shown"), self._frame(request))
+        events = live.stream(self._dashboard, shown, self._closing)
+        return _streamed(request, events, "text/event-stream")
 
     def output(self, request: Request) -> Response:
         """All that a run printed, as a file to keep: no browser shows it."""
         values = request.path_params
-        found = self._dashboard.find(values["job_id"])
-        if found is None or values["stream"] not in output.STREAMS or values["attempt"] > 10**9:
+        found, attempt = self._job(request), _attempt(request)
+        if values["stream"] not in output.STREAMS:
             raise HTTPException(404)
         root = self._dashboard.spool.root
-        blocks = (block for _, block in output.read_log(root, found.id, values["attempt"], values["stream"]))
+        blocks = (block for _, block in output.read_log(root, found.id, attempt, values["stream"]))
         first = next(blocks, None)  # what is no log that may be read is said before the answer begins
         if first is None:
             raise HTTPException(404)
-        name = f"{found.id}.{values['attempt']}.{values['stream']}.txt"
-        headers = {"content-disposition": f'attachment; filename="{name}"'}
-        return StreamingResponse(
-            chain([first], blocks), media_type="application/octet-stream", headers=headers
-        )
+        return _kept(request, f"{found.id}.{attempt}.{values['stream']}.txt", chain([first], blocks))
+
+    def error(self, request: Request) -> Response:
+        """The whole of an error, of which pages show the beginning: that of a run, or of the job (0)."""
+        found, attempt = self._job(request), _attempt(request)
+        text = pages.error_of(found, attempt)
+        if not text:
+            raise HTTPException(404)
+        return _kept(request, f"{found.id}.error.txt", [text.encode("utf-8", "replace")])
+
+    def file(self, request: Request) -> Response:
+        """The whole of a job's file."""
+        found = self._job(request)
+        data = self._dashboard.file_bytes(found)
+        if data is None:
+            raise HTTPException(404)
+        return _kept(request, f"{found.id}.yaml.txt", [data])
+
+    def _job(self, request: Request) -> Found:
+        found = self._dashboard.find(request.path_params["job_id"])
+        if found is None:
+            raise HTTPException(404)
+        return found
 
     def metrics(self, _: Request) -> Response:
         """The figures for Prometheus."""
         board = self._dashboard
         text = metrics.text(board.spool.root, board.look(1.0), board.workers(), board.spool.clock())
         return PlainTextResponse(text, media_type=metrics.MEDIA_TYPE)
-
-    def healthz(self, _: Request) -> Response:
-        """Whether this server runs and reaches its spool; it tells nothing else."""
-        self._dashboard.spool.root.require()
-        return PlainTextResponse("ok\n")
-
-    def static(self, request: Request) -> Response:
-        """A file of our own."""
-        name = PurePosixPath(request.path_params["name"])
-        known = {item.name: item for item in resources.files("queuectl.web").joinpath("static").iterdir()}
-        if name.suffix not in _TYPES or str(name) not in known:
-            raise HTTPException(404)
-        return Response(known[str(name)].read_bytes(), media_type=_TYPES[name.suffix])
 
     def new(self, request: Request) -> Response:
         """The form for a new job, where this server takes any."""
@@ -177,45 +263,54 @@ class Routes:
 
     # ── acting ───────────────────────────────────────────────────────────────────────────────
 
-    async def login(self, request: Request) -> Response:
-        """Take the token from a form, for the cookie."""
-        form = await _form(request)
-        back = local_path(form.one("back") or "/")
-        if not self._rules.is_token(form.one("token").strip()):
-            body = rendering.login({"wrong": True, "again": False, "back": back})
-            return Response(body, 403, media_type="text/html; charset=utf-8")
-        return RedirectResponse(back, 303, {"set-cookie": self._rules.set_cookie()})
-
     async def act(self, request: Request) -> Response:
         """Do what a button says, then go back to the page with its result."""
         form = await _form(request)
         return await to_thread.run_sync(self._acted, request, form)
 
     def _acted(self, request: Request, form: Form) -> Response:
-        if self._dashboard.read_only:
-            raise QueueError("This dashboard is read only.", "Use the command line.")
-        if not hmac.compare_digest(form.one("csrf").encode(), self._rules.csrf.encode()):
-            raise QueueError("This page is out of date.", "Open it again, and press the button there.")
+        path, back = request.scope["path"], local_path(form.one("back"))
         try:
-            done = self._do(request.url.path, form)
+            self._require_right(request, form)
+            done = self._do(path, form)
         except QueueError as error:
-            if request.url.path == "/new":
+            if path == "/new" and self._dashboard.takes_jobs:
                 typed = Query({name: form.one(name) for name in form.values})
                 return self._shown(request, pages.new(self._dashboard, typed, str(error)))
+            if isinstance(error, _NotAllowed):
+                raise
             done = Said(str(error), bad=True)
+        except OSError as error:
+            done = Said(str(StorageTrouble(error)), bad=True)
         if done is None:
             raise HTTPException(404)
         if isinstance(done, Question):
-            back = local_path(form.one("back") or "/")
-            fields = [(name, value) for name, value in form.again() if name != "back"]
-            asked: dict[str, Any] = {"action": local_path(request.url.path), "fields": fields, "back": back}
-            page = pages.question(
-                self._dashboard, {"question": done.question, "answer": done.answer, **asked}
-            )
-            return Response(
-                rendering.whole(page, self._frame(request, back)), media_type="text/html; charset=utf-8"
-            )
-        return self._back(form, done)
+            return self._asked(request, form, done, back)
+        return self._back(request, back, done)
+
+    def _require_right(self, request: Request, form: Form) -> None:
+        if self._dashboard.read_only:
+            raise _NotAllowed("This dashboard is read only.", "Use the command line.")
+        # A program that shows the token needs no proof: no page of others can make a browser send it.
+        if not guard.is_by_token(request.scope) and not self._rules.is_csrf(form.one("csrf")):
+            raise _NotAllowed("This page is out of date.", "Open it again, and press the button there.")
+
+    def _asked(self, request: Request, form: Form, question: Question, back: str) -> Response:
+        if _is_for_a_program(request):
+            told = {"question": question.question, "number": question.number}
+            return JSONResponse(told, 409)
+        asked: dict[str, Any] = {
+            "question": question.question,
+            "answer": question.answer,
+            "number": question.number,
+            "action": address_of(request.scope),
+            "fields": [(name, value) for name, value in form.again() if name != "back"],
+            "back": back,
+        }
+        page = pages.question(self._dashboard, asked)
+        return Response(
+            rendering.whole(page, self._frame(request, back)), media_type="text/html; charset=utf-8"
+        )
 
     def _do(self, path: str, form: Form) -> Said | Question | None:
         board = self._dashboard
@@ -232,16 +327,17 @@ class Routes:
                 return actions.submit(board, form)
         return None
 
-    def _back(self, form: Form, said: Said) -> Response:
+    def _back(self, request: Request, where: str, said: Said) -> Response:
         """A redirect to the page of the button, which then shows the sentence once."""
-        where = local_path(form.one("back") or "/")
+        if _is_for_a_program(request):
+            return JSONResponse({"said": said.text, "bad": said.bad}, 409 if said.bad else 200)
         if said.to and (where.startswith("/jobs/") or said.to.startswith("/jobs/")):
             where = said.to
         self._dashboard.look(1.0)
         response = RedirectResponse(where, 303)
-        text = base64.urlsafe_b64encode(
-            json.dumps({"text": said.text[:1000], "bad": said.bad}).encode()
-        ).decode()
+        said_ = json.dumps({"text": said.text[:1000], "bad": said.bad}).encode()
+        # Without the padding `=`, for which the value would have to be quoted.
+        text = base64.urlsafe_b64encode(said_).decode().rstrip("=")
         sealed = f"{text}.{self._rules.sign('said', text)}"
         response.set_cookie(self._flash, sealed, max_age=30, httponly=True, samesite="strict")
         return response
@@ -251,21 +347,20 @@ class Routes:
         return f"{self._rules.cookie}-said"
 
     def _read_flash(self, request: Request) -> dict[str, Any] | None:
-        text, _, seal = request.cookies.get(self._flash, "").partition(".")
-        if not text or not hmac.compare_digest(seal.encode(), self._rules.sign("said", text).encode()):
-            return None
-        with suppress(binascii.Error, ValueError):
-            said: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text))
-            return said
+        for value in own_cookies(request.headers, self._flash):
+            text, _, seal = value.partition(".")
+            if hmac.compare_digest(seal.encode(), self._rules.sign("said", text).encode()):
+                with suppress(binascii.Error, ValueError):
+                    said: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+                    return said
         return None
 
     # ── what goes wrong ──────────────────────────────────────────────────────────────────────
 
     def on_http_error(self, request: Request, error: Exception) -> Response:
-        """No such page, no such method, a form that is too large or too slow."""
+        """No such page, no such method, a form that is too large."""
         assert isinstance(error, HTTPException)
-        problem, remedy = _PROBLEMS.get(error.status_code, (error.detail, "Go back, and try again."))
-        return self._refused(request, problem, remedy, error.status_code)
+        return self._refused(request, *_told(error), error.status_code)
 
     def on_refusal(self, request: Request, error: Exception) -> Response:
         """The queue says no."""
@@ -275,53 +370,82 @@ class Routes:
 
     def on_trouble(self, request: Request, error: Exception) -> Response:
         """The disk says no."""
-        assert isinstance(error, OSError)
-        trouble = StorageTrouble(error)
-        return self._refused(request, trouble.problem, trouble.remedy, 503)
-
-    def on_fault(self, request: Request, error: Exception) -> Response:
-        """A fault of ours: told where the server was started, as the command line tells its own."""
-        debug = bool(os.environ.get("QUEUECTL_DEBUG"))
-        told = f"{type(error).__name__}: {wording.visible(str(error))}"
-        log.error("This is a fault of queuectl: %s (%s)", told, request.url.path, exc_info=debug and error)
-        return PlainTextResponse(f"This is a fault of queuectl.\n{told}\n", 500)
+        assert isinstance(error, OSError | NotASpool)
+        return self._answered(request, pages.away(self._dashboard, error))
 
     def _refused(self, request: Request, problem: str, remedy: str, status: int) -> Response:
-        plain = request.url.path in {
-            "/healthz",
-            "/metrics",
-            "/live",
-        } or "text/html" not in request.headers.get("accept", "")
-        if not plain:
-            with suppress(OSError):
-                return self._shown(request, pages.refusal(self._dashboard, problem, remedy, status))
-        return PlainTextResponse(f"{problem}\n{remedy}\n", status)
+        return self._answered(request, pages.refusal(self._dashboard, problem, remedy, status))
+
+    def _answered(self, request: Request, page: Page) -> Response:
+        """What is wrong: as a page for a browser, else as two lines."""
+        if _is_for_a_program(request) or request.scope["path"].endswith(".json"):
+            return Response(rendering.as_json(page), page.status, media_type="application/json")
+        if "text/html" in request.headers.get("accept", ""):
+            return self._shown(request, page)
+        return PlainTextResponse(f"{page.facts['problem']}\n{page.facts['remedy']}\n", page.status)
+
+
+class _NotAllowed(QueueError):
+    """The request may not change anything here."""
 
 
 _PROBLEMS = {
+    400: ("What was sent is not a form in UTF-8.", "Send it as UTF-8."),
     404: ("There is nothing under this address.", "See the overview."),
     405: ("That cannot be done here.", "Use the buttons of the page."),
-    408: ("The form came too slowly.", "Try again."),
     413: ("The form is too large.", "Put a long command into a script."),
     415: ("That is not a form.", "Use the buttons of the page."),
 }
 
 
+def _told(error: HTTPException) -> tuple[str, str]:
+    return _PROBLEMS.get(error.status_code, (error.detail, "Go back, and try again."))
+
+
+def _query(request: Request) -> Query:
+    return Query.parse(request.scope["query_string"].decode("latin-1"))
+
+
+def _is_for_a_program(request: Request) -> bool:
+    accepts = request.headers.get("accept", "")
+    return "application/json" in accepts and "text/html" not in accepts
+
+
+def _attempt(request: Request) -> int:
+    """The number of a run in an address; raises `HTTPException` for what no run has."""
+    text = request.path_params["attempt"]
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise HTTPException(404)
+    return int(text)
+
+
+def _streamed(request: Request, content: Any, kind: str, headers: dict[str, str] | None = None) -> Response:
+    """The content in portions; nothing of it is made where only the head was asked for."""
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=kind)
+    return StreamingResponse(content, headers=headers, media_type=kind)
+
+
+def _kept(request: Request, name: str, blocks: Iterable[bytes]) -> Response:
+    """A file to keep: no browser shows it."""
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return _streamed(request, blocks, "application/octet-stream", headers)
+
+
 async def _form(request: Request) -> Form:
-    """The fields of a form; raises `HTTPException` for one too large, too slow, or of another type."""
+    """The fields of a form; raises `HTTPException` for one that is too large, or of another type."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise HTTPException(415)
     body = b""
     try:
-        async with asyncio.timeout(FORM_SECONDS):
-            async for block in request.stream():
-                body += block
-                if len(body) > MAX_FORM:
-                    raise HTTPException(413)
-        pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=2000)
-    except TimeoutError:
-        raise HTTPException(408) from None
+        async for block in request.stream():
+            body += block
+            if len(body) > MAX_FORM:
+                raise HTTPException(413)
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=2000, errors="strict")
+    except (UnicodeDecodeError, ClientDisconnect):
+        raise HTTPException(400) from None
     except ValueError:
         raise HTTPException(413) from None
     values: dict[str, list[str]] = defaultdict(list)

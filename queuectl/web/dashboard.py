@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from queuectl import disk, settings
 from queuectl.job import ID, State
-from queuectl.spool import explaining, finding
+from queuectl.spool import asking, explaining, finding, letters
 from queuectl.spool.census import Census, Watch
 from queuectl.spool.finding import Found
 from queuectl.spool.letters import DeadLetters
@@ -37,12 +38,20 @@ class Dashboard:
         self.read_only = read_only
         self.allow_submit = allow_submit
         self.watch = Watch(Census(spool.root))
-        self.letters = DeadLetters(spool.root)
+        #: What has been read of the dead jobs: a value, replaced as a whole.
+        self._letters = DeadLetters()
         #: The settings, read again when the file has changed.
         self.live = settings.Live(spool.path)
         self.onlooker = Onlooker(spool.root)
         self._workers: list[dict[str, Any]] = []
         self._workers_at = float("-inf")
+        #: Whether the queue was paused when that was last looked at.
+        self.was_paused = False
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether jobs may be filed from the page."""
+        return self.allow_submit and not self.read_only
 
     def close(self, seconds: float | None = None) -> None:
         """Look no more; a look under way is waited for, so many seconds at most."""
@@ -64,18 +73,27 @@ class Dashboard:
             self._workers_at = clock
         return self._workers
 
+    def last_workers(self) -> list[dict[str, Any]]:
+        """The workers as they were last seen; nothing is looked at."""
+        return self._workers
+
+    def is_paused(self) -> bool:
+        """Whether claims are held back now."""
+        self.was_paused = asking.is_paused(self.spool.root)
+        return self.was_paused
+
     def find(self, job_id: str) -> Found | None:
         """The job of exactly this id, read; None where there is none. The id may be any text."""
         if not ID.fullmatch(job_id):
             return None
         for _ in range(3):
             for found in self._seen(job_id):
-                if (reading := finding.read(found)) is not None:
+                if (reading := self._read(found)) is not None:
                     return reading
             # One filed this moment, or at the moment of a move, is in no listing.
             present = [found for found in finding.names_of(self.spool.root, job_id) if found.id == job_id]
             for found in present:
-                if (reading := finding.read(found)) is not None:
+                if (reading := self._read(found)) is not None:
                     return reading
             if not present:
                 return None
@@ -94,22 +112,38 @@ class Dashboard:
     def _at(self, state: State, name: Name) -> Found:
         return Found(state, name, f"{self.spool.root.folder(state)}/{name}")
 
+    def _read(self, found: Found) -> Found | None:
+        """The job; None where it has moved. One that the disk does not give hides no other one."""
+        try:
+            return finding.read(found)
+        except OSError as error:
+            self.spool.root.require()
+            return found._replace(unreadable=error.strerror or str(error))
+
     def read_names(self, state: State, names: Iterable[str]) -> Iterator[Found]:
         """The jobs in these files; those that have moved meanwhile are passed over."""
         for text in names:
             name = finding.name_in(state, text)
-            reading = finding.read(self._at(state, name)) if name else None
+            reading = self._read(self._at(state, name)) if name else None
             if reading is not None:
                 yield reading
 
-    def dead_names(self) -> tuple[list[str], int]:
-        """The file names of the dead, newest first, and of how many the reasons have not been read yet."""
-        names = self.look().listing(State.DEAD).names[::-1]
-        return names, self.letters.learn(names, READING)
+    def dead_letters(self, seconds: float | None = None, patience: float = PATIENCE) -> DeadLetters:
+        """The dead jobs, newest first, and what could be read of them in `READING`, or so many seconds.
 
-    def file_text(self, found: Found) -> str | None:
+        Race: of two who read at once the later one's value stays; what the other one has read
+        beside that is read again.
+        """
+        names = self.look(patience).listing(State.DEAD).names[::-1]
+        root = self.spool.root
+        self._letters = told = self._letters.learn(
+            names, READING if seconds is None else seconds, partial(letters.read_letter, root)
+        )
+        return told
+
+    def file_bytes(self, found: Found) -> bytes | None:
         """The file as it is; None where it has moved or is none that can be read."""
         try:
-            return disk.read(found.path, disk.MAX_WITH_HISTORY).decode("utf-8", "replace")
+            return disk.read(found.path, disk.MAX_WITH_HISTORY)
         except OSError:
             return None

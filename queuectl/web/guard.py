@@ -8,17 +8,19 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from math import ceil
+from urllib.parse import parse_qsl, quote, urlencode
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from queuectl.web import rendering
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from queuectl.web.login import Lock, Verdict
 
 #: Sent with every answer. No script, style or address but our own; shown in no frame; kept by no cache.
 HEADERS = {
@@ -31,10 +33,12 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-MAX_ADDRESS, MAX_HEAD = 8 * 1024, 16 * 1024
-#: Shown to those who have no token; they tell nothing of the spool.
-_OPEN = re.compile(r"/healthz|/static/[a-z.]+|/login")
+#: A browser sends the cookies of all programs on this host, which may be many.
+MAX_ADDRESS, MAX_HEAD = 8 * 1024, 32 * 1024
+METHODS = ("GET", "HEAD", "POST")
 _NAME = re.compile(r"\[([0-9a-fA-F:.]+)\](?::\d{1,5})?|([A-Za-z0-9._-]+)(?::\d{1,5})?")
+#: A browser drops these from an address, wherever they are.
+_DROPPED = re.compile(r"[\x00-\x1f]")
 
 
 def is_loopback(host: str) -> bool:
@@ -51,7 +55,7 @@ def is_loopback(host: str) -> bool:
 class Rules:
     """What a request must say. `names` are further names of this host, for when others may come.
 
-    The secret is new with each start, so that a page of an earlier one can do nothing.
+    The secret is new with each start, so that a page or a cookie of an earlier one can do nothing.
     """
 
     port: int
@@ -74,7 +78,7 @@ class Rules:
 
     @property
     def csrf(self) -> str:
-        """What every form of ours bears."""
+        """The proof that a form comes from a page of ours."""
         return self.sign("form")
 
     @property
@@ -84,13 +88,20 @@ class Rules:
 
     @property
     def pass_(self) -> str:
-        """The value of the cookie: it proves the token, and does not tell it."""
-        key = (self.token or "").encode()
-        return hmac.new(key, b"queuectl dashboard", hashlib.sha256).hexdigest()
+        """The value of the cookie. It is made with the secret: who guesses the token cannot tell it."""
+        return self.sign("pass", self.token or "")
 
     def is_token(self, text: str) -> bool:
         """Whether this is the token, told in constant time."""
         return self.token is not None and hmac.compare_digest(text.encode(), self.token.encode())
+
+    def is_pass(self, text: str) -> bool:
+        """Whether this is the value of the cookie, told in constant time."""
+        return self.token is not None and hmac.compare_digest(text.encode(), self.pass_.encode())
+
+    def is_csrf(self, text: str) -> bool:
+        """Whether this is the proof of a form, told in constant time."""
+        return hmac.compare_digest(text.encode(), self.csrf.encode())
 
     def set_cookie(self) -> str:
         """The header that hands the cookie out."""
@@ -107,159 +118,176 @@ def _is_address(name: str) -> bool:
 
 def local_path(text: str) -> str:
     """A path on this very host, whatever was asked for: never another host's address."""
-    parts = urlsplit("/" + text.lstrip("/\\"))
-    path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
-    return f"{path}?{quote(parts.query, safe='/%:@!$()*+,;=~-._?&')}" if parts.query else path
+    # A browser takes a backslash for a slash.
+    path, mark, query = _DROPPED.sub("", text).lstrip(" /\\").partition("?")
+    quoted = quote(path, safe="/%:@!$&'()*+,;=~-._", errors="replace")
+    return f"/{quoted}{mark}{quote(query, safe='/%:@!$()*+,;=~-._?&', errors='replace')}".removesuffix("?")
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    status: int
-    text: str
+def address_of(scope: Scope) -> str:
+    """What was asked for, path and query, as it was sent: nothing in it is decoded."""
+    raw, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    return local_path(f"{raw}?{query}")
+
+
+def own_cookies(headers: Headers, name: str) -> list[str]:
+    """The values of one cookie. Those of other programs on this host may be anything; they are passed over.
+
+    Several may bear the name: another program can set one for a longer path, which comes first then.
+    """
+    pairs = (
+        chunk.partition("=")
+        for text in headers.getlist("cookie")
+        for chunk in text.split(";")
+        if "=" in chunk
+    )
+    return [value.strip() for key, _, value in pairs if key.strip() == name]
+
+
+def is_by_token(scope: Scope) -> bool:
+    """Whether a program showed the token with this very request, which no browser does by itself."""
+    return scope.get("queuectl.by_token", False) is True
+
+
+def login_page(verdict: Verdict | None, back: str, *, again: bool = False) -> Response:
+    """The page that asks for the token, before a try (`verdict` None) or after it."""
+    wait = ceil(verdict.wait) if verdict else 0
+    body = rendering.login({"wrong": verdict is not None, "wait": wait, "again": again, "back": back})
+    status = 429 if wait else 403 if verdict else 401
+    more = {"retry-after": str(wait)} if wait else {"www-authenticate": "Bearer"} if status == 401 else {}
+    return Response(body, status, more, media_type="text/html; charset=utf-8")
+
+
+def _refusal(status: int, problem: str, remedy: str, **more: str) -> Response:
+    return PlainTextResponse(f"{problem}\n{remedy}\n", status, more)
 
 
 class Guard:
-    """Stands before the whole application: every route, every method, every kind of file."""
+    """Stands before every route and method. Who has no token is shown to `door`, and to nothing else."""
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, rules: Rules, lock: Lock, door: ASGIApp) -> None:
         self._app = app
         self._rules = rules
+        self._lock = lock
+        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
-        if scope["type"] == "lifespan":
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":
-            return  # no WebSocket is offered
-        headers = _Headers(scope)
-        refusal = self._refusal(scope["method"], scope["raw_path"] + scope["query_string"], headers)
-        if refusal is not None:
-            await _answer(send, refusal.status, refusal.text.encode())
-        elif not await self._exchanged(scope, send) and (
-            await self._is_known(scope, headers) or not await self._ask_for_token(scope, headers, send)
-        ):
-            await self._app(scope, receive, _with_headers(send))
+        headers = Headers(scope=scope)
+        answer = self._refused(scope, headers) or self._exchanged(scope)
+        await (answer or self._let_in(scope, headers))(scope, receive, send)
 
-    def _refusal(  # noqa: PLR0911 - one return a reason
-        self, method: str, path: bytes, headers: _Headers
-    ) -> _Refusal | None:
-        host = headers.all("host")
-        if len(host) != 1 or not self._rules.knows(host[0]):
-            return _Refusal(
-                421, "This is not a name of this host.\nAsk for the address that `queuectl webui` printed.\n"
+    def _refused(self, scope: Scope, headers: Headers) -> Response | None:  # noqa: PLR0911 - one return a reason
+        method, hosts = scope["method"], headers.getlist("host")
+        if len(hosts) != 1 or not self._rules.knows(hosts[0]):
+            return _refusal(
+                421, "This is not a name of this host.", "Ask for the address that `queuectl webui` printed."
             )
-        if len(path) > MAX_ADDRESS or headers.size > MAX_HEAD:
-            return _Refusal(431, "The request is too long.\nAsk for less.\n")
-        if method not in {"GET", "HEAD", "POST"}:
-            return _Refusal(405, "There is no such method here.\nUse GET or POST.\n")
-        elsewhere = _Refusal(403, "The request comes from another site.\nOpen the dashboard itself.\n")
-        if any(urlsplit(origin).netloc != host[0] for origin in headers.all("origin")):
+        sizes = (len(name) + len(value) for name, value in scope["headers"])
+        if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_ADDRESS or sum(sizes) > MAX_HEAD:
+            return _refusal(431, "The request is too long.", "Ask for less.")
+        if method not in METHODS:
+            return _refusal(
+                405, "There is no such method here.", "Use GET or POST.", allow=", ".join(METHODS)
+            )
+        if not scope["raw_path"].startswith(b"/"):
+            return _refusal(400, "This is not a path of this host.", "Ask for one that begins with /.")
+        elsewhere = _refusal(403, "The request comes from another site.", "Open the dashboard itself.")
+        # Compared as text: an Origin that is no address at all is not ours either.
+        own = {f"{scheme}://{hosts[0].lower()}" for scheme in ("http", "https")}
+        if any(origin.lower() not in own for origin in headers.getlist("origin")):
             return elsewhere
-        if headers.one("sec-fetch-site") in {"cross-site", "same-site"} and not headers.is_visit(method):
+        if _is_from_elsewhere(headers) and not _is_visit(method, headers):
             return elsewhere
-        if method == "POST" and not headers.all("origin") and not headers.bearer:
-            return _Refusal(
-                403, "A form must say where it comes from.\nUse a browser, or the command line.\n"
+        if method == "POST" and "origin" not in headers and _bearer(headers) is None:
+            return _refusal(
+                403, "A form must say where it comes from.", "Use a browser, or send the token as a Bearer."
             )
         return None
 
-    async def _exchanged(self, scope: Scope, send: Send) -> bool:
+    def _exchanged(self, scope: Scope) -> Response | None:
         """Take the token out of the address bar: for a cookie, and a redirect to the same page."""
         pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in pairs if name == "token"]
         if scope["method"] != "GET" or not given or self._rules.token is None:
-            return False
-        if not self._rules.is_token(given[0]):
-            body = rendering.login({"wrong": True, "again": False, "back": local_path(scope["path"])})
-            await _answer(send, 403, body, {"content-type": "text/html; charset=utf-8"})
-            return True
+            return None
         rest = urlencode([(name, value) for name, value in pairs if name != "token"])
-        where = local_path(f"{scope['path']}?{rest}" if rest else scope["path"])
-        await _answer(send, 303, b"", {"location": where, "set-cookie": self._rules.set_cookie()})
-        return True
+        where = local_path(f"{scope['raw_path'].decode('latin-1')}?{rest}")
+        verdict = self._lock.try_(client(scope), given[0])
+        if not verdict.is_right:
+            return login_page(verdict, where)
+        return RedirectResponse(where, 303, {"set-cookie": self._rules.set_cookie()})
 
-    async def _is_known(self, scope: Scope, headers: _Headers) -> bool:
-        if self._rules.token is None or _OPEN.fullmatch(scope["path"]):
-            return True
-        if headers.bearer:
-            return self._rules.is_token(headers.bearer)
-        given = headers.cookie(self._rules.cookie)
-        return hmac.compare_digest(given.encode(), self._rules.pass_.encode())
-
-    async def _ask_for_token(self, scope: Scope, headers: _Headers, send: Send) -> bool:
-        """Answer with the page that asks for it.
-
-        A strict cookie is not sent with a visit that a link elsewhere led to; so that page then
-        asks for itself once more, from here.
-        """
-        again = headers.one("sec-fetch-site") in {"cross-site", "same-site"}
-        query = scope["query_string"].decode("latin-1")
-        back = local_path(f"{scope['path']}?{query}" if query else scope["path"])
-        body = rendering.login({"wrong": False, "again": again, "back": back})
-        await _answer(send, 401, body, {"content-type": "text/html; charset=utf-8"})
-        return True
-
-
-class _Headers:
-    def __init__(self, scope: Scope) -> None:
-        self._pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-
-    def all(self, name: str) -> list[str]:
-        return [value for key, value in self._pairs if key == name]
-
-    def one(self, name: str) -> str:
-        return next(iter(self.all(name)), "")
-
-    @property
-    def size(self) -> int:
-        """The characters in all names and values."""
-        return sum(len(name) + len(value) for name, value in self._pairs)
-
-    @property
-    def bearer(self) -> str:
-        kind, _, token = self.one("authorization").partition(" ")
-        return token.strip() if kind.lower() == "bearer" else ""
-
-    def cookie(self, name: str) -> str:
-        for text in self.all("cookie"):
-            try:
-                jar = SimpleCookie(text)
-            except CookieError:
-                continue
-            if name in jar:
-                return jar[name].value
-        return ""
-
-    def is_visit(self, method: str) -> bool:
-        """Whether a person follows a link to a page: it is shown, and its reader learns nothing."""
-        return (
-            method == "GET"
-            and self.one("sec-fetch-mode") == "navigate"
-            and self.one("sec-fetch-dest") == "document"
-        )
+    def _let_in(self, scope: Scope, headers: Headers) -> ASGIApp:
+        """The application, the door, or the answer to a wrong token."""
+        bearer = _bearer(headers)
+        if self._rules.token is None:
+            return self._app
+        if bearer is not None:
+            verdict = self._lock.try_(client(scope), bearer)
+            if verdict.wait:
+                wait = {"retry-after": str(ceil(verdict.wait))}
+                return PlainTextResponse("Too many wrong tokens came.\nTry again later.\n", 429, wait)
+            if not verdict.is_right:
+                named = {"www-authenticate": 'Bearer error="invalid_token"'}
+                return PlainTextResponse("That is not the token.\n`queuectl webui` printed it.\n", 401, named)
+            scope["queuectl.by_token"] = True
+            return self._app
+        passes = own_cookies(headers, self._rules.cookie)
+        return self._app if any(map(self._rules.is_pass, passes)) else self._door
 
 
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            own = [(name, value) for name, value in message["headers"] if name.decode() not in HEADERS]
-            message = {**message, "headers": own + _encoded(HEADERS)}
-        await send(message)
-
-    return sending
+def client(scope: Scope) -> str:
+    """The address that a request came from."""
+    return str(scope["client"][0]) if scope.get("client") else "an unknown address"
 
 
-def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+def _bearer(headers: Headers) -> str | None:
+    """The token that a program shows in a header."""
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
 
 
-async def _answer(send: Send, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-    own: dict[str, Any] = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body))}
-    start = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": _encoded({**HEADERS, **own, **(headers or {})}),
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
+def _is_from_elsewhere(headers: Headers) -> bool:
+    return headers.get("sec-fetch-site") in {"cross-site", "same-site"}
+
+
+def _is_visit(method: str, headers: Headers) -> bool:
+    """Whether a person follows a link to a page: it is shown, and its reader learns nothing."""
+    return (
+        method == "GET"
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+    )
+
+
+def ask_for_token(scope: Scope) -> Response:
+    """Answer a stranger with the page that asks for the token.
+
+    A strict cookie is not sent with a visit that a link elsewhere led to; so that page then
+    asks for itself once more, from here.
+    """
+    if scope["method"] == "POST":
+        return _refusal(401, "The dashboard wants its token.", "Log in, or send it as a Bearer.")
+    back = "/" if scope["path"] == "/login" else address_of(scope)
+    return login_page(None, back, again=_is_from_elsewhere(Headers(scope=scope)))
+
+
+class SecurityHeaders:
+    """Puts `HEADERS` on every answer, be it a page or a fault. It is the outermost layer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and its answer back."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, sending)

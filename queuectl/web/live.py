@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import time
+from dataclasses import dataclass
 
 from anyio import to_thread
 
@@ -24,52 +25,72 @@ if TYPE_CHECKING:
 EVERY = 1.0
 #: A page is made again after this many times the seconds that making it took.
 PATIENCE = 10
+#: A spool that has not answered for this many seconds is in trouble.
+SILENCE = 5.0
 #: The words inside change by themselves, and the page's script changes them.
 _TIME = re.compile(r"(<time [^>]*>)[^<]*</time>")
 
 
-async def stream(
-    dashboard: Dashboard, path: str, query: Query, frame: Mapping[str, Any], closing: asyncio.Event
-) -> AsyncIterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The page that is on somebody's screen: its address, its name ("" if unknown), and its frame."""
+
+    path: str
+    query: Query
+    name: str
+    frame: Mapping[str, Any]
+
+
+async def stream(dashboard: Dashboard, shown: Shown, closing: asyncio.Event) -> AsyncIterator[bytes]:
     """Server-sent events: `part` with the id and HTML of each part that differs from the last one sent.
 
-    `tick` tells the server's time, and that the line is alive; `reload` that the page is another one.
+    `tick` tells the time of the server and, in `trouble`, why what is shown may be old, "" if it is
+    not. `reload` tells that the address has another page now: a job has gone, the spool is back.
     """
     sent: dict[str, str] = {}
-    first: str | None = None
+    name, trouble = shown.name, ""
     yield b"retry: 2000\n\n"
     while not closing.is_set():
         begun = time.monotonic()
-        try:
-            page = await to_thread.run_sync(pages.find, dashboard, path, query)
-            changed = await to_thread.run_sync(_changed, page, frame, sent)
-        except OSError as error:
-            yield _event("trouble", {"text": str(error)})
-        else:
-            first = first or page.name
-            if page.name != first:
-                yield _event("reload", {})
-                return
-            for name, html in changed:
-                yield _event("part", {"name": name, "html": html})
+        making = asyncio.ensure_future(to_thread.run_sync(_made, dashboard, shown, sent))
+        while not (await asyncio.wait([making], timeout=EVERY))[0]:
+            if time.monotonic() - begun > SILENCE:
+                trouble = f"The spool has not answered for {time.monotonic() - begun:.0f} s."
+            yield _tick(dashboard, trouble)
+        page, changed = making.result()
+        name = name or (page.name if page.name != pages.AWAY else "")
+        if page.name not in {name, pages.AWAY}:
+            yield _event("reload", {})
+            return
+        trouble = page.facts["trouble"]
+        for part, html in changed if page.name == name else []:
+            yield _event("part", {"name": part, "html": html})
         again = time.monotonic() + max(EVERY, PATIENCE * (time.monotonic() - begun))
         while time.monotonic() < again and not closing.is_set():
-            yield _event("tick", {"now": iso(dashboard.spool.clock())})
+            yield _tick(dashboard, trouble)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(closing.wait(), EVERY)
 
 
-def _changed(page: Page, frame: Mapping[str, Any], sent: dict[str, str]) -> list[tuple[str, str]]:
+def _made(dashboard: Dashboard, shown: Shown, sent: dict[str, str]) -> tuple[Page, list[tuple[str, str]]]:
+    """The page as it is now, and its parts that differ from those sent; these are noted in `sent`."""
+    page = pages.find(dashboard, shown.path, shown.query)
+    if shown.name not in {"", page.name}:
+        return page, []
     told = []
     for name in ("nav", *page.parts):
         if name in page.still:
             continue
-        html = rendering.part(name, page, frame)
+        html = rendering.part(name, page, shown.frame)
         lasting = _TIME.sub(r"\1", html)
         if sent.get(name) != lasting:
             sent[name] = lasting
             told.append((name, html))
-    return told
+    return page, told
+
+
+def _tick(dashboard: Dashboard, trouble: str) -> bytes:
+    return _event("tick", {"now": iso(dashboard.spool.clock()), "trouble": trouble})
 
 
 def _event(name: str, data: Mapping[str, str]) -> bytes:

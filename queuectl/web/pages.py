@@ -10,9 +10,11 @@ from itertools import islice
 from urllib.parse import parse_qs, urlencode
 
 from queuectl import __version__, settings
+from queuectl.errors import NotASpool, QueueError, StorageTrouble
 from queuectl.job import OUTCOMES, State, iso, last_attempt, parse_moment, stamp
-from queuectl.spool import asking, explaining, finding, output
+from queuectl.spool import explaining, finding, output
 from queuectl.spool.census import quantile
+from queuectl.spool.letters import last_words
 from queuectl.spool.names import ID_AT
 from queuectl.spool.wording import escaped
 from queuectl.web import chart
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 ROWS = 50
 #: Of each stream so many bytes are shown, the last ones.
 TAIL = 64 * 1024
-#: In so many bytes at the end of standard error its last line is looked for.
-LAST_WORDS = 1024
+#: Of a text a page shows this many characters; a link leads to the whole.
+LIMITS = {"error": 1000, "command": 16_000, "file": 32_000}
+#: The name of the page that stands for any other while the spool is out of reach.
+AWAY = "away"
 #: Seconds that may go into reading jobs in search of a text.
 SEARCH = 0.2
 STATES = ("processing", "pending", "scheduled", "failed", "dead", "completed")
@@ -84,6 +88,11 @@ class Page:
     still: tuple[str, ...] = ()
     status: int = 200
 
+    @property
+    def lives_as(self) -> str:
+        """The name by which the stream knows it, "" for a form: its address alone does not give it."""
+        return "" if self.name in {"new", "sure"} else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -96,13 +105,31 @@ class Look:
     workers: list[dict[str, Any]]
     paused: bool
 
+    trouble: str = ""
+
     @classmethod
     def take(cls, dashboard: Dashboard) -> Look:
-        """Look now."""
+        """Look now. Raises `OSError` where the spool is out of reach."""
         census, now = dashboard.look(), dashboard.spool.clock()
-        counts = census.counts(now)
-        paused = asking.is_paused(dashboard.spool.root)
-        return cls(dashboard, census, now, counts, dashboard.workers(), paused)
+        paused, workers = dashboard.is_paused(), dashboard.workers()
+        error = dashboard.watch.trouble
+        trouble = _what_is_wrong(dashboard, error).problem if error else ""
+        return cls(dashboard, census, now, census.counts(now), workers, paused, trouble)
+
+    @classmethod
+    def remembered(cls, dashboard: Dashboard, trouble: str) -> Look:
+        """What was seen last; nothing is asked of the disk."""
+        census, now = dashboard.watch.census, dashboard.spool.clock()
+        counts, workers = census.counts(now), dashboard.last_workers()
+        return cls(dashboard, census, now, counts, workers, dashboard.was_paused, trouble)
+
+    @classmethod
+    def at_hand(cls, dashboard: Dashboard) -> Look:
+        """A look now or, where the spool is out of reach, the last one."""
+        try:
+            return cls.take(dashboard)
+        except (OSError, NotASpool) as error:
+            return cls.remembered(dashboard, _what_is_wrong(dashboard, error).problem)
 
     @property
     def frame(self) -> dict[str, Any]:
@@ -117,9 +144,9 @@ class Look:
             "workers_busy": sum(worker["state"] in {"busy", "stopping"} for worker in self.workers),
             "paused": self.paused,
             "read_only": self.dashboard.read_only,
-            "allow_submit": self.dashboard.allow_submit and not self.dashboard.read_only,
+            "allow_submit": self.dashboard.takes_jobs,
             "counting": not self.census.is_whole,
-            "trouble": str(self.dashboard.watch.trouble or ""),
+            "trouble": escaped(self.trouble),
         }
 
 
@@ -133,34 +160,33 @@ def row(look: Look, found: Found) -> dict[str, Any]:
     runs = finding.runs_of(found.job) if found.job else []
     last = runs[-1] if runs else {}
     ended = history[-1].get("at") if history and history[-1].get("event") in OUTCOMES else None
-    line = found.job.command_line if found.job else f"(it cannot be read: {found.unreadable})"
-    reason = finding.reason_for(found) if found.state is State.DEAD else view["error"]
+    line, reason = _command(found), _reason(found)
     waits = found.state in {State.PENDING, State.FAILED}
     return view | {
-        "command_line": escaped(line),
+        "command_line": line,
         "runs": last_attempt(history),
         "started_at": _moment(last.get("started_at")),
         "ended_at": _moment(ended),
         "seconds": _number(last.get("seconds")),
         "due_at": iso(found.name.due_at),
         "is_due": found.name.due <= stamp(look.now),
-        "reason": escaped(reason) if reason else None,
-        "last_words": _last_words(look, found, last.get("attempt")),
+        "reason": reason or None,
+        "last_words": last_words(look.dashboard.spool.root, found) or None,
         "can": _possible(look, found.state, waits=waits),
         "file_name": str(found.name),
     }
 
 
-def _last_words(look: Look, found: Found, attempt: int | None) -> str | None:
-    """The last line that a failed run printed to standard error: often the reason that a status is not."""
-    if attempt is None or found.state not in {State.FAILED, State.DEAD}:
-        return None
-    try:
-        _, data = output.tail(look.dashboard.spool.root, found.id, attempt, "err", LAST_WORDS)
-    except OSError:
-        return None
-    lines = data.decode("utf-8", "replace").rstrip().splitlines()
-    return escaped(lines[-1].strip()) if lines else None
+def _command(found: Found) -> str:
+    return escaped(found.job.command_line if found.job else f"(it cannot be read: {found.unreadable})")
+
+
+def _reason(found: Found) -> str:
+    """Why a job is dead, or what its last run ended with."""
+    if found.state is State.DEAD:
+        return escaped(finding.reason_for(found))
+    error = finding.exit_of(found.job.history).get("error") if found.job else found.unreadable
+    return escaped(str(error or ""))
 
 
 def _number(value: Any) -> float | None:
@@ -235,7 +261,7 @@ def health(look: Look) -> dict[str, str]:  # noqa: PLR0911 - one return a senten
     waits = counts.pending + counts.failed
     dead = f"{counts.dead:,} dead {'job needs' if counts.dead == 1 else 'jobs need'} a person"
     running = f"{counts.processing:,} running, {counts.pending:,} waiting"
-    if look.dashboard.watch.trouble:
+    if look.trouble:
         return {"level": "alarm", "sentence": "The spool is out of reach; these are the last figures."}
     if not look.census.is_whole:
         return {"level": "note", "sentence": "Still counting what is in the spool."}
@@ -343,12 +369,13 @@ class _Search:
                 yield state, name
 
     def _text(self, state: State, name: str) -> str:
+        """What a row shows of the job."""
         self.read.jobs += 1
         found = next(self._look.dashboard.read_names(state, [name]), None)
-        if found is None or found.job is None:
+        if found is None:
             return ""
-        error = finding.exit_of(found.job.history).get("error") or ""
-        return f"{found.job.command_line}\n{error}".lower()
+        words = last_words(self._look.dashboard.spool.root, found)
+        return f"{_command(found)}\n{_reason(found)}\n{words}".lower()
 
 
 # ── one job ───────────────────────────────────────────────────────────────────────────────────
@@ -364,18 +391,17 @@ def job(dashboard: Dashboard, job_id: str, query: Query) -> Page:
     numbers = [run["attempt"] for run in runs]
     number = query.number("run", numbers[-1] if numbers else 1)
     number = number if number in numbers else (numbers[-1] if numbers else 0)
-    reason = finding.reason_for(found) if found.state is State.DEAD else ""
+    file = dashboard.file_bytes(found)
     facts = look.frame | {
         "job": row(look, found),
         "why": escaped(_why(look, found)),
-        "reason": escaped(reason),
         "runs": _timeline(runs, look.now),
         "run": number,
         "latest": not numbers or number == numbers[-1],
         "output": {stream: tail(dashboard, found.id, number, stream) for stream in output.STREAMS}
         if number
         else {},
-        "file": dashboard.file_text(found),
+        "file": None if file is None else file.decode("utf-8", "replace"),
         "state_meaning": MEANINGS[found.label(look.now)],
     }
     return Page("job", found.id, ("job-head", "job-runs", "job-output", "job-facts", "job-file"), facts)
@@ -403,12 +429,27 @@ def _timeline(runs: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]
 
 
 def tail(dashboard: Dashboard, job_id: str, attempt: int, stream: str) -> dict[str, Any]:
-    """The end of what a run printed: at most `TAIL` bytes, from the start of a line where there is one."""
-    size, data = output.tail(dashboard.spool.root, job_id, attempt, stream, TAIL)
+    """The end of what a run printed: at most `TAIL` bytes, from the start of a line where there is one.
+
+    `trouble` says why it cannot be read; the rest of the page stands.
+    """
+    told: dict[str, Any] = {"size": 0, "shown": 0, "text": ""}
+    try:
+        size, data = output.tail(dashboard.spool.root, job_id, attempt, stream, TAIL)
+    except OSError as error:
+        return told | {"trouble": escaped(error.strerror or str(error))}
     text = data.decode("utf-8", "replace")
     if size > len(data):
         text = text.partition("\n")[2] or text
-    return {"size": size, "shown": len(data), "text": text}
+    return told | {"size": size, "shown": len(data), "text": text}
+
+
+def error_of(found: Found, attempt: int) -> str:
+    """The whole error of a run, "" where it has none; of run 0, why the job is dead."""
+    if attempt == 0:
+        return _reason(found)
+    runs = finding.runs_of(found.job) if found.job else []
+    return next((str(run.get("error") or "") for run in runs if run["attempt"] == attempt), "")
 
 
 # ── dead letters ──────────────────────────────────────────────────────────────────────────────
@@ -417,11 +458,11 @@ def tail(dashboard: Dashboard, job_id: str, attempt: int, stream: str) -> dict[s
 def dead(dashboard: Dashboard, query: Query) -> Page:
     """Dead letters by reason; those of one reason, or that fit a text, a page of them."""
     look = Look.take(dashboard)
-    names, unread = dashboard.dead_names()
+    letters = dashboard.dead_letters()
     words, number = query.text("q"), query.number("page")
     kind = query.values.get("reason")
-    groups = dashboard.letters.groups(names, words)
-    fitting = list(dashboard.letters.matching(names, kind, words))
+    groups = letters.groups(words)
+    fitting = list(letters.matching(kind, words))
     facts = look.frame | {
         "groups": [
             {"reason": group.kind, "count": len(group.names), "newest": _id(State.DEAD, group.names[0])}
@@ -434,7 +475,7 @@ def dead(dashboard: Dashboard, query: Query) -> Page:
         "pages": max(1, -(-len(fitting) // ROWS)),
         "total": len(fitting),
         "more": len(fitting) > number * ROWS,
-        "unread": unread,
+        "unread": letters.unread,
         "filters": {"reason": kind, "q": words},
         "jobs": _rows(look, State.DEAD, fitting[(number - 1) * ROWS : number * ROWS]),
     }
@@ -484,13 +525,14 @@ def config(dashboard: Dashboard, _: Query) -> Page:
 
 def new(dashboard: Dashboard, typed: Query, problem: str = "") -> Page:
     """The form for a new job, with what was typed so far and what is wrong with it."""
-    facts = Look.take(dashboard).frame | {"typed": dict(typed.values), "problem": escaped(problem)}
+    facts = Look.at_hand(dashboard).frame | {"typed": dict(typed.values), "problem": escaped(problem)}
     return Page("new", "New job", ("new",), facts, still=("new",), status=400 if problem else 200)
 
 
 def question(dashboard: Dashboard, asked: Mapping[str, Any]) -> Page:
     """Asks before something is destroyed; `asked` holds the question and the form that answers it."""
-    return Page("sure", "Are you sure?", ("sure",), Look.take(dashboard).frame | dict(asked), still=("sure",))
+    facts = Look.at_hand(dashboard).frame | dict(asked)
+    return Page("sure", "Are you sure?", ("sure",), facts, still=("sure",))
 
 
 def missing(dashboard: Dashboard, problem: str) -> Page:
@@ -500,9 +542,27 @@ def missing(dashboard: Dashboard, problem: str) -> Page:
 
 def refusal(dashboard: Dashboard, problem: str, remedy: str, status: int) -> Page:
     """What is wrong, and what to do."""
-    frame = Look.take(dashboard).frame
-    facts = frame | {"problem": escaped(problem), "remedy": escaped(remedy)}
+    facts = Look.at_hand(dashboard).frame | {"problem": escaped(problem), "remedy": escaped(remedy)}
     return Page("error", "Not possible", ("error",), facts, still=("error",), status=status)
+
+
+def away(dashboard: Dashboard, error: OSError | NotASpool) -> Page:
+    """What stands for any page while the spool is out of reach; the page itself comes when it is back."""
+    told = _what_is_wrong(dashboard, error)
+    frame = Look.remembered(dashboard, told.problem).frame
+    facts = frame | {"problem": escaped(told.problem), "remedy": escaped(told.remedy)}
+    return Page(AWAY, "The spool is away", (AWAY,), facts, status=503)
+
+
+def _what_is_wrong(dashboard: Dashboard, error: OSError | NotASpool) -> QueueError:
+    """That the spool has gone where it has; otherwise what the disk said."""
+    try:
+        dashboard.spool.root.require()
+    except NotASpool as missing_:
+        return missing_
+    except OSError as worse:
+        return StorageTrouble(worse)
+    return StorageTrouble(error) if isinstance(error, OSError) else error
 
 
 PAGES: Mapping[str, Callable[[Dashboard, Query], Page]] = {
@@ -515,7 +575,14 @@ PAGES: Mapping[str, Callable[[Dashboard, Query], Page]] = {
 
 
 def find(dashboard: Dashboard, path: str, query: Query) -> Page:
-    """The page under a path, without what its address says of JSON."""
+    """The page under a path, without what its address says of JSON; `away` while the spool is."""
+    try:
+        return _found(dashboard, path, query)
+    except (OSError, NotASpool) as error:
+        return away(dashboard, error)
+
+
+def _found(dashboard: Dashboard, path: str, query: Query) -> Page:
     if path in PAGES:
         return PAGES[path](dashboard, query)
     head, _, job_id = path.rpartition("/")

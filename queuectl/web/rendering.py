@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from functools import cache
@@ -11,7 +12,8 @@ from markupsafe import Markup, escape
 
 from queuectl.job import parse_moment
 from queuectl.spool import wording
-from queuectl.web.pages import address
+from queuectl.web.actions import MANY
+from queuectl.web.pages import LIMITS, address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def _environment() -> Environment:
         "bytes": size,
         "coded": coded,
         "duration": wording.duration,
+        "key": key,
         "lasting": lambda text, now: lasting(_seconds(text, now)),
         "lines": wording.escaped_lines,
         "local": local,
@@ -41,6 +44,7 @@ def _environment() -> Environment:
         "shortened": lambda text, most: text if len(text) <= most else f"{text[:most]}…",
         "visible": wording.escaped,
     }
+    made.globals |= {"limits": LIMITS, "many": MANY}
     return made
 
 
@@ -70,6 +74,11 @@ def lasting(seconds: float) -> str:
         if whole < below:
             return f"{whole // size_} {name} {whole % size_ // size_below} {small}"
     raise AssertionError("the last unit takes all")
+
+
+def key(text: str) -> str:
+    """A name for the id of an element, the same for the same text, however odd that is."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _seconds(text: str, now: str) -> float:

@@ -7,7 +7,9 @@ import errno
 import socket
 import threading
 import webbrowser
+from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote
 
 import uvicorn
@@ -17,18 +19,24 @@ from queuectl.errors import BadUsage, QueueError
 from queuectl.web import rendering
 from queuectl.web.app import build
 from queuectl.web.dashboard import Dashboard
-from queuectl.web.guard import Rules, is_loopback
+from queuectl.web.guard import HEADERS, MAX_HEAD, Rules, is_loopback
+from queuectl.web.login import client_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
 
     from queuectl.spool.spool import Spool
 
-#: Seconds within which a connection must have sent the head of its first request.
-HEAD_SECONDS = 10.0
-MAX_HEAD = 16 * 1024
-MAX_CONNECTIONS = 300
+#: Seconds within which a client must have sent a whole request, from the end of the answer before it.
+REQUEST_SECONDS = 15.0
+#: Seconds for which a client may read nothing of an answer.
+READ_SECONDS = 30.0
+#: Places: of one client, and of all of them.
+PER_CLIENT, IN_ALL = 100, 300
+#: A request takes no longer than this many seconds to come, unless its client or the network is slow.
+PROMPT = 1.0
 #: Seconds that answers under way have once the server is told to end.
 GRACE = 1
 
@@ -45,17 +53,106 @@ class Options:
     allow_submit: bool = False
 
 
-class _Impatient(H11Protocol):
-    """Hangs up on who connects and says nothing."""
+class _Connection(H11Protocol):
+    """Bounds what uvicorn does not: the time for a request and for reading an answer, and the places.
+
+    A client that takes too long is hung up on. A connection beyond the places that there are takes
+    the one that has kept us waiting for longest, so that no slow client keeps others out.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+    _since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, and look after a while whether a request has come."""
+        """Begin to wait for a request; where all places are taken, another connection has to go."""
         super().connection_made(transport)
-        self.loop.call_later(HEAD_SECONDS, self._hang_up_if_silent)
+        self._wait_for_a_request()
+        all_ = [one for one in self.connections if isinstance(one, _Connection)]
+        if (place := to_give_up([one.place for one in all_], self.loop.time())) is not None:
+            all_[place].hang_up()
 
-    def _hang_up_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End, and all that was waited for."""
+        for timer in (self._timer, self._stalled):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    @property
+    def place(self) -> Place:
+        """How this connection stands beside the others."""
+        return Place(client_of(self.client[0] if self.client else ""), self._is_owed_a_request, self._since)
+
+    def hang_up(self) -> None:
+        """End at once: what was sent and not read is dropped."""
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self._wait_for_a_request()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as the answer is made: give it some time."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(READ_SECONDS, self.hang_up)
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        if self._stalled is not None:
+            self._stalled.cancel()
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, with the headers that every answer has."""
+        head = b"".join(f"{name}: {value}\r\n".encode() for name, value in HEADERS.items())
+        kind = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+        text = f"{msg}\n".encode()
+        length = f"content-length: {len(text)}\r\n\r\n".encode()
+        if not (self.cycle and self.cycle.response_started and not self.cycle.response_complete):
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + kind + length + text)
+        self.transport.close()
+
+    @property
+    def _is_owed_a_request(self) -> bool:
+        """Whether no request has come, or not the whole of one."""
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+
+    def _wait_for_a_request(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._since = self.loop.time()
+        self._timer = self.loop.call_later(REQUEST_SECONDS, self._hang_up_if_owed)
+
+    def _hang_up_if_owed(self) -> None:
+        if self._is_owed_a_request:
+            self.hang_up()
+
+
+class Place(NamedTuple):
+    """A connection as it counts for the places: whose it is, who waits for whom, and since when."""
+
+    client: str
+    is_owed_a_request: bool
+    since: float
+
+
+def to_give_up(places: Sequence[Place], now: float) -> int | None:
+    """Which of these connections must end, None while there is place for all.
+
+    One of the client that has most: the one that has owed us a request for longest or, where all of its
+    requests came promptly, the one that came first. Its page opens a stream that was ended so again.
+    """
+    client, most = max(Counter(place.client for place in places).items(), key=lambda item: item[1])
+    if most <= PER_CLIENT and len(places) <= IN_ALL:
+        return None
+    own = [number for number, place in enumerate(places) if place.client == client]
+    slow = [
+        number for number in own if places[number].is_owed_a_request and now - places[number].since > PROMPT
+    ]
+    return min(slow or own, key=lambda number: places[number].since)
 
 
 class Server:
@@ -94,7 +191,7 @@ class Server:
         closing = asyncio.Event()
         config = uvicorn.Config(
             build(self._dashboard, self._rules, closing),
-            http=_Impatient,
+            http=_Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -102,7 +199,6 @@ class Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
             h11_max_incomplete_event_size=MAX_HEAD,
             timeout_graceful_shutdown=GRACE,
         )

@@ -59,9 +59,12 @@ class Answer:
 class Server:
     """A dashboard in a process of its own, on a port of its own."""
 
-    def __init__(self, spool: Spool, *options: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, spool: Spool, *options: str, env: Mapping[str, str] | None = None, first: str = ""
+    ) -> None:
+        program = f"import sys\nfrom queuectl.cli.main import run\n{first}\nsys.exit(run())"
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "queuectl", "--spool", str(spool.path), "webui", "--port", "0", *options],
+            [sys.executable, "-c", program, "--spool", str(spool.path), "webui", "--port", "0", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -132,17 +135,17 @@ class Server:
 
 
 class Serve(Protocol):
-    """Starts a dashboard with these options."""
+    """Starts a dashboard with these options; `first` is a program that sets its times and limits."""
 
-    def __call__(self, *options: str, env: Mapping[str, str] | None = None) -> Server: ...
+    def __call__(self, *options: str, env: Mapping[str, str] | None = None, first: str = "") -> Server: ...
 
 
 @pytest.fixture
 def serve(spool: Spool) -> Iterator[Serve]:
     started: list[Server] = []
 
-    def start(*options: str, env: Mapping[str, str] | None = None) -> Server:
-        started.append(Server(spool, *options, env=env))
+    def start(*options: str, env: Mapping[str, str] | None = None, first: str = "") -> Server:
+        started.append(Server(spool, *options, env=env, first=first))
         return started[-1]
 
     yield start

@@ -53,6 +53,53 @@
 
   const waiting = new Map();
 
+  // Rows do not move away from under the pointer: where some have come or gone, that waits.
+  const LISTS = ".rows, .brief, .groups";
+  const hovers = matchMedia("(hover: hover)"); // after a touch, :hover stays where the finger was
+  const rowsOf = (place) => [...place.querySelectorAll("[data-row]")].map((row) => row.id).join();
+
+  const isPointedAt = (element) => hovers.matches && element.matches(":hover");
+
+  function wouldMove(part, html) {
+    if (![...part.querySelectorAll(LISTS)].some(isPointedAt)) return false;
+    const coming = document.createElement("template");
+    coming.innerHTML = html;
+    return rowsOf(part) !== rowsOf(coming.content);
+  }
+
+  // The row that is pointed at or has the focus, in whatever part of the page.
+  function rowInUse() {
+    const at = document.activeElement;
+    return [...document.querySelectorAll("[data-row]")].find(isPointedAt) || (at && at.closest("[data-row]"));
+  }
+
+  // What comes in above that row must not push it away: scroll by as much as it was pushed.
+  function keepInPlace(row, act) {
+    const id = row && row.id, before = row && row.getBoundingClientRect().top;
+    act();
+    const after = id && document.getElementById(id);
+    if (!after) return;
+    const pushed = after.getBoundingClientRect().top - before;
+    if (Math.abs(pushed) < 1) return;
+    const short = innerHeight + scrollY + pushed - root.scrollHeight;
+    if (short > 0) document.body.style.minHeight = `${root.scrollHeight + short}px`;
+    scrollBy({ top: pushed, behavior: "instant" });
+  }
+
+  function showHeld() {
+    const sign = document.getElementById("held");
+    const held = [...waiting.keys()].some((name) => !isBusy(partOf(name)));
+    if (sign && sign.hidden === held) sign.hidden = !held;
+    if (!waiting.size && !rowInUse()) document.body.style.minHeight = "";
+  }
+
+  function bringUpToDate() {
+    for (const [name, html] of [...waiting]) replace(name, html);
+    showHeld();
+  }
+
+  const partOf = (name) => document.querySelector(`[data-part="${CSS.escape(name)}"]`);
+
   function isBusy(part) {
     if (document.querySelector("dialog[open]")) return true; // a form that is taken away cannot be sent
     const selection = getSelection();
@@ -73,11 +120,15 @@
   const isChanged = (select) =>
     select.selectedIndex !== Math.max(0, [...select.options].findIndex((option) => option.defaultSelected));
 
-  function replace(name, html) {
-    const part = document.querySelector(`[data-part="${CSS.escape(name)}"]`);
+  function replace(name, html, anyway = false) {
+    const part = partOf(name);
     if (!part) return;
-    if (isBusy(part)) { waiting.set(name, html); return; }
+    if (isBusy(part) || (!anyway && wouldMove(part, html))) { waiting.set(name, html); showHeld(); return; }
     waiting.delete(name);
+    keepInPlace(rowInUse(), () => swap(part, html));
+  }
+
+  function swap(part, html) {
     const focused = part.contains(document.activeElement) ? keyOf(document.activeElement) : null;
     const checked = [...part.querySelectorAll("input[type=checkbox]:checked")].map((box) => box.value);
     const chosen = new Map([...part.querySelectorAll("select")].filter(isChanged).map((select) => [select.name, select.value]));
@@ -107,14 +158,24 @@
 
   let line = null, heard = 0, again = 0, failures = 0;
 
-  function show(state) {
-    const sign = document.getElementById("live");
+  const SIGNS = {
+    on: ["live", "This page keeps itself up to date"],
+    away: ["no spool", "The server does not reach its spool; what is shown is old"],
+    off: ["offline", "The server does not answer; trying again"],
+    paused: ["paused", "Quiet while the tab is hidden"],
+  };
+
+  function show(state, trouble = "") {
+    const sign = document.getElementById("live"), banner = document.getElementById("trouble");
     if (!sign) return;
     sign.hidden = false;
-    const text = { on: "live", off: "offline", paused: "paused" }[state];
+    const [text, title] = SIGNS[state];
     if (sign.lastElementChild.textContent !== text) sign.lastElementChild.textContent = text;
     sign.className = `live ${state}`;
-    sign.title = { on: "This page keeps itself up to date", off: "The server does not answer; trying again", paused: "Quiet while the tab is hidden" }[state];
+    sign.title = title;
+    if (state === "off" || state === "paused" || !banner || document.querySelector("[data-part=away]")) return;
+    if (banner.textContent !== trouble) banner.textContent = trouble;
+    banner.hidden = !trouble;
   }
 
   function close() {
@@ -129,9 +190,8 @@
     line = new EventSource(document.body.dataset.live);
     heard = Date.now();
     const listen = (name, act) => line.addEventListener(name, (event) => { heard = Date.now(); failures = 0; act(JSON.parse(event.data)); });
-    listen("part", (sent) => { show("on"); replace(sent.name, sent.html); });
-    listen("tick", (sent) => { show("on"); hear(sent.now); for (const [name, html] of [...waiting]) replace(name, html); });
-    listen("trouble", () => show("on"));
+    listen("part", (sent) => replace(sent.name, sent.html));
+    listen("tick", (sent) => { show(sent.trouble ? "away" : "on", sent.trouble); hear(sent.now); bringUpToDate(); });
     listen("reload", () => location.reload());
     line.onerror = () => later();
   }
@@ -141,6 +201,9 @@
     close();
     show("off");
     failures += 1;
+    fetch(document.body.dataset.live, { method: "HEAD" })
+      .then((answer) => { if (answer.status === 401) location.reload(); }) // it wants its token again
+      .catch(() => { /* it is away: tried again below */ });
     again = setTimeout(open, Math.min(15000, 1000 * 2 ** Math.min(failures - 1, 4)));
   }
 
@@ -150,6 +213,11 @@
       if (document.hidden) { close(); show("paused"); } else { open(); tick(); }
     });
     addEventListener("online", open);
+    document.addEventListener("pointerout", () => setTimeout(bringUpToDate));
+    document.querySelector("#held button").addEventListener("click", () => {
+      for (const [name, html] of [...waiting]) replace(name, html, true);
+      showHeld();
+    });
     addEventListener("pageshow", (event) => { if (event.persisted) open(); });
     addEventListener("pagehide", close);
     // Race: the server may tell of what a form did before it answers the form; to load the page anew
@@ -167,22 +235,28 @@
     let asked = null;
     document.addEventListener("submit", (event) => {
       const button = event.submitter, form = event.target;
-      const question = (button && button.dataset.ask) || form.dataset.ask;
-      if (!question || form.dataset.sure) { delete form.dataset.sure; return; }
-      if (button && button.value === "chosen" && !form.querySelector("input[name=id]:checked")) return;
+      if (form.dataset.answered) { delete form.dataset.answered; return; }
+      let question = (button && button.dataset.ask) || form.dataset.ask, number = (button && button.dataset.number) || "";
+      if (button && button.value === "chosen") {
+        const chosen = form.querySelectorAll("input[name=id]:checked").length;
+        if (!chosen) return;
+        if (chosen > (button.dataset.askAbove || 1)) question = button.dataset.askMany.replace("{}", chosen);
+        number = String(chosen);
+      }
+      if (!question) return;
       event.preventDefault();
-      asked = { form, button };
+      asked = { form, button, number };
       document.getElementById("ask-text").textContent = question;
       dialog.showModal();
       document.getElementById("ask-no").focus();
     });
     document.getElementById("ask-no").addEventListener("click", () => dialog.close());
     document.getElementById("ask-yes").addEventListener("click", () => {
-      const { form, button } = asked;
+      const { form, button, number } = asked;
       dialog.close();
-      const sure = Object.assign(document.createElement("input"), { type: "hidden", name: "sure", value: "yes" });
-      form.append(sure);
-      form.dataset.sure = "yes";
+      for (const [name, value] of [["sure", "yes"], ["number", number]])
+        form.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
+      form.dataset.answered = "yes";
       form.requestSubmit(button);
     });
   }
