@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from queuectl.job import Event
     from queuectl.spool.claiming import Claim
     from queuectl.spool.member import Member
+    from queuectl.spool.names import Name
     from tests.conftest import AtOnce, Evidence, Until, Workers
 
     Figure = Callable[[str, str], None]
@@ -311,7 +312,7 @@ def test_what_is_being_cancelled_is_not_given_back_by_those_who_look_for_dead_wo
     figure("cancel against recovery", f"{len(ids):,} jobs, each cancelled once")
 
 
-def no_remains(claim: Claim) -> None:
+def no_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
     """These claims never had a command."""
 
 

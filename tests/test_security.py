@@ -23,6 +23,7 @@ from queuectl.spool import asking, claiming, output, presence
 from queuectl.spool.finding import REASON
 from queuectl.spool.names import Name
 from queuectl.spool.root import FOLDERS
+from queuectl.worker import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -268,6 +269,7 @@ def test_root_kills_no_process_that_only_a_strangers_file_names(spool: Spool, wo
             f"05-20260101T000000.000000Z-x@{presence.host_name()}-1-abcd.yaml",
         )
         event = {"event": "started", "attempt": 1, "at": "2999-01-01T00:00:00Z", "pid": victim.pid}
+        event |= {"spool": spool.root.identity, "process": process.identity(victim.pid)}
         claim.write_text(f"command: 'true'\nhistory:\n- {json.dumps(event)}\n")
         os.chown(claim, BOB, -1)
         workers.drain()

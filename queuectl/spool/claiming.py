@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 
 from queuectl import disk
 from queuectl.errors import BadJob
-from queuectl.job import Event, Job, State, parse_moment, stamp, to_yaml
+from queuectl.job import STARTED, Event, Job, State, parse_moment, stamp, to_yaml
 from queuectl.spool import finding, ids, presence, record
 from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of, split, strangers
 from queuectl.tuples import NamedTuple
@@ -30,6 +30,7 @@ from queuectl.tuples import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from queuectl.spool.record import Record
     from queuectl.spool.root import Root
@@ -151,6 +152,12 @@ class Claim(NamedTuple):
     def adding(self, *events: Event) -> Claim:
         """The claim with events that its file is to get."""
         return self._replace(unwritten=(*self.unwritten, *events))
+
+    def recording(self, **facts: Any) -> Claim:
+        """The claim with facts added to the start that its file is to get; without one it is the same."""
+        if not self.unwritten or self.unwritten[0].get("event") != STARTED:
+            return self
+        return self._replace(unwritten=({**self.unwritten[0], **facts}, *self.unwritten[1:]))
 
     def noted(self, *added: Event, sync: bool = False) -> Claim:
         """The claim after these events, and what else was unwritten, were added to its file.
@@ -585,7 +592,8 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
     dead = root.folder(State.DEAD)
     target = free_name(root, State.DEAD, target)
     remedy = remedy or _remedy(f"{root.folder(State.PROCESSING)}/{name}")
-    text = f"{reason}\n\nThe file beside this one was not run and not changed. {remedy.format(target)}\n"
+    unchanged = "The file beside this one is unchanged, and no worker runs it."
+    text = f"{reason}\n\n{unchanged} {remedy.format(target)}\n"
     beside = f"{dead}/{target}{finding.REASON}"
     disk.remove(beside)  # of a file that was here before under this name, and was moved on by hand
     disk.create(beside, text.encode("utf-8", "replace"), root.file_mode)

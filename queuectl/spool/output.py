@@ -96,6 +96,13 @@ def was_begun(root: Root, job_id: str, attempt: int) -> bool:
     return disk.exists(log_path(root, job_id, attempt, "err"))
 
 
+def last_begun(root: Root, job_id: str, attempt: int) -> int:
+    """The last attempt that was begun, this one or one after it: a history may have lost its last lines."""
+    while was_begun(root, job_id, attempt + 1):
+        attempt += 1
+    return attempt
+
+
 def is_written(root: Root, job_id: str, attempt: int) -> bool:
     """Whether a process of this kernel, in whatever namespace, has a log of this attempt open.
 

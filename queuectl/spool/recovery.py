@@ -26,12 +26,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from queuectl.job import Event
     from queuectl.settings import Settings
     from queuectl.spool.root import Root
 
-#: Stops whatever still runs of a claim's command on this host, and returns when nothing does.
-#: Raises `StillRuns` where it may not.
-StopRemains = Callable[[Claim], None]
+#: Stops whatever still runs on this host of the command of a claim, and returns when nothing does.
+#: It is told the claim's name and its history, empty where that cannot be read. Raises `StillRuns`
+#: where it may not, `FileNotFoundError` where somebody else has taken the claim.
+StopRemains = Callable[["Root", Name, tuple["Event", ...]], None]
 
 
 class StillRuns(Exception):
@@ -104,7 +106,10 @@ class Rescue(NamedTuple):
         try:
             reading = record.read(f"{root.folder(State.PROCESSING)}/{name}")
         except (BadJob, disk.NotAFile, PermissionError) as error:
-            where = claiming.bury(root, name, name.free(), claiming.why(error))
+            # Crash: it may have been running. Once it is in dead/ a person may mend it and retry it.
+            self._stop(name, ())
+            reason = f"Its worker {owner} died, and the file cannot be read: {claiming.why(error)}"
+            where = claiming.bury(root, name, name.free(), reason)
             return f"its worker {owner} died and its file cannot be read; see {where}."
         history = reading.job.history
         failed = bool(history) and history[-1].get("event") == FAILED and "next_try" in history[-1]
@@ -117,16 +122,20 @@ class Rescue(NamedTuple):
         if not begun and not (history and history[-1].get("event") == STARTED):
             finishing.give_back(claim)
             return f"its worker {owner} died before it ran; it waits again."
-        if self.onlooker.is_here(owner):
-            # Root kills nothing that only a stranger's file names.
-            record.read(claim.path, self.root.trust(self.settings))
-            self.stop_remains(claim)
-        elif output.is_written(root, name.id, last_attempt(history) + begun):
-            raise StillRuns(None)
+        # Root kills nothing that only a stranger's file names.
+        record.read(claim.path, root.trust(self.settings))
+        self._stop(name, history)
         claim = _taken_over(claim, self.me)
         lost = finishing.lost(claim, self.settings, now, f"its worker {owner} died while it ran")
         state, _ = finishing.settle(claim.noted(lost), lost)
         return f"its worker {owner} died, its run was lost; it is {state.label}."
+
+    def _stop(self, name: Name, history: tuple[Event, ...]) -> None:
+        """Stop what still runs of a claim's command. Raises `StillRuns` where it runs on out of our sight."""
+        self.stop_remains(self.root, name, history)
+        attempt = output.last_begun(self.root, name.id, last_attempt(history))
+        if not self.onlooker.is_here(name.owner or "") and output.is_written(self.root, name.id, attempt):
+            raise StillRuns(None)
 
 
 def by_hand(

@@ -161,6 +161,18 @@ class Root:
         return facts
 
     @cached_property
+    def identity(self) -> str:
+        """What tells this spool from every other one on this host, from a copy of it, too.
+
+        All paths that lead to it give the same: links, bind mounts. It is the inode of the directory,
+        and the device or, as a share has another device number after each mount, what is mounted.
+        """
+        mount = _mount(self.text) if self.is_shared else None
+        if mount is None:
+            return f"{self._facts.st_dev:x}#{self._facts.st_ino}"
+        return f"{mount.source.encode('ascii', 'backslashreplace').decode()}#{self._facts.st_ino}"
+
+    @cached_property
     def file_mode(self) -> int:
         """The mode of new files: what the directory lets its group do with it holds for them, too."""
         return 0o660 if _is_for_group(self._facts.st_mode) else disk.PRIVATE
@@ -464,7 +476,7 @@ def _own_group(facts: os.stat_result) -> bool:
 def filesystem(path: str) -> str:
     """The type of the file system that holds `path`, in the system's words."""
     if mount := _mount(path):
-        return mount[0]
+        return mount.kind
     import psutil
 
     parts = [
@@ -478,11 +490,19 @@ def filesystem(path: str) -> str:
 def mount_options(path: str) -> set[str]:
     """What the mount that holds `path` was made with, where the system tells."""
     mount = _mount(path)
-    return set(mount[1].split(",")) if mount else set()
+    return set(mount.options.split(",")) if mount else set()
 
 
-def _mount(path: str) -> tuple[str, str] | None:
-    """The type of the mount and its own options (Linux)."""
+class _Mount(NamedTuple):
+    """A line of /proc/self/mountinfo: the file system's type, what is mounted, the options of both."""
+
+    kind: str
+    source: str
+    options: str
+
+
+def _mount(path: str) -> _Mount | None:
+    """The mount that holds `path` (Linux)."""
     if sys.platform != "linux":
         return None
     device = os.stat(path).st_dev
@@ -492,6 +512,5 @@ def _mount(path: str) -> tuple[str, str] | None:
     for line in lines:
         before, _, after = line.partition(" - ")
         if before.split(" ")[2] == wanted:
-            kind, _, options = after.split(" ", 2)
-            return kind, options
+            return _Mount(*after.split(" ", 2))
     return None

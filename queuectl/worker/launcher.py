@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 
-from queuectl.job import HERE
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -49,14 +48,12 @@ class Launch(NamedTuple):
     lifeline: bool
 
 
-def launch(job: Job, settings: Settings, told: Mapping[str, str]) -> Launch | None:
-    """How the job's or else the config's launcher starts a command; None where it runs here.
+def launch(job: Job, settings: Settings, told: Mapping[str, str]) -> Launch:
+    """How the job's or else the config's launcher starts a command.
 
     `told` are the variables that the command is to find, its id and attempt among them.
     """
     text = settings.launcher if job.launcher is None else job.launcher
-    if text == HERE:
-        return None
     places = {"{id}": told["QUEUECTL_JOB_ID"], "{attempt}": told["QUEUECTL_ATTEMPT"]}
     words = shlex.split(text)
     for place, value in places.items():

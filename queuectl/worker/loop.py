@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from queuectl.spool.claiming import Claim, Waiting
+    from queuectl.spool.names import Name
     from queuectl.spool.root import Root
 
     T = TypeVar("T")
@@ -147,6 +148,7 @@ class Worker:
         self._patience = SHORT
         self._spool = root.text
         self._inherited = dict(os.environb) if os.name == "posix" else {}
+        self._home = process.own_directory()
         self.member = Member.join(root, kind, utc_now(), listed)
 
     @property
@@ -385,6 +387,9 @@ class Worker:
             if not ended:
                 self._let_go()
                 keeper.watch_output(run.curb)
+                run.claim = run.claim.recording(
+                    spool=self._root.identity, process=process.identity(run.command.pid)
+                )
                 self._write(run)
                 ended = self._watch(run, run.command, keeper)
             if ended:
@@ -460,15 +465,16 @@ class Worker:
             "QUEUECTL_ATTEMPT": str(attempt),
             "QUEUECTL_SPOOL": self._spool,
             "QUEUECTL_WORKER": self.name,
+            "QUEUECTL_SPOOL_ID": self._root.identity,
         }
         values = self.member.live.last
-        if job.launcher is None and values.launcher == HERE:
+        if (values.launcher if job.launcher is None else job.launcher) == HERE:
+            # A shell finds out for itself where it is. A list of words has none, and is told.
+            told.setdefault("PWD", self._home if job.cwd is None else os.path.join(self._home, job.cwd))
             return process.start(job.command, streams, job.cwd, self._environment(told))
         from queuectl.worker.launcher import GRACE, launch
 
         handed = launch(job, values, told)
-        if handed is None:
-            return process.start(job.command, streams, job.cwd, self._environment(told))
         environment = self._environment({**told, GRACE: f"{values.stop_grace_seconds:g}"})
         if handed.lifeline:
             return process.start_on_lifeline(handed.words, streams, environment)
@@ -672,10 +678,10 @@ class Worker:
             )
 
 
-def _stop_remains(claim: Claim) -> None:
+def _stop_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
     from queuectl.worker.remains import stop_remains  # and psutil, which few workers need
 
-    stop_remains(claim)
+    stop_remains(root, name, history)
 
 
 def _may_pass(error: OSError) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import select
 import signal
 import sys
@@ -16,6 +17,7 @@ import time
 from enum import Enum
 from functools import cache
 
+from queuectl.spool.presence import kernel_id
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -127,7 +129,12 @@ class Command:
         self._reaping = threading.Lock()
         self._reaped = False
         self._has_ended = False
+        self._ended: float | None = None
         self.was_cut_off = False
+
+    def look_back(self) -> None:
+        """Date the end by what the kernel knows: whoever waited for it stood still, and saw it late."""
+        self._ended = _last_ran(self.pid)
 
     def wait(self, wake: Any, seconds: float | None) -> Waited:
         """Wait for the end, for a ring of `wake`, or for the time, whichever comes first."""
@@ -225,7 +232,8 @@ class Command:
         Call it when `wait` said EXITED. The dead leader keeps its number until it is reaped, so
         the kill before that cannot meet a stranger.
         """
-        seconds = time.monotonic() - self.began
+        now = time.monotonic()
+        seconds = (now if self._ended is None else min(max(self.began, self._ended), now)) - self.began
         self._let_go()
         if self._process is not None:
             return Ended(self._process.wait(), None, seconds, 0.0, 0)
@@ -253,6 +261,49 @@ class Command:
 
 
 _SIGNALS = {int(number) for number in signal.Signals}
+
+
+def identity(pid: int) -> str | None:
+    """What no other process on this host has, had or will have together with this number; None if untold.
+
+    It is the kernel since its boot, the namespace that the number is of, and the moment of birth as
+    the kernel counts it: numbers of processes and of namespaces are given out again. No process of
+    a later namespace was born before it.
+    """
+    birth = _birth(pid)
+    return None if birth is None else f"{kernel_id()}/{birth}"
+
+
+def _birth(pid: int) -> str | None:
+    if sys.platform == "linux":
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                return file.read().rpartition(b")")[2].split()[19].decode()
+        except OSError:
+            return None
+    import psutil
+
+    try:
+        return repr(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def _last_ran(pid: int) -> float | None:
+    """When a process last had a processor, on the monotonic clock: of a dead one, its end (Linux)."""
+    try:
+        with open(f"/proc/{pid}/sched", encoding="ascii", errors="replace") as its:
+            then = _EXEC_START.search(its.read())
+        with open("/proc/thread-self/sched", encoding="ascii", errors="replace") as own:
+            now = _EXEC_START.search(own.read())
+    except OSError:  # another system, or a kernel that was built without it
+        return None
+    if then is None or now is None:
+        return None
+    return time.monotonic() - (float(now[1]) - float(then[1])) / 1000
+
+
+_EXEC_START = re.compile(r"^se\.exec_start\s*:\s*([\d.]+)$", re.MULTILINE)
 
 
 def _pidfd(pid: int) -> int | None:
@@ -294,7 +345,13 @@ def start(
         _standing.go(cwd)
         program = _program(arguments[0], environment)
         pid = os.posix_spawn(
-            program, arguments, environment, file_actions=actions, setsid=True, setsigdef=_HEEDED
+            program,
+            arguments,
+            environment,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_HEEDED,
         )
     except (OSError, ValueError) as error:
         raise _cannot(error, arguments[0]) from error
@@ -303,7 +360,8 @@ def start(
     return Command(pid, began)
 
 
-#: A command heeds all signals, whatever Python, `nohup` or a shell lets the worker ignore.
+#: A command heeds all signals, whatever Python, `nohup` or a shell lets the worker ignore. It has
+#: none blocked either, whatever the one who started the worker had.
 _HEEDED = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} if POSIX else set()
 
 
@@ -352,6 +410,18 @@ class _Standing:
 
 
 _standing = _Standing()
+
+
+def own_directory() -> str:
+    """Where this process is, by the way that its environment names if that leads here."""
+    said = os.environ.get("PWD", "")
+    with contextlib.suppress(OSError):
+        if os.path.isabs(said) and os.path.samefile(said, "."):
+            return said
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
 
 
 def _program(word: str, environment: Mapping[Any, Any]) -> str:

@@ -1,56 +1,164 @@
-"""What a dead worker's command left running on this host: found by its environment, ended."""
+"""What a dead worker's command left running on this host: recognised by what proves it, and ended.
+
+A process is of a claim's command if one of these holds:
+
+- Its environment names this spool, the job, and the worker whose claim it is.
+- It is the process that the `started` event records: the same spool, kernel, number and birth.
+- Its standard output or error is a log of this job, written for the attempt that was cut off.
+- It is in the session of one of those. A number of a process or of a session proves nothing alone:
+  by now it may be a stranger's, and in a copy of the spool it is that of the original's command.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
+import sys
 import time
 
 import psutil
 
-from queuectl.job import STARTED, parse_moment
+from queuectl import disk
+from queuectl.job import STARTED, State, last_attempt
+from queuectl.spool import output
 from queuectl.spool.recovery import StillRuns
+from queuectl.tuples import NamedTuple
 from queuectl.worker.launcher import GRACE
+from queuectl.worker.process import identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from datetime import datetime
+    from queuectl.job import Event
+    from queuectl.spool.names import Name
+    from queuectl.spool.root import Root
 
-    from queuectl.spool.claiming import Claim
+#: The variable that carries the identity of the spool to whatever a command starts.
+SPOOL_ID = "QUEUECTL_SPOOL_ID"
 
-#: Seconds by which the clocks of the kernel and of the history may differ, that a program takes to
-#: load, and that what was killed takes to go.
+#: Seconds that a program takes to load, and that what was killed takes to go.
 _SLACK = 2.0
 
 #: Seconds from one look to the next at what is just being started.
 _GLANCE = 0.02
 
 
-def stop_remains(claim: Claim) -> None:
-    """Kill every process that the claim's command started, and wait until none is left.
+def stop_remains(root: Root, name: Name, history: tuple[Event, ...] = ()) -> None:
+    """Kill every process that the command of a dead owner's claim started, and wait until none is left.
 
-    Raises `StillRuns` where one is another user's, or does not end: it may wait for a disk that hangs.
-
-    A process is one of them if its environment names the worker and the job, or if it is of a
-    session of such a one or of the session that the command led.
+    `history` is empty where the claim's file cannot be read. Raises `StillRuns` where a process is
+    another user's, or does not end: it may wait for a disk that hangs. Raises `FileNotFoundError`
+    where the claim is somebody else's by now.
     """
-    led = _session(claim)
-    sessions = set() if led is None else {led}
+    marks = _Marks.of(root, name, history)
     until = time.monotonic() + _SLACK
     while True:
-        others = {one: _environment(one) for one in psutil.process_iter() if one.pid != os.getpid()}
-        named = [one for one, environment in others.items() if environment and _names(environment, claim)]
-        sessions.update(session for process in named if (session := _session_of(process)) is not None)
-        found = named + [one for one in others if _session_of(one) in sessions and one not in named]
+        others = [_Other(one, _environment(one)) for one in psutil.process_iter() if one.pid != os.getpid()]
+        found = _found(others, marks)
         late = time.monotonic() > until
         if found and late:
             raise StillRuns(found[0].pid)
         if found:
             _end(found)
-        elif not late and any(environment == {} and _is_young(one) for one, environment in others.items()):
+        elif not late and any(one.environment == {} and _is_young(one.process) for one in others):
             time.sleep(_GLANCE)
         else:
             return
+
+
+class _Other(NamedTuple):
+    """A process, and what it was started with: nothing yet while the kernel loads its program.
+
+    The environment is None where it is not told.
+    """
+
+    process: psutil.Process
+    environment: dict[str, str] | None
+
+
+class _Marks(NamedTuple):
+    """What proves that a process is of one claim's command."""
+
+    environment: dict[str, str]
+    #: The number and the identity of the process that the file records.
+    recorded: tuple[int, str] | None
+    #: Device and inode of each log that the command may write to, by the name of its file.
+    logs: dict[str, tuple[int, int]]
+
+    @classmethod
+    def of(cls, root: Root, name: Name, history: tuple[Event, ...]) -> _Marks:
+        environment = {
+            SPOOL_ID: root.identity,
+            "QUEUECTL_JOB_ID": name.id,
+            "QUEUECTL_WORKER": name.owner or "",
+        }
+        logs = _logs(root, name.id, max(1, last_attempt(history)))
+        # Race: another one may have recovered the claim, and a log of the job's next run be among these.
+        path = f"{root.folder(State.PROCESSING)}/{name}"
+        if not disk.exists(path):
+            raise FileNotFoundError(errno.ENOENT, "the claim was lost", path)
+        return cls(environment, _recorded(root, history), logs)
+
+    def prove(self, other: _Other) -> bool:
+        """Whether the process bears one of them."""
+        environment = other.environment
+        if environment and all(environment.get(key) == value for key, value in self.environment.items()):
+            return True
+        pid = other.process.pid
+        if self.recorded is not None and self.recorded[0] == pid and self.recorded[1] == identity(pid):
+            return True
+        return _writes_to(pid, self.logs)
+
+
+def _recorded(root: Root, history: tuple[Event, ...]) -> tuple[int, str] | None:
+    """The process that the last event records; none where this is a copy of the spool that it was of."""
+    last = history[-1] if history else {}
+    pid, process = last.get("pid"), last.get("process")
+    if last.get("event") != STARTED or last.get("spool") != root.identity:
+        return None
+    return (pid, process) if isinstance(pid, int) and isinstance(process, str) else None
+
+
+def _logs(root: Root, job_id: str, attempt: int) -> dict[str, tuple[int, int]]:
+    """The logs of this attempt and of those begun after it."""
+    found = {}
+    for number in range(attempt, output.last_begun(root, job_id, attempt) + 1):
+        for stream in output.STREAMS:
+            path = output.log_path(root, job_id, number, stream)
+            with contextlib.suppress(FileNotFoundError):
+                facts = disk.kernel.stat(path)
+                if facts.st_nlink == 1:  # else a copy made of links may have it, too
+                    found[os.path.basename(path)] = facts.st_dev, facts.st_ino
+    return found
+
+
+def _writes_to(pid: int, logs: dict[str, tuple[int, int]]) -> bool:
+    """Whether a process has one of these files, open for writing, as its standard output or error (Linux).
+
+    The worker that ran the command has them open, too, under other numbers.
+    """
+    if sys.platform != "linux":
+        return False
+    for number in (1, 2):
+        link = f"/proc/{pid}/fd/{number}"
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            wanted = logs.get(os.path.basename(os.readlink(link)))
+            # Only what has the right name is asked for more: elsewhere a share may hang.
+            if wanted is not None and os.lstat(link).st_mode & stat.S_IWUSR:
+                facts = os.stat(link)
+                if (facts.st_dev, facts.st_ino) == wanted:
+                    return True
+    return False
+
+
+def _found(others: list[_Other], marks: _Marks) -> list[psutil.Process]:
+    """Those that are proven to be of the command, and what shares a session with one of them."""
+    proven = [one.process for one in others if not _is_gone(one.process) and marks.prove(one)]
+    sessions = {_session_of(process) for process in proven} - {None, 0, _session_of(psutil.Process())}
+    return proven + [
+        one.process for one in others if one.process not in proven and _session_of(one.process) in sessions
+    ]
 
 
 def _end(found: list[psutil.Process]) -> None:
@@ -67,7 +175,7 @@ def _end(found: list[psutil.Process]) -> None:
 
 
 def _let_launchers_end(found: list[psutil.Process]) -> None:
-    """An engine hears of the end from its launcher, if that has the time to tell it."""
+    """An engine hears of the end from its launcher, if that has the time to say so."""
     grace = 0.0
     for process in found:
         with contextlib.suppress(psutil.Error, ValueError):
@@ -89,39 +197,25 @@ def _environment(process: psutil.Process) -> dict[str, str] | None:
     return None
 
 
-def _names(environment: dict[str, str], claim: Claim) -> bool:
-    return (
-        environment.get("QUEUECTL_WORKER") == claim.owner
-        and environment.get("QUEUECTL_JOB_ID") == claim.id
-        and os.path.realpath(environment.get("QUEUECTL_SPOOL", "")) == os.path.realpath(claim.root.text)
-    )
-
-
 def _is_young(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
-        return process.status() != psutil.STATUS_ZOMBIE and time.time() - process.create_time() < _SLACK
+        return not _is_gone(process) and time.time() - process.create_time() < _SLACK
+    return False
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    """Whether it has ended, and only waits to be reaped at most."""
+    with contextlib.suppress(psutil.AccessDenied):
+        try:
+            return bool(process.status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
     return False
 
 
 def _session_of(process: psutil.Process) -> int | None:
-    """The session of a process that still runs."""
-    with contextlib.suppress(psutil.Error, OSError):
-        if os.name == "posix" and process.status() != psutil.STATUS_ZOMBIE:
+    """The session of a process that still runs; 0 where it began outside of this namespace."""
+    with contextlib.suppress(OSError):
+        if os.name == "posix" and not _is_gone(process):
             return os.getsid(process.pid)
     return None
-
-
-def _session(claim: Claim) -> int | None:
-    """The session of the command, unless its number has gone to a stranger since."""
-    last = claim.job.history[-1] if claim.job.history else {}
-    pid = last.get("pid")
-    if last.get("event") != STARTED or not isinstance(pid, int) or pid <= 1 or "at" not in last:
-        return None
-    try:
-        born = psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return pid  # the leader has gone; its session keeps the number for as long as it has members
-    except psutil.Error:
-        return None
-    noted: datetime = parse_moment(last["at"])
-    return pid if born <= noted.timestamp() + _SLACK else None
