@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 #: Seconds between looks at the directories' times, where a look costs no round trip; and between those
 #: that are made all the same where events tell what comes.
 LOOK, TOLD = 0.25, 1.0
-#: The share of the lease after which a worker that cannot beat gives its job up.
+#: The share of the lease after which the silence of a worker on a share is doubtful.
 GIVE_UP = 0.7
+#: The share of the lease that a doubt lasts: one who has just stood still beats meanwhile, one who
+#: is cut off cannot, and gives its job up.
+DOUBT = 0.05
 #: The share of the lease that it has for that, before the command is killed over its head.
 IN_ORDER = 0.1
+#: Seconds by which the keeper may be late before it counts as having stood still, or hung.
+LATE = 0.5
 #: How many runs have ended is told after so many seconds, with a beat that comes early; not on a share.
 TELL_DONE = 2.0
 #: A worker that drains listens for jobs that are more urgent than those listed after so many seconds,
@@ -69,6 +74,8 @@ class Keeper(threading.Thread):
         self._share = member.root.is_shared
         self._marks: dict[str, _Seen] = {}
         self._beaten = _awake_or_not()
+        self._doubted = float("-inf")
+        self._back_by, self._late_at = float("inf"), float("-inf")
         self._watched = float("-inf")
         self._done_told = 0
         self.requests = Requests()
@@ -76,6 +83,9 @@ class Keeper(threading.Thread):
         self.curb: Curb | None = None
         self.trouble: Exception | None = None
         self.buried = False
+        #: On a share: a beat came later than the lease after the one before, and what was claimed
+        #: before that may be another worker's by now. Whoever holds no claim any more clears it.
+        self.has_lapsed = False
 
     def silence(self) -> float:
         """Seconds since the last sign of life that the spool took, a suspension of this host included."""
@@ -95,9 +105,28 @@ class Keeper(threading.Thread):
         """`lock_lease_seconds` as last read."""
         return self._member.live_lease
 
-    def is_cut_off(self, share: float = GIVE_UP) -> bool:
-        """Whether so much of the lease has gone without a sign of life that the job must be given up."""
-        return self.silence() > self.lease * share
+    def is_silent(self) -> bool:
+        """Whether so much of the lease has gone without a sign of life that nothing may be begun."""
+        return self.has_lapsed or self.silence() > self.lease * GIVE_UP
+
+    def is_cut_off(self) -> bool:
+        """Whether the job at hand must be given up, as others may soon take it over.
+
+        Never on a local disk, where nobody does: the lock is held. A worker of which they did all
+        the same finds out by its next beat (`buried`).
+        """
+        if not self._share:
+            return False
+        now, beaten = _awake_or_not(), self._beaten
+        silence = now - beaten
+        if silence > self.lease * GIVE_UP and self._doubted < beaten:
+            self._doubted = now
+            self._bell.asked.set()
+        return self.has_lapsed or is_over(silence, self._doubted - beaten, self.lease)
+
+    def was_late(self, since: float) -> bool:
+        """Whether a look since then came, or is to come, late: the process stood still, or the disk hangs."""
+        return self._late_at >= since or time.monotonic() > self._back_by + LATE
 
     def run(self) -> None:
         """Look until `end`."""
@@ -114,8 +143,12 @@ class Keeper(threading.Thread):
 
     def _rests(self) -> bool:
         """Wait until it is time to look; False at the end."""
-        self._bell.asked.wait(self._interval())
+        interval = self._interval()
+        self._back_by = time.monotonic() + interval
+        self._bell.asked.wait(interval)
         self._bell.asked.clear()
+        if (now := time.monotonic()) > self._back_by + LATE:
+            self._late_at = now
         return not self._is_ending
 
     @property
@@ -187,6 +220,7 @@ class Keeper(threading.Thread):
             self._control.ring()
             self._bell.ring()
             return
+        self.has_lapsed |= self._share and self.silence() >= self.lease
         self._beaten = begun
 
     def _may_differ(self, folder: str) -> bool:
@@ -211,6 +245,18 @@ class Keeper(threading.Thread):
         self.join(1.0)
 
 
+def is_over(silence: float, doubt: float, lease: float) -> bool:
+    """Whether a silence of so many seconds is that of a worker that is cut off from its share.
+
+    `doubt` is how long it had lasted when it was first looked at and found doubtful, negative before
+    that. Later than it should where the process stood still: then it has half of what is left of the
+    lease to beat. Once the lease is over others may have taken over what it held.
+    """
+    if silence >= lease:
+        return True
+    return 0 <= doubt <= silence - min(lease * DOUBT, (lease - doubt) / 2)
+
+
 class Guard(threading.Thread):
     """Ends the command at hand once the lease is nearly over, whatever the worker itself hangs in.
 
@@ -226,11 +272,16 @@ class Guard(threading.Thread):
 
     def run(self) -> None:
         """Look until `end`."""
+        begun = None
         while not self._ending.wait(self._keeper.lease * IN_ORDER / 4):
             command = self.command
+            if command is None or not self._keeper.is_cut_off():
+                begun = None
+                continue
+            now = time.monotonic()
+            begun = now if begun is None else begun
             # An engine hears of the end from its launcher alone, and of a kill it does not.
-            if command is not None and self._keeper.is_cut_off(GIVE_UP + IN_ORDER / 2):
-                command.cut_off(at_once=self._keeper.is_cut_off(GIVE_UP + IN_ORDER))
+            command.cut_off(at_once=now - begun >= self._keeper.lease * IN_ORDER / 2)
 
     def end(self) -> None:
         """Stop looking."""

@@ -52,7 +52,8 @@ BRISK = 0.02
 #: So many files that turn out to be no jobs are put aside before requests are heard again.
 AT_ONCE = 20
 
-#: Requests to stop that come within so many seconds are one.
+#: Requests to stop that come within so many seconds are one; so are a request and the end of a
+#: command that is sent the same signal.
 ONCE = 0.5
 
 #: What a drain leaves, in words, and what would have waited for it.
@@ -61,7 +62,12 @@ _LATER = (
     (State.PENDING, "jobs left for the time they are scheduled for", "queuectl worker start --drain=all"),
 )
 
-OUT_OF_REACH = "the spool was out of reach"
+OUT_OF_REACH = "the spool was out of reach, or its worker stood still, for too long"
+STOPPED = "the worker was stopped"
+
+#: The statuses of a command that ends by what a service manager or a terminal sends to all processes
+#: of a service: SIGHUP, SIGINT, SIGTERM. A shell reports 128 + the signal's number, as we do.
+BY_THE_STOP = frozenset({129, 130, 143})
 
 
 class Stop(Enum):
@@ -240,8 +246,9 @@ class Worker:
     def _step(self, bell: Bell, keeper: Keeper) -> bool:
         """Run one job, or wait for a ring; False when draining is done."""
         keeper.hear(at_once=True)
-        if keeper.requests.paused:
+        if keeper.requests.paused or keeper.has_lapsed:
             self._let_go()
+        keeper.has_lapsed &= self._ahead is not None
         if self._owed and self._owed[0].claim.unwritten:
             self._let_go()  # what ran before is not on the disk: no more is run until it is
             self._pay()
@@ -284,7 +291,7 @@ class Worker:
     @staticmethod
     def _is_held(keeper: Keeper) -> bool:
         """Whether nothing may be claimed now: by the will of a person, or as this worker is cut off."""
-        return keeper.requests.paused or keeper.is_cut_off()
+        return keeper.requests.paused or keeper.is_silent()
 
     def _idle(self, keeper: Keeper) -> bool:
         """There was nothing to claim: look again, wait for a ring; False when draining is done."""
@@ -307,7 +314,7 @@ class Worker:
         member.doubt(now)
         if member.has_due(now) and not held:
             return True
-        longest = 0.05 if member.is_settling or keeper.is_cut_off() else IDLE
+        longest = 0.05 if member.is_settling or keeper.is_silent() else IDLE
         self._ring.wait(seconds_until(member.next_due(), now, longest))
         return True
 
@@ -393,7 +400,9 @@ class Worker:
                 self._write(run)
                 ended = self._watch(run, run.command, keeper)
             if ended:
-                self._close(run)
+                if keeper.was_late(run.command.began):
+                    run.command.look_back()
+                self._close(run, keeper)
         except FileNotFoundError:
             log.error("job %s: the claim was lost; its run is stopped and not recorded", claim.id)
         finally:
@@ -414,8 +423,9 @@ class Worker:
             return None
         claim, attempt, (out, err) = opened
         job = claim.job
-        if keeper.is_cut_off() or keeper.buried:
-            # Race: the share was away just then, and others may have taken this worker for dead.
+        if keeper.is_silent() or keeper.buried:
+            # Race: the share was away just then, or this process stood still, and others may have
+            # taken this worker for dead.
             disk.close(out, err)
             with contextlib.suppress(FileNotFoundError):
                 self._insist(lambda: finishing.give_back(claim))
@@ -514,7 +524,7 @@ class Worker:
                 self._give_up(run, "cancelled")
                 return False
             if self._is_to_give_back(keeper):
-                self._give_up(run, "the worker was stopped")
+                self._give_up(run, STOPPED)
                 return False
             if keeper.is_cut_off() or command.was_cut_off:
                 # Others may take this job over after the lease: nothing of it may run by then.
@@ -538,15 +548,31 @@ class Worker:
                 return True
             self._try_to_pay()
 
-    def _close(self, run: _Run) -> None:
-        """Take up how a command ended by itself."""
+    def _close(self, run: _Run, keeper: Keeper) -> None:
+        """Take up how a command ended by itself, or by a signal that this worker was sent, too."""
         ended = self._reap(run)
         self._is_brisk = ended["seconds"] <= BRISK
         if ended["exit_code"] == 0:
             self._owe(run, finishing.completed(run.claim, ended, self.member.now()))
             return
+        if self._is_of_the_stop(ended["exit_code"], keeper):
+            self._owe(run, finishing.returned(run.claim, ended | {"error": STOPPED}, self.member.now()))
+            return
         how = f"killed by {ended['signal']}" if "signal" in ended else f"exit status {ended['exit_code']}"
         self._fail(run, ended | {"error": how})
+
+    def _is_of_the_stop(self, status: int, keeper: Keeper) -> bool:
+        """Whether a command that did not succeed ended because this worker is to stop.
+
+        Race: of a signal that is sent to both either may notice first. A command that ends by one
+        may have to wait for ours; one that has a status of its own for it is as quick as the signal.
+        """
+        ended = time.monotonic()
+        if status not in BY_THE_STOP:
+            return ended - self._asked < ONCE
+        while not self._is_to_end(keeper) and (left := ended + ONCE - time.monotonic()) > 0:
+            self._control.wait(left)
+        return self._is_to_end(keeper)
 
     def _is_to_give_back(self, keeper: Keeper) -> bool:
         limit = keeper.requests.limit
