@@ -189,6 +189,15 @@ class Process:
         return self.popen.wait(seconds)
 
 
+def changed(changes: str) -> list[str]:
+    """The words of a program that becomes a worker once it has changed how one is made."""
+    imports = "import sys; from queuectl.spool.root import Root; from queuectl.worker import fleet, loop"
+    return [sys.executable, "-c", f"{imports}; {changes}; sys.exit(fleet.main(sys.argv[-2:]))"]
+
+
+ON_A_SHARE = changed("Root.is_shared = True")
+
+
 def commands_of(spool: Spool) -> list[psutil.Process]:
     """Every live process on this machine that a job of this spool started."""
     found = []

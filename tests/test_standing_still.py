@@ -7,7 +7,6 @@ import itertools
 import os
 import random
 import signal
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from queuectl import Spool, State
 from queuectl.spool import asking, presence
 from queuectl.spool.bell import Bell, Wake
 from queuectl.worker.keeper import Keeper, is_over
+from tests.conftest import ON_A_SHARE, changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,15 +34,6 @@ LEASE = 1.0
 
 def kinds(history: Sequence[Event]) -> list[str]:
     return [event["event"] for event in history]
-
-
-def changed(changes: str) -> list[str]:
-    """The words of a program that becomes a worker once it has changed how one is made."""
-    imports = "import sys; from queuectl.spool.root import Root; from queuectl.worker import fleet, loop"
-    return [sys.executable, "-c", f"{imports}; {changes}; sys.exit(fleet.main(sys.argv[-2:]))"]
-
-
-ON_A_SHARE = changed("Root.is_shared = True")
 
 
 @pytest.fixture
