@@ -631,6 +631,11 @@ def sync_files(paths: Sequence[Path | str]) -> None:
         close(*(one.fd for one in opened))
 
 
+def owner_of(fd: int) -> int:
+    """The number of the user to whom an open file belongs."""
+    return int(kernel.fstat(fd).st_uid)
+
+
 def publish(draft: Draft) -> None:
     """Close a draft, then give it its name: the move is the ring that workers hear.
 

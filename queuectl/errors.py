@@ -192,6 +192,15 @@ class UnsafeSpool(QueueError):
         super().__init__(f"{place} {problem}.", remedy)
 
 
+class GivenAway(QueueError):
+    """A mount gives what root files to another user, whose jobs no worker of root runs."""
+
+    def __init__(self, place: str, user: str, remedy: str) -> None:
+        super().__init__(
+            f"What root files in {place} belongs to {user} there, and no worker of root runs it.", remedy
+        )
+
+
 class StorageTrouble(QueueError):
     """The disk under the spool is full, read-only or out of reach; the same call may work later."""
 

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queuectl import Spool, disk
-from queuectl.errors import UnsafeSpool
+from queuectl.errors import GivenAway, QueueError, UnsafeSpool
+from queuectl.job import State
 from queuectl.spool import root as roots
-from queuectl.spool.root import FOLDERS
+from queuectl.spool.root import FOLDERS, Root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.conftest import Workers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts are read as Linux tells them")
 
@@ -112,3 +115,82 @@ def test_an_init_that_the_disk_refuses_leaves_nothing(
         with pytest.raises(OSError, match="No space"):
             Spool.create(tmp_path / "spool")
     assert not (tmp_path / "spool").exists()
+
+
+# ── a mount that gives what root files to another user ────────────────────────────────────────
+
+
+class Squashed:
+    """System calls of root on a mount that gives each new file to another user."""
+
+    def __init__(self, uid: int) -> None:
+        self._uid = uid
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, path: str, flags: int, mode: int = 0o777) -> int:
+        fd = os.open(path, flags, mode)
+        if flags & os.O_CREAT:
+            os.fchown(fd, self._uid, -1)
+        return fd
+
+    def fchown(self, *_: object) -> None:
+        pass
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's files are given away")
+ALICE, NOBODY = 4201, 65534
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("kind", "uid", "words"),
+    [("nfs4", NOBODY, "no_root_squash"), ("nfs", ALICE, "no_root_squash"), ("cifs", ALICE, "uid=root")],
+)
+def test_filing_is_refused_where_no_worker_of_root_would_run_what_root_files(
+    mounted: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, kind: str, uid: int, words: str
+) -> None:
+    spool = Spool.create(mounted(kind, "rw") / "spool")
+    monkeypatch.setattr(Root, "_may_be_shared", True)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "kernel", Squashed(uid))
+        with pytest.raises(GivenAway, match=words):
+            spool.file({"id": "mine", "command": "true"})
+    assert os.listdir(spool.root.folder(State.PENDING)) == []
+    assert spool.file({"id": "mine", "command": "true"}) == "mine"
+
+
+@as_root
+def test_filing_is_not_refused_where_the_owner_of_the_spool_gets_what_root_files(
+    mounted: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Spool.create(mounted("cifs", "rw") / "spool").path
+    os.chown(place, ALICE, -1)
+    spool = Spool(place)
+    monkeypatch.setattr(Root, "_may_be_shared", True)
+    monkeypatch.setattr(disk, "kernel", Squashed(ALICE))
+    assert os.stat(spool.find(spool.file("true")).path).st_uid == ALICE
+    with pytest.raises(QueueError, match="a worker of root does not run"):
+        spool.root.refuse_idle_root()
+
+
+@as_root
+def test_an_init_that_would_make_a_spool_of_nobody_is_refused_and_leaves_nothing(
+    mounted: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = mounted("nfs4", "rw")
+    monkeypatch.setattr(Root, "_may_be_shared", True)
+    monkeypatch.setattr(disk, "kernel", Squashed(NOBODY))
+    with pytest.raises(GivenAway, match="no_root_squash"):
+        Spool.create(place / "spool")
+    assert not (place / "spool").exists()
+
+
+@as_root
+def test_a_worker_logs_that_it_puts_a_job_aside_and_why(spool: Spool, workers: Workers) -> None:
+    job_id = spool.file("true")
+    os.chown(spool.find(job_id).path, ALICE, -1)
+    workers.drain()
+    (told,) = [line for line in workers.said().splitlines() if job_id in line]
+    assert f"job {job_id}: not run, and put aside in dead/: It was filed by user {ALICE}" in told

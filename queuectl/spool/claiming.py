@@ -64,6 +64,11 @@ _MEND = "Mend it and move it back:\n    mv '{0}' ../pending/"
 _COPY = "A copy of it has one link:\n    cp '{0}' ../pending/ && rm '{0}'"
 _FOLLOW = "Copy the file that the link leads to into pending/, and delete the link:\n    rm '{0}'"
 _REPLACE = "It can hold no job: write one into a file in pending/, and delete this."
+_GIVEN_AWAY = (
+    "If root filed it, the mount gives what root writes to that user: export it with no_root_squash (NFS)\n"
+    "or mount it with -o uid=root (SMB), let the file belong to root, and move it back:\n"
+    "    chown root '{0}' && mv '{0}' ../pending/"
+)
 OTHER_ID = (
     "Give it another id and move it back; without a line `id:` it gets that of its new name:\n"
     "    mv '{0}' ../pending/NEW-ID.yaml"
@@ -454,7 +459,8 @@ def confirm(
         put_back(root, name, source)
         raise
     except (BadJob, disk.NotAFile, PermissionError) as error:
-        bury(root, name, name.free(), why(error))
+        given_away = isinstance(error, disk.Untrusted) and root.gives_away
+        bury(root, name, name.free(), why(error), _GIVEN_AWAY if given_away else None)
         return None
     except FileNotFoundError:
         return None
@@ -604,6 +610,8 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
         if not is_there:
             with contextlib.suppress(OSError):
                 disk.remove(beside)
+    if is_there:
+        log.warning("job %s: not run, and put aside in dead/: %s", target.id, reason)
     return f"{dead}/{target}"
 
 

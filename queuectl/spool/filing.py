@@ -100,6 +100,7 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
             else:
                 drafts.append(disk.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode))
                 answers.append(Filed(name.id))
+        _refuse_given_away(root, settings, drafts)
         _tell_taken(root, answers, refused, taken)
         if sync:
             _sync(root, drafts, taken)
@@ -118,6 +119,11 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
             raise FiledAllTheSame([id_in(path.rpartition("/")[2]) for path in sorted(kept)], error) from error
         raise
     return answers
+
+
+def _refuse_given_away(root: Root, settings: Settings, drafts: list[disk.Draft]) -> None:
+    if drafts and root.gives_away:
+        root.refuse_given_away(disk.owner_of(drafts[0].fd), settings)
 
 
 def _publish(drafts: list[disk.Draft], published: list[disk.Draft]) -> None:

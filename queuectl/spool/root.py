@@ -10,7 +10,7 @@ import time
 from functools import cached_property
 
 from queuectl import disk, settings
-from queuectl.errors import BadSetting, NotASpool, QueueError, UnsafeSpool
+from queuectl.errors import BadSetting, GivenAway, NotASpool, QueueError, UnsafeSpool
 from queuectl.job import State
 from queuectl.spool.names import AROUND_ID, SHORTEST_LIMIT
 from queuectl.tuples import NamedTuple
@@ -148,12 +148,19 @@ class Root:
         """Whether a power cut of the server may take names from a directory that was synced.
 
         SMB and SFTP clients do nothing when a directory is synced, and GlusterFS bricks neither: each file
-        has to be synced under its name. NFS servers have a name on disk before they answer. What lies
-        on a block device is asked no further.
+        has to be synced under its name. NFS servers have a name on disk before they answer.
         """
-        if sys.platform == "win32" or os.major(self._facts.st_dev):
-            return False
-        return self.is_shared and self.filesystem not in _NFS
+        return self._may_be_shared and self.is_shared and self.filesystem not in _NFS
+
+    @property
+    def gives_away(self) -> bool:
+        """Whether what root makes may come to belong to another user, and root is who asks."""
+        return settings.is_root() and self._may_be_shared and self.is_shared
+
+    @property
+    def _may_be_shared(self) -> bool:
+        """False for what lies on a block device: of that no more is asked where little time is taken."""
+        return sys.platform != "win32" and not os.major(self._facts.st_dev)
 
     @cached_property
     def _facts(self) -> os.stat_result:
@@ -212,12 +219,33 @@ class Root:
                 f"Run `chown root {self.config}` and `chmod 644 {self.config}` first.",
             )
 
+    def refuse_given_away(self, owner: int, values: settings.Settings) -> None:
+        """Raise `GivenAway` where root has just made a file that came to belong to this owner.
+
+        The owner of the spool may have it: that user's workers run it. Nobody's workers run what
+        belongs to the user to whom an NFS server gives the files of a root that it does not trust.
+        """
+        trust = self.trust(values)
+        if trust is None or owner in trust.owners or (owner == self._facts.st_uid and owner != _OVERFLOW):
+            return
+        mends = "Do it"
+        if self.filesystem in _NFS:
+            mends = "Export it with `no_root_squash`, or do it"
+        elif self.filesystem in _MODES:
+            mends = "Mount it with `-o uid=root`, or do it"
+        user = disk.user_name(owner)
+        raise GivenAway(
+            self.text, user, f"{mends} as the user whose workers are to run it, with `sudo -u USER`."
+        )
+
     def refuse_idle_root(self) -> None:
         """Raise `QueueError` where a worker of root would run nothing: another user's spool, without trust.
 
         What root files there belongs to that user, too.
         """
         owner = disk.kernel.stat(self.text).st_uid
+        if self.gives_away:
+            self.refuse_given_away(owner, settings.load(self.text))
         if settings.is_root() and owner != 0 and settings.load(self.text).trusted_users == settings.NOBODY:
             raise QueueError(
                 f"{self.text} belongs to {disk.user_name(owner)}, whose jobs a worker of root does not run.",
@@ -281,6 +309,8 @@ def create(where: Path | str, mode: int | None = None) -> Root:
             refuse_short_names(root)
             undo.callback(_undo, disk.kernel.unlink, root.config)
             disk.replace(root.config, settings.template().encode(), root.guarded_mode(settings.DEFAULTS))
+            if root.gives_away:
+                root.refuse_given_away(disk.kernel.stat(root.config).st_uid, settings.DEFAULTS)
         root = open_root(path)
         undo.pop_all()
     return root

@@ -419,7 +419,6 @@ class Worker:
             self._insist(lambda: finishing.give_back(claim))
             raise
         if opened is None:
-            log.error("job %s: put aside, see its reason in dead/", claim.id)
             return None
         claim, attempt, (out, err) = opened
         job = claim.job
