@@ -250,7 +250,11 @@ class Root:
             raise QueueError(
                 f"{self.text} belongs to {disk.user_name(owner)}, whose jobs a worker of root does not run.",
                 f"Start it as that user, `sudo -u '#{owner}' queuectl -s {self.text} worker start`, "
-                "or set trusted_users.",
+                + (
+                    "or mount it with `-o uid=root`."
+                    if self.filesystem in _MODES
+                    else "or set trusted_users."
+                ),
             )
 
     def require(self) -> None:
