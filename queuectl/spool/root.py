@@ -447,10 +447,10 @@ def _unsafe(place: str, problem: str, command: str) -> UnsafeSpool:
 def _owning_options(place: str) -> tuple[str, str] | None:
     """The type of a mount that makes owner and modes up, and the options that make them private to us."""
     mount = _mount(place)
-    if mount is None or mount[0] not in _MODES or not _REAL_MODES.isdisjoint(mount[1].split(",")):
+    if mount is None or mount.kind not in _MODES or not _REAL_MODES.isdisjoint(mount.options.split(",")):
         return None
     whose = f"uid={disk.user_name(os.geteuid())},gid={disk.group_name(os.getegid())}"
-    return mount[0], f"{whose},{_MODES[mount[0]]}"
+    return mount.kind, f"{whose},{_MODES[mount.kind]}"
 
 
 #: The owner of files whose true owner this system does not know: root, seen from a container or over NFS.
