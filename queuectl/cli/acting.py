@@ -16,7 +16,8 @@ from queuectl.cli.interrupts import Interrupts
 from queuectl.cli.places import spool_of
 from queuectl.errors import BadJob, BadUsage, Moving, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job import State, entered_duration, is_bare_number
-from queuectl.spool import acting, asking, finding, presence, recovery
+from queuectl.spool import acting, finding, presence
+from queuectl.spool.cancelling import Cancelling
 from queuectl.spool.ends import Ends
 from queuectl.spool.finding import Found
 from queuectl.spool.wording import duration
@@ -26,13 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
-    from queuectl.settings import Settings
-    from queuectl.spool.acting import Hand
+    from queuectl.job import Event
+    from queuectl.spool.names import Name
+    from queuectl.spool.root import Root
     from queuectl.spool.spool import Spool
-    from queuectl.spool.standing import Verdict
 
-#: Seconds between looks at a job that is about to move.
-_LOOK = 0.02
 #: Seconds that a worker has to stop a job, beyond the grace of its command.
 _PATIENCE = 60.0
 
@@ -153,15 +152,24 @@ def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
     values = spool.settings()
     lot = Lot.of(spool, job_ids)
     with lot.naming_what_is_left(), acting.hand(spool.root, spool.clock()) as me:
-        cancelling = _Cancelling(spool, me, values)
+        onlooker = presence.Onlooker(spool.root)
+        cancelling = Cancelling(me, values, onlooker, _stop_remains, spool.clock)
+
+        def cancel(found: Found) -> str | None:
+            how = cancelling.act(found)
+            return how and f"{found.id} is dead ({how})"
+
         try:
-            lot.do("cancelling", cancelling.act)
+            lot.do("cancelling", cancel)
             end = time.monotonic() + _PATIENCE + values.stop_grace_seconds
             while lot.left and time.monotonic() < end:
-                end += cancelling.take_over()
-                cancelling.wait(lot.left, end)
+                begun = time.monotonic()
+                cancelling.settle(show.note)
+                cancelling.take_over()
+                end += time.monotonic() - begun  # that is no time that a worker had
+                cancelling.wait(lot.left, end, show.note)
                 lot.look_again()
-                lot.do("cancelling", cancelling.act)
+                lot.do("cancelling", cancel)
         finally:
             cancelling.withdraw()
     for found in lot.left:
@@ -170,99 +178,10 @@ def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
     return lot.status
 
 
-class _Cancelling:
-    """Cancels jobs wherever they are: the owners of those that run are all asked, then waited for."""
+def _stop_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
+    from queuectl.worker.remains import stop_remains  # few jobs that are cancelled have a dead worker
 
-    def __init__(self, spool: Spool, me: Hand, values: Settings) -> None:
-        self._spool = spool
-        self._me = me
-        self._values = values
-        self._onlooker = presence.Onlooker(spool.root)
-        self._verdicts: dict[str, Verdict] = {}
-        self._asked: dict[str, list[str]] = {}
-        self._owners: set[str] = set()
-        self._kept: dict[str, str] = {}
-        self._is_told = False
-
-    def withdraw(self) -> None:
-        """Take back what was asked of owners."""
-        for paths in self._asked.values():
-            for path in paths:
-                disk.remove(path)
-
-    def act(self, found: Found) -> str | None:
-        """Cancel a job that waits, or ask the owner of one that runs; None where that is not the end."""
-        if found.state is State.DEAD and found.id in self._asked:
-            return f"{found.id} is dead (cancelled while it ran)"
-        if found.state in {State.DONE, State.DEAD}:
-            raise WrongState(found.id, found.state.label, "waiting or running", "There is nothing to cancel.")
-        if found.state is not State.PROCESSING:
-            acting.cancel_waiting(self._me, found, self._spool.clock())
-            return f"{found.id} is dead (cancelled before it ran)"
-        owner = found.name.owner or ""
-        self._refuse_deaf(found, owner)
-        self._owners.add(owner)
-        verdict = self._judge(owner)
-        if not (verdict.is_dead or verdict.is_open):
-            self._asked.setdefault(found.id, []).append(asking.to_cancel(self._spool.root, found.name))
-        return None
-
-    def _judge(self, owner: str) -> Verdict:
-        """The judgement of this round."""
-        if owner not in self._verdicts:
-            self._verdicts[owner] = self._onlooker.judge(owner, self._values.lock_lease_seconds)
-        return self._verdicts[owner]
-
-    def _refuse_deaf(self, found: Found, owner: str) -> None:
-        """Raise `QueueError` where the owner of a running job will not answer, though it is not dead."""
-        verdict = self._judge(owner)
-        if owner in self._kept:
-            raise QueueError(self._kept[owner], "`queuectl check --repair` tries again.")
-        worker = presence.describe(self._spool.root, owner)
-        if worker is None or verdict.is_dead:
-            return
-        if not (worker.hears or worker.kind == presence.BY_HAND):  # a hand holds a job for moments
-            raise QueueError(f"Job {found.id} is held by {owner}.", f"It {worker.how_to_end}")
-        if not verdict.may_answer:
-            raise QueueError(
-                f"Job {found.id} cannot be stopped by its worker {owner}: {verdict.why}.",
-                f"If that is stopped, `kill -CONT {worker.pid}` on {worker.host} lets it go on.",
-            )
-
-    def take_over(self) -> float:
-        """Take up the jobs of dead owners, which may have to be watched first; returns how long that took."""
-        begun = time.monotonic()
-        values = self._values
-        self._onlooker.settle(self._owners, values.lock_lease_seconds, show.note)
-        if any(
-            self._onlooker.judge(owner, values.lock_lease_seconds).is_dead
-            for owner in self._owners - self._kept.keys()
-        ):
-            from queuectl.worker.remains import stop_remains
-
-            told, kept = recovery.by_hand(
-                self._spool.root, self._onlooker, values, stop_remains, self._spool.clock()
-            )
-            for owner in kept:
-                said = [one for one in told if f" {owner} " in one]
-                self._kept[owner] = said[0] if said else f"The dead worker {owner} left what cannot be ended."
-        self._verdicts.clear()
-        return time.monotonic() - begun
-
-    def wait(self, left: list[Found], end: float) -> None:
-        """Wait until the first of those that run has moved, or an owner no longer may answer."""
-        judge_at = time.monotonic() + presence.GLANCE
-        while all(disk.exists(found.path) for found in left) and (now := time.monotonic()) < end:
-            time.sleep(_LOOK)
-            if now < judge_at:
-                continue
-            if not self._is_told:
-                self._is_told = True
-                show.note(f"Waiting for workers to stop {len(left)}, {duration(end - now)} at most …")
-            self._verdicts.clear()
-            if not all(self._judge(owner).may_answer for owner in self._owners):
-                return
-            judge_at = now + presence.GLANCE
+    stop_remains(root, name, history)
 
 
 @click.command(

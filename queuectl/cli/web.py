@@ -57,6 +57,7 @@ def webui_command(
     try:
         from queuectl.web.guard import is_loopback
         from queuectl.web.server import Options, Server
+        from queuectl.worker.remains import stop_remains
     except ModuleNotFoundError as error:
         raise _missing(error) from None
 
@@ -66,7 +67,8 @@ def webui_command(
             f"{host} can be reached from other hosts, and there is no token.",
             "Say --token to have one made up, or set QUEUECTL_TOKEN.",
         )
-    server = Server(spool_of(ctx), Options(host, port, token, names, read_only, allow_submit))
+    options = Options(host, port, token, names, read_only, allow_submit)
+    server = Server(spool_of(ctx), options, stop_remains)
     show.line(f"{server.address}")
     show.note("Ctrl-C ends it.")
     sys.stdout.flush()

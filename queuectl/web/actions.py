@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from queuectl import disk
 from queuectl.errors import BadUsage, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job import State, entered_moment, iso
 from queuectl.spool import acting, asking, presence
+from queuectl.spool.cancelling import BEFORE_IT_RAN, Cancelling
 from queuectl.spool.finding import Found
 from queuectl.spool.names import parse
+from queuectl.spool.wording import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class Question:
 
 def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Question | None:
     """Do something to one job; None where there is no such thing to do."""
-    if what not in _ON_JOB:
+    if what not in {*_ON_JOB, "cancel"}:
         return None
     if what in {"cancel", "delete"} and not form.is_sure:
         found = dashboard.find(job_id)
@@ -93,6 +95,8 @@ def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Q
             return Question(f"Delete {found.id} and what it printed?", "Delete it")
         stops = " Its command is stopped." if found.state is State.PROCESSING else ""
         return Question(f"Cancel {found.id}?{stops}", "Cancel it")
+    if what == "cancel":
+        return _cancel(dashboard, job_id)
     for _ in range(20):
         found = dashboard.find(job_id)
         if found is None:
@@ -136,39 +140,36 @@ def _delete(dashboard: Dashboard, found: Found, _: Form) -> Said:
     return Said(f"{found.id} is deleted.", to="/jobs")
 
 
-def _cancel(dashboard: Dashboard, found: Found, _: Form) -> Said:
-    root, now = dashboard.spool.root, dashboard.spool.clock()
-    if found.state in {State.DONE, State.DEAD}:
-        raise WrongState(found.id, found.state.label, "waiting or running", "There is nothing to cancel.")
-    if found.state is not State.PROCESSING:
-        with acting.hand(root, now) as me:
-            acting.cancel_waiting(me, found, now)
-        return Said(f"{found.id} is cancelled; it did not run.")
-    owner = found.name.owner or ""
-    verdict = dashboard.onlooker.judge(owner, dashboard.settings().lock_lease_seconds)
-    if verdict.is_dead:
-        raise QueueError(
-            f"The worker of {found.id} died: {verdict.why}.",
-            "The next worker takes the job up; cancel it then.",
-        )
-    worker = presence.describe(root, owner)
-    if worker is not None and not worker.hears:
-        raise QueueError(f"{found.id} is held by {owner}.", f"It {worker.how_to_end}")
-    asked = asking.to_cancel(root, found.name)
+def _cancel(dashboard: Dashboard, job_id: str) -> Said:
+    """Cancel a job wherever it is, as the command line does; its worker has `PATIENCE` to answer."""
+    spool, values = dashboard.spool, dashboard.settings()
     end = time.monotonic() + PATIENCE
-    while disk.exists(found.path):
-        if time.monotonic() > end:
-            return Said(f"{owner} was asked to stop {found.id}; it has not answered yet.")
-        time.sleep(0.02)
-    disk.remove(asked)
-    return Said(f"{found.id} is cancelled; its command was stopped.")
+    with acting.hand(spool.root, spool.clock()) as me:
+        cancelling = Cancelling(me, values, dashboard.onlooker, dashboard.stop_remains, spool.clock)
+        before = "it did not run"
+        while (found := dashboard.find(job_id)) is not None:
+            with suppress(FileNotFoundError):  # it moved meanwhile: look where it is now
+                if how := cancelling.act(found):
+                    cancelling.withdraw()
+                    then = before if how == BEFORE_IT_RAN else "its command was stopped"
+                    return Said(f"{found.id} is cancelled; {then}.")
+                before = f"its worker {found.name.owner} no longer runs it"
+            for owner, verdict in cancelling.undecided():
+                raise QueueError(
+                    f"Perhaps {owner}, the worker of {found.id}, is dead: {verdict.why}.",
+                    f"Cancel it again in {duration(verdict.open_for)}.",
+                )
+            cancelling.take_over()
+            if time.monotonic() > end:
+                return Said(f"{found.name.owner} was asked to stop {found.id}; it has not answered yet.")
+            cancelling.wait([found], end, lambda _: None)
+    raise NoSuchJob(job_id)
 
 
 _ON_JOB: Mapping[str, Callable[[Dashboard, Found, Form], Said]] = {
     "retry": _retry,
     "run": _run_now,
     "priority": _set_priority,
-    "cancel": _cancel,
     "delete": _delete,
 }
 

@@ -12,6 +12,7 @@ from queuectl.spool.census import Census, Watch
 from queuectl.spool.finding import Found
 from queuectl.spool.letters import DeadLetters
 from queuectl.spool.presence import Onlooker
+from queuectl.spool.recovery import StillRuns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from queuectl.settings import Settings
     from queuectl.spool.names import Name
+    from queuectl.spool.recovery import StopRemains
     from queuectl.spool.spool import Spool
 
 #: A page waits so long for a fresh look at the directories; then it shows the last one.
@@ -30,11 +32,25 @@ READING = 0.1
 SHARED = 2.0
 
 
+def leave_remains(*_: object) -> None:
+    """Leave what a dead worker started to the next worker: it may still run."""
+    raise StillRuns(None)
+
+
 class Dashboard:
     """One spool, looked at by many; it keeps nothing that the directories do not tell."""
 
-    def __init__(self, spool: Spool, *, read_only: bool = False, allow_submit: bool = False) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        read_only: bool = False,
+        allow_submit: bool = False,
+        stop_remains: StopRemains | None = None,
+    ) -> None:
         self.spool = spool
+        #: Ends what is left of the command of a dead worker, where this process may.
+        self.stop_remains = stop_remains or leave_remains
         self.read_only = read_only
         self.allow_submit = allow_submit
         self.watch = Watch(Census(spool.root))

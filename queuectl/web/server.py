@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
+    from queuectl.spool.recovery import StopRemains
     from queuectl.spool.spool import Spool
 
 #: Seconds within which a client must have sent a whole request, from the end of the answer before it.
@@ -158,12 +159,17 @@ def to_give_up(places: Sequence[Place], now: float) -> int | None:
 class Server:
     """One dashboard on one socket. Made, it listens; `serve` answers until Ctrl-C."""
 
-    def __init__(self, spool: Spool, options: Options) -> None:
+    def __init__(self, spool: Spool, options: Options, stop_remains: StopRemains | None = None) -> None:
         self._socket = listen(options.host, options.port)
         rendering.compile_all()
         self.port: int = self._socket.getsockname()[1]
         self._options = options
-        self._dashboard = Dashboard(spool, read_only=options.read_only, allow_submit=options.allow_submit)
+        self._dashboard = Dashboard(
+            spool,
+            read_only=options.read_only,
+            allow_submit=options.allow_submit,
+            stop_remains=stop_remains,
+        )
         own = {options.host.lower(), socket.gethostname().lower(), *(name.lower() for name in options.names)}
         public = not is_loopback(options.host)
         self._rules = Rules(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
-from queuectl import Spool, State
+from queuectl import Job, Spool, State
 from queuectl.spool import asking, finding
+from queuectl.web.actions import MANY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,3 +221,81 @@ def test_what_cannot_be_done_is_said_in_two_sentences(server: Server, spool: Spo
     assert "no job" in server.said(server.post("/jobs/nobody/retry"))
     assert server.post("/jobs/one/explode").status == 404
     assert server.post("/explode").status == 404
+
+
+def killed(spool: Spool, workers: Workers, until: Until, command: str = "sleep 600") -> psutil.Process:
+    """A job, the worker of which was killed while it ran; returns the process of its command."""
+    spool.file({"id": "one", "command": command})
+    worker = workers.start()
+    until(lambda: states(spool) == {"one": "processing"}, "it runs")
+    until(lambda: any(run.get("pid") for run in finding.runs_of(job_of(spool))), "its start is written down")
+    pid = finding.runs_of(job_of(spool))[-1]["pid"]
+    process = psutil.Process(pid)
+    worker.popen.kill()
+    worker.popen.wait()
+    return process
+
+
+def job_of(spool: Spool) -> Job:
+    found = spool.find("one")
+    assert found.job is not None
+    return found.job
+
+
+def test_the_job_of_a_dead_worker_is_cancelled_and_what_is_left_of_it_is_stopped(
+    server: Server, spool: Spool, workers: Workers, until: Until
+) -> None:
+    process = killed(spool, workers, until)
+    assert "is cancelled; its worker" in server.said(server.post("/jobs/one/cancel", SURE))
+    assert states(spool) == {"one": "dead"}
+    until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it is stopped")
+    assert not list((spool.path / "workers").iterdir())
+
+
+def test_the_dashboard_and_the_command_line_cancel_alike(
+    server: Server, spool: Spool, workers: Workers, until: Until
+) -> None:
+    ways = []
+    for number, way in enumerate(("dashboard", "command line")):
+        killed(spool, workers, until)
+        if way == "dashboard":
+            server.post("/jobs/one/cancel", SURE)
+        else:
+            args = [sys.executable, "-m", "queuectl", "--spool", str(spool.path), "cancel", "one"]
+            assert subprocess.run(args, check=False, capture_output=True).returncode == 0
+        events = [(event["event"], event.get("error")) for event in job_of(spool).history]
+        ways.append([(event, re.sub(r"\S+-\d+-\w{4}", "W", str(error))) for event, error in events])
+        assert states(spool) == {"one": "dead"}, number
+        assert server.post("/jobs/one/delete", SURE).status == 303
+    assert ways[0] == ways[1]
+
+
+def test_many_are_not_retried_without_a_word(server: Server, spool: Spool) -> None:
+    for number in range(MANY + 1):
+        put_dead(spool, f"job-{number:02}")
+    names = sorted(states(spool))
+    asked = server.post("/dead/retry", {"scope": "all"})
+    assert (asked.status, f"Retry {MANY + 1} jobs?" in asked.text) == (200, True)
+    asked = server.post("/dead/retry", {"scope": "chosen", "id": names})
+    assert (asked.status, f"Retry {MANY + 1} jobs?" in asked.text) == (200, True)
+    assert set(states(spool).values()) == {"dead"}
+    some = server.post("/dead/retry", {"scope": "chosen", "id": names[:MANY]})
+    assert server.said(some) == f"Retried {MANY} jobs."
+
+
+def test_what_was_asked_about_is_what_is_done(server: Server, spool: Spool) -> None:
+    for number in range(MANY + 1):
+        put_dead(spool, f"job-{number:02}")
+    put_dead(spool, "one-more")
+    for what in ("retry", "delete"):
+        asked = server.post(f"/dead/{what}", {**SURE, "scope": "all", "number": str(MANY + 1)})
+        assert (asked.status, f"{MANY + 2} jobs" in asked.text) == (200, True)
+        assert f'name="number" value="{MANY + 2}"' in asked.text
+    assert set(states(spool).values()) == {"dead"}
+    answer = server.post("/dead/retry", {**SURE, "scope": "all", "number": str(MANY + 2)})
+    assert server.said(answer) == f"Retried {MANY + 2} jobs."
+
+
+def put_dead(spool: Spool, job_id: str) -> None:
+    name = f"10-20260101T000000.000000Z-{job_id}.yaml"
+    (spool.path / "dead" / name).write_text(f"id: {job_id}\ncommand: 'true'\n")
