@@ -10,14 +10,16 @@ import sys
 import threading
 from collections import deque
 
-from queuectl.job import State
 from queuectl.spool import asking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
 
+    from queuectl.spool.edits import Place
     from queuectl.spool.root import Root
+
+    T = TypeVar("T")
 
 log = logging.getLogger("queuectl")
 
@@ -70,7 +72,7 @@ class Wake:
 
 
 class Bell:
-    """Rings when a file has come into pending/ whole, and keeps the names of those that did (Linux).
+    """Rings when a file has come into pending/ whole or was edited, and keeps the names of those (Linux).
 
     `asked` is set when a request has come to workers/, or gone. No other system tells that a file was closed:
     there it never rings by itself.
@@ -78,11 +80,12 @@ class Bell:
 
     def __init__(self, root: Root, wake: Wake) -> None:
         self._heard: deque[str] = deque(maxlen=100_000)
+        self._edited: deque[Place] = deque(maxlen=100_000)
         self._taken = threading.Event()
         self._wake = wake
         self._ear: Any = None
         self.asked = threading.Event()
-        self._folder, self._desk = root.folder(State.PENDING), root.workers
+        self._root = root
         self._hanging = threading.Lock()
         self._is_hung = False
 
@@ -104,7 +107,7 @@ class Bell:
 
         try:
             # A user may have so many and no more.
-            self._ear = Ear(self._folder, self.heard, self._desk, self._ask)
+            self._ear = Ear(self._root, self.heard, self._ask)
         except OSError as error:
             log.warning("No file events here (%s); looking every poll_interval instead.", error)
             return
@@ -119,10 +122,11 @@ class Bell:
         if asking.is_request(name):
             self.asked.set()
 
-    def heard(self, names: list[str]) -> None:
-        """Note that files of these names have come into pending/, ring, and rest."""
+    def heard(self, names: list[str], edited: list[Place]) -> None:
+        """Note the files that have come into pending/ and those that may have been edited, ring, and rest."""
         self._taken.clear()
         self._heard.extend(names)
+        self._edited.extend(edited)
         self._wake.ring()
         self._taken.wait(REST)
 
@@ -132,9 +136,16 @@ class Bell:
 
     def names(self) -> list[str]:
         """The names heard since the last call."""
+        return self._take(self._heard)
+
+    def edited(self) -> list[Place]:
+        """The files that may have been edited since the last call."""
+        return self._take(self._edited)
+
+    def _take(self, heard: deque[T]) -> list[T]:
         found = []
-        while self._heard:
-            found.append(self._heard.popleft())
+        while heard:
+            found.append(heard.popleft())
         if found:
             self._taken.set()
         return found

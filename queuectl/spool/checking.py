@@ -141,7 +141,7 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
     except (BadJob, disk.NotAFile, PermissionError) as error:
         yield Finding(path, f"it cannot be read: {claiming.why(error).rstrip('.')}", "Mend it by hand.")
         return
-    if state is State.PENDING:
+    if state in {State.PENDING, State.FAILED}:
         claim = claiming.Claim.of(root, name, reading, state)
         right = claiming.true_name(claim, now)
         if right:

@@ -18,18 +18,19 @@ import os
 import random
 import stat
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from queuectl import disk
 from queuectl.errors import BadJob
-from queuectl.job import STARTED, Event, Job, State, parse_moment, stamp, to_yaml
+from queuectl.job import RETRIED, STARTED, Event, Job, State, parse_moment, stamp, to_yaml
 from queuectl.spool import finding, ids, presence, record
+from queuectl.spool.edits import FIRST, Edits, Place
 from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of, split, strangers
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from queuectl.spool.record import Record
@@ -201,6 +202,8 @@ class Waiting:
         self._held: dict[str, Hold] = {}
         self._taken: dict[str, None] = {}
         self._gone: dict[str, float] = {}
+        self._misnamed: list[Place] = []
+        self.edits = Edits(root)
         self.strangers: list[str] = []
 
     def age(self) -> float:
@@ -233,8 +236,15 @@ class Waiting:
             self._due[state], self._later[state] = due, later
             if state is State.PENDING:
                 self.strangers = odd
+        self.edits.compare(self._fronts())
         self._listed_at = time.monotonic()
         self.cost = self._listed_at - begun
+
+    def _fronts(self) -> Iterator[Place]:
+        """The jobs that come first of those that are due, and of those that are not yet."""
+        for state in self._due:
+            yield from (Place(state, text) for text in smallest(self._due[state], FIRST))
+            yield from (Place(state, entry[23:]) for entry in smallest(self._later[state], FIRST))
 
     def _forget_gone(self, clock: float) -> None:
         """Names that were lost are passed over for as long as a share may list them from its cache.
@@ -272,18 +282,33 @@ class Waiting:
         return len(self._later[state])
 
     def has_due(self, now: datetime) -> bool:
-        """Whether any listed job may run now."""
+        """Whether any listed job may run now, or is to be filed again as its edited content asks."""
+        self._read_edited(now)
         self._promote(now)
-        return any(self._due.values())
+        return bool(self._misnamed) or any(self._due.values())
+
+    def _read_edited(self, now: datetime) -> None:
+        """Read the files that may have been edited: those that ask for another name are claimed first."""
+        for place in self.edits.take():
+            try:
+                reading = record.read(f"{self._root.folder(place.state)}/{place.text}")
+            except (BadJob, OSError):
+                continue  # it has moved, or cannot be read now: whoever claims it finds out
+            if true_name(Claim.of(self._root, split(place.text), reading, place.state), now) is not None:
+                self._misnamed.append(place)
 
     def take(self, owner: str, now: datetime) -> tuple[Name, State] | None:
-        """Claim the most urgent job that may run, by rename; None when none is left."""
+        """Claim the most urgent job that may run, by rename; None when none is left.
+
+        A job whose edited content asks for another name comes first, to be given that name.
+        """
+        self._read_edited(now)
         self._promote(now)
         lost, raced, crowded = False, False, self._is_crowded
         self._is_crowded = False
         processing = self._root.folder(State.PROCESSING)
-        while (state := self._front()) is not None:
-            text = self._pick(self._due[state]) if raced else heapq.heappop(self._due[state])
+        while (place := self._next(raced=raced)) is not None:
+            state, text = place
             source = f"{self._root.folder(state)}/{text}"
             # A look costs a tenth of a rename that is lost; on a share both cost a round trip.
             looked = crowded and not self._root.is_shared
@@ -316,6 +341,14 @@ class Waiting:
             raced = looked or self._root.is_shared
             self._gone[text] = time.monotonic()
         return None
+
+    def _next(self, *, raced: bool) -> Place | None:
+        if self._misnamed:
+            return self._misnamed.pop()
+        state = self._front()
+        if state is None:
+            return None
+        return Place(state, self._pick(self._due[state]) if raced else heapq.heappop(self._due[state]))
 
     def _take_note(self, text: str) -> None:
         self._taken[text] = None
@@ -392,13 +425,13 @@ class Waiting:
     def doubt(self, now: datetime) -> None:
         """Check some names that say "later" against their content, which wins.
 
-        A job without `run_at` is never late: its name may come from a clock that was ahead. One
-        that was edited to run earlier is found here too. Each is read once in ten minutes.
+        A job without `run_at` is never late: its name may come from a clock that was ahead. One that was
+        edited while no worker looked is found here too. Each is read once in ten minutes.
         """
-        self._doubt(State.PENDING, lambda due, job: job.run_at is None or due - job.run_at > LEEWAY)
-        self._doubt(State.FAILED, lambda _, job: _has_failed_after(now, job))
+        self._doubt(State.PENDING, now, lambda due, job: job.run_at is None or due - job.run_at > LEEWAY)
+        self._doubt(State.FAILED, now, lambda _, job: _has_failed_after(now, job))
 
-    def _doubt(self, state: State, is_wrong: Callable[[datetime, Job], bool]) -> None:
+    def _doubt(self, state: State, now: datetime, is_wrong: Callable[[datetime, Job], bool]) -> None:
         later = self._later[state]
         often = 60 if len(later) <= DOUBTS else 600
         if time.monotonic() - self._trusted_at > often:
@@ -415,14 +448,16 @@ class Waiting:
                 break
             self._trusted.add(text)
             try:
-                job = record.read(f"{self._root.folder(state)}/{text}").job
+                reading = record.read(f"{self._root.folder(state)}/{text}")
             except (BadJob, OSError):
                 self._trusted.discard(text)  # it may be in the middle of being saved
                 continue
-            due = finding.parse_due(text[DUE])
-            if due and is_wrong(due, job):
+            name = split(text)
+            if is_wrong(name.due_at, reading.job):
                 self._overdue.add(text)  # a listing that comes before the claim says "later" again
                 heapq.heappush(self._due[state], text)
+            elif true_name(Claim.of(self._root, name, reading, state), now) is not None:
+                self._misnamed.append(Place(state, text))
 
 
 def _has_failed_after(now: datetime, job: Job) -> bool:
@@ -568,15 +603,46 @@ def true_name(claim: Claim, now: datetime) -> Name | None:
     rank = name.rank if job.priority is None or name.rank == FIFO_RANK else rank_of(job.priority, fifo=False)
     if rank != name.rank:
         right = right._replace(rank=rank)
-    if claim.source is State.PENDING and job.run_at is not None and not job.history:
-        early = name.due_at < job.run_at
-        late = name.due_at - job.run_at > LEEWAY and name.due_at > now
-        if early or late:
-            right = right._replace(due=stamp(job.run_at))
+    if (due := _asked_due(claim, now)) is not None:
+        right = right._replace(due=stamp(due))
     if right == name:
         return None
     # No name comes back to a directory it has left, even if the old priority does.
     return right if right.due != name.due else right._replace(due=name.later().due)
+
+
+def _asked_due(claim: Claim, now: datetime) -> datetime | None:
+    """The time for which a content asks that was written since the name was made; None where that stands."""
+    job, due = claim.job, claim.name.due_at
+    is_new = not job.history or job.history[-1].get("event") == RETRIED
+    if job.run_at is None:
+        # Nothing says that it is to wait: the line was taken out, or the clock that named it was ahead.
+        is_late = claim.source is State.PENDING and is_new
+        return now if is_late and due > now + timedelta(seconds=presence.TOLERANCE) else None
+    if not is_new and job.run_at <= _last_moment(job):
+        return None  # the last run had it; the name tells of the next try
+    is_later = due - job.run_at > LEEWAY and due > now
+    return job.run_at if due < job.run_at or is_later else None
+
+
+def _last_moment(job: Job) -> datetime:
+    """When the last event of a job was; never where it does not say."""
+    try:
+        return parse_moment(str(job.history[-1].get("at")))
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def smallest(heap: list[str], count: int) -> Iterator[str]:
+    """The first few of a heap in their order, whatever its size; it stays as it is."""
+    ahead = [(text, 0) for text in heap[:1]]
+    while ahead and count:
+        count -= 1
+        text, at = heapq.heappop(ahead)
+        yield text
+        for child in (2 * at + 1, 2 * at + 2):
+            if child < len(heap):
+                heapq.heappush(ahead, (heap[child], child))
 
 
 def why(error: BadJob | OSError) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from queuectl.spool.edits import Place
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
 
@@ -95,10 +96,13 @@ class Member:
     ) -> None:
         self.leave()
 
-    def look(self, now: datetime, heard: Iterable[str] = (), *, again: bool = False) -> None:
+    def look(
+        self, now: datetime, heard: Iterable[str] = (), edited: Iterable[Place] = (), *, again: bool = False
+    ) -> None:
         """Take in what was heard of, list the directories where it is time, and judge the drops."""
         values = self.live.now()
         self._waiting.hear(heard)
+        self._waiting.edits.hear(edited)
         if self._waiting.is_stale(0.0 if again else values.poll_interval):
             self._waiting.relist(now)
         candidates = [*self._waiting.strangers, *self._unsettled]
@@ -109,10 +113,11 @@ class Member:
                 self._waiting.relist(now)
                 self._waiting.strangers = []
 
-    def glance(self, now: datetime, heard: Iterable[str]) -> bool:
+    def glance(self, now: datetime, heard: Iterable[str], edited: Iterable[Place]) -> bool:
         """Look, as far as that takes no time worth telling; False where there is more to be done."""
         values = self.live.now()
         self._waiting.hear(heard)
+        self._waiting.edits.hear(edited)
         if self._waiting.is_stale(values.poll_interval):
             if self._waiting.cost > GLANCE:
                 return False

@@ -276,7 +276,7 @@ class Worker:
         """Look at what there is, and claim the next job."""
         member = self.member
         now = member.now()
-        member.look(now, bell.names())
+        member.look(now, bell.names(), bell.edited())
         self._tell_settings()
         return None if self._is_held(keeper) else member.claim(now, AT_ONCE)
 
@@ -284,7 +284,11 @@ class Worker:
         """Claim the next job if that takes no time: nobody watches the command at hand meanwhile."""
         member = self.member
         now = member.now()
-        if member.is_to_recover or self._is_held(keeper) or not member.glance(now, bell.names()):
+        if (
+            member.is_to_recover
+            or self._is_held(keeper)
+            or not member.glance(now, bell.names(), bell.edited())
+        ):
             return None
         return member.claim(now, 1)
 

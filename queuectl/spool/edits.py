@@ -1,0 +1,80 @@
+"""Waiting jobs whose files a person may have edited: they are read before a less urgent job is claimed.
+
+Events tell of edits on a local disk (Linux). Elsewhere, and for events that were lost, the files of the jobs
+that come first are compared with what they were at the listing before. All others are read at their turn.
+"""
+
+from __future__ import annotations
+
+import time
+
+from queuectl import disk
+from queuectl.job import from_stamp
+from queuectl.spool.names import DUE
+from queuectl.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from queuectl.job import State
+    from queuectl.spool.root import Root
+
+#: How many files of each kind are compared at a listing.
+FIRST = 200
+#: A comparison that took longer, in seconds, is made again after `PATIENCE` times as long: that is 5 %.
+CHEAP, PATIENCE = 0.02, 20
+#: A file that changed more than this many seconds after the time in its name was not just filed.
+FILING_TAKES = 1.0
+
+
+class Place(NamedTuple):
+    """A waiting job's file: the directory and the name."""
+
+    state: State
+    text: str
+
+
+def was_edited(place: Place, mark: disk.Mark, before: disk.Mark | None) -> bool:
+    """Whether a file differs from what it was or, where that is not known, from one that was only filed."""
+    if before is not None:
+        return mark[:2] != before[:2]  # the inode is no evidence: FUSE makes its number up
+    return mark.mtime_ns / 1e9 - from_stamp(place.text[DUE]).timestamp() > FILING_TAKES
+
+
+class Edits:
+    """The files that are to be read. One per worker."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._doubtful: dict[Place, None] = {}
+        self._marks: dict[Place, disk.Mark] = {}
+        self._next = float("-inf")
+
+    def hear(self, places: Iterable[Place]) -> None:
+        """Note files that events told of."""
+        self._doubtful.update(dict.fromkeys(places))
+
+    def compare(self, places: Iterable[Place]) -> None:
+        """Note those of these files that were edited since they were compared last, or filed."""
+        begun = time.monotonic()
+        if begun < self._next:
+            return
+        marks: dict[Place, disk.Mark] = {}
+        for place in places:
+            try:
+                mark = disk.mark(f"{self._root.folder(place.state)}/{place.text}")
+            except OSError:  # it has moved, or the share is in trouble: it is read at its turn
+                continue
+            marks[place] = mark
+            if was_edited(place, mark, self._marks.get(place)):
+                self._doubtful[place] = None
+        self._marks = marks
+        ended = time.monotonic()
+        cost = ended - begun
+        self._next = ended + (PATIENCE * cost if cost > CHEAP else 0.0)
+
+    def take(self) -> Iterator[Place]:
+        """The files to be read, each once."""
+        while self._doubtful:
+            yield self._doubtful.popitem()[0]
