@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
+from queuectl.job import utc_now
 from tests.shell import Shell, until
 
 if TYPE_CHECKING:
@@ -311,6 +313,43 @@ def test_a_draining_worker_ends_when_nothing_is_left_to_run_now(shell: Shell) ->
     states = [shell.state(job_id) for job_id in ("twice", "later", "tries-later")]
     assert states == ["done", "pending", "failed"]
     assert workers(shell) == {}
+
+
+def test_a_drain_says_which_jobs_it_leaves_until_when(shell: Shell) -> None:
+    shell.file("true", id="later", run_at="2036-01-01T00:00:00Z")
+    shell.file("false", id="tries-later", backoff_base=100)
+    said = shell("worker", "start", "--drain").err
+    assert "failed jobs left for their next try: 1, the first at " in said
+    assert "`queuectl worker start --drain=retries` waits for them" in said
+    assert "jobs left for the time they are scheduled for: 1, the first at 2036-01-01 " in said
+    assert "`queuectl worker start --drain=all` waits for them" in said
+    assert "left" not in shell("worker", "start", "--drain", env={"QUEUECTL_SPOOL": empty(shell)}).err
+
+
+def empty(shell: Shell) -> str:
+    """Another spool, without jobs."""
+    shell("init", shell.home / "empty")
+    return str(shell.home / "empty")
+
+
+@pytest.mark.parametrize("until_what", ["retries", "all"])
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_drain_waits_for_what_it_is_told_to(shell: Shell, until_what: str, count: str) -> None:
+    shell.file("test $QUEUECTL_ATTEMPT = 2", id="twice", backoff_base=1)
+    shell.file("true", id="soon", run_at=(utc_now() + timedelta(seconds=2)).isoformat())
+    shell.file("false", id="ends-dead", backoff_base=1, max_retries=1)
+    shell("worker", "start", f"--drain={until_what}", "--count", count)
+    assert shell.state("twice") == "done"
+    assert shell.state("ends-dead") == "dead"
+    if until_what == "all":
+        assert shell.state("soon") == "done"
+
+
+@pytest.mark.parametrize("word", ["", "tomorrow", "Retries"])
+def test_a_drain_until_something_unknown_is_refused(shell: Shell, word: str) -> None:
+    shell.file("true", id="a")
+    assert "retries" in shell.refused("worker", "start", f"--drain={word}", status=2)
+    assert shell.state("a") == "pending"
 
 
 def test_draining_takes_in_dropped_files(shell: Shell) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import time
 import uuid
@@ -17,6 +18,7 @@ from queuectl.errors import FiledAllTheSame, StorageTrouble, UnsafeSpool
 from queuectl.job import State, utc_now
 from queuectl.spool import asking, presence
 from queuectl.spool.root import FOLDERS
+from queuectl.worker.loop import ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,6 +125,61 @@ def test_of_what_ran_on_a_full_disk_no_more_than_one_outcome_is_owed(
         filler.unlink()
     until(lambda: len(names(spool, State.DONE)) == len(ids), "all are recorded")
     assert sorted(evidence.started()) == sorted(ids)
+
+
+def test_a_request_to_stop_is_heard_while_the_disk_is_full(
+    small_disk: Path, spool: Spool, workers: Workers, until: Until
+) -> None:
+    worker = workers.start()
+    assert worker.name
+    request = small_disk / "request"  # there may be no room for a new file
+    request.touch()
+    asking.pause(spool.root, utc_now())
+    job_id = spool.file("true")
+    fill(small_disk)
+    asking.resume(spool.root)
+    fill(small_disk)
+    until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the disk is full")
+    request.rename(spool.path / "workers" / f"{worker.name}.stop")
+    assert worker.wait() == 0
+    assert spool.find(job_id).state is State.PENDING
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_worker_that_owes_an_outcome_to_a_spool_that_is_gone_says_so_and_ends_at_the_second_signal(
+    spool: Spool, workers: Workers, until: Until, tmp_path: Path, comes_back: bool
+) -> None:
+    gate = tmp_path / "gate"
+    spool.file({"id": "owed", "command": f"while ! test -e {gate}; do sleep 0.02; done; exit 7"})
+    worker = workers.start()
+    until(lambda: "owed: running" in workers.said(), "it runs")
+    away = tmp_path / "away"
+    spool.path.rename(away)
+    gate.touch()
+    until(lambda: "as soon as it can be: job owed (failed: exit status 7)" in workers.said(), "it tells what")
+    worker.popen.send_signal(signal.SIGTERM)
+    until(lambda: "asked to stop, but an outcome is not recorded yet: job owed" in workers.said(), "it hears")
+    assert f"`kill {worker.pid}` ends it at once" in workers.said()
+    heard = time.monotonic()
+    until(lambda: time.monotonic() - heard > ONCE, "another signal is another request")
+    assert worker.is_running
+    if comes_back:
+        away.rename(spool.path)
+        assert worker.wait() == 0
+    else:
+        worker.popen.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert "job owed: its outcome is not recorded (failed: exit status 7)" in workers.said()
+        away.rename(spool.path)
+        workers.drain()
+    found = spool.find("owed")
+    assert found.state is not State.PROCESSING
+    assert found.job
+    assert [event["event"] for event in found.job.history][:2] == [
+        "started",
+        "failed" if comes_back else "lost",
+    ]
 
 
 class Closed:

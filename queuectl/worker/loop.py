@@ -148,7 +148,8 @@ class Worker:
         self._guard: Guard | None = None
         self._owed: list[_Run] = []  # oldest first
         self._is_hasty = False
-        self._has_told_owed = False
+        self._has_told_stop = False
+        self._owed_said = ""
         self._ahead: Claim | None = None
         self._is_brisk = False
         self._patience = SHORT
@@ -208,7 +209,7 @@ class Worker:
                 except OSError as error:
                     self._sit_out(error)
         except _InHaste:
-            self._is_hasty = True
+            pass  # what is owed is told at the end
         finally:
             with contextlib.suppress(OSError, _InHaste):
                 self._let_go()
@@ -357,10 +358,7 @@ class Worker:
         """Wait until the spool can be used again; say so once."""
         if not (_may_pass(error) or isinstance(error, FileNotFoundError)):
             raise error
-        text = str(StorageTrouble(error))
-        if text != self._trouble_said:
-            log.error("%s No new claims until then.", text)
-            self._trouble_said = text
+        self._tell_trouble(error)
         while not self._is_to_end(self._keeper):
             self._control.wait(1.0)  # not for new jobs: each of them would be one more try
             if self._is_usable():
@@ -643,7 +641,7 @@ class Worker:
         except OSError as error:
             if not (isinstance(error, FileNotFoundError) or _may_pass(error)):
                 raise
-            self._tell_owed(error)
+            self._tell_trouble(error)
 
     def _record(self) -> None:
         """Add what is owed to the job's file, then make its move; each is done once."""
@@ -685,20 +683,27 @@ class Worker:
                 gone = isinstance(error, FileNotFoundError)
                 if (gone and self._is_usable()) or not (gone or _may_pass(error)):
                     raise
-                self._tell_owed(error)
-                if self._is_to_give_back(self._keeper):
+                is_to_end = self._is_to_end(self._keeper)
+                self._tell_trouble(error)
+                if is_to_end and self._is_to_give_back(self._keeper):
+                    self._is_hasty = True
                     raise _InHaste from error
                 self._ring.wait(1.0)
 
-    def _tell_owed(self, error: OSError) -> None:
-        """Say what keeps an outcome from being recorded, and what a request to stop waits for."""
+    def _tell_trouble(self, error: OSError) -> None:
+        """Say once what is wrong with the disk, what is owed to it, and what a request to stop waits for."""
         owed = ", ".join(f"job {run.claim.id} ({run.in_words()})" for run in self._owed)
         text = str(StorageTrouble(error))
+        then = (
+            f"The outcome is recorded as soon as it can be: {owed}." if owed else "No new claims until then."
+        )
         if text != self._trouble_said:
-            log.error("%s The outcome is recorded as soon as it can be: %s.", text, owed or "none")
-            self._trouble_said = text
-        if self._is_to_end(self._keeper) and owed and not self._has_told_owed:
-            self._has_told_owed = True
+            log.error("%s %s", text, then)
+        elif owed and owed != self._owed_said:
+            log.error("%s", then)
+        self._trouble_said, self._owed_said = text, owed
+        if owed and self._stop is Stop.AFTER_JOB and not self._has_told_stop:
+            self._has_told_stop = True
             log.warning(
                 "asked to stop, but an outcome is not recorded yet: %s. This worker ends once it is; "
                 "`kill %d` ends it at once, and the run counts as lost.",
