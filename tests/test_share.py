@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
-from typing import TYPE_CHECKING
+from threading import Event
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queuectl import disk
 from queuectl.errors import QueueError
 from queuectl.spool import share
 from tests.shell import Shell
@@ -18,6 +23,8 @@ from tests.shell import Shell
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.conftest import Until
 
 
 @pytest.fixture
@@ -153,6 +160,8 @@ def test_of_three_runs_at_once_none_comes_to_a_false_verdict(shell: Shell, tmp_p
         ({"change_seen_after": None}, "safe", "lock_lease_seconds"),
         ({"other_clock_offset": -300.0}, "safe", "The clock of other is 300.0 s behind the share's"),
         ({"same_mount": True}, "unknown", "on another host"),
+        ({"stale_listings": 3}, "safe", "stayed out of date until the directory changed again"),
+        ({"stale_uncached": 1}, "unsafe", "an idle worker may not see a job"),
     ],
 )
 def test_what_is_measured_isjudged_in_words(
@@ -164,3 +173,86 @@ def test_what_is_measured_isjudged_in_words(
     assert report.verdict == verdict
     assert words in " ".join(report.remarks)
     assert bool(report.remarks) is bool(words)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"lease": False}, "A lease is refused though nobody has the file open"),
+        ({"lease": None}, ""),
+        ({"syncs_folders": False}, "a power cut of the server may undo a rename"),
+        ({"owner": "nobody"}, "belongs to nobody"),
+        ({"keeps_modes": False}, "file_mode=0600,dir_mode=0700"),
+        ({"filesystem": "cifs"}, "-o nolease"),
+    ],
+)
+def test_what_one_host_finds_out_alone_is_judged_in_words(
+    tmp_path: Path, changed: dict[str, object], words: str
+) -> None:
+    alone = share.Alone("here", "fuse.sshfs", 0.0, {})._replace(**changed)  # type: ignore[arg-type]
+    fine = share.Together("other", False, 0.0, 0.01, 0.0, 0.0, True, 0, 0, 0)
+    report = share.judged(tmp_path, alone, fine)
+    assert report.verdict == "safe"
+    assert words in " ".join(report.remarks)
+    assert bool(report.remarks) is bool(words)
+
+
+class Hanging:
+    """System calls of which those on a directory hang until `answer` is set."""
+
+    def __init__(self) -> None:
+        self.answer = Event()
+        self.asked = Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def listdir(self, folder: str) -> list[str]:
+        self.asked.set()
+        self.answer.wait(60)
+        return os.listdir(folder)
+
+
+def test_a_share_that_does_not_answer_ends_the_check_and_what_hangs_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Hanging()
+    monkeypatch.setattr(disk, "kernel", kernel)
+    monkeypatch.setattr(share, "HANGS", 0.3)
+    monkeypatch.setattr(share, "STOPPING", 0.0)
+    try:
+        with pytest.raises(QueueError, match=r"it hangs in `list a file`"):
+            share.check(tmp_path, 20, silent)
+    finally:
+        kernel.answer.set()
+
+
+#: Also where the tests run with SIGINT ignored.
+INTERRUPTIBLE = """
+import signal, sys
+from queuectl.cli.main import run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_an_interrupted_check_leaves_nothing(tmp_path: Path, until: Until) -> None:
+    words = ["check", "--share", str(tmp_path), "--timeout", "60"]
+    run = subprocess.Popen([sys.executable, "-c", INTERRUPTIBLE, *words], stderr=subprocess.PIPE)
+    until(lambda: list(tmp_path.glob(f"{share.FOLDER}/*.hello")), "it is there")
+    run.send_signal(signal.SIGINT)
+    assert run.communicate(timeout=20)[1].endswith(b"Interrupted.\n")
+    assert run.returncode == 130
+    assert not (tmp_path / share.FOLDER).exists()
+
+
+def test_what_the_other_run_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(share, "TELL", 0.1)
+    monkeypatch.setattr(share, "STEP", 0.5)
+    told: list[str] = []
+    one, other = share.Table.at(tmp_path / share.FOLDER, told.append), share.Table.at(tmp_path / share.FOLDER)
+    other.put("hello", None)
+    one.other = other.me
+    with pytest.raises(QueueError, match="does not go on"):
+        one.wait("ready")
+    assert told == [f"Waiting for {other.me} to come to its step `ready`, for 0.5 s at most."]

@@ -106,6 +106,10 @@ def _check_share(folder: Path, patience: float, as_json: bool) -> int:
                 for name, s in alone.round_trips.items()
             ),
             (f"clock of {alone.host}", f"{alone.clock_offset:+.1f} s to the share's"),
+            ("lease", {True: "granted", False: "refused", None: "not offered"}[alone.lease]),
+            ("owner", "who makes a file" if alone.owner is None else f"always {alone.owner}"),
+            ("modes", "kept" if alone.keeps_modes else "the mount's"),
+            ("sync of a directory", "taken" if alone.syncs_folders else "without effect"),
         ]
     )
     if both is not None:
@@ -120,6 +124,7 @@ def _check_share(folder: Path, patience: float, as_json: bool) -> int:
                 ("lock", {True: "excludes", False: "does not exclude", None: "none"}[both.lock_excludes]),
                 ("new name", f"seen after {_ms(both.seen_after)}"),
                 ("asked early", f"seen after {_ms(both.early_seen_after)}"),
+                ("listings", f"of {share.PAIRS}, out of date: {both.stale_listings + both.stale_uncached}"),
                 ("change", f"seen after {_ms(both.change_seen_after)}"),
             ]
         )

@@ -3,6 +3,7 @@
 both      hello         each finds others by listing
 both      meets-NAME    and answers them; two that have answered each other begin
 first     ping, more    how soon a new name is seen, and one that was asked for too early
+both      lists, stale  files made in quick succession by the first, listed by the second meanwhile
 both      ready, race   files made exclusively, files renamed, a lock that the first one holds
 both      result, bye   what each has won is compared
 second    gone          then the first one clears the table
@@ -17,12 +18,15 @@ import errno
 import json
 import os
 import re
+import stat
 import statistics
+import threading
 import time
 
 from queuectl import disk
 from queuectl.errors import QueueError
 from queuectl.spool import presence
+from queuectl.spool.claiming import SETTLE_BLIND
 from queuectl.spool.root import Root, filesystem, mount_options
 from queuectl.tuples import NamedTuple
 
@@ -40,7 +44,15 @@ TIMES = 15
 #: Seconds between looks for what the other has done.
 LOOK = 0.02
 #: Seconds that one may take for a step before it is taken for gone, or a name for never coming.
-STEP, NEVER = 120.0, 40.0
+STEP, NEVER = 60.0, 40.0
+#: Seconds after which the user is told what is waited for.
+TELL = 5.0
+#: Seconds without a single answer of the share after which the run ends.
+HANGS = 60.0
+#: Seconds that a run has to clear the table after it was interrupted.
+STOPPING = 5.0
+#: How often two files are made in quick succession, and the seconds that lie between two such pairs.
+PAIRS, BETWEEN = 16, 0.3
 #: How long it is tried to sit down, where the directory comes and goes.
 SEATING = 5.0
 #: A name that takes longer than this many seconds to be seen slows the queue down.
@@ -49,24 +61,35 @@ SLOW = 3.0
 LEFT = 3600.0
 _OF_A_RUN = re.compile(r"\.?[A-Za-z0-9-]+-\d+-[0-9a-f]{4}\.", re.ASCII)
 
+#: The options that were good on SMB, beside those for owner and modes.
+SMB = "cache=none,actimeo=1,nobrl,nolease"
 #: What to change, by type of mount, where names or contents are seen late.
 FRESHER = {
     "nfs": "mount it with `-o lookupcache=positive,actimeo=1`",
     "nfs4": "mount it with `-o lookupcache=positive,actimeo=1`",
-    "cifs": "mount it with `-o cache=none,actimeo=1,nobrl`",
-    "smb3": "mount it with `-o cache=none,actimeo=1,nobrl`",
+    "cifs": f"mount it with `-o {SMB}`",
+    "smb3": f"mount it with `-o {SMB}`",
     "fuse.sshfs": "mount it with `-o dir_cache=no`",
     "fuse.glusterfs": "mount it with `-o entry-timeout=1,attribute-timeout=1,negative-timeout=0`",
 }
 
 
 class Alone(NamedTuple):
-    """What one host can measure for itself. Times are seconds."""
+    """What one host can measure for itself. Times are seconds.
+
+    `lease` tells whether a read lease is granted on a file that nobody has open, None where none is
+    offered; `owner` is the user that a new file belongs to, if it is not the one who made it;
+    `keeps_modes` whether a chmod takes effect; `syncs_folders` whether a directory can be synced.
+    """
 
     host: str
     filesystem: str
     clock_offset: float
     round_trips: dict[str, float]
+    lease: bool | None = True
+    owner: str | None = None
+    keeps_modes: bool = True
+    syncs_folders: bool = True
 
 
 class Together(NamedTuple):
@@ -82,6 +105,8 @@ class Together(NamedTuple):
     created_twice: int
     claimed_twice: int
     claims_lost: int
+    stale_listings: int = 0
+    stale_uncached: int = 0
 
 
 class Report(NamedTuple):
@@ -101,13 +126,66 @@ class Report(NamedTuple):
 def check(folder: Path, patience: float, tell: Callable[[str], None]) -> Report:
     """Measure the mount that holds `folder`, with another run of this if one comes within `patience`.
 
-    Leaves nothing behind. Raises `QueueError` where a third one meddles or the other one goes away.
+    Leaves nothing behind. Raises `QueueError` where a third one meddles, the other one goes away, or the
+    share does not answer for `HANGS` seconds: the call that hangs is left to a thread that ends with us.
     """
+    pulse = Pulse()
+    found: list[Report | BaseException] = []
+    is_done = threading.Event()  # Python 3.11 takes a thread whose `join` was interrupted for ended
+
+    def run() -> None:
+        try:
+            found.append(_check(folder, patience, tell, pulse))
+        except BaseException as error:  # noqa: BLE001 - it is raised below, in the thread that waits
+            found.append(error)
+        is_done.set()
+
+    threading.Thread(target=run, name="check --share", daemon=True).start()
+    try:
+        while not is_done.wait(0.2):
+            if pulse.silence() > HANGS:
+                raise QueueError(
+                    f"{folder} has not answered for {HANGS:g} s: it hangs in `{pulse.at}`.",
+                    "See whether its server can be reached, then start both again.",
+                )
+    finally:
+        pulse.is_ended = True  # Ctrl-C: the thread clears the table at its next step
+        is_done.wait(STOPPING)
+    (result,) = found
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+class Ended(Exception):
+    """The run is over: nobody waits for it."""
+
+
+class Pulse:
+    """What a run asks of the share, and since when: the share has answered what came before."""
+
+    def __init__(self) -> None:
+        self.at = ""
+        self.since = time.monotonic()
+        self.is_ended = False
+
+    def beat(self, at: str) -> None:
+        """Tell what is asked for next; raises `Ended` once nobody waits for it."""
+        if self.is_ended:
+            raise Ended
+        self.at, self.since = at, time.monotonic()
+
+    def silence(self) -> float:
+        """Seconds since the share has answered."""
+        return time.monotonic() - self.since
+
+
+def _check(folder: Path, patience: float, tell: Callable[[str], None], pulse: Pulse) -> Report:
     place = folder.absolute() / FOLDER
-    table = Table.at(place)
+    table = Table.at(place, tell, pulse)
     try:
         alone = _alone(folder, table)
-        together = None
+        together: Together | None = None
         table.put("hello", {"place": _mount(folder)})
         tell(f"Waiting for `queuectl check --share {folder}` on another host, for {patience:g} s at most.")
         if table.find_other(patience):
@@ -130,8 +208,10 @@ def _mount(folder: Path) -> str:
 class Table:
     """The directory in which the two meet: what each puts there bears its name, and is whole at once."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, tell: Callable[[str], None], pulse: Pulse) -> None:
         self.path = path
+        self.pulse = pulse
+        self._tell = tell
         self._root = Root(path)
         self.me = f"{presence.host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
         self.other = ""
@@ -139,11 +219,13 @@ class Table:
         self.ended = [self.me]
 
     @classmethod
-    def at(cls, place: Path) -> Table:
+    def at(
+        cls, place: Path, tell: Callable[[str], None] = lambda _: None, pulse: Pulse | None = None
+    ) -> Table:
         """Take a seat, which keeps the directory from being removed by one that leaves just then."""
         if what := "a link" if place.is_symlink() else "a file" if place.is_file() else None:
             raise QueueError(f"{place} is {what}, where a directory was to be made.", "Delete it.")
-        table = cls(str(place))
+        table = cls(str(place), tell, pulse or Pulse())
         end = time.monotonic() + SEATING
         while True:
             try:
@@ -168,6 +250,7 @@ class Table:
 
     def put(self, step: str, facts: object) -> None:
         """Come to a step, with what the other is to know then."""
+        self.pulse.beat("create and rename a file")
         hidden = f"{self.path}/.{self.me}.new"
         disk.create(hidden, json.dumps(facts).encode())
         disk.move(hidden, f"{self.path}/{self.me}.{step}")
@@ -198,15 +281,21 @@ class Table:
 
     def names(self) -> list[str]:
         """Everything that lies there."""
+        self.pulse.beat("list the directory")
         return self._root.texts_in(self.path)
 
     def wait(self, step: str) -> float:
         """Wait until the other has come so far; returns the seconds that this took."""
         begun = time.monotonic()
+        is_told = False
         while f"{self.other}.{step}" not in (names := self.names()):
-            if f"{self.other}.hello" not in names or time.monotonic() - begun > STEP:
+            passed = time.monotonic() - begun
+            if f"{self.other}.hello" not in names or passed > STEP:
                 self.ended.append(self.other)
                 raise self.stuck()
+            if passed > TELL and not is_told:
+                is_told = True
+                self._tell(f"Waiting for {self.other} to come to its step `{step}`, for {STEP:g} s at most.")
             time.sleep(LOOK)
         return time.monotonic() - begun
 
@@ -224,7 +313,7 @@ class Table:
         with contextlib.suppress(OSError):
             of_ended = tuple(f"{hidden}{name}." for name in self.ended for hidden in ("", "."))
             now = disk.modified(f"{self.path}/.{self.me}.seat")[0]
-            for text in self.names():
+            for text in self._root.texts_in(self.path):
                 if text.startswith(of_ended) or self._is_left(text, now):
                     disk.remove(f"{self.path}/{text}")
 
@@ -240,6 +329,7 @@ class Table:
 def _alone(folder: Path, table: Table) -> Alone:
     path = f"{table.path}/.{table.me}.try"
     moved = f"{path}d"
+    pulse = table.pulse
     steps: dict[str, Callable[[], object]] = {
         "create": lambda: disk.create(path, b"?"),
         "append": lambda: disk.append(path, b"?"),
@@ -251,6 +341,7 @@ def _alone(folder: Path, table: Table) -> Alone:
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(TIMES):
         for name, act in steps.items():
+            pulse.beat(f"{name} a file")
             begun = time.perf_counter()
             act()
             times[name].append(time.perf_counter() - begun)
@@ -260,12 +351,49 @@ def _alone(folder: Path, table: Table) -> Alone:
         begun = time.time()
         there = disk.server_time(table.path, f".{table.me}.try")
         offsets.append((begun + time.time()) / 2 - there)
-    return Alone(presence.host_name(), filesystem(str(folder)), round(statistics.median(offsets), 3), trips)
+    return Alone(
+        presence.host_name(),
+        filesystem(str(folder)),
+        round(statistics.median(offsets), 3),
+        trips,
+        *_character(table, path),
+    )
+
+
+def _character(table: Table, path: str) -> tuple[bool | None, str | None, bool, bool]:
+    """The last four figures of `Alone`."""
+    table.pulse.beat("ask for a lease")
+    disk.create(path, b"?")
+    written = disk.being_written(path)
+    lease = None if written is None else not written
+    owner, keeps_modes = None, True
+    table.pulse.beat("change a mode")
+    if os.name == "posix":
+        facts: os.stat_result = disk.kernel.lstat(path)
+        owner = None if facts.st_uid == os.geteuid() else disk.user_name(facts.st_uid)
+        keeps_modes = all(_takes_mode(path, mode) for mode in (0o640, 0o600))
+    table.pulse.beat("sync a directory")
+    syncs = not Root(table.path).forgets_names
+    try:
+        disk.sync_folder(table.path)
+    except OSError:
+        syncs = False
+    disk.remove(path)
+    return lease, owner, keeps_modes, syncs
+
+
+def _takes_mode(path: str, mode: int) -> bool:
+    try:
+        disk.kernel.chmod(path, mode)
+    except PermissionError:
+        return False
+    return bool(stat.S_IMODE(disk.kernel.lstat(path).st_mode) == mode)
 
 
 def _together(folder: Path, table: Table, alone: Alone) -> Together:
     hello = table.get("hello")
     seen, early = _see(table)
+    stale = _list_pairs(table)
     lock = presence.lock_on(table.common("lock"))
     beat = f"{table.path}/{table.me}.beat"
     locked = False
@@ -286,7 +414,7 @@ def _together(folder: Path, table: Table, alone: Alone) -> Together:
     table.put("result", {"made": made, "claimed": claimed, "offset": alone.clock_offset, "lock": excludes})
     theirs = table.get("result")
     change = _until(lambda: disk.read(other_beat) == b"2")
-    table.put("bye", {"seen": seen, "early": early, "change": change})
+    table.put("bye", {"seen": seen, "early": early, "change": change, "stale": stale})
     told = table.get("bye")
     if table.is_first:
         table.wait("gone")
@@ -306,6 +434,8 @@ def _together(folder: Path, table: Table, alone: Alone) -> Together:
         created_twice=len(set(made) & set(theirs["made"])),
         claimed_twice=len(set(claimed) & set(theirs["claimed"])),
         claims_lost=FILES - len(set(claimed) | set(theirs["claimed"])),
+        stale_listings=max(stale[0], told["stale"][0]),
+        stale_uncached=max(stale[1], told["stale"][1]),
     )
 
 
@@ -332,6 +462,50 @@ def _see(table: Table) -> tuple[float, float | None]:
     return seen, NEVER if found is None else found
 
 
+def _list_pairs(table: Table) -> tuple[int, int]:
+    """How often a listing went on without the second of two files that were made within a tick of a clock.
+
+    And how often one past the client's cache did. The first run makes them, the second one lists.
+    """
+    if table.is_first:
+        table.wait("lists")
+        for number in range(PAIRS):
+            table.pulse.beat("create two files")
+            disk.create(table.common(f"pair-{number}-a"))
+            time.sleep(number % 8 / 1000)
+            disk.create(table.common(f"pair-{number}-b"))
+            time.sleep(BETWEEN)
+        table.put("paired", None)
+        return 0, 0
+    table.put("lists", None)
+    stale = uncached = 0
+    for number in range(PAIRS):
+        first, second = (os.path.basename(table.common(f"pair-{number}-{one}")) for one in "ab")
+        if not _comes(table, first):
+            continue
+        time.sleep(BETWEEN / 2)
+        if second not in disk.list_names(table.path):
+            time.sleep(BETWEEN / 8)
+            is_stale = second not in disk.list_names(table.path)
+            is_there = (
+                second in disk.list_marked(table.path, None)[0] if hasattr(os, "posix_fadvise") else False
+            )
+            stale += is_stale and is_there
+            uncached += is_stale and not is_there
+    table.wait("paired")
+    return stale, uncached
+
+
+def _comes(table: Table, name: str) -> bool:
+    """Whether a name comes to be listed as any program lists it."""
+    begun = time.monotonic()
+    while name not in disk.list_names(table.path):
+        table.pulse.beat("list the directory")
+        if time.monotonic() - begun > TELL:
+            return False
+    return True
+
+
 def _until(condition: Callable[[], bool]) -> float | None:
     """The seconds until it holds; None if it does not come to hold."""
     begun = time.monotonic()
@@ -346,6 +520,7 @@ def _race(table: Table) -> tuple[list[int], list[int]]:
     """What this one has won: of files to be made exclusively, and of files to be renamed."""
     made, claimed = [], []
     for number in range(FILES):
+        table.pulse.beat("create and rename files")
         with contextlib.suppress(FileExistsError):
             disk.create(table.common(f"made-{number}"))
             made.append(number)
@@ -395,6 +570,11 @@ def judged(folder: Path, alone: Alone, together: Together | None, silent: Sequen
             f"Of {FILES} files that both made exclusively, {together.created_twice} were made by both: "
             "an id could be taken twice. Do not use this mount."
         )
+    if together.stale_uncached:
+        wrong.append(
+            f"In {together.stale_uncached} of {PAIRS} tries a new file stayed hidden from listings past the "
+            "cache, too: an idle worker may not see a job. Do not use this mount."
+        )
     remarks += _remarks_on_caches(alone.filesystem, together)
     if together.lock_excludes is not True:
         remarks.append("A lock does not exclude other hosts here. The queue does not need it to.")
@@ -404,9 +584,42 @@ def judged(folder: Path, alone: Alone, together: Together | None, silent: Sequen
 
 def _remarks_on_mount(folder: Path, alone: Alone) -> list[str]:
     options = mount_options(str(folder))
+    remarks = []
     if alone.filesystem.startswith("nfs") and options & {"soft", "softerr"}:
-        return ["It is mounted `soft`: what is written may get lost unnoticed; mount it with `-o hard`."]
-    return []
+        remarks.append(
+            "It is mounted `soft`: what is written may get lost unnoticed; mount it with `-o hard`."
+        )
+    if alone.filesystem in {"cifs", "smb3"} and "nolease" not in options:
+        remarks.append(
+            "A host that vanishes with files open for writing holds up others that rename them, for a minute "
+            "or more: mount it with `-o nolease`."
+        )
+    if alone.lease is False:
+        remarks.append(
+            "A lease is refused though nobody has the file open. The queue asks for none on a share: there a "
+            f"file is whole once it has stood still for {SETTLE_BLIND:g} s."
+        )
+    if not alone.syncs_folders:
+        remarks.append(
+            "Syncing a directory does nothing here: a power cut of the server may undo a rename. The queue "
+            "syncs each job's file under its name; your own scripts should, too."
+        )
+    return remarks + _remarks_on_owner(alone)
+
+
+def _remarks_on_owner(alone: Alone) -> list[str]:
+    remarks = []
+    if alone.owner is not None:
+        remarks.append(
+            f"What is made here belongs to {alone.owner}, and not to the user who makes it: a worker of root "
+            "runs no such job. Export it with `no_root_squash` (NFS) or mount it with `-o uid=USER` (SMB)."
+        )
+    if not alone.keeps_modes:
+        remarks.append(
+            "A chmod has no effect here: mount it so that its files are private to the user of the queue, on "
+            "SMB with `-o uid=USER,gid=GROUP,file_mode=0600,dir_mode=0700`."
+        )
+    return remarks
 
 
 def _remarks_on_clock(host: str, offset: float) -> list[str]:
@@ -424,6 +637,11 @@ def _remarks_on_caches(kind: str, together: Together) -> list[str]:
         remarks.append(
             f"A name that was asked for too early stays hidden for {together.early_seen_after:.0f} s or "
             "more. The queue looks by listing; your own scripts should, too."
+        )
+    if together.stale_listings:
+        remarks.append(
+            f"In {together.stale_listings} of {PAIRS} tries a listing stayed out of date until the directory "
+            "changed again. The queue lists past the cache; your own scripts may miss files."
         )
     late = NEVER if together.change_seen_after is None else together.change_seen_after
     slowest = max(late, together.seen_after)
