@@ -317,6 +317,18 @@ def test_who_reads_a_log_is_not_ended(cut: Cut, until: Until) -> None:
         reader.kill()
 
 
+def test_a_shell_from_which_somebody_adds_to_a_log_is_not_ended(cut: Cut) -> None:
+    cut.run("echo $$ > $NOTE; exec sleep 60")
+    log = Path(cut.spool.root.logs, "job.1.out")
+    words = ["sh", "-c", f"sleep 60 >> {log} & echo; wait; exec sleep 60"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as shell:
+        assert shell.stdout
+        shell.stdout.readline()
+        recover(cut.spool)
+        assert shell.poll() is None
+        os.killpg(shell.pid, signal.SIGKILL)
+
+
 # ── a job that breaks its own file ────────────────────────────────────────────────────────────
 
 BROKEN: dict[str, Callable[[Path], object]] = {

@@ -29,7 +29,7 @@ LOOK, TOLD = 0.25, 1.0
 GIVE_UP = 0.7
 #: The share of the lease that a doubt lasts: one who has just stood still beats meanwhile, one who
 #: is cut off cannot, and gives its job up.
-DOUBT = 0.05
+DOUBT = 0.1
 #: The share of the lease that it has for that, before the command is killed over its head.
 IN_ORDER = 0.1
 #: Seconds by which the keeper may be late before it counts as having stood still, or hung.

@@ -5,8 +5,9 @@ A process is of a claim's command if one of these holds:
 - Its environment names this spool, the job, and the worker whose claim it is.
 - It is the process that the `started` event records: the same spool, kernel, number and birth.
 - Its standard output or error is a log of this job, written for the attempt that was cut off.
-- It is in the session of one of those. A number of a process or of a session proves nothing alone:
-  by now it may be a stranger's, and in a copy of the spool it is that of the original's command.
+- It is in the session of one of the first two, or in one that one of the third leads. A number of a
+  process or of a session proves nothing alone: by now it may be a stranger's, and in a copy of the
+  spool it is that of the original's command.
 """
 
 from __future__ import annotations
@@ -100,15 +101,13 @@ class _Marks(NamedTuple):
             raise FileNotFoundError(errno.ENOENT, "the claim was lost", path)
         return cls(environment, _recorded(root, history), logs)
 
-    def prove(self, other: _Other) -> bool:
-        """Whether the process bears one of them."""
+    def name(self, other: _Other) -> bool:
+        """Whether the process bears this claim's mark, or is recorded in it."""
         environment = other.environment
         if environment and all(environment.get(key) == value for key, value in self.environment.items()):
             return True
         pid = other.process.pid
-        if self.recorded is not None and self.recorded[0] == pid and self.recorded[1] == identity(pid):
-            return True
-        return _writes_to(pid, self.logs)
+        return self.recorded is not None and self.recorded == (pid, identity(pid))
 
 
 def _recorded(root: Root, history: tuple[Event, ...]) -> tuple[int, str] | None:
@@ -153,11 +152,17 @@ def _writes_to(pid: int, logs: dict[str, tuple[int, int]]) -> bool:
 
 
 def _found(others: list[_Other], marks: _Marks) -> list[psutil.Process]:
-    """Those that are proven to be of the command, and what shares a session with one of them."""
-    proven = [one.process for one in others if not _is_gone(one.process) and marks.prove(one)]
-    sessions = {_session_of(process) for process in proven} - {None, 0, _session_of(psutil.Process())}
-    return proven + [
-        one.process for one in others if one.process not in proven and _session_of(one.process) in sessions
+    """Those that are proven to be of the command, and what shares a session with them."""
+    sessions = {one.process: session for one in others if (session := _session_of(one.process)) is not None}
+    named = [one.process for one in others if one.process in sessions and marks.name(one)]
+    # A person may add to a log by a shell: that shell is not to blame.
+    writing = [process for process in sessions if _writes_to(process.pid, marks.logs)]
+    of_the_command = {sessions[process] for process in named}
+    of_the_command |= {process.pid for process in writing if sessions[process] == process.pid}
+    of_the_command -= {0, _session_of(psutil.Process())}
+    proven = {*named, *writing}
+    return [
+        process for process, session in sessions.items() if process in proven or session in of_the_command
     ]
 
 
@@ -214,8 +219,8 @@ def _is_gone(process: psutil.Process) -> bool:
 
 
 def _session_of(process: psutil.Process) -> int | None:
-    """The session of a process that still runs; 0 where it began outside of this namespace."""
+    """The session of a process, None once it has ended; 0 where there are none, or out of this namespace."""
     with contextlib.suppress(OSError):
-        if os.name == "posix" and not _is_gone(process):
-            return os.getsid(process.pid)
+        if not _is_gone(process):
+            return os.getsid(process.pid) if os.name == "posix" else 0
     return None
