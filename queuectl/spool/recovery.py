@@ -108,7 +108,7 @@ class Rescue(NamedTuple):
         except (BadJob, disk.NotAFile, PermissionError) as error:
             # Crash: it may have been running. Once it is in dead/ a person may mend it and retry it.
             self._stop(name, ())
-            reason = f"Its worker {owner} died, and the file cannot be read: {claiming.why(error)}"
+            reason = f"Its worker {owner} died. {claiming.why(error)}"
             where = claiming.bury(root, name, name.free(), reason)
             return f"its worker {owner} died and its file cannot be read; see {where}."
         history = reading.job.history
