@@ -982,6 +982,8 @@ def text_of(data: bytes) -> str:
 
     Raises `BadEncoding` for other encodings, and `BadDocument` for a NUL.
     """
+    if data in WIDE:  # the text behind it is still to be written
+        raise BadEncoding(0)
     # The mark of UTF-32 begins as that of UTF-16 does.
     wide = "utf-32" if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) else "utf-16"
     try:

@@ -275,9 +275,12 @@ DELETING = frozenset({"prune", "purge"})
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`known` in words, or the one name that `word` is a misspelling of."""
+    """`known` in words, or the one name that `word` is a misspelling or the beginning of."""
     import difflib  # only an error needs it
 
     harmless = [name for name in known if name not in DELETING]
     close = difflib.get_close_matches(word, harmless, n=1, cutoff=0.75)
+    if not close and len(word) >= 3:
+        begun = [name for name in harmless if name.startswith(word)]
+        close = begun if len(begun) == 1 else []
     return f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(known)}."

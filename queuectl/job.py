@@ -94,8 +94,8 @@ LONGEST = 100 * 365 * 86400.0
 DURATION = "a time such as 90s, 10m, 1h30m or 7d"
 MOMENT = "a moment such as 2026-11-08T15:00:00Z"
 _MOMENT = r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d[\d:.,]*)?|\d{8}T\d{4,6}(?:[.,]\d+)?)\s*(Z|[+-]\d\d(?::?\d\d)?)?"
-#: Seconds or milliseconds since 1970, from 2001 to 2286.
-_EPOCH = r"\d{10}(?:\.\d+)?|\d{13}"
+#: Seconds or milliseconds since 1970, from 2001 to 2286; `date` writes an @ before them.
+_EPOCH = r"@?(\d{10}(?:\.\d+)?|\d{13})"
 #: A person who enters an earlier moment than this may have meant another year.
 _LONG_AGO = timedelta(days=1)
 
@@ -151,8 +151,10 @@ def parse_moment(text: str, zone: tzinfo | None = UTC) -> datetime:
     """
     if text[4:5] + text[10:11] != "-T":  # else it is what `iso` writes, or as simple
         text = text.strip()
-        if re.fullmatch(_EPOCH, text):
-            return datetime.fromtimestamp(float(text) / (1000 if len(text) == 13 else 1), UTC)
+        if epoch := re.fullmatch(_EPOCH, text):
+            number = epoch[1]
+            is_milliseconds = len(number) == 13 and "." not in number
+            return datetime.fromtimestamp(float(number) / (1000 if is_milliseconds else 1), UTC)
         found = re.fullmatch(_MOMENT, text)
         if found is None:  # Python takes 1796010112000 for a day in 1796
             raise ValueError(MOMENT)
@@ -193,7 +195,8 @@ def _instead(name: str, text: str) -> str:
         parse_duration(text)
     except ValueError:
         return f"It takes {MOMENT}, the same without Z in local time, or +10m from now."
-    return f"For {text} from now write {name} +{text}{'s' if is_bare_number(text) else ''}."
+    length = f"{text}s" if is_bare_number(text) else text
+    return f"For {length} from now write {name} +{length}."
 
 
 def entered_duration(name: str, text: str) -> float:

@@ -270,7 +270,9 @@ def test_a_text_with_a_byte_order_mark_is_read_as_that_says(encoding: str) -> No
     assert disk.text_of("\ufeffa: é😀\n".encode(encoding)) == "a: é😀\n"
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfea", b"\xff\xfe\x00\xd8a\x00", b"\xff\xfe\x00\x00\xff"])
+@pytest.mark.parametrize(
+    "data", [b"\xff\xfe", b"\xff\xfea", b"\xff\xfe\x00\xd8a\x00", b"\xff\xfe\x00\x00\xff"]
+)
 def test_a_mark_that_lies_is_refused(data: bytes) -> None:
     with pytest.raises(BadEncoding, match=r"iconv"):
         disk.text_of(data)

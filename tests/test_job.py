@@ -221,6 +221,8 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         (" 2026-11-22T12:00Z ", NOON),
         ("1795348800", NOON),
         ("1795348800.0", NOON),
+        ("1795348800.25", NOON + timedelta(seconds=0.25)),
+        ("@1795348800", NOON),
         ("1795348800000", NOON),
     ],
 )
@@ -283,7 +285,7 @@ def test_what_a_person_is_shown_is_local_with_its_zone_and_reads_back(moment: da
         ("", r"--run-at is empty\. It takes"),
         ("  ", r"--run-at is empty\. It takes"),
         ("90s", r"'90s' is no moment\. For 90s from now write --run-at \+90s\."),
-        ("90", r"'90' is no moment\. For 90 from now write --run-at \+90s\."),
+        ("90", r"'90' is no moment\. For 90s from now write --run-at \+90s\."),
         ("+soon", r"'soon' is no length of time"),
         ("tomorrow", r"'tomorrow' is no moment\. It takes"),
         ("17960101120000", r"is no moment"),

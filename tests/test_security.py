@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -165,6 +166,35 @@ def test_users_of_one_group_file_work_cancel_and_look(shared: Spool) -> None:
     written = {path for path in shared.path.rglob("*") if path.is_file() and path.name != "config.yaml"}
     assert {mode_of(path) for path in written} == {0o660}
     assert {path.stat().st_gid for path in written} == {GROUP}
+
+
+SERVE = (
+    "from queuectl import Spool; from queuectl.worker.loop import Worker; "
+    "Worker(Spool({path!r}).root, 'foreground').run()"
+)
+SEE = (
+    "from queuectl import Spool; from queuectl.spool import explaining; "
+    "print(*(one['state'] for one in explaining.workers(Spool({path!r}))))"
+)
+STOP = (
+    "from queuectl import Spool; from queuectl.spool import asking, presence; root = Spool({path!r}).root; "
+    "asking.to_stop(root, presence.described(root), None)"
+)
+
+
+@as_root
+def test_who_shares_a_spool_sees_the_workers_of_others_and_stops_them(shared: Spool, until: Until) -> None:
+    if not readable_by_others():
+        pytest.skip("other users cannot read this installation")
+    path = str(shared.path)
+    with ThreadPoolExecutor() as pool:
+        serving = pool.submit(run_as, ALICE, SERVE.format(path=path))
+        until(lambda: presence.described(shared.root), "Alice's worker is there")
+        try:
+            assert run_as(BOB, SEE.format(path=path)) == "idle"
+        finally:
+            run_as(BOB, STOP.format(path=path))
+            serving.result(20)
 
 
 @as_root

@@ -229,7 +229,9 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
         }
         head = "".join(f"{key}: {scalar(str(value))}\n" for key, value in facts.items()).encode()
         try:
-            disk.create(f"{root.workers}/{name}.yaml", head + _beat_line(1, now, 0, None))
+            # Those who share the spool see who works, and none but its user says so.
+            mode = root.file_mode & ~0o020
+            disk.create(f"{root.workers}/{name}.yaml", head + _beat_line(1, now, 0, None), mode)
         except FileExistsError:
             if lock is not None:
                 lock.release()
