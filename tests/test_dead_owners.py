@@ -154,6 +154,13 @@ def test_a_drain_runs_its_job(shell: Shell, dead: str) -> None:
     assert dead not in workers(shell)
 
 
+def test_who_waits_for_its_job_is_told(shell: Shell, dead: str) -> None:
+    said = shell("wait", "long", "--timeout", "4", status=124).err
+    assert f"long: its worker {dead} is dead" in said
+    assert "No worker is alive" in said
+    assert said.count("check --repair") == 1
+
+
 def test_a_repair_says_what_it_watches_and_takes_nothing_of_a_worker_that_beats_after_all(
     shell: Shell,
 ) -> None:

@@ -77,6 +77,27 @@ def keeper(spool: Spool) -> Iterator[Keeper]:
         yield Keeper(me, control, Bell(spool.root, control))
 
 
+def test_a_worker_watches_the_beats_of_others_also_on_a_local_disk(spool: Spool) -> None:
+    """Else nobody watches them while it is busy, and each look of its own would begin to count anew."""
+    name, lease = "elsewhere-1-abcd", 1
+    with spool.root.config.open("a") as config:
+        config.write(f"lock_lease_seconds: {lease}\n")
+    wake, job_id = Wake(), spool.file("true")
+    with spool.member() as me, contextlib.closing(wake):
+        text = (spool.path / f"workers/{me.name}.yaml").read_text()
+        text = text.replace(presence.place_of(spool.root), "another/place").replace(me.name, name)
+        (spool.path / f"workers/{name}.yaml").write_text(text)
+        me.look(utc_now())
+        claim = me.claim(utc_now())
+        assert claim
+        os.rename(claim.path, claim.path.replace(me.name, name))
+        Keeper(me, wake, Bell(spool.root, wake)).look()
+        begun = time.monotonic()
+        wait_until(lambda: time.monotonic() - begun > lease, "the lease has passed")
+        told = me.recover(lambda *_: None, utc_now())
+    assert f"Job {job_id}: its worker {name} died before it ran; it waits again." in told
+
+
 def test_a_request_that_leaves_the_folder_the_time_of_a_change_before_it_is_heard(
     spool: Spool, keeper: Keeper
 ) -> None:

@@ -16,7 +16,7 @@ from queuectl.cli.interrupts import Interrupts
 from queuectl.cli.places import spool_of
 from queuectl.errors import BadJob, BadUsage, Moving, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job import State, entered_duration, is_bare_number
-from queuectl.spool import acting, finding, presence
+from queuectl.spool import acting, explaining, finding, presence
 from queuectl.spool.cancelling import Cancelling
 from queuectl.spool.ends import Ends
 from queuectl.spool.finding import Found
@@ -24,7 +24,7 @@ from queuectl.spool.wording import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
     from typing import Any
 
     from queuectl.job import Event
@@ -204,9 +204,11 @@ def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool,
     else:
         found = [finding.meant(answer) for answer in finding.find_each(spool.root, job_ids).values()]
     ends = Ends(spool.root, found)
+    hindrances = _Hindrances(spool)
     with show.progress("waiting", len(found)) as advance:
         for _ in ends.looks(end):
             advance(ends.over)
+            hindrances.tell(ends.left)
     if ends.left:
         first, *others = ends.left
         beside = f" and {len(others):,} more" if others else ""
@@ -220,6 +222,27 @@ def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool,
         (one,) = ends.ended.values()
         return _exit_status(finding.read(one) or one)
     return int(any(one.state is State.DEAD for one in ends.ended.values()))
+
+
+class _Hindrances:
+    """Says once, on standard error, what keeps those jobs from ending that somebody waits for."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._onlooker = presence.Onlooker(spool.root)
+        self._said: set[str] = set()
+        self._look_at = time.monotonic() + presence.GLANCE
+
+    def tell(self, job_ids: Container[str]) -> None:
+        """Look now and then, not at every call; who waits for moments hears nothing."""
+        if time.monotonic() < self._look_at:
+            return
+        every = presence.looks_every(self._spool.live.now().lock_lease_seconds)
+        self._look_at = time.monotonic() + every
+        for told in explaining.hindrances(self._spool, self._onlooker, job_ids):
+            if told not in self._said:
+                self._said.add(told)
+                show.note(told)
 
 
 def _exit_status(found: Found) -> int:

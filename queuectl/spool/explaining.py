@@ -13,7 +13,7 @@ from queuectl.spool.wording import local, when
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
     from datetime import datetime
     from typing import Any
 
@@ -75,6 +75,27 @@ def lives(worker: dict[str, Any]) -> bool:
 def alive(known: Sequence[dict[str, Any]]) -> int:
     """How many of these workers live."""
     return sum(map(lives, known))
+
+
+def hindrances(spool: Spool, onlooker: Onlooker, job_ids: Container[str]) -> list[str]:
+    """What keeps these jobs from ending as long as nobody does anything, a sentence each."""
+    told = []
+    known = workers(spool, onlooker)
+    if asking.is_paused(spool.root):
+        told.append("The queue is paused: nothing new is started before `queuectl resume`.")
+    if not alive(known):
+        told.append("No worker is alive: `queuectl worker start` starts one.")
+    for worker in known:
+        job = f"{worker['job']}: its worker {worker['name']}"
+        if worker["job"] not in job_ids:
+            continue
+        if not lives(worker):
+            told.append(f"{job} is dead: a live worker, or `queuectl check --repair`, takes it up.")
+        elif worker["state"] == "frozen":
+            told.append(
+                f"{job} stands still: `kill -CONT {worker['pid']}` on {worker['host']} lets it go on."
+            )
+    return told
 
 
 def attention(spool: Spool, counts: finding.Counts, known: Sequence[dict[str, Any]]) -> list[str]:

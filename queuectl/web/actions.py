@@ -286,6 +286,9 @@ def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:
         raise QueueError(f"There is no worker {name!r}.", "It may have ended.")
     if not worker.hears:
         raise QueueError(f"{name} cannot be asked to stop.", f"It {worker.how_to_end}")
+    verdict = dashboard.onlooker.judge(name, dashboard.settings().lock_lease_seconds)
+    if verdict.is_dead:
+        raise QueueError(f"{name} is dead: {verdict.why}.", "The next worker takes up what it left.")
     if not form.is_sure:
         return Question(f"Stop {name}? It finishes the job at hand, then ends.", "Stop it")
     asking.to_stop(dashboard.spool.root, [name], None)

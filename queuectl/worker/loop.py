@@ -673,8 +673,8 @@ class Worker:
     def _insist(self, act: Callable[[], T]) -> T:
         """Do it, however long the disk is full or away: until then the claim keeps the job safe.
 
-        Raises `FileNotFoundError` when the claim is lost while the spool is there, and `_InHaste` when
-        this worker is to end at once.
+        Raises `FileNotFoundError` when the claim is lost while the spool is there, and `_InHaste` at a
+        second signal: a limit to stop is no reason to forget an outcome.
         """
         while True:
             try:
@@ -683,9 +683,9 @@ class Worker:
                 gone = isinstance(error, FileNotFoundError)
                 if (gone and self._is_usable()) or not (gone or _may_pass(error)):
                     raise
-                is_to_end = self._is_to_end(self._keeper)
+                self._is_to_end(self._keeper)
                 self._tell_trouble(error)
-                if is_to_end and self._is_to_give_back(self._keeper):
+                if self._stop is Stop.NOW:
                     self._is_hasty = True
                     raise _InHaste from error
                 self._ring.wait(1.0)
