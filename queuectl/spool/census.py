@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from array import array
@@ -141,6 +142,10 @@ class Census:
                 found.append((disk.mark(f"{folder}/{name}").mtime_ns, name))
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                found.append((0, name))  # a bad block under one file hides no other one
         found.sort()
         return array("q", [end for end, _ in found]), [name for _, name in found]
 

@@ -104,9 +104,13 @@ def read_letter(root: Root, text: str) -> Letter | None:
     if found is None:
         return None
     reason = finding.reason_for(found)
-    command = found.job.command_line if found.job else ""
-    shown = (escaped(reason[:_KNOWN]), escaped(command[:_KNOWN]), last_words(root, found))
+    shown = (escaped(reason[:_KNOWN]), command_of(found)[:_KNOWN], last_words(root, found))
     return Letter(kind_of(reason), "\n".join(shown).lower())
+
+
+def command_of(found: Found) -> str:
+    """The command as it is shown or, where the file cannot be read, why."""
+    return escaped(found.job.command_line if found.job else f"(it cannot be read: {found.unreadable})")
 
 
 #: The last line of standard error is looked for in this many bytes at its end.

@@ -14,7 +14,7 @@ from queuectl.errors import NotASpool, QueueError, StorageTrouble
 from queuectl.job import OUTCOMES, State, iso, last_attempt, parse_moment, stamp
 from queuectl.spool import explaining, finding, output
 from queuectl.spool.census import quantile
-from queuectl.spool.letters import last_words
+from queuectl.spool.letters import command_of, last_words
 from queuectl.spool.names import ID_AT
 from queuectl.spool.wording import escaped
 from queuectl.web import chart
@@ -160,7 +160,7 @@ def row(look: Look, found: Found) -> dict[str, Any]:
     runs = finding.runs_of(found.job) if found.job else []
     last = runs[-1] if runs else {}
     ended = history[-1].get("at") if history and history[-1].get("event") in OUTCOMES else None
-    line, reason = _command(found), _reason(found)
+    line, reason = command_of(found), _reason(found)
     waits = found.state in {State.PENDING, State.FAILED}
     return view | {
         "command_line": line,
@@ -175,10 +175,6 @@ def row(look: Look, found: Found) -> dict[str, Any]:
         "can": _possible(look, found.state, waits=waits),
         "file_name": str(found.name),
     }
-
-
-def _command(found: Found) -> str:
-    return escaped(found.job.command_line if found.job else f"(it cannot be read: {found.unreadable})")
 
 
 def _reason(found: Found) -> str:
@@ -375,7 +371,7 @@ class _Search:
         if found is None:
             return ""
         words = last_words(self._look.dashboard.spool.root, found)
-        return f"{_command(found)}\n{_reason(found)}\n{words}".lower()
+        return f"{command_of(found)}\n{_reason(found)}\n{words}".lower()
 
 
 # ── one job ───────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -83,3 +86,60 @@ def test_a_page_of_many_dead_letters_is_made_before_all_have_been_read(
     monkeypatch.setattr(module, "READING", 60.0)
     facts = pages.dead(dashboard, Query()).facts
     assert (facts["unread"], [group["count"] for group in facts["groups"]]) == (0, [4])
+
+
+def put_dead(spool: Spool, first: int, number: int) -> None:
+    for index in range(first, first + number):
+        name = f"10-20260101T000000.{index:06d}Z-job-{index}.yaml"
+        event = f'{{"event": "failed", "attempt": 1, "error": "error {index}"}}'
+        (spool.path / "dead" / name).write_text(f"id: job-{index}\ncommand: 'true'\nhistory:\n- {event}\n")
+
+
+@pytest.fixture
+def threads_alternate() -> Iterator[None]:
+    """Threads take turns as often as they can, so that one meets another in the middle of anything."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_many_who_read_dead_letters_at_once_disturb_nobody(
+    spool: Spool, dashboard: Dashboard, threads_alternate: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from queuectl.web import dashboard as module
+
+    monkeypatch.setattr(module, "READING", 0.002)  # so there is always something left to read
+    put_dead(spool, 0, 1500)
+    begin = threading.Barrier(8)
+
+    def look() -> None:
+        begin.wait()
+        for _ in range(30):
+            pages.dead(dashboard, Query.parse("q=job"))
+
+    with ThreadPoolExecutor(7) as pool:
+        looking = [pool.submit(look) for _ in range(7)]
+        begin.wait()
+        for round_ in range(20):  # more go than come: what is remembered of those is dropped
+            for path in sorted((spool.path / "dead").iterdir())[:60]:
+                path.unlink()
+            put_dead(spool, 1500 + 20 * round_, 20)
+        for one in looking:
+            one.result()
+    dashboard.look(60)
+    assert dashboard.dead_letters(60, 60).unread == 0
+
+
+def test_what_was_read_of_dead_letters_never_changes(spool: Spool, dashboard: Dashboard) -> None:
+    put_dead(spool, 0, 20)
+    dashboard.look(60)
+    letters = dashboard.dead_letters(60, 60)
+    names, groups = list(letters.matching(None, "")), letters.groups()
+    assert len(names) == 20
+    for path in sorted((spool.path / "dead").iterdir())[:15]:
+        path.unlink()
+    dashboard.look(60)
+    assert len(dashboard.dead_letters(60, 60).names) == 5
+    assert list(letters.matching(None, "")) == names
+    assert letters.groups() == groups

@@ -9,6 +9,7 @@ import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -141,6 +142,56 @@ def test_a_filter_finds_errors(server: Server, dead: Callable[..., str]) -> None
     dead("one", error="no space left")
     dead("two", error="refused")
     assert [job["id"] for job in facts(server, "/jobs.json?q=space+left")["jobs"]] == ["one"]
+
+
+def test_the_search_finds_every_text_that_a_row_shows(
+    server: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
+    dead("one", command="pg_dump shop", error="no space left")  # and it printed: it went wrong
+    (spool.path / "dead" / "10-20260101T000000.000000Z-broken.yaml").write_text("command: [")
+    put_aside = "10-20260101T000000.000000Z-aside.yaml"
+    (spool.path / "dead" / put_aside).write_text("id: aside\ncommand: 'true'\n")
+    (spool.path / "dead" / f"{put_aside}.reason.txt").write_text("The id 'aside' is taken.\n")
+    dead("odd", error="a\ttab and a\nline")
+    for path in ("/jobs.json?q=", "/jobs.json?state=dead&q=", "/dead.json?q="):
+        for text, job_id in (
+            *(("went wrong", "one"), ("NO SPACE", "one"), ("pg_dump", "one"), ("is taken", "aside")),
+            *(("moved here by hand", ""), ("\\ttab and a\\nline", "odd")),
+        ):
+            found = [job["id"] for job in facts(server, path + quote(text))["jobs"]]
+            assert (job_id in found) if job_id else not found, (path, text, found)
+    shown = facts(server, "/jobs.json?state=dead")["jobs"]
+    for job in shown:
+        for part in ("command_line", "reason", "last_words", "id"):
+            if job[part]:
+                for path in ("/jobs.json?q=", "/dead.json?q="):
+                    found = [one["id"] for one in facts(server, path + quote(job[part]))["jobs"]]
+                    assert job["id"] in found, (path, part, job[part])
+
+
+def test_a_long_error_is_cut_on_pages_and_whole_behind_a_link(
+    server: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
+    error = "<&\"'" * 100_000 + " the end"
+    dead("one", error=error)
+    for path in ("/jobs/one", "/jobs", "/dead", "/"):
+        assert len(server.ask(path).body) < 250_000, path
+    page = server.ask("/jobs/one").text
+    for link in ("/jobs/one/error/0", "/jobs/one/error/1", "/jobs/one/file"):
+        assert f'href="{link}"' in page
+    for number in (0, 1):
+        whole = server.ask(f"/jobs/one/error/{number}")
+        assert whole.text == error
+        assert "attachment" in whole.headers["content-disposition"]
+    assert server.ask("/jobs/one/file").body == Path(spool.find("one").path).read_bytes()
+    for path in ("/jobs/one/error/2", "/jobs/two/error/0", "/jobs/two/file", "/jobs/one/error/x"):
+        assert server.ask(path).status == 404, path
+
+
+def test_a_short_error_needs_no_link(server: Server, dead: Callable[..., str]) -> None:
+    dead("one")
+    assert "/error/" not in server.ask("/jobs/one").text
+    assert "whole file" not in words(server.ask("/jobs/one").text).partition("The file")[2]
 
 
 @pytest.mark.parametrize(
