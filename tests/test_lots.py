@@ -24,6 +24,7 @@ from queuectl.spool import acting, finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import IO
 
     from tests.conftest import Counting, Until
@@ -238,3 +239,55 @@ def waiting_in(pipe: IO[bytes]) -> int:
     answer = array.array("i", [0])
     fcntl.ioctl(pipe, termios.FIONREAD, answer)
     return answer[0]
+
+
+# ── long lists ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_first_rows_of_a_long_list_are_shown_before_the_last_jobs_are_read(
+    spool: Spool, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_all(spool, ids(0, 400))
+    read_by_then: list[int] = []
+    rows: list[str] = []
+
+    def echo(text: str) -> None:
+        read_by_then.append(counting.calls["open"])
+        rows.extend(text.splitlines())
+
+    monkeypatch.setattr("click.echo", echo)
+    counting.calls.clear()
+    command(spool, "list")
+    assert read_by_then[0] < 150
+    assert [row.split()[0] for row in rows] == ["ID", *ids(0, 400)]
+
+
+def test_a_list_shows_each_job_once_also_those_that_move_meanwhile(spool: Spool) -> None:
+    file_all(spool, ids(0, 6))
+    with spool.member() as me:
+        me.look(spool.clock(), again=True)
+        for expected in ids(0, 2):
+            claim = me.claim(spool.clock())
+            assert claim is not None
+            assert claim.id == expected
+            me.complete(me.note(claim, me.started(1, None, spool.clock())), {"exit_code": 0}, spool.clock())
+        listing = spool.list()
+        shown = [next(listing).id]
+        claim = me.claim(spool.clock())  # the one that is shown already
+        assert claim is not None
+        assert shown == [claim.id]
+        spool.retry("job-0")  # back to where the list has been
+        shown += [found.id for found in listing]
+        me.give_back(claim)
+    assert sorted(shown) == ids(0, 6)
+
+
+def test_the_ids_of_jobs_just_filed_are_looked_up_together(
+    spool: Spool, counting: Counting, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines"
+    lines.write_text("true\n" * 30)
+    counting.listed.clear()
+    status, said = command(spool, "enqueue", "--lines", "--file", str(lines), "--json")
+    assert (status, said.count("\n")) == (0, 30)
+    assert counting.listed["pending"] <= 1

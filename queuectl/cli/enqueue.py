@@ -295,11 +295,15 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
 
 
 def _tell(spool: Spool, told: list[str], *, as_json: bool) -> None:
-    for job_id in told:
-        if as_json:
-            show.as_json(spool.view(spool.find(job_id)))
-        else:
+    if not as_json:
+        for job_id in told:
             click.echo(job_id)
+        return
+    from queuectl.spool import finding
+
+    for job_id, answer in finding.find_each(spool.root, told).items():
+        # Race: a worker may have it by now.
+        show.as_json(spool.view(finding.read(finding.meant(answer)) or spool.find(job_id)))
 
 
 def _report(refused: list[tuple[str, QueueError]], filed: int, given: int) -> int:

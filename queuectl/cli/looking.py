@@ -7,6 +7,7 @@ import io
 import re
 import sys
 import time
+from itertools import chain, islice
 
 import click
 
@@ -189,9 +190,8 @@ def list_command(
     """List jobs in the order in which they run; completed ones newest first."""
     spool = spool_of(ctx)
     if as_json:
-        if limit != 0:
-            for found in spool.list(state, limit):
-                show.as_json(spool.view(found))
+        for found in spool.list(state, limit):
+            show.as_json(spool.view(found))
     elif watch:
         if not show.is_terminal():
             raise BadUsage("--watch wants a terminal.", "Leave it out in a pipe.")
@@ -199,11 +199,12 @@ def list_command(
         batch = _Batch()
         show.watch(lambda: _live_list(spool, state, min(height, show.console().height - 6), batch))
     else:
-        rows = [] if limit == 0 else [_row(found, spool.clock()) for found in spool.list(state, limit)]
-        if not rows and show.is_terminal():
+        rows = (_row(found, spool.clock()) for found in spool.list(state, limit))
+        first = list(islice(rows, 1))
+        if not first and show.is_terminal():
             show.note("No jobs.")
         else:
-            show.table(COLUMNS, rows, state_column=1)
+            show.table(COLUMNS, chain(first, rows), state_column=1)
 
 
 COLUMNS = ("ID", "STATE", "PRI", "RUNS", "WHEN", "COMMAND")

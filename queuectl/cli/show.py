@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from io import TextIOWrapper
+from itertools import islice
 from typing import cast
 
 import click
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Fewer than this are done before a bar could be read.
 MANY = 20
+#: Rows of a table that are laid out together: in a pipe, and on a terminal, where each lot has a head.
+_LINES, _SCREENS = 100, 1000
 COLOURS = {
     "pending": "cyan",
     "scheduled": "blue",
@@ -131,17 +134,34 @@ def table(
     state_column: int | None = None,
     wraps: bool = False,
 ) -> None:
-    """A table: coloured on a terminal, where its last column is cut or wraps, plain columns in a pipe."""
-    shown = [[visible("" if cell is None else str(cell)) for cell in row] for row in rows]
+    """A table: coloured on a terminal, where its last column is cut or wraps, plain columns in a pipe.
+
+    The first rows are shown before the last ones are known. A column grows where a later cell is wider.
+    """
+    shown = ([visible("" if cell is None else str(cell)) for cell in row] for row in rows)
     if is_terminal():
-        console().print(rich_table(columns, shown, state_column=state_column, wraps=wraps))
+        for lot in _lots(shown, _SCREENS):
+            console().print(rich_table(columns, lot, state_column=state_column, wraps=wraps))
         return
-    widths = [
-        max([len(name), *(len(row[index]) for row in shown)]) for index, name in enumerate(columns[:-1])
-    ]
-    for row in [list(columns), *shown]:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]).rstrip())
+    widths = [len(name) for name in columns[:-1]]
+    head = [list(columns)]
+    for lot in _lots(shown, _LINES):
+        widths = [max([width, *(len(row[index]) for row in lot)]) for index, width in enumerate(widths)]
+        lines = []
+        for row in [*head, *lot]:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            lines.append("  ".join([*cells, row[-1]]).rstrip())
+        click.echo("\n".join(lines))
+        head = []
+
+
+def _lots(rows: Iterable[list[str]], size: int) -> Iterator[list[list[str]]]:
+    """The rows in lots, the first of which may be empty."""
+    left = iter(rows)
+    lot = list(islice(left, size))
+    yield lot
+    while lot := list(islice(left, size)):
+        yield lot
 
 
 def rich_table(

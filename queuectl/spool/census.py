@@ -6,18 +6,17 @@ import errno
 import threading
 import time
 from array import array
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import compress, islice, pairwise
+from itertools import chain, compress, pairwise
 from math import isfinite
 
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import State, stamp
-from queuectl.spool import finding, record
-from queuectl.spool.names import DUE, WAITING_NAME, parse_claim
+from queuectl.spool import finding, order, record
+from queuectl.spool.names import WAITING_NAME, parse_claim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,18 +180,16 @@ class Census:
 
     def counts(self, now: datetime) -> finding.Counts:
         """What `finding.counts` tells, from the last listing."""
-        moment = stamp(now)
-        waiting = self._listings[State.PENDING].names
-        due = [part for part in _ranks(waiting) if part[0] < part[1]]
-        pending = sum(_until(waiting, part, moment) - part[0] for part in due)
+        waiting = self._ordered(State.PENDING, now)
+        pending = waiting.due
         return finding.Counts(
             pending=pending,
-            scheduled=len(waiting) - pending,
+            scheduled=len(waiting.names) - pending,
             processing=len(self._listings[State.PROCESSING].names),
             completed=len(self._listings[State.DONE].names),
             failed=len(self._listings[State.FAILED].names),
             dead=len(self._listings[State.DEAD].names),
-            first_due=self.oldest(now),
+            first_due=waiting.oldest(),
             strangers=tuple(
                 f"{state.value}/{text}" for state in State for text in self._listings[state].strangers
             ),
@@ -200,10 +197,10 @@ class Census:
 
     def oldest(self, now: datetime) -> str | None:
         """The file name of the job that has waited longest since it was due."""
-        waiting = self._listings[State.PENDING].names
-        firsts = [waiting[low] for low, high in _ranks(waiting) if low < high]
-        name = min(firsts, key=lambda text: text[DUE], default=None)
-        return name if name and name[DUE] <= stamp(now) else None
+        return self._ordered(State.PENDING, now).oldest()
+
+    def _ordered(self, state: State, now: datetime) -> order.Sorted:
+        return order.Sorted.at(self._listings[state].names, stamp(now))
 
     def in_order(self, word: str, now: datetime) -> tuple[int, Iterable[str]]:
         """How many names there are under a word of `list --state`, and the names in its order."""
@@ -213,25 +210,16 @@ class Census:
             return len(names), reversed(names)
         if state is State.PROCESSING:
             return len(names), names
-        parts = [(low, _until(names, (low, high), stamp(now)), high) for low, high in _ranks(names)]
-        due = sum(middle - low for low, middle, _ in parts)
-        first = (name for low, middle, _ in parts for name in islice(names, low, middle))
-        later = merge(
-            *(islice(names, middle, high) for _, middle, high in parts), key=lambda name: (name[DUE], name)
-        )
+        ordered = self._ordered(state, now)
         if state is State.FAILED:
-            return len(names), _chain(first, later)
-        return (len(names) - due, later) if word == finding.SCHEDULED else (due, first)
+            return len(names), chain(ordered.first(), ordered.rest())
+        if word == finding.SCHEDULED:
+            return len(names) - ordered.due, ordered.rest()
+        return ordered.due, ordered.first()
 
     def before(self, name: str, now: datetime) -> int:
         """How many jobs that may run now come before the one of this name."""
-        told = 0
-        for state in (State.PENDING, State.FAILED):
-            names = self._listings[state].names
-            own = bisect_left(names, name)
-            for low, high in _ranks(names):
-                told += max(0, min(own, _until(names, (low, high), stamp(now))) - low)
-        return told
+        return sum(self._ordered(state, now).before(name) for state in finding.WAITING)
 
     def lookup(self, job_id: str) -> Iterator[tuple[State, str]]:
         """Where a job of exactly this id was last seen: state and file name."""
@@ -283,26 +271,6 @@ def _merged(lots: list[tuple[array[int], list[str]]]) -> tuple[list[str], array[
 
 def _strangers(state: State, texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(finding.strays(state, finding.no_jobs(state, list(texts)))))
-
-
-def _ranks(names: list[str]) -> Iterator[tuple[int, int]]:
-    """The stretches of sorted names that bear the same rank, and so are in the order of time."""
-    low = 0
-    while low < len(names):
-        high = bisect_left(names, f"{names[low][:2]}.", low)  # `.` comes after `-`
-        yield low, high
-        low = high
-
-
-def _until(names: list[str], part: tuple[int, int], moment: str) -> int:
-    """Where in a stretch of one rank those begin that are not due at this moment."""
-    low, high = part
-    return bisect_left(names, f"{names[low][:2]}-{moment}.", low, high)
-
-
-def _chain(*parts: Iterable[str]) -> Iterator[str]:
-    for part in parts:
-        yield from part
 
 
 def quantile(ordered: list[float], share: float) -> float | None:

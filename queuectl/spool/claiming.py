@@ -23,9 +23,9 @@ from datetime import UTC, datetime, timedelta
 from queuectl import disk
 from queuectl.errors import BadJob
 from queuectl.job import RETRIED, STARTED, Event, Job, State, parse_moment, stamp, to_yaml
-from queuectl.spool import finding, ids, presence, record
+from queuectl.spool import finding, ids, order, presence, record
 from queuectl.spool.edits import FIRST, Edits, Place
-from queuectl.spool.names import DUE, FIFO_RANK, WAITING_NAME, Name, parse, rank_of, split, strangers
+from queuectl.spool.names import FIFO_RANK, WAITING_NAME, Name, parse, rank_of, split, strangers
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -225,12 +225,11 @@ class Waiting:
             if odd or self._gone:
                 passed_over = {*odd, *self._gone}
                 texts = [text for text in texts if text not in passed_over]
-            due, later = [], []
-            for text in texts:
-                if text[DUE] <= moment or text in self._overdue:
-                    due.append(text)
-                else:
-                    later.append(text[DUE] + text)
+            due, later = order.split(texts, moment)
+            if self._overdue:
+                due += [text for text in later if text in self._overdue]
+                later = [text for text in later if text not in self._overdue]
+            later = [order.turn(text) for text in later]
             heapq.heapify(due)
             heapq.heapify(later)
             self._due[state], self._later[state] = due, later
@@ -244,7 +243,9 @@ class Waiting:
         """The jobs that come first of those that are due, and of those that are not yet."""
         for state in self._due:
             yield from (Place(state, text) for text in smallest(self._due[state], FIRST))
-            yield from (Place(state, entry[23:]) for entry in smallest(self._later[state], FIRST))
+            yield from (
+                Place(state, order.name_of_turn(entry)) for entry in smallest(self._later[state], FIRST)
+            )
 
     def _forget_gone(self, clock: float) -> None:
         """Names that were lost are passed over for as long as a share may list them from its cache.
@@ -270,7 +271,7 @@ class Waiting:
 
     def expect(self, state: State, text: str) -> None:
         """Take in a name that is known to be there; it is due when its time has come."""
-        heapq.heappush(self._later[state], text[DUE] + text)
+        heapq.heappush(self._later[state], order.turn(text))
 
     def next_due(self, states: Iterable[State] = (State.PENDING, State.FAILED)) -> datetime | None:
         """When the next of those that are not due yet will be."""
@@ -401,7 +402,7 @@ class Waiting:
         moment = stamp(now)
         for state, later in self._later.items():
             while later and later[0] <= moment:
-                heapq.heappush(self._due[state], heapq.heappop(later)[23:])
+                heapq.heappush(self._due[state], order.name_of_turn(heapq.heappop(later)))
 
     def _front(self) -> State | None:
         pending, failed = self._due[State.PENDING], self._due[State.FAILED]
@@ -440,7 +441,7 @@ class Waiting:
             self._trusted_at = time.monotonic()
         checked = 0
         for entry in later.copy() if len(later) <= DOUBTS else later:
-            text = entry[23:]
+            text = order.name_of_turn(entry)
             if text in self._trusted:
                 continue
             checked += 1

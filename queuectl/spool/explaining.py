@@ -5,7 +5,7 @@ from __future__ import annotations
 from queuectl import disk, settings
 from queuectl.errors import BadSetting
 from queuectl.job import State, parse_moment, stamp
-from queuectl.spool import asking, claiming, dropping, finding, presence
+from queuectl.spool import asking, claiming, dropping, finding, order, presence
 from queuectl.spool.finding import Found
 from queuectl.spool.names import parse
 from queuectl.spool.standing import Standing
@@ -219,12 +219,10 @@ def _remedy(found: Found) -> str:
 
 
 def _before(spool: Spool, found: Found, now: datetime) -> int:
-    moment, own = stamp(now), str(found.name)
-    return sum(
-        name.due <= moment and str(name) < own
-        for state in (State.PENDING, State.FAILED)
-        for name in finding.names_in(spool.root, state)
-    )
+    root, moment, own = spool.root, stamp(now), str(found.name)
+    listed = (root.texts_in(root.folder(state)) for state in finding.WAITING)
+    jobs = (set(texts).difference(finding.no_jobs(State.PENDING, texts)) for texts in listed)
+    return sum(order.before(order.split(names, moment)[0], own) for names in jobs)
 
 
 def clock(text: str | None) -> str:

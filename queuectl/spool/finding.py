@@ -20,7 +20,7 @@ from queuectl.job import (
     moved_by_hand,
     stamp,
 )
-from queuectl.spool import output, record
+from queuectl.spool import order, output, record
 from queuectl.spool.names import (
     DUE,
     ID_AT,
@@ -36,7 +36,7 @@ from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
     from datetime import datetime
     from typing import Any
@@ -264,67 +264,86 @@ def read(found: Found) -> Found | None:
 
 
 def listing(root: Root, now: datetime, word: str | None = None, limit: int | None = None) -> Iterator[Found]:
-    """Jobs, read: what runs, what waits in run order, what is dead, what is done, newest first."""
-    left = limit
-    states = _ORDER if word is None else (WORDS[word],)
-    for state in states:
-        for found in _ordered(root, state, left, word, now):
-            reading = read(found)
-            if reading is None:
-                continue
-            yield reading
-            if left is not None:
-                left -= 1
-                if left <= 0:
-                    return
+    """Jobs, read: what runs, what waits in run order, what is dead, what is done, newest first.
 
-
-def _ordered(root: Root, state: State, limit: int | None, word: str | None, now: datetime) -> Iterable[Found]:
-    folder = root.folder(state)
-    if state in {State.PENDING, State.FAILED}:
-        return _waiting(root, state, limit, word, now)
-    names = names_in(root, state)
-    if state in {State.DONE, State.DEAD}:
-        dated = []
-        for name in names:
-            try:
-                dated.append((disk.mark(f"{folder}/{name}").mtime_ns, str(name), name))
-            except FileNotFoundError:
-                continue
-        spare = None if limit is None else limit + 16
-        newest = sorted(dated, reverse=True) if spare is None else heapq.nlargest(spare, dated)
-        return [Found(state, name, f"{folder}/{name}") for _, _, name in newest]
-    return (Found(state, name, f"{folder}/{name}") for name in sorted(names, key=str))
-
-
-def _waiting(root: Root, state: State, limit: int | None, word: str | None, now: datetime) -> Iterator[Found]:
-    """Due ones in the order of their names, then the others in the order in which they come to be due.
-
-    Of a million names no more are looked at, sorted and parsed than are asked for.
+    Each job is shown once, and those that move meanwhile at the end, where they belong to the word.
     """
-    moment = stamp(now)
-    texts = root.texts_in(root.folder(state))
-    ordered: list[Iterator[str]] = []
-    if state is not State.PENDING or word != SCHEDULED:
-        ordered.append(_smallest((text for text in texts if text[DUE] <= moment), limit))
-    if state is not State.PENDING or word in {None, SCHEDULED}:
-        later = (text for text in texts if text[DUE] > moment)
-        ordered.append(_smallest(later, limit, lambda text: (text[DUE], text)))
-    for text in chain.from_iterable(ordered):
-        name = parse(text)
-        if name is not None:
-            yield Found(state, name, f"{root.folder(state)}/{text}")
+    asked = _Asked(word, limit, now)
+    shown: set[str] = set()
+    moved: dict[str, None] = {}
+    for found in chain(_all_in_order(root, asked), _wherever(root, moved)):
+        if found.id in shown:
+            continue
+        if (reading := read(found)) is None:
+            moved[found.id] = None
+        elif asked.fits(reading):
+            yield reading
+            shown.add(found.id)
+        if len(shown) == limit:
+            return
 
 
-def _smallest(
-    some: Iterable[str], count: int | None, key: Callable[[str], Any] | None = None
-) -> Iterator[str]:
-    """The texts in order; the first `count` of them, and a few more, without sorting all."""
-    texts = list(some)
-    first = 0 if count is None else count + 16
-    yield from heapq.nsmallest(first, texts, key=key)
-    if first < len(texts):
-        yield from sorted(texts, key=key)[first:]
+class _Asked(NamedTuple):
+    """Which jobs a listing is to show."""
+
+    word: str | None
+    limit: int | None
+    now: datetime
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        if self.limit == 0:
+            return ()
+        return _ORDER if self.word is None else (WORDS[self.word],)
+
+    def fits(self, found: Found) -> bool:
+        """Whether a job, wherever it is by now, is one of them."""
+        has_label = self.word not in {"pending", SCHEDULED} or found.label(self.now) == self.word
+        return found.state in self.states and has_label
+
+    def in_order(self, folder: str, state: State, texts: list[str]) -> Iterable[str]:
+        """The names in the directory of a state, in the order in which they are shown."""
+        if state in WAITING:
+            due, later = order.split(texts, stamp(self.now))
+            due, later = [] if self.word == SCHEDULED else due, [] if self.word == "pending" else later
+            return order.in_turn(due, later, self.limit)
+        return sorted(texts) if state is State.PROCESSING else _newest_first(folder, texts, self.limit)
+
+
+def _all_in_order(root: Root, asked: _Asked) -> Iterator[Found]:
+    seen = _snapshot(root, asked.states) if asked.states else {}
+    for state in asked.states:
+        folder = root.folder(state)
+        for text in asked.in_order(folder, state, seen[state]):
+            if (name := name_in(state, text)) is not None:
+                yield Found(state, name, f"{folder}/{text}")
+
+
+def _snapshot(root: Root, states: Iterable[State]) -> dict[State, list[str]]:
+    """The names in the directories of these states, by one look; a job that moves may be there twice."""
+    texts: dict[State, dict[str, None]] = {}
+    for state, names in look(root, [state for state in states if state is not State.PROCESSING]):
+        texts.setdefault(state, {}).update(dict.fromkeys(names))
+    return {state: list(names) for state, names in texts.items()}
+
+
+def _newest_first(folder: str, texts: list[str], limit: int | None) -> list[str]:
+    """The names of jobs, those that were written to last first; of many `limit` and a few more."""
+    passed_over = set(strangers(texts))
+    dated = []
+    for text in texts:
+        if text not in passed_over:
+            try:
+                dated.append((disk.mark(f"{folder}/{text}").mtime_ns, text))
+            except FileNotFoundError:  # it has moved, and is found at the end
+                dated.append((0, text))
+    newest = sorted(dated, reverse=True) if limit is None else heapq.nlargest(limit + 16, dated)
+    return [text for _, text in newest]
+
+
+def _wherever(root: Root, job_ids: Mapping[str, None]) -> Iterator[Found]:
+    """The jobs of these ids, looked for once the first of them is asked for."""
+    yield from places(root, job_ids).found.values()
 
 
 def exit_of(history: tuple[Event, ...]) -> Event:
@@ -423,16 +442,16 @@ def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = Non
     odd = {state: no_jobs(state, texts[state]) for state in State}
     passed_over = set(odd[State.PENDING])
     waiting = [text for text in texts[State.PENDING] if text not in passed_over]
-    due = [text for text in waiting if text[DUE] <= moment]
+    due, later = order.split(waiting, moment)
     tally = {state: len(texts[state]) - len(odd[state]) for state in State}
     return Counts(
         pending=len(due),
-        scheduled=len(waiting) - len(due),
+        scheduled=len(later),
         processing=tally[State.PROCESSING],
         completed=tally[State.DONE],
         failed=tally[State.FAILED],
         dead=tally[State.DEAD],
-        first_due=min(due, key=lambda text: text[DUE], default=None),
+        first_due=order.oldest(due),
         strangers=tuple(f"{state.value}/{text}" for state in State for text in strays(state, odd[state])),
     )
 

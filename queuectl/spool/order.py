@@ -1,0 +1,109 @@
+"""The order in which jobs run, as their file names tell it; no file is read.
+
+A job is due once the RUNAT in its name has come. Due jobs run in the order of their names, the most
+urgent first; the others follow in the order in which they come to be due. `moment` is a `stamp`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from itertools import chain, islice
+
+from queuectl.spool.names import DUE
+from queuectl.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+
+def split(names: Iterable[str], moment: str) -> tuple[list[str], list[str]]:
+    """Those that may run at this moment, and those that are due later."""
+    names = list(names)
+    return [name for name in names if name[DUE] <= moment], [name for name in names if name[DUE] > moment]
+
+
+def turn(name: str) -> str:
+    """What jobs that are due later are ordered by; their names come back by `name_of_turn`."""
+    return name[DUE] + name
+
+
+def name_of_turn(text: str) -> str:
+    """The name in a `turn`."""
+    return text[DUE.stop - DUE.start :]
+
+
+def in_turn(due: list[str], later: list[str], count: int | None = None) -> Iterator[str]:
+    """Due names, then later ones, in their order. Of many only `count` and a few are sorted, if those do."""
+    return chain(_smallest(due, count, None), _smallest(later, count, turn))
+
+
+def _smallest(names: list[str], count: int | None, key: Callable[[str], str] | None) -> Iterator[str]:
+    first = 0 if count is None else count + 16
+    yield from heapq.nsmallest(first, names, key=key)
+    if first < len(names):
+        yield from sorted(names, key=key)[first:]
+
+
+def before(due: Iterable[str], name: str) -> int:
+    """How many due jobs run before the one of this name."""
+    return sum(other < name for other in due)
+
+
+def oldest(due: Iterable[str]) -> str | None:
+    """The job that has been due for longest."""
+    return min(due, key=turn, default=None)
+
+
+class Stretch(NamedTuple):
+    """Where in sorted names those of one rank begin, where its later ones do, and where it ends."""
+
+    low: int
+    later: int
+    high: int
+
+
+def stretches(names: list[str], moment: str) -> list[Stretch]:
+    """The ranks in sorted names, each in the order of time, without a look at each of a million names."""
+    found, low = [], 0
+    while low < len(names):
+        rank = names[low][:2]
+        high = bisect_left(names, f"{rank}.", low)  # `.` comes after `-`
+        found.append(Stretch(low, bisect_left(names, f"{rank}-{moment}.", low, high), high))
+        low = high
+    return found
+
+
+class Sorted(NamedTuple):
+    """Sorted names, and the ranks in them at a moment: the same answers as above without counting."""
+
+    names: list[str]
+    ranks: list[Stretch]
+
+    @classmethod
+    def at(cls, names: list[str], moment: str) -> Sorted:
+        """Sorted names as they stand at this moment."""
+        return cls(names, stretches(names, moment))
+
+    @property
+    def due(self) -> int:
+        """How many are due."""
+        return sum(rank.later - rank.low for rank in self.ranks)
+
+    def first(self) -> Iterator[str]:
+        """The due ones in their order."""
+        return chain.from_iterable(islice(self.names, rank.low, rank.later) for rank in self.ranks)
+
+    def rest(self) -> Iterator[str]:
+        """The later ones in theirs."""
+        return heapq.merge(*(islice(self.names, rank.later, rank.high) for rank in self.ranks), key=turn)
+
+    def before(self, name: str) -> int:
+        """How many due ones run before this."""
+        own = bisect_left(self.names, name)
+        return sum(max(0, min(own, rank.later) - rank.low) for rank in self.ranks)
+
+    def oldest(self) -> str | None:
+        """The one that has been due for longest."""
+        return oldest(self.names[rank.low] for rank in self.ranks if rank.low < rank.later)
