@@ -7,6 +7,10 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Self
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
@@ -23,6 +27,12 @@ class QueueError(Exception):
         super().__init__(f"{problem} {remedy}".strip())
         self.problem = problem
         self.remedy = remedy
+
+    def at(self, place: str) -> Self:
+        """The same error with the file, or other place, that it is about named first."""
+        self.problem = f"{place}: {self.problem}"
+        self.args = (f"{self.problem} {self.remedy}".strip(),)
+        return self
 
 
 class BadJob(QueueError):
@@ -178,11 +188,21 @@ class NotASpool(QueueError):
     def __init__(self, root: str) -> None:
         what = "has no config.yaml, so it is not a spool"
         remedy = f"If it is on a share, mount the share; to make a spool there, run `queuectl init {root}`."
+        if _holds_something(root):
+            remedy = "Name a spool with --spool or in QUEUECTL_SPOOL, or make one, `queuectl init DIR`."
         if not os.path.exists(root):
             what = "does not exist"
         elif not os.path.isdir(root):
             what, remedy = "is not a directory", "A spool is one: name it with --spool or in QUEUECTL_SPOOL."
         super().__init__(f"{root} {what}.", remedy)
+
+
+def _holds_something(folder: str) -> bool:
+    """Whether `queuectl init` would refuse this directory."""
+    try:
+        return bool(os.listdir(folder))
+    except OSError:
+        return False
 
 
 class UnsafeSpool(QueueError):

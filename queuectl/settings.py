@@ -115,7 +115,7 @@ KEYS: Mapping[str, Key] = {
         _choice("priority", "fifo"),
         "priority, or fifo: jobs filed from now on run in the order of time alone",
     ),
-    "priority": Key(_whole(0, 10), "of jobs that name none, 0 to 10; 10 is the most urgent"),
+    "priority": Key(_whole(0, 10), "the priority of jobs that name none; 10 is the most urgent"),
     "job_timeout_seconds": Key(
         _seconds(0, _YEAR),
         "time limit of a job that names none, in seconds; 0 = none",

@@ -270,6 +270,24 @@ def test_a_directory_that_is_gone_is_answered_in_words(shell: Shell) -> None:
     assert len(shell.jobs()) == 1
 
 
+def test_what_is_no_spool_is_not_told_to_become_one_where_that_would_be_refused(shell: Shell) -> None:
+    place = shell.home / "notes"
+    place.mkdir()
+    assert f"queuectl init {place}" in shell.refused("-s", place, "status", status=1)
+    (place / "todo.txt").write_text("")
+    assert f"queuectl init {place}" not in shell.refused("-s", place, "status", status=1)
+
+
+def test_the_file_that_holds_no_job_is_named(shell: Shell) -> None:
+    path = shell.home / "empty.yaml"
+    path.write_text("")
+    assert f"{path}: There is no job in it." in shell.refused("enqueue", "--file", path, status=2)
+    assert "standard input: There is no job in it." in shell.refused("enqueue", status=2)
+    path.write_text("comand: x\n")
+    assert f"{path}: The field 'comand' is unknown." in shell.refused("enqueue", "--file", path, status=2)
+    assert "Error: The field 'comand'" in shell.refused("enqueue", '{"comand": "x"}', status=2)
+
+
 def test_an_empty_spool_option_names_no_spool(shell: Shell) -> None:
     assert "--spool is empty" in shell.refused("--spool", "", "enqueue", "true", status=2)
     assert shell.jobs() == []

@@ -195,7 +195,10 @@ def _stop_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
 def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool, timeout: str | None) -> int:
     """Wait until jobs are done or dead; returns the job's own exit status, of many 0 if all did."""
     if bool(job_ids) == everything:
-        raise BadUsage("Name jobs, or say --all.", "One of the two.")
+        raise BadUsage(
+            "Jobs and --all were both given." if everything else "No job was named.",
+            "Name the ids of jobs, or say --all.",
+        )
     spool = spool_of(ctx)
     limit = None if timeout is None else entered_duration("--timeout", timeout)
     end = None if limit is None else time.monotonic() + limit
@@ -290,7 +293,10 @@ def _dlq_list(ctx: click.Context, limit: int | None, as_json: bool) -> None:
 def _dlq_retry(ctx: click.Context, job_ids: tuple[str, ...], everything: bool) -> int:
     """Put dead jobs back to pending, their tries counted anew."""
     if bool(job_ids) == everything:
-        raise BadUsage("Name jobs, or say --all.", "One of the two.")
+        raise BadUsage(
+            "Jobs and --all were both given." if everything else "No job was named.",
+            "Name the ids of jobs, or say --all.",
+        )
     spool = spool_of(ctx)
     if not everything:
         lot = Lot.of(spool, job_ids)

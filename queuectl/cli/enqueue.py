@@ -65,7 +65,10 @@ def _with_options(command: Any) -> Any:
 
 
 class Source(NamedTuple):
-    """One job as it was given, not judged yet: its fields, or why there are none, and its place."""
+    """One job as it was given, not judged yet: its fields, or why there are none.
+
+    `place` is the file and line, "" for a job on the command line.
+    """
 
     place: str
     fields: dict[str, Any] | None = None
@@ -130,7 +133,7 @@ def _sources(
             "Give it once: as an argument, after `--`, with --command, with --file or on standard input.",
         )
     if command is not None:
-        yield Source("--command", {"command": command})
+        yield Source("", {"command": command})
     elif line.words and not piped:
         yield _argument(line)
     else:
@@ -143,7 +146,7 @@ def _sources(
 
 def _argument(line: options.Line) -> Source:
     if line.is_list or len(line.words) > 1:
-        return Source("the command", {"command": line.words})
+        return Source("", {"command": line.words})
     text = line.words[0]
     if text.lstrip().startswith("[") and _is_json(text):
         raise BadUsage(
@@ -152,7 +155,7 @@ def _argument(line: options.Line) -> Source:
         )
     if text.lstrip().startswith("{"):
         try:
-            return _source("the JSON object", disk.load_json(text))
+            return _source("", disk.load_json(text))
         except json.JSONDecodeError as error:
             inside = text.lstrip()[1:]
             # `{ echo hi; }` is a group of the shell, whose brace stands alone.
@@ -163,7 +166,7 @@ def _argument(line: options.Line) -> Source:
                 ) from None
         except BadDocument as error:
             raise BadUsage(error.problem, error.remedy) from None
-    return Source("the command", {"command": text})
+    return Source("", {"command": text})
 
 
 def _is_json(text: str) -> bool:
@@ -181,7 +184,7 @@ def _text(name: str) -> tuple[str, str]:
     try:
         return disk.text_of(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()), place
     except BadDocument as error:
-        raise BadUsage(f"{place}: {error.problem}", error.remedy) from None
+        raise error.at(place) from None
     except OSError as error:
         raise QueueError(
             f"{place} cannot be read: {error.strerror}.", "Name a file with jobs in it."
@@ -268,7 +271,7 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
         except QueueError as error:
             refused.append((source.place, error))
     if len(sources) == 1 and refused:
-        raise refused[0][1]
+        raise _placed(*refused[0])
     if completed:
         are = "1 job is" if completed == 1 else f"{completed:,} jobs are"
         show.note(f"{are} completed already and not filed; --again files such jobs, too.")
@@ -306,11 +309,15 @@ def _tell(spool: Spool, told: list[str], *, as_json: bool) -> None:
         show.as_json(spool.view(finding.read(finding.meant(answer)) or spool.find(job_id)))
 
 
+def _placed(place: str, why: QueueError) -> QueueError:
+    return why.at(place) if place else why
+
+
 def _report(refused: list[tuple[str, QueueError]], filed: int, given: int) -> int:
     if not refused:
         return 0
     if given == 1:
-        raise refused[0][1]
+        raise _placed(*refused[0])
     for place, why in refused:
         show.note(f"{place}: {why}")
     show.note(f"Filed {filed} of {given} jobs; {len(refused)} refused.")

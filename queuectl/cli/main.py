@@ -161,7 +161,9 @@ def _usage(error: click.ClickException) -> tuple[str, str, int]:
         close = [f"`{option}`" for option in _meant(error.option_name, error.possibilities or [])]
         guess = f"Did you mean {' or '.join(close)}? " if close else ""
         return f"No such option {error.option_name!r}.", f"{guess}See `{path} --help`.", error.exit_code
-    return error.format_message(), f"See `{path} --help`.", error.exit_code
+    # click's word for what it takes is one of programmers.
+    message = error.format_message().replace("a valid integer range", "a whole number in its range")
+    return message, f"See `{path} --help`.", error.exit_code
 
 
 def _meant(name: str, options: Sequence[str]) -> list[str]:
