@@ -182,7 +182,8 @@ def test_what_is_measured_isjudged_in_words(
         ({"lease": None}, ""),
         ({"syncs_folders": False}, "a power cut of the server may undo a rename"),
         ({"owner": "nobody"}, "belongs to nobody"),
-        ({"keeps_modes": False}, "file_mode=0600,dir_mode=0700"),
+        ({"keeps_modes": False}, ""),
+        ({"keeps_modes": False, "is_private": False}, "file_mode=0600,dir_mode=0700"),
         ({"filesystem": "cifs"}, "-o nolease"),
     ],
 )

@@ -78,8 +78,9 @@ class Alone(NamedTuple):
     """What one host can measure for itself. Times are seconds.
 
     `lease` tells whether a read lease is granted on a file that nobody has open, None where none is
-    offered; `owner` is the user that a new file belongs to, if it is not the one who made it;
-    `keeps_modes` whether a chmod takes effect; `syncs_folders` whether a directory can be synced.
+    offered; `owner` is the user that a new file belongs to, if it is not the one who made it; `is_private`
+    whether nobody else may open a file with mode 0600, and `keeps_modes` whether a chmod takes effect;
+    `syncs_folders` whether a directory can be synced.
     """
 
     host: str
@@ -88,6 +89,7 @@ class Alone(NamedTuple):
     round_trips: dict[str, float]
     lease: bool | None = True
     owner: str | None = None
+    is_private: bool = True
     keeps_modes: bool = True
     syncs_folders: bool = True
 
@@ -360,18 +362,19 @@ def _alone(folder: Path, table: Table) -> Alone:
     )
 
 
-def _character(table: Table, path: str) -> tuple[bool | None, str | None, bool, bool]:
-    """The last four figures of `Alone`."""
+def _character(table: Table, path: str) -> tuple[bool | None, str | None, bool, bool, bool]:
+    """The last five figures of `Alone`."""
     table.pulse.beat("ask for a lease")
     disk.create(path, b"?")
     written = disk.being_written(path)
     lease = None if written is None else not written
-    owner, keeps_modes = None, True
+    owner, is_private, keeps_modes = None, True, True
     table.pulse.beat("change a mode")
     if os.name == "posix":
         facts: os.stat_result = disk.kernel.lstat(path)
         owner = None if facts.st_uid == os.geteuid() else disk.user_name(facts.st_uid)
-        keeps_modes = all(_takes_mode(path, mode) for mode in (0o640, 0o600))
+        keeps_modes = _takes_mode(path, 0o640) & _takes_mode(path, 0o600)
+        is_private = not disk.kernel.lstat(path).st_mode & 0o077
     table.pulse.beat("sync a directory")
     syncs = not Root(table.path).forgets_names
     try:
@@ -379,7 +382,7 @@ def _character(table: Table, path: str) -> tuple[bool | None, str | None, bool, 
     except OSError:
         syncs = False
     disk.remove(path)
-    return lease, owner, keeps_modes, syncs
+    return lease, owner, is_private, keeps_modes, syncs
 
 
 def _takes_mode(path: str, mode: int) -> bool:
@@ -614,10 +617,10 @@ def _remarks_on_owner(alone: Alone) -> list[str]:
             f"What is made here belongs to {alone.owner}, and not to the user who makes it: a worker of root "
             "runs no such job. Export it with `no_root_squash` (NFS) or mount it with `-o uid=USER` (SMB)."
         )
-    if not alone.keeps_modes:
+    if not alone.is_private:
         remarks.append(
-            "A chmod has no effect here: mount it so that its files are private to the user of the queue, on "
-            "SMB with `-o uid=USER,gid=GROUP,file_mode=0600,dir_mode=0700`."
+            "Other users may open what is made here, and a chmod has no effect: mount it so that files are "
+            "private, on SMB with `-o uid=USER,gid=GROUP,file_mode=0600,dir_mode=0700`."
         )
     return remarks
 
