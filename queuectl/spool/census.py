@@ -283,6 +283,8 @@ class Watch:
 
     EVERY = 0.5
     RESTS_AFTER = 30.0
+    #: Seconds for which a look is good enough for what stands around a page.
+    LATELY = 1.0
 
     def __init__(self, census: Census) -> None:
         self.census = census
@@ -290,6 +292,7 @@ class Watch:
         self._wanted = 0
         self._done = 0
         self._asked_at = time.monotonic()
+        self._looked_at = float("-inf")
         self._closed = False
         self.trouble: OSError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name="census")
@@ -305,6 +308,15 @@ class Watch:
             self._asked.wait_for(lambda: self._done >= wanted, seconds)
         return self.census
 
+    def lately(self, seconds: float) -> Census:
+        """The census as it is where the last look is not older than `LATELY`, else as `fresh` gives it."""
+        with self._asked:
+            now = time.monotonic()
+            if now - self._looked_at <= self.LATELY:
+                self._asked_at = now
+                return self.census
+        return self.fresh(seconds)
+
     def close(self, seconds: float | None = None) -> None:
         """Look no more; waits for a look under way, so many seconds at most. The census stays as it is."""
         with self._asked:
@@ -315,8 +327,10 @@ class Watch:
     def _run(self) -> None:
         while (wanted := self._wait()) is not None:
             try:
+                begun = time.monotonic()
                 self.census.look()
                 self.trouble = None
+                self._looked_at = begun
             except OSError as error:  # the share is away: the last figures stand, and the page says so
                 self.trouble = error
             with self._asked:

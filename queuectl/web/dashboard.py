@@ -81,6 +81,10 @@ class Dashboard:
         """The census, as fresh as can be had in so many seconds."""
         return self.watch.fresh(seconds)
 
+    def lately(self) -> Census:
+        """The census of the last second: one page more is no reason to list all directories."""
+        return self.watch.lately(PATIENCE)
+
     def workers(self) -> list[dict[str, Any]]:
         """Every worker: who it is, whether it lives, what it does. A share is not asked for each page."""
         clock = time.monotonic()
@@ -117,7 +121,7 @@ class Dashboard:
 
     def _seen(self, job_id: str) -> Iterator[Found]:
         """Where it was seen last and, as it moves on under the same name, where it goes from there."""
-        for state, text in self.look().lookup(job_id):
+        for state, text in self.lately().lookup(job_id):
             name = finding.name_in(state, text)
             if name is not None:
                 yield self._at(state, name)

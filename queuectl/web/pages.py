@@ -108,9 +108,9 @@ class Look:
     trouble: str = ""
 
     @classmethod
-    def take(cls, dashboard: Dashboard) -> Look:
-        """Look now. Raises `OSError` where the spool is out of reach."""
-        census, now = dashboard.look(), dashboard.spool.clock()
+    def take(cls, dashboard: Dashboard, census: Census | None = None) -> Look:
+        """Look now, at the directories unless a census is given. Raises `OSError` where the spool is away."""
+        census, now = census or dashboard.look(), dashboard.spool.clock()
         paused, workers = dashboard.is_paused(), dashboard.workers()
         error = dashboard.watch.trouble
         trouble = _what_is_wrong(dashboard, error).problem if error else ""
@@ -382,7 +382,7 @@ def job(dashboard: Dashboard, job_id: str, query: Query) -> Page:
     found = dashboard.find(job_id)
     if found is None:
         return missing(dashboard, f"There is no job {job_id!r} in this spool.")
-    look = Look.take(dashboard)
+    look = Look.take(dashboard, dashboard.lately())
     runs = finding.runs_of(found.job) if found.job else []
     numbers = [run["attempt"] for run in runs]
     number = query.number("run", numbers[-1] if numbers else 1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.job import utc_now
+from queuectl.spool.census import Watch
 from queuectl.web import chart, pages
 from queuectl.web.dashboard import Dashboard
 from queuectl.web.pages import Query
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from queuectl import Spool
-    from tests.conftest import Workers
+    from tests.conftest import Counting, Workers
 
 
 @pytest.fixture
@@ -143,3 +144,20 @@ def test_what_was_read_of_dead_letters_never_changes(spool: Spool, dashboard: Da
     assert len(dashboard.dead_letters(60, 60).names) == 5
     assert list(letters.matching(None, "")) == names
     assert letters.groups() == groups
+
+
+def test_a_job_s_page_lists_no_directory_that_was_looked_at_lately(
+    spool: Spool, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watch, "EVERY", 1000.0)
+    monkeypatch.setattr(Watch, "LATELY", 1000.0)
+    spool.file({"id": "shown", "command": "true"})
+    with closing(Dashboard(spool)) as dashboard:
+        dashboard.look(30)
+        for _ in range(3):
+            spool.file("true")  # so that the directory has changed
+            counting.listed.clear()
+            assert pages.job(dashboard, "shown", Query()).status == 200
+            assert set(counting.listed) <= {"processing", "workers"}
+        spool.cancel_waiting("shown")
+        assert pages.job(dashboard, "shown", Query()).facts["job"]["state"] == "dead"
