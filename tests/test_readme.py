@@ -172,7 +172,7 @@ def without_chance(text: str) -> str:
     """The text with what differs from run to run made equal."""
     for pattern, word in (
         (r"\d{8}T\d{6}\.\d{6}Z", "STAMP"),
-        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}", "TIME"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}Z", "TIME"),
         (r"\b[A-Za-z0-9-]+-\d+-[0-9a-f]{4}\b", "WORKER"),
         (r"\(pid \d+\)", "(pid PID)"),
         (r"in \d[\d.e-]* s", "in SECONDS"),

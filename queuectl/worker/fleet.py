@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import time
+from datetime import UTC, datetime
 from typing import TextIO
 
 from queuectl import disk
@@ -20,6 +21,7 @@ from queuectl.spool.bell import load_ear
 from queuectl.spool.claiming import Waiting
 from queuectl.spool.presence import DETACHED, DRAIN, FOREGROUND
 from queuectl.spool.root import Root, open_root
+from queuectl.spool.wording import local
 from queuectl.worker import process
 from queuectl.worker.loop import Worker
 
@@ -45,19 +47,22 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class _Line(logging.Formatter):
-    """One line a record, with no control character in it: local time, worker, level, what happened."""
+    """One line a record, no control characters: local time with its zone, worker, level, what happened."""
 
     def __init__(self, worker: str) -> None:
-        super().__init__(datefmt="%Y-%m-%d %H:%M:%S")
+        super().__init__()
         self._worker = worker
         self._second = 0
-        self._shown = ""
+        self._shown = self._zone = ""
 
     def format(self, record: logging.LogRecord) -> str:
         second = int(record.created)
         if second != self._second:  # most lines come in the same second as the one before
-            self._second, self._shown = second, self.formatTime(record, self.datefmt)
-        line = f"{self._shown},{int(record.msecs):03} {self._worker} {record.levelname} {record.getMessage()}"
+            self._second = second
+            text = local(datetime.fromtimestamp(second, UTC))
+            self._shown, self._zone = text[:19], text[19:]
+        at = f"{self._shown},{int(record.msecs):03}{self._zone}"
+        line = f"{at} {self._worker} {record.levelname} {record.getMessage()}"
         if record.exc_info:
             line += f" {self.formatException(record.exc_info)}"
         return _CONTROL.sub("?", line)
