@@ -17,6 +17,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.spool import presence
+from queuectl.spool import root as roots
 from queuectl.spool.root import Root
 from queuectl.worker import process
 from queuectl.worker.remains import stop_remains
@@ -235,6 +236,52 @@ def bind_mount(target: Path, way: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", way], check=True)
+
+
+# ── which spool it is ─────────────────────────────────────────────────────────────────────────
+
+SHARE = "srv:/exports/all"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts are read as Linux tells them")
+@pytest.mark.parametrize(
+    ("mounts", "path", "identity"),
+    [
+        (["/ {tmp}/mnt SHARE"], "mnt/spool", f"{SHARE}/spool"),
+        (["/ {tmp}/mnt SHARE"], "link/spool", f"{SHARE}/spool"),
+        (["/ {tmp}/mnt SHARE"], "mnt/copy", f"{SHARE}/copy"),
+        (["/ {tmp}/mnt SHARE", "/spool {tmp}/bound SHARE"], "bound", f"{SHARE}/spool"),
+        (["/ {tmp}/mnt SHARE", "/ {tmp}/mnt/spool SHARE/spool"], "mnt/spool", f"{SHARE}/spool"),
+        (["/ {tmp}/a\\040b SHARE"], "a b/spool", f"{SHARE}/spool"),
+        (["/ / SHARE"], "mnt/spool", f"{SHARE}{{tmp}}/mnt/spool"),
+    ],
+)
+def test_a_share_is_known_by_its_own_name_for_the_directory_by_whatever_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: list[str], path: str, identity: str
+) -> None:
+    """A remount changes device numbers, and sshfs the inodes as well."""
+    for name in ("mnt/spool", "mnt/copy", "bound", "a b/spool"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("mnt")
+    device = tmp_path.stat().st_dev
+    number, told = f"{os.major(device)}:{os.minor(device)}", tmp_path / "mountinfo"
+    lines = []
+    for mount in mounts:
+        root, point, source = mount.format(tmp=tmp_path).split(" ")
+        lines.append(f"36 35 {number} {root} {point} rw - nfs4 {source.replace('SHARE', SHARE)} rw\n")
+    told.write_text("".join(lines))
+    monkeypatch.setattr(roots, "MOUNTS", str(told))
+    assert Root(tmp_path / path).identity == identity.format(tmp=tmp_path)
+
+
+def test_a_local_spool_keeps_its_identity_when_it_is_moved_and_gives_a_copy_none_of_it(
+    spool: Spool, tmp_path: Path
+) -> None:
+    known = spool.root.identity
+    subprocess.run(["cp", "-a", spool.path, tmp_path / "copy"], check=True)
+    spool.path.rename(tmp_path / "moved")
+    (tmp_path / "copy").rename(spool.path)
+    assert Root(tmp_path / "moved").identity == known != Root(spool.path).identity
 
 
 # ── a number that belongs to a stranger by now ────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import sys
 import time
@@ -171,13 +172,15 @@ class Root:
     def identity(self) -> str:
         """What tells this spool from every other one on this host, from a copy of it, too.
 
-        All paths that lead to it give the same: links, bind mounts. It is the inode of the directory,
-        and the device or, as a share has another device number after each mount, what is mounted.
+        All paths that lead to it give the same: links, bind mounts. On a local disk it is the device
+        and the inode of the directory. A share has another device number after each mount, and sshfs
+        another inode whenever it has forgotten the last: there it is the name of the directory on the
+        share, by which its workers go, too.
         """
-        mount = _mount(self.text) if self.is_shared else None
-        if mount is None:
+        share = _name_on_share(self.text) if self.is_shared else None
+        if share is None:
             return f"{self._facts.st_dev:x}#{self._facts.st_ino}"
-        return f"{mount.source.encode('ascii', 'backslashreplace').decode()}#{self._facts.st_ino}"
+        return share.encode("ascii", "backslashreplace").decode()
 
     @cached_property
     def file_mode(self) -> int:
@@ -528,23 +531,52 @@ def mount_options(path: str) -> set[str]:
 
 
 class _Mount(NamedTuple):
-    """A line of /proc/self/mountinfo: the file system's type, what is mounted, the options of both."""
+    """A line of /proc/self/mountinfo: the file system's type, what is mounted, the options of both.
+
+    `root` is the directory of the file system that is seen at the mount point.
+    """
 
     kind: str
     source: str
     options: str
+    root: str
+    point: str
 
 
 def _mount(path: str) -> _Mount | None:
-    """The mount that holds `path` (Linux)."""
-    if sys.platform != "linux":
+    """A mount of the file system that holds `path` (Linux)."""
+    return next(iter(_mounts(path)), None)
+
+
+def _name_on_share(path: str) -> str | None:
+    """What names a directory on its share, by whatever mount it is reached; None where none is known."""
+    real = os.path.realpath(path)
+    around = [one for one in _mounts(path) if os.path.commonpath([real, one.point]) == one.point]
+    if not around:
         return None
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
+    mount = max(around, key=lambda one: len(one.point))
+    inside = os.path.normpath(f"/{mount.root}/{os.path.relpath(real, mount.point)}").lstrip("/")
+    return f"{mount.source.rstrip('/')}/{inside}".rstrip("/")
+
+
+def _mounts(path: str) -> list[_Mount]:
+    """Every mount of the file system that holds `path` (Linux)."""
+    if sys.platform != "linux":
+        return []
+    number = os.stat(path).st_dev
+    wanted = f"{os.major(number)}:{os.minor(number)}"
     with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
         lines = mounts.read().splitlines()
+    found = []
     for line in lines:
         before, _, after = line.partition(" - ")
-        if before.split(" ")[2] == wanted:
-            return _Mount(*after.split(" ", 2))
-    return None
+        _, _, device, root, point, *_ = before.split(" ")
+        if device == wanted:
+            kind, source, options = after.split(" ", 2)
+            found.append(_Mount(kind, source, options, _plain(root), _plain(point)))
+    return found
+
+
+def _plain(text: str) -> str:
+    """A path as it is, from how mountinfo writes spaces, line ends and backslashes."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
