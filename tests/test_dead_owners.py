@@ -296,3 +296,14 @@ def test_workers_beside_a_program_stop_all_the_same(shell: Shell) -> None:
         said = shell("worker", "stop", status=1)
     assert said.out == f"{name}\n"
     assert me.name in said.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets root do without its privileges")
+def test_a_worker_whose_lock_may_not_be_asked_is_judged_by_its_beats(shell: Shell) -> None:
+    """That of root in a user's spool, say."""
+    name = shell("worker", "start").out.strip()
+    (shell.root / "workers" / f"{name}.lock").chmod(0)
+    (worker,) = shell("worker", "status", "--json", unprivileged=True).json_lines
+    assert worker["state"] == "idle"
+    assert shell("check", unprivileged=True).out == ""
+    shell("worker", "stop")

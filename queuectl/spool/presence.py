@@ -486,15 +486,21 @@ class Onlooker:
         return now - seen.since
 
     def _locked(self, owner: str, description: Description | None) -> bool | None:
-        """Whether the owner's lock is held; None where it has none because it works over the network."""
+        """Whether the owner's lock is held; None where the beats must tell.
+
+        It has none where it works over the network, and another user's may not be open to this one.
+        """
         path = f"{self._root.workers}/{owner}.lock"
         if not disk.exists(path):
             # A lock that was lost with a power cut, or deleted by hand, tells all the same.
             is_local = description is None or self._is_of_this_disk(description)
             return False if is_local else None
         lock = _lock(self._root, owner)
-        if not _take(lock):
-            return True
+        try:
+            if not _take(lock):
+                return True
+        except PermissionError:
+            return None
         if describe(self._root, owner) is None:
             # Race: it left while we asked; the lock file that we hold is one that we made.
             disk.remove(lock.lock_file)
@@ -537,7 +543,7 @@ class Onlooker:
         names = set() if self._share else set(_names_in(self._root))
         for text in names:
             owner = _owner_of(text)
-            if owner and f"{owner}.yaml" not in names and not self._locked(owner, None):
+            if owner and f"{owner}.yaml" not in names and self._locked(owner, None) is False:
                 disk.remove(f"{self._root.workers}/{text}")
 
 
