@@ -33,8 +33,6 @@ GLANCE = 0.2
 #: What a worker has claimed ahead it begins, or gives back, within moments: so many seconds are waited
 #: for it before nothing counts as left.
 MOMENTS = 0.5
-#: Seconds between looks of a drain at owners of claims that may be dead.
-_DOUBTS_EVERY = 0.25
 
 
 class Member:
@@ -154,7 +152,7 @@ class Member:
 
     def _is_to_be_taken_over(self, owners: Iterable[str | None]) -> bool:
         """Whether one of these owners is dead, or may turn out to be."""
-        if time.monotonic() - self._doubted_at < _DOUBTS_EVERY and self.doubts:
+        if self.doubts and time.monotonic() - self._doubted_at < presence.GLANCE:
             return True
         self._doubted_at = time.monotonic()
         verdicts = {owner: self._onlooker.judge(owner, self.live_lease) for owner in owners if owner}
