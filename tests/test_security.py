@@ -436,6 +436,18 @@ def test_a_worker_of_root_that_trusts_the_user_leaves_files_of_the_user(alices: 
 
 
 @as_root
+def test_a_file_that_is_roots_is_told_with_what_gives_it_back(alices: Path) -> None:
+    config = alices / "config.yaml"
+    config.chmod(0o600)
+    os.chown(config, 0, 0)
+    program = (
+        f"from queuectl.cli.main import run; run(['-s', {str(alices)!r}, 'config', 'set', 'priority', '1'])"
+    )
+    said = run_as(ALICE, f"import sys; sys.stderr = sys.stdout; {program}")
+    assert f"It belongs to root; if it should be yours, run `sudo chown {ALICE} {config}`." in said
+
+
+@as_root
 def test_root_gives_away_no_file_that_it_has_not_made(alices: Path) -> None:
     precious = alices.parent / "precious"
     precious.write_text("root's\n")

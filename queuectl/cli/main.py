@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import sys
 from importlib import import_module
 
@@ -130,7 +132,7 @@ def told(error: BaseException) -> int:  # noqa: C901, PLR0911 - one branch an er
                 trouble = StorageTrouble(error)
                 return _say(trouble.problem, trouble.remedy, trouble.exit_status)
             place_ = f"{error.filename}: " if error.filename else ""
-            return _say(f"{place_}{error.strerror or error}.", "Check that path and its permissions.", 1)
+            return _say(f"{place_}{error.strerror or error}.", _access(error), 1)
         case Exception() if not os.environ.get("QUEUECTL_DEBUG"):
             return _say(
                 f"This is a fault of queuectl: {type(error).__name__}: {error}.",
@@ -152,6 +154,19 @@ def _invoke(arguments: list[str] | None) -> Any:
             if error.ctx is None and context.invoked_subcommand:
                 error.ctx = click.Context(app, context, context.invoked_subcommand)
             raise
+
+
+def _access(error: OSError) -> str:
+    """What helps where a path cannot be used: most often it belongs to somebody else, such as root."""
+    from queuectl.disk import user_name
+
+    with contextlib.suppress(OSError):
+        if isinstance(error, PermissionError) and error.filename and os.name == "posix":
+            owner = os.lstat(error.filename).st_uid
+            if owner != os.geteuid():
+                command = f"sudo chown {os.geteuid()} {shlex.quote(os.fsdecode(error.filename))}"
+                return f"It belongs to {user_name(owner)}; if it should be yours, run `{command}`."
+    return "Check that path and its permissions."
 
 
 def _usage(error: click.ClickException) -> tuple[str, str, int]:
