@@ -94,9 +94,11 @@ class Lot:
         try:
             yield
         except OSError as error:
-            if StorageTrouble.explains(error) and self.left:
-                show.note(f"Left as they were: {' '.join(found.id for found in self.left)}")
-            raise
+            if not StorageTrouble.explains(error) or not self.left:
+                raise
+            trouble = StorageTrouble(error)
+            trouble.remedy += f" Left as they were: {' '.join(found.id for found in self.left)}"
+            raise trouble from error
 
     def look_again(self) -> None:
         """Find out where those are that are left."""
