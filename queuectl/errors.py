@@ -221,8 +221,19 @@ class GivenAway(QueueError):
         )
 
 
+#: A lack of memory or of open files, whatever the call; EAGAIN is one of processes where one is started.
+LACKS = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+
+
+class Lacking(OSError):
+    """The system has no room for another process or thread just now: no job and no disk is to blame."""
+
+
 class StorageTrouble(QueueError):
-    """The disk under the spool is full, read-only or out of reach; the same call may work later."""
+    """The disk under the spool is full, read-only or out of reach; the same call may work later.
+
+    A system that has no room for another process, thread or open file is told in the same way.
+    """
 
     exit_status = 75
 
@@ -256,6 +267,7 @@ class StorageTrouble(QueueError):
             "EREMOTEIO",
             "EMFILE",
             "ENFILE",
+            "ENOMEM",
             "ENOLCK",
             "EBUSY",
         ]
@@ -263,11 +275,15 @@ class StorageTrouble(QueueError):
     )
 
     def __init__(self, error: OSError) -> None:
-        place = f" at {error.filename}" if error.filename else ""
-        super().__init__(
-            f"The spool cannot be used{place}: {error.strerror or error}.",
-            "Nothing was lost; try again when the disk is back.",
-        )
+        what = error.strerror or str(error)
+        if isinstance(error, Lacking) or error.errno in LACKS:
+            problem = f"This system has no room for another process or open file: {what}."
+            remedy = "Nothing was lost; try again when there is room, or see `ulimit -a`."
+        else:
+            place = f" at {error.filename}" if error.filename else ""
+            problem = f"The spool cannot be used{place}: {what}."
+            remedy = "Nothing was lost; try again when the disk is back."
+        super().__init__(problem, remedy)
         self.errno = error.errno
 
     @classmethod

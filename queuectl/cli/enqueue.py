@@ -133,7 +133,7 @@ def _sources(
             "Give it once: as an argument, after `--`, with --command, with --file or on standard input.",
         )
     if command is not None:
-        yield Source("", {"command": command})
+        yield Source("", {"command": options.in_utf8(command)})
     elif line.words and not piped:
         yield _argument(line)
     else:

@@ -82,7 +82,8 @@ def read(arguments: Sequence[str]) -> Line:
     left = list(arguments)
     options, said = _take_options(left)
     if left[:1] == ["--"]:
-        return Line(options, said, left[1:], is_list=True)
+        return Line(options, said, [in_utf8(word) for word in left[1:]], is_list=True)
+    left = [in_utf8(word) for word in left]
     words = left[:1]
     del left[:1]
     if words and _is_whole(words[0]):
@@ -148,12 +149,25 @@ def fields(
     plain: dict[str, str], run_at: str | None, delay: str | None, cwd: str | None, env: Iterable[str]
 ) -> dict[str, Any]:
     """The fields that were given as options; `plain` are those whose text is the value as it stands."""
-    found: dict[str, Any] = plain | times(run_at, delay)
+    found: dict[str, Any] = {name: in_utf8(text) for name, text in plain.items()} | times(run_at, delay)
     if cwd is not None:
-        found["cwd"] = _seen_from_here(cwd)
-    if variables := dict(_variable(text) for text in env):
+        found["cwd"] = _seen_from_here(in_utf8(cwd))
+    if variables := dict(_variable(in_utf8(text)) for text in env):
         found["env"] = variables
     return found
+
+
+def in_utf8(word: str) -> str:
+    """A word of the command line as the job's file has it: in UTF-8, whatever the locale is.
+
+    Bytes that are valid UTF-8 are taken for that: scripts are, also where a service gives them another
+    locale. Others mean what they mean in the locale.
+    """
+    if word.isascii():
+        return word
+    with contextlib.suppress(UnicodeDecodeError):
+        return os.fsencode(word).decode()
+    return word
 
 
 def times(run_at: str | None, delay: str | None) -> dict[str, str]:
@@ -190,14 +204,15 @@ def here() -> str:
     Like `pwd`, the path by which the user came here, with its links: `current` may lead elsewhere tomorrow.
     """
     try:
-        real = os.getcwd()
+        real = in_utf8(os.getcwd())
     except FileNotFoundError:
         raise QueueError(
             "The directory you are in is gone.", "Say --cwd DIR, or go to another one."
         ) from None
-    seen = os.environ.get("PWD", "")
+    told = os.environ.get("PWD", "")
+    seen = in_utf8(told)
     if seen != real and seen.startswith("/") and not {".", ".."} & set(seen.split("/")):
         with contextlib.suppress(OSError):
-            if os.path.samefile(seen, real):
+            if os.path.samefile(told, "."):
                 return seen
     return real

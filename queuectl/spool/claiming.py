@@ -21,11 +21,21 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from queuectl import disk
-from queuectl.errors import BadJob
+from queuectl.errors import BadJob, IdTooLong
 from queuectl.job import RETRIED, STARTED, Event, Job, State, parse_moment, stamp, to_yaml
 from queuectl.spool import finding, ids, order, presence, record
 from queuectl.spool.edits import FIRST, Edits, Place
-from queuectl.spool.names import FIFO_RANK, WAITING_NAME, Name, parse, rank_of, split, strangers
+from queuectl.spool.names import (
+    FIFO_RANK,
+    SHORT_ID,
+    WAITING_NAME,
+    Name,
+    make_id,
+    parse,
+    rank_of,
+    split,
+    strangers,
+)
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -55,6 +65,10 @@ OURS = SETTLE_BLIND + presence.TOLERANCE
 LONG_HELD = 10.0
 #: A name may be this much later than `run_at` says: each return to pending/ adds a microsecond.
 LEEWAY = timedelta(seconds=1)
+#: What the system says of a file that it refuses whatever room the disk has.
+OF_ONE_FILE = frozenset({errno.EFBIG, errno.ENAMETOOLONG})
+#: A job whose file alone cannot be moved (an immutable one) is passed over for this many seconds.
+REFUSED = 5.0
 #: How many of the names that were claimed last are remembered, lest one be claimed twice.
 MOST_TAKEN = 10_000
 #: How many scheduled names are checked against their content in one idle look.
@@ -70,6 +84,11 @@ _GIVEN_AWAY = (
     "or mount it with -o uid=root (SMB), let the file belong to root, and move it back:\n"
     "    chown root '{0}' && mv '{0}' ../pending/"
 )
+SHORTER_ID = (
+    "Give it a shorter id, in the line `id:` too if there is one:\n    mv '{0}' ../pending/NEW-ID.yaml"
+)
+#: Of a job whose outcome is not in its file.
+RAN = "It was started, though. To have it run again:\n    mv '{0}' ../pending/"
 OTHER_ID = (
     "Give it another id and move it back; without a line `id:` it gets that of its new name:\n"
     "    mv '{0}' ../pending/NEW-ID.yaml"
@@ -199,6 +218,7 @@ class Waiting:
         self._listed_at = float("-inf")
         self.cost = 0.0
         self._is_crowded = False
+        self._refused: dict[str, float] = {}
         self._held: dict[str, Hold] = {}
         self._taken: dict[str, None] = {}
         self._gone: dict[str, float] = {}
@@ -222,8 +242,9 @@ class Waiting:
         for state in self._due:
             texts = self._root.texts_in(self._root.folder(state))
             odd = strangers(texts)
-            if odd or self._gone:
-                passed_over = {*odd, *self._gone}
+            if odd or self._gone or self._refused:
+                refused = [text for text, until in self._refused.items() if until > begun]
+                passed_over = {*odd, *self._gone, *refused}
                 texts = [text for text in texts if text not in passed_over]
             due, later = order.split(texts, moment)
             if self._overdue:
@@ -331,10 +352,10 @@ class Waiting:
                 if disk.move(source, target):
                     self._take_note(text)
                     return mine, state
-            except PermissionError as error:
-                if error.errno == errno.EACCES:  # of the directory: the trouble of all its jobs
+            except OSError as error:
+                if error.errno not in {errno.EPERM, errno.ENAMETOOLONG}:
                     raise
-                log.warning("%s cannot be claimed: %s", source, error.strerror)
+                self._pass_over(name, state, owner, error)
                 continue
             if not lost and not disk.exists(processing):  # not to another: there is nowhere to claim it into
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), processing)
@@ -350,6 +371,20 @@ class Waiting:
         if state is None:
             return None
         return Place(state, self._pick(self._due[state]) if raced else heapq.heappop(self._due[state]))
+
+    def _pass_over(self, name: Name, state: State, owner: str, error: OSError) -> None:
+        """Put a job aside whose claim's name would be too long; pass over one that cannot be moved.
+
+        Raises `OSError` where the directory is to blame, and so all its jobs meet it.
+        """
+        if error.errno == errno.ENAMETOOLONG:
+            bury_unclaimed(self._root, name, state, owner)
+            return
+        folder, text = self._root.folder(state), str(name)
+        disk.probe(f"{folder}/.{owner}.probe")
+        if text not in self._refused:
+            log.warning("job %s cannot be claimed: %s (%s/%s)", name.id, error.strerror, folder, text)
+        self._refused[text] = time.monotonic() + REFUSED
 
     def _take_note(self, text: str) -> None:
         self._taken[text] = None
@@ -652,6 +687,8 @@ def why(error: BadJob | OSError) -> str:
         return str(error)
     if isinstance(error, PermissionError):
         return "No permission to read it."
+    if error.errno == errno.EFBIG:
+        return "It would grow larger than its worker may make a file: see `ulimit -f`."
     text = error.strerror or str(error)
     return f"{text[0].upper()}{text[1:]}."
 
@@ -665,8 +702,8 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
     dead = root.folder(State.DEAD)
     target = free_name(root, State.DEAD, target)
     remedy = remedy or _remedy(f"{root.folder(State.PROCESSING)}/{name}")
-    unchanged = "The file beside this one is unchanged, and no worker runs it."
-    text = f"{reason}\n\n{unchanged} {remedy.format(target)}\n"
+    unchanged = "unchanged" if remedy == RAN else "unchanged, and no worker runs it"
+    text = f"{reason}\n\nThe file beside this one is {unchanged}. {remedy.format(target)}\n"
     beside = f"{dead}/{target}{finding.REASON}"
     disk.remove(beside)  # of a file that was here before under this name, and was moved on by hand
     disk.create(beside, text.encode("utf-8", "replace"), root.file_mode)
@@ -680,6 +717,35 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
     if is_there:
         log.warning("job %s: not run, and put aside in dead/: %s", target.id, reason)
     return f"{dead}/{target}"
+
+
+def bury_unclaimed(root: Root, name: Name, source: State, owner: str) -> None:
+    """Put a job aside that cannot be claimed, as the name of the claim is too long for the file system.
+
+    Crash: it is claimed under a short id; recovery files it again under that, as its name was.
+    """
+    claim = name._replace(id=make_id()).owned(owner)
+    if not disk.move(f"{root.folder(source)}/{name}", f"{root.folder(State.PROCESSING)}/{claim}"):
+        return
+    reason = str(IdTooLong(name.id, SHORT_ID))
+    try:
+        try:
+            bury(root, claim, name, reason, SHORTER_ID)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            bury(
+                root,
+                claim,
+                name._replace(id=f"{name.id[: SHORT_ID - 5]}-{make_id()[:4]}"),
+                reason,
+                SHORTER_ID,
+            )
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.move(f"{root.folder(State.PROCESSING)}/{claim}", f"{root.folder(source)}/{name}")
+        raise
+    log.error("job %s: put aside, see its reason in dead/", name.id)
 
 
 def _remedy(path: str) -> str:

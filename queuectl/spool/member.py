@@ -212,9 +212,11 @@ class Member:
                 self._waiting.hold(name, one.written)
             except claiming.NotYet as until:
                 self._waiting.postpone(name, until.seconds)
-            except OSError:
-                claiming.put_back(self.root, name, source)
-                raise
+            except OSError as error:
+                if error.errno not in claiming.OF_ONE_FILE:
+                    claiming.put_back(self.root, name, source)
+                    raise
+                claiming.bury(self.root, name, name.free(), claiming.why(error))
             else:
                 if claim is not None:
                     self._waiting.expect(source, str(claim))
@@ -326,11 +328,16 @@ class Member:
         every = presence.looks_every(self.live_lease) if self.root.is_shared else RECOVERY_EVERY
         return time.monotonic() - self._recovered_at >= every
 
-    def recover(self, stop_remains: recovery.StopRemains, now: datetime) -> list[str]:
-        """Every few seconds: end the claims of dead workers; returns in words what is new of it."""
+    def recover(
+        self, stop_remains: recovery.StopRemains, now: datetime, held: frozenset[str] = frozenset()
+    ) -> list[str]:
+        """Every few seconds: end the claims of dead workers; returns in words what is new of it.
+
+        `held` are the names of this member's own claims; any other was left by an error of the disk.
+        """
         if not self.is_to_recover:
             return []
-        rescue = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains)
+        rescue = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains, held)
         told, self._kept = rescue.recover(now)
         self._recovered_at = time.monotonic()
         new = [one for one in told if one not in self._told]

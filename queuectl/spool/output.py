@@ -91,6 +91,13 @@ def open_logs(root: Root, job_id: str, attempt: int) -> tuple[int, int]:
     return out, err
 
 
+def withdraw_logs(root: Root, job_id: str, attempt: int) -> None:
+    """Remove the logs of an attempt whose command was never started; the first still takes the id."""
+    disk.remove(log_path(root, job_id, attempt, "err"))
+    if attempt > 1:
+        disk.remove(log_path(root, job_id, attempt, "out"))
+
+
 def was_begun(root: Root, job_id: str, attempt: int) -> bool:
     """Whether a command may have been started for this attempt."""
     return disk.exists(log_path(root, job_id, attempt, "err"))

@@ -11,10 +11,11 @@ nothing is added to a file before it bears the name of the one who adds.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 from queuectl import disk
-from queuectl.errors import BadJob
+from queuectl.errors import BadJob, StorageTrouble
 from queuectl.job import FAILED, STARTED, State, last_attempt, outcome_by
 from queuectl.spool import claiming, finishing, output, presence, record
 from queuectl.spool.claiming import Claim
@@ -57,7 +58,7 @@ class Recovered(NamedTuple):
 class Rescue(NamedTuple):
     """One live owner, `me`, that ends the claims of dead ones.
 
-    It works on no claim meanwhile: one that bears its own name was left by an error of the disk.
+    A claim that bears its own name and is not among the `held` was left by an error of the disk.
     """
 
     root: Root
@@ -65,6 +66,7 @@ class Rescue(NamedTuple):
     onlooker: Onlooker
     settings: Settings
     stop_remains: StopRemains
+    held: frozenset[str] = frozenset()
 
     def recover(self, now: datetime) -> Recovered:
         """End the claims of every dead owner."""
@@ -83,16 +85,10 @@ class Rescue(NamedTuple):
                 _undo_rewrite(self.root, text, belonging)
         for text in self.root.texts_in(self.root.folder(State.PROCESSING)):
             name = parse_claim(text)
-            if name is not None and is_dead(name):
-                try:
-                    told.append(f"Job {name.id}: {self._end(name, now)}")
-                except FileNotFoundError:
-                    continue  # another one recovers it, too
-                except disk.Untrusted:
-                    kept.add(name.owner)  # left to a worker that may
-                except StillRuns as one:
-                    kept.add(name.owner)
-                    told.append(f"Job {name.id}: its worker {name.owner} died, but {one}; it waits for that.")
+            if name is not None and text not in self.held and is_dead(name):
+                is_ended, sentence = self._try_to_end(name, now)
+                told += [f"Job {name.id}: {sentence}"] if sentence else []
+                kept |= set() if is_ended else {name.owner}
         told += [
             f"Worker {owner} is dead; its place is cleared."
             for owner in described(self.root)
@@ -101,16 +97,40 @@ class Rescue(NamedTuple):
         self.onlooker.clear_orphans()
         return Recovered(told, frozenset(owner for owner in kept if owner))
 
+    def _try_to_end(self, name: Name, now: datetime) -> tuple[bool, str]:
+        """Whether a claim is ended now, by whoever it was, and what there is to say of it."""
+        fate = self._fate_of(name.owner)
+        try:
+            return True, self._end(name, now)
+        except FileNotFoundError:
+            return True, ""  # another one recovers it, too
+        except disk.Untrusted:
+            return False, ""  # left to a worker that may
+        except StillRuns as one:
+            return False, f"{fate}, but {one}; it waits for that."
+        except OSError as error:
+            if StorageTrouble.explains(error):
+                raise
+            path = f"{self.root.folder(State.PROCESSING)}/{name}"
+            return False, f"{fate}, and its file cannot be changed: {error.strerror} ({path})."
+
+    def _fate_of(self, owner: str | None) -> str:
+        """Why a claim is left, in words."""
+        return (
+            "the disk failed before its claim was ended" if owner == self.me else f"its worker {owner} died"
+        )
+
     def _end(self, name: Name, now: datetime) -> str:
         root, owner = self.root, name.owner or ""
+        fate = self._fate_of(owner)
         try:
             reading = record.read(f"{root.folder(State.PROCESSING)}/{name}")
         except (BadJob, disk.NotAFile, PermissionError) as error:
             # Crash: it may have been running. Once it is in dead/ a person may mend it and retry it.
             self._stop(name, ())
-            reason = f"Its worker {owner} died. {claiming.why(error)}"
+            reason = f"{fate[:1].upper()}{fate[1:]}. {claiming.why(error)}"
             where = claiming.bury(root, name, name.free(), reason)
-            return f"its worker {owner} died and its file cannot be read; see {where}."
+            return f"{fate} and its file cannot be read; see {where}."
         history = reading.job.history
         failed = bool(history) and history[-1].get("event") == FAILED and "next_try" in history[-1]
         claim = Claim.of(root, name, reading, State.FAILED if failed else State.PENDING)
@@ -118,17 +138,26 @@ class Rescue(NamedTuple):
         outcome = outcome_by(history, owner)
         if outcome is not None and not begun:
             state, _ = finishing.settle(claim, outcome)
-            return f"its worker {owner} died, its outcome was recorded; it is {state.label}."
+            return f"{fate}, its outcome was recorded; it is {state.label}."
         if not begun and not (history and history[-1].get("event") == STARTED):
             finishing.give_back(claim)
-            return f"its worker {owner} died before it ran; it waits again."
+            return f"{fate}; it was not started, and waits again."
         # Root kills nothing that only a stranger's file names.
         record.read(claim.path, root.trust(self.settings))
         self._stop(name, history)
         claim = _taken_over(claim, self.me)
-        lost = finishing.lost(claim, self.settings, now, f"its worker {owner} died while it ran")
-        state, _ = finishing.settle(claim.noted(lost), lost)
-        return f"its worker {owner} died, its run was lost; it is {state.label}."
+        why = "the disk failed while it ran" if owner == self.me else f"its worker {owner} died while it ran"
+        lost = finishing.lost(claim, self.settings, now, why)
+        try:
+            claim = claim.noted(lost)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            reason = f"Its run was lost, as {why}, and its file takes no more: {error.strerror}."
+            where = claiming.bury(root, claim.name, claim.name.free(), reason, claiming.RAN)
+            return f"{fate}, its run was lost; see {where}."
+        state, _ = finishing.settle(claim, lost)
+        return f"{fate}, its run was lost; it is {state.label}."
 
     def _stop(self, name: Name, history: tuple[Event, ...]) -> None:
         """Stop what still runs of a claim's command. Raises `StillRuns` where it runs on out of our sight."""

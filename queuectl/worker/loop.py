@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import random
@@ -10,9 +11,9 @@ import time
 from enum import Enum
 
 from queuectl import disk
-from queuectl.errors import QueueError, StorageTrouble
+from queuectl.errors import Lacking, QueueError, StorageTrouble
 from queuectl.job import FAILED, HERE, Event, State, utc_now
-from queuectl.spool import finishing, presence
+from queuectl.spool import claiming, finishing, output, presence
 from queuectl.spool.bell import Bell, Wake
 from queuectl.spool.member import Member, seconds_until
 from queuectl.spool.output import Curb
@@ -26,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
+    from threading import Thread
     from typing import Any, TypeVar
 
     from queuectl.spool.claiming import Claim, Waiting
@@ -61,6 +63,9 @@ _LATER = (
     (State.FAILED, "failed jobs left for their next try", "queuectl worker start --drain=retries"),
     (State.PENDING, "jobs left for the time they are scheduled for", "queuectl worker start --drain=all"),
 )
+
+#: Seconds from one try to the next to record an outcome whose file cannot be changed.
+STUCK = 2.0
 
 OUT_OF_REACH = "the spool was out of reach, or its worker stood still, for too long"
 STOPPED = "the worker was stopped"
@@ -147,15 +152,17 @@ class Worker:
         self._keeper: Keeper  # of the name that it works under
         self._guard: Guard | None = None
         self._owed: list[_Run] = []  # oldest first
+        self._stuck: list[_Run] = []  # those whose files alone do not take it
+        self._stuck_until = 0.0
         self._is_hasty = False
         self._has_told_stop = False
         self._owed_said = ""
         self._ahead: Claim | None = None
         self._is_brisk = False
         self._patience = SHORT
-        self._spool = root.text
+        self._spool = process.decoded(os.fsencode(root.text))
         self._inherited = dict(os.environb) if os.name == "posix" else {}
-        self._home = process.own_directory()
+        self._home = process.decoded(os.fsencode(process.own_directory()))
         self.member = Member.join(root, kind, utc_now(), listed)
 
     @property
@@ -197,10 +204,10 @@ class Worker:
         try:
             with contextlib.suppress(OSError, QueueError):
                 keeper.look()  # what was asked before we came, such as a pause, holds from the start
-            keeper.start()
+            self._begin(keeper)
             if self._root.is_shared:
                 self._guard = Guard(keeper)
-                self._guard.start()
+                self._begin(self._guard)
             while not self._is_to_end(keeper) and not keeper.buried:
                 try:
                     if not self._step(bell, keeper):
@@ -221,15 +228,26 @@ class Worker:
             log.info("worker %s ended; runs: %d", self.name, self.member.done)
         return keeper.buried and self._stop is Stop.NO
 
+    def _begin(self, thread: Thread) -> None:
+        """Start a thread, however long the system has no room for one; nothing is claimed before."""
+        while not self._is_to_end(self._keeper):
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._sit_out(Lacking(errno.EAGAIN, str(error)))
+            else:
+                return
+
     def _leave(self) -> None:
         """Go. Where a claim is left its description stays: by that the next taker knows where it ran."""
-        for run in self._owed:
+        left = [*self._owed, *self._stuck]
+        for run in left:
             log.error(
                 "job %s: its outcome is not recorded (%s); the run counts as lost",
                 run.claim.id,
                 run.in_words(),
             )
-        if not self._is_hasty:
+        if not self._is_hasty and not left:
             with contextlib.suppress(OSError):
                 self.member.leave()
 
@@ -247,6 +265,7 @@ class Worker:
     def _step(self, bell: Bell, keeper: Keeper) -> bool:
         """Run one job, or wait for a ring; False when draining is done."""
         keeper.hear(at_once=True)
+        self._pay_stuck()
         if keeper.requests.paused or keeper.has_lapsed:
             self._let_go()
         keeper.has_lapsed &= self._ahead is not None
@@ -270,7 +289,8 @@ class Worker:
         """Take up, now and then, what dead workers left. Each claim of ours would be taken for such."""
         if self.member.is_to_recover:
             self._pay()
-            for told in self.member.recover(_stop_remains, self.member.now()):
+            mine = frozenset(str(run.claim.name) for run in self._stuck)
+            for told in self.member.recover(_stop_remains, self.member.now(), mine):
                 log.warning("%s", told)
 
     def _claim(self, bell: Bell, keeper: Keeper) -> Claim | None:
@@ -366,14 +386,14 @@ class Worker:
 
     def _tell_relief(self) -> None:
         if self._trouble_said is not None:
-            log.info("The spool can be used again.")
+            log.info("Work goes on.")
             self._trouble_said = None
 
     def _is_usable(self) -> bool:
         try:
             self._root.require()
             mend(self._root)
-            for folder in (self._root.workers, self._root.logs):
+            for folder in (self._root.workers, self._root.logs, self._root.folder(State.PROCESSING)):
                 disk.probe(f"{folder}/.{self.name}.probe")
         except (OSError, QueueError):
             return False
@@ -418,7 +438,7 @@ class Worker:
         try:
             opened = self.member.begin(claim)
         except OSError:
-            self._insist(lambda: finishing.give_back(claim))
+            self._give_back(claim)
             raise
         if opened is None:
             return None
@@ -428,11 +448,15 @@ class Worker:
             # Race: the share was away just then, or this process stood still, and others may have
             # taken this worker for dead.
             disk.close(out, err)
-            with contextlib.suppress(FileNotFoundError):
-                self._insist(lambda: finishing.give_back(claim))
+            self._give_back(claim)
             return None
         try:
             command = self._spawn(claim, attempt, Streams(out, err))
+        except Lacking:
+            disk.close(out, err)
+            self._insist(lambda: output.withdraw_logs(self._root, claim.id, attempt))
+            self._give_back(claim)
+            raise
         except BaseException as error:
             disk.close(out, err)
             if not isinstance(error, Cannot):
@@ -449,6 +473,18 @@ class Worker:
         if values.max_output_bytes:
             run.curb = Curb(self._root, claim.id, attempt, run.logs, values.max_output_bytes)
         return run
+
+    def _give_back(self, claim: Claim) -> None:
+        """Give a claim back whose command was not started, however long the disk is away.
+
+        Where only its file is refused, the claim is given back by the next recovery that can.
+        """
+        try:
+            self._insist(lambda: self.member.give_back(claim))
+        except FileNotFoundError:
+            pass  # somebody took us for dead, and it over
+        except OSError as error:
+            log.error("job %s: it cannot be given back: %s", claim.id, error.strerror)
 
     def _let_go(self) -> None:
         """Give the job back that was claimed ahead: whoever is free may take it.
@@ -495,16 +531,17 @@ class Worker:
         """The worker's own environment (encoded once for all), the job's, and what we tell it."""
         if os.name != "posix":
             return {**os.environ, **told}
-        return self._inherited | {os.fsencode(name): os.fsencode(text) for name, text in told.items()}
+        mine = {process.encoded(name): process.encoded(text) for name, text in told.items()}
+        return self._inherited | mine
 
     def _write(self, run: _Run) -> None:
-        """Add what is not in the file yet; a full disk leaves it for later."""
+        """Add what is not in the file yet; what the disk or the file does not take is left for later."""
         try:
             self._note(run)
         except FileNotFoundError:
             raise
         except OSError as error:
-            if not _may_pass(error):
+            if not (_may_pass(error) or self._is_of_one_file(error)):
                 raise
 
     def _note(self, run: _Run) -> None:
@@ -658,8 +695,46 @@ class Worker:
                 del self._owed[0]
                 log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
             raise
+        except OSError as error:
+            if not self._is_of_one_file(error):
+                raise
+            del self._owed[0]
+            self._put_aside(run, error)
+            return
         del self._owed[0]
         self._tell(run, run.outcome, state)
+
+    def _put_aside(self, run: _Run, error: OSError) -> None:
+        """Put a run's job aside whose file does not take the outcome; one that cannot be moved stays ours."""
+        reason = f"Its outcome could not be written to its file ({error.strerror}): {run.in_words()}."
+        try:
+            claiming.bury(self._root, run.claim.name, run.claim.name.free(), reason, claiming.RAN)
+        except FileNotFoundError:
+            log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
+        except OSError as why:
+            if run not in self._stuck:
+                log.error(
+                    "job %s: its outcome is recorded as soon as its file can be changed (%s): %s",
+                    run.claim.id,
+                    why.strerror,
+                    run.claim.path,
+                )
+                self._stuck.append(run)
+        else:
+            log.error("job %s: put aside, see its reason in dead/", run.claim.id)
+
+    def _pay_stuck(self) -> None:
+        """Try again, now and then, to record the outcomes whose files could not be changed."""
+        if not self._stuck or time.monotonic() < self._stuck_until:
+            return
+        self._stuck_until = time.monotonic() + STUCK
+        for run in self._stuck.copy():
+            self._owed.insert(0, run)
+            self._try_to_pay()
+            if run in self._owed:
+                self._owed.remove(run)  # the disk is in trouble: later
+            elif not disk.exists(run.claim.path):
+                self._stuck.remove(run)
 
     def _tell(self, run: _Run, outcome: Event, state: State) -> None:
         job_id, error = run.claim.id, outcome.get("error")
@@ -673,15 +748,16 @@ class Worker:
     def _insist(self, act: Callable[[], T]) -> T:
         """Do it, however long the disk is full or away: until then the claim keeps the job safe.
 
-        Raises `FileNotFoundError` when the claim is lost while the spool is there, and `_InHaste` at a
-        second signal: a limit to stop is no reason to forget an outcome.
+        Raises `FileNotFoundError` when the claim is lost while the spool is there, the `OSError` that
+        only this file meets, and `_InHaste` at a second signal: a limit to stop is no reason to forget
+        an outcome.
         """
         while True:
             try:
                 return act()
             except OSError as error:
                 gone = isinstance(error, FileNotFoundError)
-                if (gone and self._is_usable()) or not (gone or _may_pass(error)):
+                if (gone and self._is_usable()) or self._is_of_one_file(error):
                     raise
                 self._is_to_end(self._keeper)
                 self._tell_trouble(error)
@@ -689,6 +765,16 @@ class Worker:
                     self._is_hasty = True
                     raise _InHaste from error
                 self._ring.wait(1.0)
+
+    def _is_of_one_file(self, error: OSError) -> bool:
+        """Whether only the file at hand is refused: it is immutable, say, or too large for `ulimit -f`.
+
+        SFTP has no word for a full disk, so that EPERM may mean the disk: then others are refused, too.
+        """
+        if error.errno in claiming.OF_ONE_FILE:
+            return True
+        may_be_gone = isinstance(error, FileNotFoundError)
+        return not (may_be_gone or StorageTrouble.explains(error)) and self._is_usable()
 
     def _tell_trouble(self, error: OSError) -> None:
         """Say once what is wrong with the disk, what is owed to it, and what a request to stop waits for."""

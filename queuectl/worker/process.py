@@ -17,6 +17,7 @@ import time
 from enum import Enum
 from functools import cache
 
+from queuectl.errors import LACKS, Lacking
 from queuectl.spool.presence import kernel_id
 from queuectl.tuples import NamedTuple
 
@@ -317,7 +318,10 @@ def _pidfd(pid: int) -> int | None:
 
 def start_on_lifeline(words: tuple[str, ...], streams: Streams, environment: Mapping[Any, Any]) -> Command:
     """Start a command whose standard input ends when it is stopped or has ended, or this process has."""
-    ear, hand = os.pipe()
+    try:
+        ear, hand = os.pipe()
+    except OSError as error:
+        raise _cannot(error, words[0]) from error
     try:
         command = start(words, streams._replace(given=ear), None, environment)
     except BaseException:
@@ -332,16 +336,18 @@ def start_on_lifeline(words: tuple[str, ...], streams: Streams, environment: Map
 def start(
     command: str | tuple[str, ...], streams: Streams, cwd: str | None, environment: Mapping[Any, Any]
 ) -> Command:
-    """Start a shell command, or an argument list without a shell; raises `Cannot`.
+    """Start a shell command, or an argument list without a shell.
 
-    The environment's names and values are bytes (POSIX) or text.
+    The environment's names and values are bytes (POSIX) or text. Raises `Cannot` where the command is
+    to blame, and `Lacking` where the system has no room for it just now.
     """
     if not POSIX:
         return _start_elsewhere(command, streams, cwd, environment)
     began = time.monotonic()
-    arguments = ("/bin/sh", "-c", command) if isinstance(command, str) else command
-    actions = [(os.POSIX_SPAWN_DUP2, fd, wanted) for wanted, fd in enumerate(streams.in_order())]
+    words = ("/bin/sh", "-c", command) if isinstance(command, str) else command
     try:
+        arguments = [encoded(word) for word in words]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, wanted) for wanted, fd in enumerate(streams.in_order())]
         _standing.go(cwd)
         program = _program(arguments[0], environment)
         pid = os.posix_spawn(
@@ -354,10 +360,20 @@ def start(
             setsigdef=_HEEDED,
         )
     except (OSError, ValueError) as error:
-        raise _cannot(error, arguments[0]) from error
+        raise _cannot(error, words[0]) from error
     finally:
         _standing.back()
     return Command(pid, began)
+
+
+def encoded(text: str) -> bytes:
+    """A word, name or value of a job for the system: in UTF-8, whatever the locale of the worker is."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def decoded(data: bytes) -> str:
+    """The text that `encoded` makes these bytes of."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 #: A command heeds all signals, whatever Python, `nohup` or a shell lets the worker ignore. It has
@@ -387,8 +403,10 @@ class _Standing:
             except OSError:
                 self._home = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.chdir(cwd)
+            os.chdir(encoded(cwd))
         except OSError as error:
+            if error.errno in _LACKS:
+                raise
             what = "no such directory" if isinstance(error, FileNotFoundError) else error.strerror
             raise Cannot(f"{what}: {cwd}", NOT_EXECUTABLE) from error
         self._is_away = True
@@ -424,19 +442,19 @@ def own_directory() -> str:
         return "/"
 
 
-def _program(word: str, environment: Mapping[Any, Any]) -> str:
+def _program(word: bytes, environment: Mapping[Any, Any]) -> bytes:
     """Where the program is that a word means, by the PATH of the command's own environment."""
-    if "/" in word:
+    if b"/" in word:
         return word
     refused = None
     for folder in os.get_exec_path(environment):
-        path = os.path.join(os.fsdecode(folder), word)
+        path = os.path.join(os.fsencode(folder), word)
         if os.access(path, os.X_OK) and os.path.isfile(path):
             return path
         refused = path if refused is None and os.path.isfile(path) else refused
     if refused is not None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), refused)
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), word)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), refused.decode("utf-8", "replace"))
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), word.decode("utf-8", "replace"))
 
 
 def _start_elsewhere(
@@ -479,13 +497,20 @@ def keep_descriptors() -> None:
                 os.set_inheritable(int(text), False)
 
 
-def _cannot(error: OSError | ValueError, program: str) -> Cannot:
+#: What starting a process says where the system has no room for it.
+_LACKS = LACKS | {errno.EAGAIN}
+
+
+def _cannot(error: OSError | ValueError, program: str) -> Cannot | Lacking:
     if isinstance(error, ValueError):
         return Cannot(f"cannot be started: {error}", NOT_EXECUTABLE)
+    if error.errno in _LACKS:
+        return Lacking(error.errno, error.strerror)
     if isinstance(error, FileNotFoundError):
         return Cannot(f"command not found: {program}", NOT_FOUND)
     if isinstance(error, PermissionError):
-        return Cannot(f"permission denied: {error.filename or program}", NOT_EXECUTABLE)
+        place = os.fsdecode(error.filename) if error.filename else program
+        return Cannot(f"permission denied: {place}", NOT_EXECUTABLE)
     return Cannot(f"{program} cannot be started: {error.strerror}", NOT_EXECUTABLE)
 
 
