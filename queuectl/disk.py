@@ -39,8 +39,6 @@ MAX_WITH_HISTORY = 16 * 1024 * 1024
 #: How many syncs are waited for at once, where there are as many.
 SYNCS = 8
 #: Who closes a file is heard of a moment before it counts as closed: the seconds between the looks
-#: after which it counts as being written.
-CLOSING = (0.0002, 0.001, 0.003, 0.006)
 #: How often a file is tried to be made that is said to be there, and is not.
 INSIST = 4
 #: Seconds for which the draft of a change may stand still before it counts as left by a crash.
@@ -106,11 +104,7 @@ def read_settled(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None =
     """Like `read`, but None while anybody has the file open for writing, where that can be told."""
     fd, facts = _open_fit(path, limit, trust)
     try:
-        for pause in CLOSING:
-            if not _has_writer(fd):
-                return _read_all(fd, facts.st_size, limit)
-            time.sleep(pause)
-        return None
+        return None if _has_writer(fd) else _read_all(fd, facts.st_size, limit)
     finally:
         kernel.close(fd)
 

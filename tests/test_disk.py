@@ -9,8 +9,6 @@ import os
 import resource
 import socket
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -403,37 +401,6 @@ def test_a_file_that_somebody_is_writing_is_told_from_one_that_nobody_is(tmp_pat
     assert disk.read_settled(path) == b"half"
     with path.open() as _reader:
         assert disk.being_written(path) is False
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
-def test_a_file_that_is_just_being_closed_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel tells of a close a moment before the file has one writer less."""
-    monkeypatch.setattr(disk, "CLOSING", (0.001,) * 10_000)
-    path = tmp_path / "a"
-    with path.open("w") as writer:
-        writer.write("whole")
-        writer.flush()
-        looked = threading.Event()
-
-        class Looking:
-            def fstat(self, fd: int) -> os.stat_result:
-                looked.set()
-                return os.fstat(fd)
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(os, name)
-
-        monkeypatch.setattr(disk, "kernel", Looking())
-
-        def close() -> None:
-            looked.wait(10)
-            time.sleep(0.05)
-            writer.close()
-
-        closer = threading.Thread(target=close)
-        closer.start()
-        assert disk.read_settled(path) == b"whole"
-        closer.join()
 
 
 # ── writing ───────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -606,3 +607,94 @@ def test_a_drop_in_a_paused_spool_waits(
     assert evidence.started() == []
     asking.resume(spool.root)
     until(lambda: evidence.finished() == ["job"], "it ran")
+
+
+# ── nothing is waited for ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def sleepless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sleeps in this process fails."""
+
+    def refuse(seconds: float) -> None:
+        pytest.fail(f"slept for {seconds} s")
+
+    monkeypatch.setattr(time, "sleep", refuse)
+
+
+def drop_old(spool: Spool, name: str, text: str) -> None:
+    pending(spool, name).write_text(text)
+    os.utime(pending(spool, name), (1, 1))
+
+
+@pytest.mark.parametrize(
+    "way", ["ids freed by rm", "ids freed just now", "filed jobs under plain names", "edited ids"]
+)
+def test_dropped_files_whose_ids_are_taken_by_nobody_hold_no_job_up(
+    spool: Spool, sleepless: None, way: str
+) -> None:
+    del sleepless
+    ids = [f"job-{number}" for number in range(12)]
+    for job_id in ids:
+        spool.file({"id": job_id, "command": "true"})
+        path = Path(spool.find(job_id).path)
+        if way.startswith("ids freed"):
+            path.unlink()
+            drop_old(spool, f"drop-{job_id}.yaml", f"id: {job_id}\ncommand: true\n")
+        elif way == "filed jobs under plain names":
+            path.rename(pending(spool, f"{job_id}.yaml"))
+            os.utime(pending(spool, f"{job_id}.yaml"), (1, 1))
+        else:
+            path.unlink()
+            other = Path(spool.find(spool.file({"command": "true", "priority": 9})).path)
+            other.write_text(f"id: {job_id}\ncommand: true\npriority: 9\n")
+        if way != "ids freed just now":
+            os.utime(f"{spool.root.logs}/{job_id}.1.out", (1, 1))
+    urgent = spool.file({"command": "true", "priority": 10})
+    ran: list[str] = []
+    with spool.member() as me:
+
+        def work() -> bool:
+            me.look(utc_now(), again=True)
+            while claim := me.claim(utc_now()):
+                ran.append(claim.id)
+                me.complete(claim, {"exit_code": 0}, utc_now())
+            return len(ran) > 12
+
+        work()
+        assert ran[:1] == [urgent]
+        end = time.monotonic() + 20
+        while not work():
+            assert time.monotonic() < end, ran
+    assert sorted(ran[1:]) == sorted(ids)
+
+
+def test_files_that_are_held_open_hold_no_job_up(spool: Spool, sleepless: None) -> None:
+    del sleepless
+    paths = [spool.find(spool.file({"command": "true", "priority": 9})).path for _ in range(30)]
+    plain = spool.file("true")
+    with contextlib.ExitStack() as stack, spool.member() as me:
+        for path in paths:
+            stack.enter_context(open(path, "a"))
+        me.look(utc_now())
+        claim = me.claim(utc_now())
+        assert claim
+        assert claim.id == plain
+        me.give_back(claim)
+
+
+def test_two_dropped_files_of_one_freed_id_become_one_job(spool: Spool, sleepless: None) -> None:
+    del sleepless
+    spool.file({"id": "mine", "command": "true"})
+    Path(spool.find("mine").path).unlink()
+    os.utime(f"{spool.root.logs}/mine.1.out", (1, 1))
+    for name in ("one.yaml", "two.yaml"):
+        drop_old(spool, name, "id: mine\ncommand: true\n")
+    with spool.member() as me:
+        end = time.monotonic() + 20
+        while [name for name in os.listdir(pending(spool)) if name in {"one.yaml", "two.yaml"}]:
+            me.look(utc_now(), again=True)
+            assert time.monotonic() < end
+    assert [found.id for found in spool.list("pending")] == ["mine"]
+    (aside,) = spool.list("dead")
+    assert "is taken" in reason(Path(aside.path))

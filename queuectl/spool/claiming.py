@@ -56,6 +56,8 @@ PATIENCE = 20
 STALE = 30.0
 #: Seconds for which a job is left alone after its file was found to be in the middle of a change.
 HOLD = 0.5
+#: The same at first: inotify reports a close shortly before the kernel counts the file as closed.
+CLOSING = 0.005
 #: Seconds for which a file on a share must have stood still to be whole: nothing tells of its writers.
 SETTLE_BLIND = 2.0
 #: Seconds by which the time in a job's file, of its last event or of its filing, may be before that of
@@ -96,7 +98,7 @@ OTHER_ID = (
 
 
 class BeingWritten(Exception):
-    """Somebody is changing the job's file; the claim has been undone.
+    """Somebody is changing the job's file.
 
     `written` is the time of the last change where nothing but that tells (on a share), else None.
     """
@@ -116,7 +118,7 @@ class Hold(NamedTuple):
 
 
 class NotYet(Exception):
-    """A job cannot be judged now; its claim has been undone, and it is tried again after these seconds."""
+    """A job cannot be judged now: it is tried again after these seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -394,7 +396,9 @@ class Waiting:
     def hold(self, name: Name, written: float | None) -> None:
         """Leave a job alone for a while, or until its file is heard of, as somebody is writing to it."""
         now = time.monotonic()
-        pause = HOLD if written is None else SETTLE_BLIND
+        pause = SETTLE_BLIND
+        if written is None:
+            pause = HOLD if name.id in self._held else CLOSING
         hold = self._held.get(name.id) or Hold(now, now)
         if not hold.is_told and now - hold.since >= LONG_HELD:
             log.warning(
@@ -520,15 +524,12 @@ def confirm(
 ) -> Claim | Name | None:
     """Read what was claimed; None when it is no job, and has been put aside, or when it is gone.
 
-    A name when it was filed again under that, as its content asks. Raises `BeingWritten`,
-    `IdContested`, or the `OSError` of a disk that cannot be read now.
+    A name when it was filed again under that, as its content asks. Raises `BeingWritten` and
+    `IdContested`, and the `OSError` of a disk that cannot be read now: the claim lasts then.
     """
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
         reading = ready(path, _read_whole(root, name, now, terms or Terms()))
-    except BeingWritten:
-        put_back(root, name, source)
-        raise
     except (BadJob, disk.NotAFile, PermissionError) as error:
         given_away = isinstance(error, disk.Untrusted) and root.gives_away
         bury(root, name, name.free(), why(error), _GIVEN_AWAY if given_away else None)
@@ -620,14 +621,20 @@ def note(path: str, reading: Record, added: tuple[Event, ...], *, sync: bool = F
         return record.append(path, reading, added, sync=sync)
 
 
-def put_back(root: Root, name: Name, source: State) -> None:
-    """Undo a claim that cannot be read now, as far as the disk lets us; recovery does what it does not."""
+def put_back(root: Root, name: Name, source: State) -> Name | None:
+    """Undo a claim that cannot be read now, as far as the disk lets us; recovery does what it does not.
+
+    Returns the job's new name, None where it is not put back.
+    """
     with contextlib.suppress(OSError):
         path = f"{root.folder(State.PROCESSING)}/{name}"
         # Two files hold the job where it was not written anew to the end: neither must leave here.
         if any(disk.exists(half) for half in _halves(path)):
-            return
-        disk.move(path, f"{root.folder(source)}/{free_name(root, source, name.later())}")
+            return None
+        back = free_name(root, source, name.later())
+        if disk.move(path, f"{root.folder(source)}/{back}"):
+            return back
+    return None
 
 
 def true_name(claim: Claim, now: datetime) -> Name | None:

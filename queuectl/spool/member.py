@@ -210,8 +210,10 @@ class Member:
                     return self._vouched(claim, now)
             except claiming.BeingWritten as one:
                 self._waiting.hold(name, one.written)
+                self._put_back(name, source)
             except claiming.NotYet as until:
                 self._waiting.postpone(name, until.seconds)
+                self._put_back(name, source)
             except OSError as error:
                 if error.errno not in claiming.OF_ONE_FILE:
                     claiming.put_back(self.root, name, source)
@@ -221,6 +223,11 @@ class Member:
                 if claim is not None:
                     self._waiting.expect(source, str(claim))
         return None
+
+    def _put_back(self, name: Name, source: State) -> None:
+        back = claiming.put_back(self.root, name, source)
+        if back is not None:
+            self._waiting.expect(source, str(back))
 
     def _confirmed(self, name: Name, source: State, now: datetime) -> Claim | Name | None:
         """As `claiming.confirm` has it; a taken id that the content asks for is given once nobody has it."""
@@ -235,7 +242,6 @@ class Member:
             claiming.bury(self.root, name, name.free(), reason, claiming.OTHER_ID)
             return None
         if verdict > 0:
-            claiming.put_back(self.root, name, source)
             raise claiming.NotYet(verdict)
         return claiming.file_again(self.root, name, source, right)
 
