@@ -33,7 +33,7 @@ ROWS = 50
 #: Of each stream so many bytes are shown, the last ones.
 TAIL = 64 * 1024
 #: Of a text a page shows this many characters; a link leads to the whole.
-LIMITS = {"error": 1000, "command": 16_000, "file": 32_000}
+LIMITS = {"error": 1000, "run": 300, "command": 16_000, "file": 32_000}
 #: The name of the page that stands for any other while the spool is out of reach.
 AWAY = "away"
 #: Seconds that may go into reading jobs in search of a text.

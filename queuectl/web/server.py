@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 import threading
 import webbrowser
@@ -208,6 +209,8 @@ class Server:
             h11_max_incomplete_event_size=MAX_HEAD,
             timeout_graceful_shutdown=GRACE,
         )
+        # asyncio would tell of each line to a client that has just gone; that is no news to anybody.
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
         try:
             _Ending(config, closing).run(sockets=[self._socket])
         finally:

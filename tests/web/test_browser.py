@@ -428,3 +428,133 @@ def test_another_site_can_neither_press_a_button_nor_show_the_page_in_a_frame(
     page.get_by_role("link").click()
     expect(page.locator("h1")).to_have_text("Jobs")
     context.close()
+
+
+# ── rows under the pointer ────────────────────────────────────────────────────────────────────
+
+#: Remembers each place at which a row has been, as the page is brought up to date.
+PLACES = """id => {
+    window.places = new Set();
+    const look = () => {
+        const row = document.getElementById(id);
+        window.places.add(row ? Math.round(row.getBoundingClientRect().top) : "gone");
+        requestAnimationFrame(look);
+    };
+    look();
+}"""
+
+
+def next_ticks(page: Page, number: int = 3) -> None:
+    """Wait until a line of its own has told of the page, as the page's own has then, too."""
+    page.evaluate(
+        """number => new Promise((done) => {
+            const line = new EventSource(document.body.dataset.live);
+            let ticks = 0;
+            line.addEventListener("tick", () => {
+                ticks += 1;
+                if (ticks === number) { line.close(); done(); }
+            });
+        })""",
+        number,
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "row"), [("/dead", "dead-worse"), ("/", "failure-worse"), ("/jobs?state=dead", "row-worse")]
+)
+def test_rows_stay_under_the_pointer_and_new_ones_come_when_it_leaves(
+    page: Page, server: Server, busy: Spool, dead: Callable[..., str], path: str, row: str
+) -> None:
+    page.goto(server.origin + path)
+    expect(page.locator("#live")).to_have_text("live")
+    page.locator(f"#{row}").hover()
+    page.evaluate(PLACES, row)
+    dead("another")
+    finding_bad = busy.find("bad").path
+    (busy.path / "dead" / finding_bad.rpartition("/")[2]).unlink()
+    expect(page.locator("#held")).to_be_visible()
+    next_ticks(page)
+    assert page.evaluate("[...window.places].length") == 1, page.evaluate("[...window.places]")
+    new = page.locator(f"#{row.replace('worse', 'another')}")
+    expect(new).to_have_count(0)
+    page.mouse.move(0, 0)
+    expect(new).to_be_visible()
+    expect(page.locator("#held")).to_be_hidden()
+    expect(page.locator(f"#{row.replace('worse', 'bad')}")).to_have_count(0)
+
+
+def test_new_rows_are_shown_at_once_to_who_asks_for_them(
+    page: Page, server: Server, busy: Spool, dead: Callable[..., str]
+) -> None:
+    assert busy
+    page.goto(f"{server.origin}/dead")
+    page.get_by_label("Select worse").check()
+    dead("another")
+    expect(page.locator("#held")).to_be_visible()
+    page.get_by_role("button", name="Show them").click()
+    expect(page.get_by_label("Select another")).to_be_visible()
+    expect(page.get_by_label("Select worse")).to_be_checked()
+    expect(page.locator("#held")).to_be_hidden()
+
+
+def test_what_changes_in_rows_is_shown_under_the_pointer_too(
+    page: Page, server: Server, spool: Spool, workers: Workers
+) -> None:
+    spool.file({"id": "one", "command": "sleep 600"})
+    page.goto(f"{server.origin}/jobs")
+    page.locator("#row-one").hover()
+    workers.start()
+    expect(page.locator("#row-one .badge")).to_have_text("processing")
+
+
+def test_a_row_with_the_focus_stays_where_it_is_though_others_come_above_it(
+    page: Page, server: Server, busy: Spool, dead: Callable[..., str]
+) -> None:
+    assert busy
+    page.goto(f"{server.origin}/dead")
+    expect(page.locator("#live")).to_have_text("live")
+    page.get_by_role("button", name="Retry bad").focus()
+    page.evaluate(PLACES, "dead-bad")
+    for number in range(3):
+        dead(f"another-{number}")
+    expect(page.locator("#dead-another-2")).to_be_attached()
+    next_ticks(page)
+    tops = page.evaluate("[...window.places]")
+    assert max(tops) - min(tops) <= 1, tops
+    expect(page.get_by_role("button", name="Retry bad")).to_be_focused()
+
+
+def test_the_question_before_many_are_retried_names_their_number(
+    page: Page, server: Server, spool: Spool
+) -> None:
+    for index in range(12):
+        name = f"10-20260101T000000.{index:06d}Z-job-{index}.yaml"
+        (spool.path / "dead" / name).write_text(f"id: job-{index}\ncommand: 'true'\n")
+    page.goto(f"{server.origin}/dead")
+    page.locator(".selection").get_by_role("button", name="Retry all 12").click()
+    expect(page.locator("dialog")).to_contain_text("Retry 12 jobs?")
+    page.get_by_role("button", name="No", exact=True).click()
+    page.get_by_label("Select all on this page").check()
+    page.get_by_role("button", name="Retry selected").click()
+    expect(page.locator("dialog")).to_contain_text("Retry 12 jobs?")
+    page.get_by_role("button", name="No", exact=True).click()
+    page.get_by_role("button", name="Delete selected").click()
+    expect(page.locator("dialog")).to_contain_text("Delete 12 jobs and what they printed?")
+    page.get_by_role("button", name="No", exact=True).click()
+    assert len(finding.names_in(spool.root, State.DEAD)) == 12
+    page.locator(".selection").get_by_role("button", name="Retry all 12").click()
+    page.get_by_role("button", name="Yes").click()
+    expect(page.locator(".said")).to_have_text("Retried 12 jobs.")
+    assert finding.names_in(spool.root, State.DEAD) == []
+
+
+def test_the_forms_and_errors_stand_still_while_the_page_lives(
+    page: Page, serve: Serve, spool: Spool
+) -> None:
+    server = serve("--allow-submit", "--token", TOKEN)
+    page.goto(server.printed)
+    page.goto(f"{server.origin}/new")
+    page.get_by_label("Command").fill("half a comm")
+    next_ticks(page)
+    expect(page.get_by_label("Command")).to_have_value("half a comm")
+    expect(page.locator("#live")).to_have_text("live")
