@@ -336,7 +336,7 @@ def owners(path: Path) -> dict[str, int]:
 
 
 @pytest.fixture(params=["private", "shared"])
-def alices(open_place: Path, request: pytest.FixtureRequest) -> Path:
+def alices(open_place: Path, request: pytest.FixtureRequest, until: Until) -> Iterator[Path]:
     """A spool that Alice has made."""
     if not readable_by_others():
         pytest.skip("other users cannot read this installation")
@@ -346,7 +346,10 @@ def alices(open_place: Path, request: pytest.FixtureRequest) -> Path:
     shared = request.param == "shared"
     run_as(ALICE, f"from queuectl import Spool; Spool.create({str(place)!r}, shared={shared})")
     assert owners(place) == {}
-    return place
+    yield place
+    root = Spool(place).root
+    asking.to_stop(root, presence.described(root), None)
+    until(lambda: not presence.described(root), "no worker is left, whatever the test has met")
 
 
 BY_ROOT = [
