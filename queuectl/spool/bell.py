@@ -107,11 +107,12 @@ class Bell:
 
         try:
             # A user may have so many and no more.
-            self._ear = Ear(self._root, self.heard, self._ask)
-        except OSError as error:
+            ear = Ear(self._root, self.heard, self._ask)
+            ear.start()
+        except (OSError, RuntimeError) as error:  # the latter where there is no room for a thread
             log.warning("No file events here (%s); looking every poll_interval instead.", error)
             return
-        self._ear.start()
+        self._ear = ear
 
     @property
     def is_listening(self) -> bool:

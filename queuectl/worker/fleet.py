@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from queuectl import disk
-from queuectl.errors import QueueError, StorageTrouble
+from queuectl.errors import Lacking, QueueError, StorageTrouble
 from queuectl.job import State, utc_now
 from queuectl.spool import output, presence
 from queuectl.spool.bell import load_ear
@@ -138,17 +138,20 @@ def start_detached(root: Root, count: int) -> list[str]:
     disk.probe(f"{root.workers}/.{presence.host_name()}-{os.getpid()}.probe")
     command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
     commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
-    started = [
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-        )
-        for command in commands
-    ]
+    try:
+        started = [
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                text=True,
+            )
+            for command in commands
+        ]
+    except OSError as error:
+        raise Lacking(error.errno, error.strerror) from error
     lines = []
     for child in started:
         assert child.stdout is not None
@@ -186,11 +189,19 @@ def _prepare(kind: str) -> None:
 
 
 def _fork(count: int) -> list[int]:
-    """Fork so many children; none in a child, else their pids."""
+    """Fork so many children; none in a child, else their pids.
+
+    Raises `Lacking` where the system has no room for all of them, once those that it had are asked to end.
+    """
     sys.stdout.flush()
-    children = []
+    children: list[int] = []
     for _ in range(count):
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError as error:
+            for one in children:
+                os.kill(one, signal.SIGTERM)
+            raise Lacking(error.errno, error.strerror) from error
         if not child:
             return []
         children.append(child)

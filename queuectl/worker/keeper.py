@@ -242,7 +242,8 @@ class Keeper(threading.Thread):
         """Stop looking; returns soon if the share hangs."""
         self._is_ending = True
         self._bell.asked.set()
-        self.join(1.0)
+        if self.is_alive():  # it may never have been started
+            self.join(1.0)
 
 
 def is_over(silence: float, doubt: float, lease: float) -> bool:
