@@ -291,3 +291,41 @@ def test_the_ids_of_jobs_just_filed_are_looked_up_together(
     status, said = command(spool, "enqueue", "--lines", "--file", str(lines), "--json")
     assert (status, said.count("\n")) == (0, 30)
     assert counting.listed["pending"] <= 1
+
+
+# ── deleting, following ───────────────────────────────────────────────────────────────────────
+
+
+def test_deleting_many_jobs_lists_their_logs_once_and_reads_none_of_them(
+    spool: Spool, counting: Counting
+) -> None:
+    file_all(spool, ids(0, 30))
+    command(spool, "cancel", *ids(0, 30))
+    counting.listed.clear()
+    with_reading = counting.calls["open"]
+    assert command(spool, "dlq", "purge", "--yes")[0] == 0
+    assert counting.listed["logs"] == counting.listed["dead"] == 1
+    assert counting.calls["open"] - with_reading < 30
+    assert os.listdir(spool.root.logs) == os.listdir(spool.root.folder(State.DEAD)) == []
+
+
+def test_a_job_that_is_put_back_before_it_is_deleted_keeps_its_logs(spool: Spool) -> None:
+    file_all(spool, ids(0, 3))
+    command(spool, "cancel", *ids(0, 3))
+    deleting = acting.delete(spool.root, finding.found_in(spool.root, State.DEAD))
+    assert next(deleting) == "job-0"
+    assert sorted(os.listdir(spool.root.logs)) == ["job-1.1.out", "job-2.1.out"]  # one after the other
+    spool.retry("job-1")
+    assert list(deleting) == ["job-2"]
+    assert os.listdir(spool.root.logs) == ["job-1.1.out"]
+
+
+def test_who_follows_a_job_that_stays_where_it_is_lists_nothing(spool: Spool, counting: Counting) -> None:
+    file_all(spool, ["stays"])
+    found = spool.find("stays")
+    counting.listed.clear()
+    for _ in range(5):
+        found = finding.again(spool.root, found)
+    assert dict(counting.listed) == {}
+    spool.cancel_waiting("stays")
+    assert finding.again(spool.root, found).state is State.DEAD

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from datetime import timedelta
 
@@ -25,7 +24,6 @@ from queuectl.spool.wording import duration
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-    from typing import Any
 
     from queuectl.job import Event
     from queuectl.spool.names import Name
@@ -326,7 +324,7 @@ def _retry_dead(found: Found, retry: Callable[[Found], str]) -> str:
 def _dlq_purge(ctx: click.Context, yes: bool, dry_run: bool) -> int:
     """Delete all dead jobs and what they printed."""
     spool = spool_of(ctx)
-    found = list(spool.list("dead"))
+    found = finding.found_in(spool.root, State.DEAD)
     return _delete(spool, found, "that are dead", yes=yes, dry_run=dry_run)
 
 
@@ -371,7 +369,7 @@ def prune_command(
 
 
 def _delete(
-    spool: Spool, found: list[Any], which: str, logs: Sequence[str] = (), *, yes: bool, dry_run: bool
+    spool: Spool, found: list[Found], which: str, logs: Sequence[str] = (), *, yes: bool, dry_run: bool
 ) -> int:
     """Delete jobs with their logs, and logs of workers."""
     beside = f" {_count(len(logs), 'log')} of workers that are gone" if logs else ""
@@ -386,11 +384,18 @@ def _delete(
     if (found or logs) and not show.sure(question, yes):
         show.note("Nothing was deleted.")
         return 1
-    gone = acting.delete(spool.root, found)
+    gone = 0
+    try:
+        with show.progress("deleting", len(found), least=show.MANY) as advance, Interrupts() as interrupts:
+            for gone, _ in enumerate(acting.delete(spool.root, found), 1):
+                advance(gone)
+                interrupts.check()
+    except BaseException:
+        show.note(f"{_count(gone, 'job')} of {len(found):,} deleted.")
+        raise
     for path in logs:
         disk.remove(path)
     show.note(f"{_count(gone, 'job')}{beside and ' and' + beside} deleted.")
-    sys.stdout.flush()
     return 0
 
 

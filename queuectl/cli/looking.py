@@ -54,7 +54,7 @@ def status_command(ctx: click.Context, job_id: str | None, as_json: bool, watch:
         if as_json:
             show.as_json(spool.view(found))
         elif watch:
-            show.watch(lambda: _job_text(spool, spool.find(found.id)))
+            show.watch(lambda: _job_text(spool, finding.again(spool.root, found)))
         else:
             click.echo(_job_text(spool, found), nl=False)
     elif as_json:
@@ -421,4 +421,4 @@ def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) ->
             paper.finish()
             return
         time.sleep(0.1)
-        found = spool.find(found.id)
+        found = finding.again(spool.root, found)

@@ -169,14 +169,16 @@ def _noted(path: str, event: Event) -> Record:
     return claiming.note(path, claiming.read_ready(path), (event,))
 
 
-def delete(root: Root, found: list[Found]) -> int:
-    """Delete finished jobs, then what they printed; returns how many files of jobs went."""
-    gone = {item.id for item in found if disk.remove(item.path)}
+def delete(root: Root, found: list[Found]) -> Iterator[str]:
+    """Delete finished jobs, each with what it printed, which frees its id; yields the id of each."""
+    logs = output.logs_of(root, {item.id.lower() for item in found})
     for item in found:
+        if not disk.remove(item.path):
+            continue  # it was put back, or somebody was faster
         disk.remove(item.path + REASON)
-    if gone:
-        output.delete_logs(root, gone)
-    return len(gone)
+        for path in logs.get(item.id.lower(), ()):
+            disk.remove(path)
+        yield item.id
 
 
 def spent_worker_logs(root: Root, oldest: datetime) -> list[str]:

@@ -201,6 +201,13 @@ def find(root: Root, word: str) -> Found:
     raise Moving(word)
 
 
+def again(root: Root, found: Found) -> Found:
+    """The same job as it is now: read where it was seen last, if it is there still; raises as `find` does."""
+    # A share may go on showing a name that it is asked for.
+    reading = None if root.is_shared else read(found)
+    return reading or find(root, found.id)
+
+
 def locate(root: Root, word: str) -> Found:
     """The same, not read; raises `NoSuchJob` or `AmbiguousId`."""
     return meant(find_each(root, [word])[word])

@@ -19,6 +19,7 @@ from queuectl.job import ID
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
     from typing import BinaryIO
 
     from queuectl.spool.root import Root
@@ -125,13 +126,14 @@ def owner_of_log(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
-def delete_logs(root: Root, job_ids: set[str]) -> None:
-    """Delete all that these jobs printed, which also frees their ids."""
-    lower = {job_id.lower() for job_id in job_ids}
+def logs_of(root: Root, job_ids: AbstractSet[str]) -> dict[str, list[str]]:
+    """The paths of all that these jobs printed, by their ids in lower case, from one listing."""
+    logs: dict[str, list[str]] = {}
     for name in root.texts_in(root.logs):
         owner = owner_of_log(name)
-        if owner and owner[0] in lower:
-            disk.remove(f"{root.logs}/{name}")
+        if owner and owner[0] in job_ids:
+            logs.setdefault(owner[0], []).append(f"{root.logs}/{name}")
+    return logs
 
 
 # ── too much of it ────────────────────────────────────────────────────────────────────────────

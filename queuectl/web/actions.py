@@ -135,7 +135,7 @@ def _set_priority(dashboard: Dashboard, found: Found, form: Form) -> Said:
 def _delete(dashboard: Dashboard, found: Found, _: Form) -> Said:
     if found.state not in {State.DONE, State.DEAD}:
         raise WrongState(found.id, found.state.label, "completed or dead", "Cancel it first.")
-    if not acting.delete(dashboard.spool.root, [found]):
+    if not list(acting.delete(dashboard.spool.root, [found])):
         raise FileNotFoundError(found.path)
     return Said(f"{found.id} is deleted.", to="/jobs")
 
@@ -244,7 +244,8 @@ class _Batch:
     def delete(self) -> None:
         """Delete each, and what it printed."""
         try:
-            self.done = acting.delete(self._dashboard.spool.root, self._found)
+            for _ in acting.delete(self._dashboard.spool.root, self._found):
+                self.done += 1
         except OSError as error:
             self.trouble.append(_told(error))
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench import draining, filing, looking, peers, report, waking
+from tests.bench import acting, draining, filing, looking, peers, report, waking
 from tests.bench.place import Failed, Place, Skipped, spread
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ ROWS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "idle": waking.idle,
     "status": looking.status,
     "list": looking.listing,
+    "status-job": looking.status_job,
+    "first-row": looking.first_row,
+    "many": acting.many,
+    "wait-all": acting.wait_all,
     "producers": filing.producers,
 }
 
