@@ -241,11 +241,11 @@ def test_a_worker_waits_for_its_disk_says_so_once_and_works_on(
     until(lambda: evidence.started() == [first], "it runs")
     switch.touch()
     others = [spool.file(evidence.command()) for _ in range(3)]
-    until(lambda: "The spool cannot be used" in workers.said(), "the worker says what is wrong")
+    until(lambda: "Nothing was lost" in workers.said(), "the worker says what is wrong")
     begun = len(tries.read_text().split())
     time.sleep(1.5)
     assert len(tries.read_text().split()) - begun < 60, "a busy loop"
-    assert workers.said().count("cannot be used") <= 2, workers.said()
+    assert workers.said().count("Nothing was lost") <= 2, workers.said()
     switch.unlink()
     until(lambda: len(finding.names_in(spool.root, State.DONE)) == 4, "all are recorded")
     assert sorted(evidence.started()) == sorted(evidence.finished()) == sorted([first, *others])
