@@ -104,12 +104,12 @@ class Look:
     counts: finding.Counts
     workers: list[dict[str, Any]]
     paused: bool
-
     trouble: str = ""
 
     @classmethod
     def take(cls, dashboard: Dashboard, census: Census | None = None) -> Look:
         """Look now, at the directories unless a census is given. Raises `OSError` where the spool is away."""
+        dashboard.settings()  # without its config.yaml it is no spool, whatever else is there
         census, now = census or dashboard.look(), dashboard.spool.clock()
         paused, workers = dashboard.is_paused(), dashboard.workers()
         error = dashboard.watch.trouble

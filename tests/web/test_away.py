@@ -151,6 +151,22 @@ def test_a_directory_that_is_gone_is_trouble_though_the_page_can_be_made(
         stream.until("tick", lambda tick: tick["trouble"] == "")
 
 
+def test_without_its_mark_it_is_no_spool_and_no_page_says_otherwise(
+    server: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
+    dead("one")
+    stream = Stream(server, "page=/workers&shown=workers")
+    with closing(stream.line):
+        stream.until("tick", lambda tick: tick["trouble"] == "")
+        mark = spool.root.config
+        mark.rename(away(mark))
+        stream.until("tick", lambda tick: "config.yaml" in tick["trouble"])
+        for path in ("/", "/jobs", "/jobs/one", "/dead", "/workers", "/config"):
+            assert server.ask(path).status == 503, path
+        away(mark).rename(mark)
+        stream.until("tick", lambda tick: tick["trouble"] == "")
+
+
 def test_who_sees_that_it_is_away_is_told_to_load_the_page_when_it_is_back(
     server: Server, spool: Spool
 ) -> None:

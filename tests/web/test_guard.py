@@ -228,6 +228,51 @@ def test_every_answer_forbids_frames_foreign_scripts_sniffing_and_caches(server:
     assert "server" not in server.ask("/").headers
 
 
+def test_what_protects_a_page_is_as_strict_as_it_can_be() -> None:
+    policy = dict(part.strip().split(" ", 1) for part in HEADERS["content-security-policy"].split(";"))
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self'",
+        "connect-src": "'self'",
+        "form-action": "'self'",
+        "base-uri": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    assert {name: value for name, value in HEADERS.items() if name != "content-security-policy"} == {
+        "x-frame-options": "DENY",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "same-origin",
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "cache-control": "no-store",
+    }
+
+
+def test_no_script_and_no_other_site_gets_a_cookie(closed: Server) -> None:
+    given = closed.ask(f"/?token={TOKEN}").cookies
+    cookie = given[0].partition(";")[0]
+    flash = closed.post("/pause", headers={"Cookie": cookie}).cookies
+    own = {"Origin": closed.origin, **FORM}
+    typed = closed.ask("/login", "POST", urlencode({"token": TOKEN}).encode(), own).cookies
+    gone = closed.ask("/", headers={"Cookie": f"{cookie}; {flash[0].partition(';')[0]}"}).cookies
+    for cookies in (given, flash, typed, gone):
+        (one,) = cookies
+        assert {"httponly", "samesite=strict", "path=/"} <= {part.strip().lower() for part in one.split(";")}
+
+
+def test_a_form_of_another_site_is_no_visit_whatever_it_says_of_its_origin(
+    server: Server, spool: Spool
+) -> None:
+    visit = {"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate", "Origin": server.origin, **FORM}
+    body = urlencode({"csrf": server.ask("/").csrf}).encode()
+    for site in ("cross-site", "same-site"):
+        assert server.ask("/pause", "POST", body, {**visit, "Sec-Fetch-Site": site}).status == 403
+    assert not (spool.path / "workers" / "paused").exists()
+    assert server.ask("/pause", "POST", body, {**visit, "Sec-Fetch-Site": "same-origin"}).status == 303
+
+
 @pytest.mark.parametrize(
     "job_id",
     [

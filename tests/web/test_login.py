@@ -253,6 +253,12 @@ def lock(clock: Clock) -> Lock:
     return Lock(Rules(5000, TOKEN), clock)
 
 
+def test_a_person_may_mistype_the_token_and_a_program_may_not_guess_it() -> None:
+    assert 3 <= login.FREE <= 10
+    assert login.FREE < login.FREE_IN_ALL <= 1000
+    assert login.MOST_IN_ALL <= 30 <= login.MOST
+
+
 def test_pauses_grow_from_none_to_the_longest() -> None:
     assert [pause(wrong, 3, 20) for wrong in range(10)] == [0, 0, 0, 1, 2, 4, 8, 16, 20, 20]
     assert pause(10**9, 5, 300) == 300

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from queuectl.web.server import IN_ALL, PER_CLIENT, PROMPT, Place, to_give_up
+from queuectl.web.server import IN_ALL, PER_CLIENT, PROMPT, READ_SECONDS, REQUEST_SECONDS, Place, to_give_up
 from tests.web.wire import answer, connect, received, wait_for_the_end
 
 if TYPE_CHECKING:
@@ -153,6 +153,12 @@ def test_however_many_slow_ones_there_are_the_next_is_answered(serve: Serve, dat
         for _ in range(5):
             assert server.ask("/healthz").status == 200
         assert server.ask("/").status == 200
+
+
+def test_the_times_that_clients_have_are_short_but_long_enough_for_people() -> None:
+    assert 5 <= REQUEST_SECONDS <= 30
+    assert 10 <= READ_SECONDS <= 60
+    assert 50 <= PER_CLIENT < IN_ALL <= 500
 
 
 def places(text: str, *, client: str = "a") -> list[Place]:
