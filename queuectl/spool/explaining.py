@@ -219,10 +219,11 @@ def _remedy(found: Found) -> str:
 
 
 def _before(spool: Spool, found: Found, now: datetime) -> int:
-    root, moment, own = spool.root, stamp(now), str(found.name)
+    root, own = spool.root, str(found.name)
     listed = (root.texts_in(root.folder(state)) for state in finding.WAITING)
-    jobs = (set(texts).difference(finding.no_jobs(State.PENDING, texts)) for texts in listed)
-    return sum(order.before(order.split(names, moment)[0], own) for names in jobs)
+    due = (order.split(texts, stamp(now))[0] for texts in listed)
+    ahead = (order.before(names, own) for names in due)
+    return sum(len(names) - len(finding.no_jobs(State.PENDING, names)) for names in ahead)
 
 
 def clock(text: str | None) -> str:

@@ -153,8 +153,11 @@ def ids_in(state: State, texts: Iterable[str]) -> list[str]:
 
 def bearing(root: Root, state: State, texts: list[str], wanted: AbstractSet[str]) -> Iterator[Found]:
     """Those files in the directory of a state whose ids, in lower case, are among `wanted`."""
-    for text, job_id in zip(texts, ids_in(state, texts), strict=True):
-        if job_id.lower() in wanted and (name := name_in(state, text)) is not None:
+    near = [
+        text for text, job_id in zip(texts, ids_in(state, texts), strict=True) if job_id.lower() in wanted
+    ]
+    for text in near:
+        if (name := name_in(state, text)) is not None:
             yield Found(state, name, f"{root.folder(state)}/{text}")
 
 
@@ -328,10 +331,14 @@ def _all_in_order(root: Root, asked: _Asked) -> Iterator[Found]:
 
 def _snapshot(root: Root, states: Iterable[State]) -> dict[State, list[str]]:
     """The names in the directories of these states, by one look; a job that moves may be there twice."""
-    texts: dict[State, dict[str, None]] = {}
+    passing: dict[str, None] = {}
+    texts: dict[State, list[str]] = {}
     for state, names in look(root, [state for state in states if state is not State.PROCESSING]):
-        texts.setdefault(state, {}).update(dict.fromkeys(names))
-    return {state: list(names) for state, names in texts.items()}
+        if state is State.PROCESSING:
+            passing.update(dict.fromkeys(names))
+        else:
+            texts[state] = names
+    return texts | {State.PROCESSING: list(passing)}
 
 
 def _newest_first(folder: str, texts: list[str], limit: int | None) -> list[str]:
