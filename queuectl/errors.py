@@ -292,6 +292,17 @@ class StorageTrouble(QueueError):
         return error.errno in cls.ERRNOS
 
 
+class CutOff(QueueError):
+    """The draft of a job was deleted before it was published: its filing had been stopped for long."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"The job for {path} was not filed: its draft was deleted meanwhile, as if its filing had died.",
+            "File it again.",
+        )
+        self.path = path
+
+
 class FiledAllTheSame(QueueError):
     """The disk failed after jobs had got their names, and they could not be taken back."""
 

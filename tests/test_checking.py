@@ -80,11 +80,11 @@ def test_the_advice_on_two_files_of_one_id_deletes_neither_and_leaves_what_runs(
     spool: Spool, workers: Workers, until: Until
 ) -> None:
     job_id = spool.file("sleep 60")
-    copy = f"{spool.root.folder(State.PENDING)}/10-20990101T000000.000000Z-{job_id}.yaml"
-    with open(copy, "wb") as file:
-        file.write(disk.read(spool.find(job_id).path))
     workers.start()
     until(lambda: spool.find(job_id).state is State.PROCESSING, "it runs")
+    copy = f"{spool.root.folder(State.PENDING)}/10-20260101T000000.000000Z-{job_id}.yaml"
+    with open(copy, "wb") as file:
+        file.write(f"id: {job_id}\ncommand: 'true'\n".encode())
     [found] = check(spool)
     assert (found.path, found.mend) == (copy, None)
     assert f"also that of {spool.find(job_id).path}" in found.problem

@@ -416,6 +416,7 @@ def test_a_spool_in_order_has_nothing_to_check(ended: Shell) -> None:
 LEFTOVERS = {
     "pending/.10-20260101T000000.000000Z-x.yaml.tmp": "id: x\n",
     "logs/x.1.out": "",
+    "ids/x.id": "",
     "logs/gone.1.out": "orphan",
     "logs/gone.1.err": "orphan",
     "dead/10-20260101T000000.000000Z-gone.yaml.reason.txt": "why",
@@ -444,16 +445,15 @@ def test_leftovers_are_reported_and_repair_clears_them(shell: Shell) -> None:
 
 def test_what_is_still_being_written_is_no_leftover(shell: Shell) -> None:
     """The draft of a job is young; the id that it will bear may have been taken a while ago."""
-    draft, log = (
-        shell.root / "pending" / ".10-20260101T000000.000000Z-x.yaml.tmp",
-        shell.root / "logs/x.1.out",
-    )
+    shell.file("true", id="another")
+    draft = shell.root / "pending" / ".10-20260101T000000.000000Z-x.yaml.tmp"
+    taken = shell.root / "ids" / "x.id"
     draft.write_text("id: x\n")
-    log.write_text("")
-    age(log)
+    taken.write_text("")
+    age(taken)
     shell("check", "--repair")
     assert draft.exists()
-    assert log.exists()
+    assert taken.exists()
 
 
 def test_the_id_of_a_job_that_was_deleted_by_hand_is_free_after_a_repair(shell: Shell) -> None:
@@ -464,18 +464,19 @@ def test_the_id_of_a_job_that_was_deleted_by_hand_is_free_after_a_repair(shell: 
         path = shell.place("mine")
         assert path is not None
         path.unlink()
-        for log in (shell.root / "logs").glob("mine.*"):
-            age(log, 2)
+        for left in [*(shell.root / "logs").glob("mine.*"), shell.root / "ids" / "mine.id"]:
+            age(left, 2)
         shell("check", "--repair")
     assert shell("enqueue", "--id", "mine", "true").out == "mine\n"
 
 
 def test_an_id_that_was_taken_this_moment_is_kept_by_a_repair(shell: Shell) -> None:
-    log = shell.root / "logs" / "mine.1.out"
-    log.write_text("")
-    age(log, -3600)
+    shell.file("true", id="another")
+    taken = shell.root / "ids" / "mine.id"
+    taken.write_text("")
+    age(taken, -3600)
     shell("check", "--repair")
-    assert log.exists()
+    assert taken.exists()
 
 
 def test_repair_takes_a_dead_workers_job_back(shell: Shell) -> None:

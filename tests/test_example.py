@@ -116,11 +116,6 @@ def test_each_job_begins_with_a_comment() -> None:
     assert all(path.read_text().startswith("# ") for path in jobs)
 
 
-def test_each_job_that_has_an_id_holds_it_by_its_first_log() -> None:
-    reserved = {path.name.removesuffix(".1.out") for path in (EXAMPLE / "logs").glob("*.1.out")}
-    assert reserved == set(BEFORE)
-
-
 def test_each_run_in_a_history_has_both_its_logs(copy: Path) -> None:
     for found in Spool(copy).list():
         for event in found.job.history if found.job else ():

@@ -20,7 +20,7 @@ import pytest
 from queuectl import Spool, State, disk, settings
 from queuectl.errors import BadSetting, QueueError, UnsafeSpool
 from queuectl.job import utc_now
-from queuectl.spool import asking, claiming, output, presence
+from queuectl.spool import asking, claiming, output, presence, reservations
 from queuectl.spool.finding import REASON
 from queuectl.spool.names import Name
 from queuectl.spool.root import FOLDERS
@@ -214,10 +214,11 @@ def test_a_spool_that_is_there_becomes_shared_with_all_that_is_in_it(open_place:
     parts: list[Path | str] = [
         spool.path / "config.yaml",
         spool.find("a").path,
-        output.log_path(spool.root, "a", 1, "out"),
+        spool.path / "ids",
+        reservations.path_of(spool.root, "a"),
     ]
     config = 0o640 if os.geteuid() == 0 else 0o660  # it says whose jobs a worker of root runs
-    assert [mode_of(path) for path in parts] == [config, 0o660, 0o660]
+    assert [mode_of(path) for path in parts] == [config, 0o660, 0o2770, 0o660]
     assert {os.stat(path).st_gid for path in parts} == {GROUP}
     Spool.create(spool.path)
     assert mode_of(spool.path) == 0o2770

@@ -280,7 +280,7 @@ def test_a_job_that_cannot_be_taken_back_is_named_and_not_filed_again(
             "mine": State.PENDING,
             "yours": State.PROCESSING,
         }
-        assert (spool.path / "logs" / "yours.1.out").exists(), "its id is still taken"
+        assert (spool.path / "ids" / "yours.id").exists(), "its id is still taken"
 
 
 def test_a_spool_that_goes_away_is_waited_for_and_not_made_anew(

@@ -8,7 +8,7 @@ import time
 from queuectl import disk
 from queuectl.errors import BadJob, UnreadableJob, WrongState
 from queuectl.job import CANCELLED, TRANSITIONS, State, iso, stamp
-from queuectl.spool import claiming, finishing, output, presence, record
+from queuectl.spool import claiming, finishing, output, presence, record, reservations
 from queuectl.spool.finding import REASON, Found
 from queuectl.spool.names import FIFO_RANK, Name, rank_of
 
@@ -172,12 +172,15 @@ def _noted(path: str, event: Event) -> Record:
 def delete(root: Root, found: list[Found]) -> Iterator[str]:
     """Delete finished jobs, each with what it printed, which frees its id; yields the id of each."""
     logs = output.logs_of(root, {item.id.lower() for item in found})
+    reserved = reservations.listed(root)
     for item in found:
         if not disk.remove(item.path):
             continue  # it was put back, or somebody was faster
         disk.remove(item.path + REASON)
         for path in logs.get(item.id.lower(), ()):
             disk.remove(path)
+        if item.id.lower() in reserved:
+            reservations.drop(root, item.id)
         yield item.id
 
 

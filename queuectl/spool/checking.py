@@ -6,17 +6,17 @@ import contextlib
 import shlex
 import time
 from collections import defaultdict
-from functools import cache
+from functools import cache, partial
 
 from queuectl import disk, settings
 from queuectl.errors import BadJob, BrokenConfig
 from queuectl.job import OUTCOMES, Job, State, destination, last_attempt
-from queuectl.spool import claiming, dropping, ids, output, record, recovery
+from queuectl.spool import claiming, dropping, ids, output, record, recovery, reservations
 from queuectl.spool.asking import PAUSED
 from queuectl.spool.finding import REASON
 from queuectl.spool.names import Name, id_in, is_unfinished, parse, parse_claim, split
 from queuectl.spool.presence import Onlooker, described
-from queuectl.spool.root import FOLDERS, Root
+from queuectl.spool.root import FOLDERS, IDS, Root
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -77,7 +77,7 @@ def _look(
             if is_to_read(path):
                 yield from _job(root, path, verdict_on, now)
     yield from _reasons(root, set(known))
-    yield from _logs(root, set(known))
+    yield from _left_behind(root, set(known))
     yield from _workers(root, verdict_on)
 
 
@@ -104,7 +104,7 @@ def _config(root: Root) -> Iterator[Finding]:
 
 def _strays(root: Root) -> Iterator[Finding]:
     for text in disk.list_names(root.text):
-        if text not in FOLDERS and text != settings.FILE and not text.startswith("."):
+        if text not in {*FOLDERS, IDS, settings.FILE} and not text.startswith("."):
             if text.upper().startswith("README"):
                 continue
             yield Finding(f"{root.text}/{text}", "it is no part of a spool", "Move it elsewhere by hand.")
@@ -224,15 +224,23 @@ def _reasons(root: Root, known: set[str]) -> Iterator[Finding]:
             yield Finding(path, "its job has gone", "`--repair` deletes it.", _removal(path))
 
 
-def _logs(root: Root, known: set[str]) -> Iterator[Finding]:
+def _left_behind(root: Root, known: set[str]) -> Iterator[Finding]:
+    """The logs and the ids of jobs that are nowhere."""
     owners = {text: output.owner_of_log(text) for text in root.texts_in(root.logs)}
     orphans = {text: owner[0] for text, owner in owners.items() if owner and owner[0] not in known}
-    borne = _borne(root) if orphans else set()
+    unknown = reservations.listed(root) - known
+    borne = _borne(root) if orphans or unknown else set()
     for text, job_id in orphans.items():
         path = f"{root.logs}/{text}"
-        # Race: who files a job takes its id, with its first log, just before the job bears it.
-        if job_id not in borne and _age(path) > ids.FILING_TAKES:
+        if job_id not in borne and _age(path) > ids.FILING_TAKES and not root.being_written(path):
             yield Finding(path, "no job has its id", "`--repair` deletes it.", _removal(path))
+    for job_id in sorted(unknown - borne):
+        # Race: who takes a dropped file in takes its id just before the file bears it.
+        mark = reservations.mark(root, job_id)
+        path = reservations.path_of(root, job_id)
+        if mark is not None and _age(path) > ids.FILING_TAKES:
+            mend = partial(ids.free, root, job_id, mark)
+            yield Finding(path, "no job has this id", "`--repair` frees it.", mend)
 
 
 def _borne(root: Root) -> set[str]:

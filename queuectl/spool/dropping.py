@@ -12,9 +12,9 @@ from enum import Enum
 from queuectl import disk
 from queuectl.errors import BadJob, IdTaken
 from queuectl.job import Job, State, stamp
-from queuectl.spool import claiming, ids, record
+from queuectl.spool import claiming, ids, record, reservations
 from queuectl.spool.claiming import SETTLE_BLIND
-from queuectl.spool.names import Name, id_from_file_name, make_id, rank_of
+from queuectl.spool.names import Name, id_from_file_name, is_made_id, make_id, rank_of
 from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -201,9 +201,10 @@ class Drops:
             except (BadJob, disk.NotAFile, PermissionError) as error:
                 self._put_aside(drop, claiming.why(error))
                 return None
-            if job.id is not None and not ids.take(self._root, job.id):
+            if job.id is None and not is_made_id(suggested.lower()):
+                own = ids.take_like(self._root, suggested)
+            elif not ids.take(self._root, own := job.id or suggested):
                 return job
-            own = job.id or ids.take_like(self._root, suggested)
             try:
                 self._enter(drop, own, job, now, fifo=fifo)
             except BaseException:
@@ -216,21 +217,34 @@ class Drops:
 
     def _enter(self, drop: _Drop, own: str, job: Job, now: datetime, *, fifo: bool) -> None:
         """Move a claimed drop to its sortable name, under an id that is taken for it."""
+        root = self._root
+        mark = reservations.mark(root, own)
         rank = drop.name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
-        target = claiming.free_name(self._root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
-        disk.move(self._paths(drop)[1], f"{self._root.folder(State.PENDING)}/{target}")
+        target = claiming.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
+        path, filed = self._paths(drop)[1], f"{root.folder(State.PENDING)}/{target}"
+        disk.move(path, filed)
+        # Race: stopped for long before that, this worker lost the id to somebody who took it for abandoned.
+        if (
+            not reservations.is_same(root, reservations.mark(root, own), mark)
+            and not reservations.make(root, own)
+            and disk.move(filed, path)
+        ):
+            self._put_aside(drop, str(IdTaken(own, own)), claiming.OTHER_ID)
 
     def _settle(
         self, contested: list[tuple[_Drop, Job]], clock: float, now: datetime, *, fifo: bool
     ) -> dict[str, _Turn]:
         """Judge those whose ids are taken: aside, or filed where nobody has the id, or back for a while."""
         turns: dict[str, _Turn] = {}
-        verdicts = self._abandoned.judge(job.id or "" for _, job in contested) if contested else {}
+        wanted = [job.id or id_from_file_name(drop.text) for drop, job in contested]
+        verdicts = self._abandoned.judge(wanted) if contested else {}
         while contested:
             drop, job = contested[0]
-            own = job.id or ""
+            own = wanted[-len(contested)]
             verdict = verdicts[own]
-            if isinstance(verdict, IdTaken):
+            if isinstance(verdict, IdTaken) and job.id is None:
+                self._enter(drop, ids.take_like(self._root, own), job, now, fifo=fifo)
+            elif isinstance(verdict, IdTaken):
                 self._put_aside(drop, str(verdict), claiming.OTHER_ID)
             elif verdict <= 0:
                 self._enter(drop, own, job, now, fifo=fifo)

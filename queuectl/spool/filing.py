@@ -1,21 +1,23 @@
 """From a job to a file in pending/: on disk, under its name, before its id is told.
 
-logs/ID.1.out        the id is taken (only for an id that somebody chose)
-pending/.NAME.tmp    written and synced: a crash leaves a dot file that no worker reads
-pending/NAME         closed and renamed: the job is filed, and workers hear it
+pending/.NAME.tmp    written: a crash leaves a dot file that no worker reads
+ids/ID.id            the id is taken (only for an id that somebody chose), which the draft bears
+pending/NAME         synced, closed and renamed: the job is filed, and workers hear it
 fsync of pending/    a power cut leaves it filed; now the id may be told
 
 Where syncing a directory does nothing (SMB) the file is kept open over the rename and synced after it.
 
-A disk that fails before that has nothing left of it: what has its name is taken back.
+A disk that fails before that has nothing left of it: what has its name is taken back. An id is freed by
+others only once its draft is gone; a filing that was stopped for long then fails to publish it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from itertools import islice
 
 from queuectl import disk
-from queuectl.errors import BadJob, FiledAllTheSame, IdTaken, IdTooLong, QueueError, StorageTrouble
+from queuectl.errors import BadJob, CutOff, FiledAllTheSame, IdTaken, IdTooLong, QueueError, StorageTrouble
 from queuectl.job import Job, State, shifted, stamp, to_yaml
 from queuectl.spool.names import SHORT_ID, Name, id_in, make_id, rank_of
 from queuectl.tuples import NamedTuple
@@ -83,42 +85,79 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
     """
     # On a share the content must be there before the name: another host may claim it at once.
     sync = settings.durability != "none" or root.is_shared
-    mode = root.guarded_mode(settings)
     drafts: list[disk.Draft] = []
     published: list[disk.Draft] = []
     taken: list[Name] = []
-    answers: list[Filed] = []
-    refused: list[int] = []
     try:
-        for name, job, chosen in named:
-            text = to_yaml(job).encode()
-            if error := _unfit(root, name, text):
-                answers.append(Filed(name.id, error))
-            elif chosen and not _take(root, name, taken):
-                refused.append(len(answers))
-                answers.append(Filed(name.id))
-            else:
-                drafts.append(disk.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode))
-                answers.append(Filed(name.id))
+        answers = _write(root, settings, named, drafts)
+        _take_ids(root, named, answers, drafts, taken)
         _refuse_given_away(root, settings, drafts)
-        _tell_taken(root, answers, refused, taken)
         if sync:
             _sync(root, drafts, taken)
         if settings.durability != "none" and root.forgets_names:
-            _publish_synced(drafts, published)
+            _publish_synced(root, drafts, published)
         else:
-            _publish(drafts, published)
+            _publish(root, drafts, published)
             if sync:
                 disk.sync_folder(root.folder(State.PENDING))
     except BaseException as error:
-        for draft in drafts:
-            disk.discard(draft)
-        kept = {draft.target for draft in published if not disk.withdraw(draft)}
-        _give_back(root, taken, kept)
+        kept = _undo(root, drafts, published, taken, error.path if isinstance(error, CutOff) else "")
         if kept and isinstance(error, OSError):
             raise FiledAllTheSame([id_in(path.rpartition("/")[2]) for path in sorted(kept)], error) from error
         raise
     return answers
+
+
+def _write(root: Root, settings: Settings, named: list[Named], drafts: list[disk.Draft]) -> list[Filed]:
+    """Write the drafts of all jobs that can be filed; an answer each."""
+    answers: list[Filed] = []
+    mode = root.guarded_mode(settings)
+    for name, job, _ in named:
+        text = to_yaml(job).encode()
+        error = _unfit(root, name, text)
+        if error is None:
+            drafts.append(disk.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode))
+        answers.append(Filed(name.id, error))
+    return answers
+
+
+def _take_ids(
+    root: Root, named: list[Named], answers: list[Filed], drafts: list[disk.Draft], taken: list[Name]
+) -> None:
+    """Take the ids that somebody chose, each for the draft that bears it, and refuse those that are taken."""
+    chosen = [at for at, (_, _, is_chosen) in enumerate(named) if is_chosen and answers[at].error is None]
+    if not chosen:
+        return
+    from queuectl.spool import ids  # most jobs are filed without an id of somebody's choice
+
+    own = {draft.hidden.rpartition("/")[2] for draft in drafts}
+    by_target = {draft.target: draft for draft in drafts}
+    refused: list[int] = []
+    for at, is_free in zip(chosen, ids.take_all(root, [named[at][0].id for at in chosen], own), strict=True):
+        if is_free:
+            taken.append(named[at][0])
+        else:
+            refused.append(at)
+            drafts.remove(draft := by_target[_path(root, named[at][0])])
+            disk.discard(draft)
+    _tell_taken(root, answers, refused, taken)
+
+
+def _undo(
+    root: Root, drafts: list[disk.Draft], published: list[disk.Draft], taken: list[Name], cut_off: str
+) -> set[str]:
+    """Take back all that was not filed to its end; returns the paths of those that workers have already.
+
+    `cut_off` is the path of one whose draft is gone, and with it its id.
+    """
+    targets = {draft.target for draft in published}
+    # Race: while its draft is there nobody else frees an id, so it is given back before that goes.
+    _give_back(root, [name for name in taken if _path(root, name) not in {*targets, cut_off}])
+    for draft in drafts:
+        disk.discard(draft)
+    kept = {draft.target for draft in published if not disk.withdraw(draft)}
+    _give_back(root, [name for name in taken if _path(root, name) in targets - kept])
+    return kept
 
 
 def _refuse_given_away(root: Root, settings: Settings, drafts: list[disk.Draft]) -> None:
@@ -126,20 +165,22 @@ def _refuse_given_away(root: Root, settings: Settings, drafts: list[disk.Draft])
         root.refuse_given_away(disk.owner_of(drafts[0].fd), settings)
 
 
-def _publish(drafts: list[disk.Draft], published: list[disk.Draft]) -> None:
+def _publish(root: Root, drafts: list[disk.Draft], published: list[disk.Draft]) -> None:
     while drafts:
         draft = drafts.pop(0)
-        disk.publish(draft)
+        with _noticing_loss(root, draft):
+            disk.publish(draft)
         published.append(draft)
 
 
-def _publish_synced(drafts: list[disk.Draft], published: list[disk.Draft]) -> None:
+def _publish_synced(root: Root, drafts: list[disk.Draft], published: list[disk.Draft]) -> None:
     """Give drafts their names and sync each file under it, whoever has claimed it by then."""
     still_open: list[int] = []
     try:
         while drafts:
             draft = drafts.pop(0)
-            disk.publish_open(draft)
+            with _noticing_loss(root, draft):
+                disk.publish_open(draft)
             still_open.append(draft.fd)
             published.append(draft)
         disk.sync(published)
@@ -147,22 +188,26 @@ def _publish_synced(drafts: list[disk.Draft], published: list[disk.Draft]) -> No
         disk.close(*still_open)
 
 
-def _give_back(root: Root, taken: list[Name], kept: set[str]) -> None:
+@contextlib.contextmanager
+def _noticing_loss(root: Root, draft: disk.Draft) -> Iterator[None]:
+    """Raise `CutOff` where the draft is gone while the spool is there."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        root.require()
+        raise CutOff(draft.target) from error
+
+
+def _path(root: Root, name: Name) -> str:
+    return f"{root.folder(State.PENDING)}/{name}"
+
+
+def _give_back(root: Root, names: list[Name]) -> None:
     """Give the ids back that were taken for jobs that are not filed after all."""
-    folder = root.folder(State.PENDING)
-    if lost := [name.id for name in taken if f"{folder}/{name}" not in kept]:
+    if names:
         from queuectl.spool import ids
 
-        ids.release(root, lost)
-
-
-def _take(root: Root, name: Name, taken: list[Name]) -> bool:
-    from queuectl.spool import ids  # most jobs are filed without an id of somebody's choice
-
-    if not ids.take(root, name.id):
-        return False
-    taken.append(name)
-    return True
+        ids.release(root, [name.id for name in names])
 
 
 def _tell_taken(root: Root, answers: list[Filed], refused: list[int], taken: list[Name]) -> None:
@@ -183,11 +228,11 @@ def _sync(root: Root, drafts: list[disk.Draft], taken: list[Name]) -> None:
     if taken:
         # Crash: without this the job could survive a power cut that its id does not.
         if root.forgets_names:
-            from queuectl.spool import output
+            from queuectl.spool import reservations
 
-            disk.sync_files([output.id_path(root, name.id) for name in taken])
+            disk.sync_files([reservations.path_of(root, name.id) for name in taken])
         else:
-            disk.sync_folder(root.logs)
+            disk.sync_folder(root.ids)
 
 
 def _unfit(root: Root, name: Name, text: bytes) -> BadJob | None:

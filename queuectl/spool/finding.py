@@ -20,7 +20,7 @@ from queuectl.job import (
     moved_by_hand,
     stamp,
 )
-from queuectl.spool import order, output, record
+from queuectl.spool import order, record, reservations
 from queuectl.spool.names import (
     DUE,
     ID_AT,
@@ -247,7 +247,7 @@ def _beginning(looked: list[tuple[State, list[str]]], words: list[str]) -> dict[
 def _meant(root: Root, word: str, near: dict[str, State]) -> Found | QueueError:
     """The job that the beginning of its id means, of those file names where ids begin so."""
     # Race: a job that moves may be missed. The only id that begins like its own must not be taken for it.
-    if is_made_id(word) or output.is_taken(root, word):
+    if is_made_id(word) or reservations.is_taken(root, word):
         return NoSuchJob(word)
     some: dict[str, Found] = {}
     for text in sorted(near, key=lambda text: text[ID_AT:]):

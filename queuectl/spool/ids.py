@@ -1,4 +1,11 @@
-"""Ids that somebody chose: each is taken once, on all hosts, by its first log."""
+"""Who has an id: the file that bears it. A reservation tells whoever takes one that no other file does.
+
+    pending/.NAME.tmp    the draft of a job that bears the id: whoever has it may take the id
+    ids/ID.id            the id is taken, exclusively (ids that were made up are not)
+    pending/NAME         a job has it
+
+So an id that is taken while no file bears it was left by somebody who died, or its job was deleted by hand.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +14,44 @@ import time
 
 from queuectl import disk
 from queuectl.errors import IdTaken
-from queuectl.spool import finding, output
-from queuectl.spool.names import SHORT_ID, is_made_id, make_id
+from queuectl.job import State
+from queuectl.spool import finding, output, reservations
+from queuectl.spool.names import SHORT_ID, id_in, is_made_id, make_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Iterator
 
     from queuectl.spool.root import Root
 
-#: Seconds after which an id that is taken, but borne by no file, was left by somebody who died.
+#: Seconds after which an id that is taken, but borne by no file, was left by somebody who died: a worker
+#: takes the id of a dropped file a moment before the file bears it.
 FILING_TAKES = 1.0
 #: Seconds from the first look for who has an id to the second.
 AGAIN = 0.05
 
 
 def take(root: Root, job_id: str) -> bool:
-    """Take an id for a job that is being filed; False when another job has it."""
-    return not _was_made(root, job_id) and output.take_id(root, job_id)
+    """Take an id; False where another job may have it, which `Abandoned.judge` finds out.
+
+    Ids that were made up are not reserved, so any of that form may be another job's.
+    """
+    return not is_made_id(job_id.lower()) and reservations.make(root, job_id)
+
+
+def take_all(root: Root, job_ids: list[str], drafts: Container[str]) -> Iterator[bool]:
+    """Take each of these ids for the one of these drafts in pending/ that bears it; whether it was free."""
+    doubtful = [job_id for job_id in job_ids if is_made_id(job_id.lower())]
+    held = set(borne(root, doubtful, drafts)) if doubtful else set()
+    held |= {job_id.lower() for job_id in doubtful if output.was_begun(root, job_id, 1)}
+    for job_id in job_ids:
+        yield job_id.lower() not in held and reservations.make(root, job_id)
 
 
 def take_like(root: Root, suggested: str) -> str:
     """Take an id, or one that begins like it, for a file that names none."""
     free = suggested if root.takes_id(suggested) else suggested[:SHORT_ID]
-    while not output.take_id(root, free):
+    while not take(root, free):
         free = f"{suggested[: SHORT_ID - 5]}-{make_id()[:4]}"
     return free
 
@@ -39,7 +60,37 @@ def release(root: Root, job_ids: Iterable[str]) -> None:
     """Give the ids back of jobs that were not filed; never raises."""
     for job_id in job_ids:
         with contextlib.suppress(OSError):
-            output.release_id(root, job_id)
+            reservations.drop(root, job_id)
+
+
+def borne(root: Root, job_ids: Iterable[str], besides: Container[str] = ()) -> dict[str, str]:
+    """Of these ids, in lower case, those that a job or the draft of one bears, and as it has them.
+
+    Drafts in `besides` do not count. They are looked for first: one that is published then is a job.
+    """
+    wanted = {job_id.lower() for job_id in job_ids}
+    drafts = [text for text in root.texts_in(root.folder(State.PENDING)) if text[:1] == "."]
+    found = {id_in(text).lower(): id_in(text) for text in drafts if text not in besides}
+    held = {job_id: found[job_id] for job_id in found.keys() & wanted}
+    return held | finding.bearers(root, wanted)
+
+
+def free(root: Root, job_id: str, judged: disk.Mark) -> bool:
+    """Free an id that was judged to be nobody's when its reservation had this mark; False where it is not.
+
+    Race: only one of those who judged it so gets hold of the reservation, and looks again then.
+    """
+    away = reservations.set_aside(root, job_id)
+    if away is None:
+        return False
+    if reservations.is_same(root, disk.mark(away), judged) and not borne(root, [job_id]):
+        disk.remove(away)
+        return True
+    if reservations.mark(root, job_id) is None:
+        disk.move(away, reservations.path_of(root, job_id))
+    else:
+        disk.remove(away)
+    return False
 
 
 class Abandoned:
@@ -55,39 +106,31 @@ class Abandoned:
         self._since: dict[str, float] = {}
 
     def judge(self, job_ids: Iterable[str]) -> dict[str, IdTaken | float]:
-        """For each of these taken ids: who has it, or the seconds to wait until it may be taken over.
+        """For each of these ids: who has it, or the seconds to wait until it may be taken over.
 
-        No more than 0 seconds mean that the one who asks has it now. One listing of each directory
-        serves all of them.
+        0 seconds mean that it has been taken for the one who asks. One look serves all of them.
         """
         wanted = list(dict.fromkeys(job_ids))
-        holders = finding.bearers(self._root, wanted)
-        clock = time.monotonic()
-        verdicts: dict[str, IdTaken | float] = {}
-        for job_id in wanted:
-            key = job_id.lower()
-            if key in holders or output.was_begun(self._root, job_id, 1):
-                self._since.pop(key, None)
-                verdicts[job_id] = IdTaken(job_id, holders.get(key))
-                continue
-            if key not in self._since:
-                self._since[key] = clock
-                # Race: a job that moves about may be in none of the listings. It is not twice.
-                verdicts[job_id] = max(AGAIN, FILING_TAKES - self._age(job_id))
-            else:
-                verdicts[job_id] = FILING_TAKES - max(clock - self._since[key], self._age(job_id))
-        return verdicts
+        holders = borne(self._root, wanted)
+        return {job_id: self._verdict(job_id, holders.get(job_id.lower())) for job_id in wanted}
 
-    def _age(self, job_id: str) -> float:
-        """Seconds since the id was taken; 0 on a share, whose clock is another one."""
-        if self._root.is_shared:
+    def _verdict(self, job_id: str, holder: str | None) -> IdTaken | float:
+        key, clock = job_id.lower(), time.monotonic()
+        if holder is not None or output.was_begun(self._root, job_id, 1):
+            self._since.pop(key, None)
+            return IdTaken(job_id, holder)
+        if reservations.make(self._root, job_id):
             return 0.0
-        try:
-            return time.time() - disk.modified(output.log_path(self._root, job_id, 1, "out"))[0]
-        except FileNotFoundError:
-            return 0.0
-
-
-def _was_made(root: Root, job_id: str) -> bool:
-    """Whether it is the id that `make_id` made for another job, which no file takes."""
-    return is_made_id(job_id.lower()) and bool(finding.names_of(root, job_id))
+        mark = reservations.mark(self._root, job_id)
+        if mark is None:
+            return AGAIN
+        age = 0.0 if self._root.is_shared else time.time() - mark.mtime_ns / 1e9
+        if key not in self._since:
+            self._since[key] = clock
+            # Race: a job that moves about may be in none of the listings. It is not twice.
+            return max(AGAIN, FILING_TAKES - age)
+        left = FILING_TAKES - max(clock - self._since[key], age)
+        if left > 0:
+            return left
+        del self._since[key]
+        return 0.0 if free(self._root, job_id, mark) and reservations.make(self._root, job_id) else AGAIN

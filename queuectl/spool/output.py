@@ -1,4 +1,4 @@
-"""What jobs printed: a file per attempt and stream, the first of which also takes the id.
+"""What jobs printed: a file per attempt and stream.
 
 A command writes to its files itself, past the worker, and is never held up. Of a file that
 outgrows its limit the middle is dropped while the command goes on:
@@ -14,7 +14,6 @@ import re
 import threading
 
 from queuectl import disk
-from queuectl.job import ID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,30 +49,6 @@ def worker_logs(root: Root) -> dict[str, str]:
     """The paths of the workers' own logs by the names of the workers, whether they live or not."""
     names = [name for name in root.texts_in(root.logs) if name.startswith(_WORKER) and name.endswith(".log")]
     return {name[len(_WORKER) : -len(".log")]: f"{root.logs}/{name}" for name in names}
-
-
-def id_path(root: Root, job_id: str) -> str:
-    """The file whose being there takes an id."""
-    return log_path(root, job_id, 1, "out")
-
-
-def take_id(root: Root, job_id: str) -> bool:
-    """Take an id for good, on all hosts at once; False when another job has it."""
-    try:
-        disk.create(id_path(root, job_id), mode=root.file_mode)
-    except FileExistsError:
-        return False
-    return True
-
-
-def is_taken(root: Root, text: str) -> bool:
-    """Whether this is, or was meant to be, the whole id of a job."""
-    return ID.fullmatch(text) is not None and disk.exists(log_path(root, text, 1, "out"))
-
-
-def release_id(root: Root, job_id: str) -> None:
-    """Give back an id that was taken for a job that was not filed after all."""
-    disk.remove(log_path(root, job_id, 1, "out"))
 
 
 def open_logs(root: Root, job_id: str, attempt: int) -> tuple[int, int]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PRIVATE, SHARED = 0o700, 0o2770
 LOGS, WORKERS = "logs", "workers"
 FOLDERS = (*(str(state) for state in State), LOGS, WORKERS)
+#: Made when the first id is chosen.
+IDS = "ids"
 
 _LOCAL = frozenset(
     [
@@ -99,6 +101,7 @@ class Root:
         self._folders = {state: f"{self.text}/{state.value}" for state in State}
         self.logs = f"{self.text}/{LOGS}"
         self.workers = f"{self.text}/{WORKERS}"
+        self.ids = f"{self.text}/{IDS}"
         self._tried: dict[int, bool] = {}
 
     @cached_property
@@ -284,7 +287,7 @@ def open_root(path: Path | str) -> Root:
 def mend(root: Root) -> None:
     """Make the folders anew that are missing. The root must have its config.yaml."""
     for name in set(FOLDERS) - set(disk.list_names(root.text)):
-        _make_folder(f"{root.text}/{name}", disk.kernel.stat(root.text).st_mode)
+        make_folder(f"{root.text}/{name}", disk.kernel.stat(root.text).st_mode)
 
 
 def create(where: Path | str, mode: int | None = None) -> Root:
@@ -298,7 +301,7 @@ def create(where: Path | str, mode: int | None = None) -> Root:
     with contextlib.ExitStack() as undo:
         present = _present(path, undo)
         is_new = settings.FILE not in present
-        if is_new and present - set(FOLDERS) - {"lost+found"}:
+        if is_new and present - {*FOLDERS, IDS} - {"lost+found"}:
             raise QueueError(f"{path} is not empty.", "A spool wants a directory of its own.")
         disk.give_what_is_made_in(path, disk.kernel.stat(path))
         mode = PRIVATE if mode is None and is_new else mode
@@ -309,7 +312,7 @@ def create(where: Path | str, mode: int | None = None) -> Root:
             if not is_new:
                 _guard_config(Root(path))
         for name in set(FOLDERS) - present:
-            _make_folder(f"{path}/{name}", disk.kernel.stat(path).st_mode)
+            make_folder(f"{path}/{name}", disk.kernel.stat(path).st_mode)
             undo.callback(_undo, disk.kernel.rmdir, f"{path}/{name}")
         if is_new:
             root = Root(path)
@@ -359,14 +362,15 @@ def _set_mode(path: str, mode: int) -> None:
     """Give a spool, and whatever is in it, to its owner alone or to its group, too."""
     group = disk.kernel.stat(path).st_gid
     disk.kernel.chmod(path, mode)
-    for name in {*FOLDERS, settings.FILE} & set(disk.list_names(path)):
+    for name in {*FOLDERS, IDS, settings.FILE} & set(disk.list_names(path)):
         disk.hand_over(f"{path}/{name}", group, mode)
-    for name in set(FOLDERS) & set(disk.list_names(path)):
+    for name in {*FOLDERS, IDS} & set(disk.list_names(path)):
         for text in disk.list_names(f"{path}/{name}"):
             disk.hand_over(f"{path}/{name}/{text}", group, mode)
 
 
-def _make_folder(path: str, mode: int) -> None:
+def make_folder(path: str, mode: int) -> None:
+    """Make a directory with this mode where there is none."""
     with contextlib.suppress(FileExistsError):
         disk.make_folder(path)
     if os.name == "posix":
@@ -393,7 +397,7 @@ def refuse_unsafe(root: Root, spool: os.stat_result) -> None:
     known = {0, os.geteuid(), spool.st_uid}
     shared = _is_for_group(spool.st_mode)
     _refuse_part(root.text, spool, known, shared=shared)
-    for name in (*FOLDERS, settings.FILE):
+    for name in (*FOLDERS, IDS, settings.FILE):
         place = f"{root.text}/{name}"
         with contextlib.suppress(FileNotFoundError):
             _refuse_part(place, disk.kernel.lstat(place), known, shared=shared)

@@ -1,0 +1,113 @@
+"""Ids that somebody chose: a file each in ids/, which is made exclusively and so once, on all hosts.
+
+ids/ is made when the first id is chosen. Where it is missing, it is made of the names of the jobs that there
+are: an id is that of the job files that exist.
+"""
+
+from __future__ import annotations
+
+from queuectl import disk
+from queuectl.job import ID, State
+from queuectl.spool.names import id_in, is_made_id, make_id
+from queuectl.spool.root import IDS, make_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from queuectl.spool.root import Root
+
+_ENDING = ".id"
+
+
+def path_of(root: Root, job_id: str) -> str:
+    """The file whose being there takes an id; ids that differ in case alone share it, so none may."""
+    return f"{root.ids}/{job_id.lower()}{_ENDING}"
+
+
+def make(root: Root, job_id: str) -> bool:
+    """Take an id for good, on all hosts at once; False when it is taken."""
+    while True:
+        try:
+            disk.create(path_of(root, job_id), mode=root.file_mode)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            _make_folder(root)
+        else:
+            return True
+
+
+def mark(root: Root, job_id: str) -> disk.Mark | None:
+    """What must stay the same for a reservation to be the same; None where there is none."""
+    try:
+        return disk.mark(path_of(root, job_id))
+    except FileNotFoundError:
+        return None
+
+
+def is_same(root: Root, one: disk.Mark | None, other: disk.Mark | None) -> bool:
+    """Whether two marks are of the same reservation. FUSE makes inodes up, so they count on no share."""
+    if one is None or other is None or not root.is_shared:
+        return one == other
+    return one[:2] == other[:2]
+
+
+def is_taken(root: Root, text: str) -> bool:
+    """Whether this is, or was meant to be, the whole id of a job."""
+    return ID.fullmatch(text) is not None and disk.exists(path_of(root, text))
+
+
+def drop(root: Root, job_id: str) -> None:
+    """Give back an id; the caller is the one who has it."""
+    disk.remove(path_of(root, job_id))
+
+
+def listed(root: Root) -> set[str]:
+    """Every id that is taken, in lower case."""
+    try:
+        names = root.texts_in(root.ids)
+    except FileNotFoundError:  # no id has been chosen yet
+        return set()
+    return {name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING) and name[:1] != "."}
+
+
+def set_aside(root: Root, job_id: str) -> str | None:
+    """Rename a reservation, so that whoever does it is the only one; its new path, None where it is gone."""
+    away = f"{root.ids}/.{make_id()}"
+    return away if disk.move(path_of(root, job_id), away) else None
+
+
+def _make_folder(root: Root) -> None:
+    """Make ids/ with the ids of all jobs that there are; it appears whole."""
+    if IDS in disk.list_names(root.text):
+        return  # another one was faster
+    root.require()
+    draft = f"{root.text}/.{IDS}.{make_id()}"
+    make_folder(draft, disk.kernel.stat(root.text).st_mode)
+    for job_id in _borne(root):
+        disk.create(f"{draft}/{job_id}{_ENDING}", mode=root.file_mode)
+    try:
+        disk.sync_folder(draft)
+        disk.kernel.rename(draft, root.ids)
+    except OSError:
+        for name in disk.list_names(draft):
+            disk.remove(f"{draft}/{name}")
+        disk.kernel.rmdir(draft)
+        if IDS not in disk.list_names(root.text):
+            raise
+    else:
+        disk.sync_folder(root.text)
+
+
+def _borne(root: Root) -> set[str]:
+    """The ids of all jobs, in lower case, but for those that were made up. Two looks, as jobs move."""
+    found = {
+        id_in(text).lower()
+        for _ in range(2)
+        for state in State
+        for text in root.texts_in(root.folder(state))
+        if text[:1] != "."  # whoever has a draft takes its id
+    }
+    # Older versions took an id by the first log of its job.
+    ends = ".1.out"
+    found |= {text[: -len(ends)] for text in root.texts_in(root.logs) if text.endswith(ends)}
+    return {one for one in found if ID.fullmatch(one) and not is_made_id(one)}
