@@ -309,15 +309,15 @@ def test_deleting_many_jobs_lists_their_logs_once_and_reads_none_of_them(
     assert os.listdir(spool.root.logs) == os.listdir(spool.root.folder(State.DEAD)) == []
 
 
-def test_a_job_that_is_put_back_before_it_is_deleted_keeps_its_logs(spool: Spool) -> None:
+def test_a_job_that_is_put_back_before_it_is_deleted_keeps_its_id(spool: Spool) -> None:
     file_all(spool, ids(0, 3))
     command(spool, "cancel", *ids(0, 3))
     deleting = acting.delete(spool.root, finding.found_in(spool.root, State.DEAD))
     assert next(deleting) == "job-0"
-    assert sorted(os.listdir(spool.root.logs)) == ["job-1.1.out", "job-2.1.out"]  # one after the other
+    assert sorted(os.listdir(spool.root.ids)) == ["job-1.id", "job-2.id"]  # one after the other
     spool.retry("job-1")
     assert list(deleting) == ["job-2"]
-    assert os.listdir(spool.root.logs) == ["job-1.1.out"]
+    assert os.listdir(spool.root.ids) == ["job-1.id"]
 
 
 def test_who_follows_a_job_that_stays_where_it_is_lists_nothing(spool: Spool, counting: Counting) -> None:
