@@ -212,16 +212,16 @@ def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool,
         for _ in ends.looks(end):
             advance(ends.over)
             hindrances.tell(ends.left)
-    if ends.left:
-        first, *others = ends.left
-        beside = f" and {len(others):,} more" if others else ""
-        show.note(f"{first}{beside} has not ended in time.")
-        return 124
     for job_id in ends.gone:
         show.note(f"Error: {NoSuchJob(job_id)}")
+    if ends.left:
+        first, *others = ends.left
+        have = f" and {len(others):,} more have" if others else " has"
+        show.note(f"{first}{have} not ended in time.")
+        return 124
     if ends.gone:
         return NoSuchJob.exit_status
-    if len(found) == 1 and not everything:
+    if len(ends.ended) == 1 and not everything:
         (one,) = ends.ended.values()
         return _exit_status(finding.read(one) or one)
     return int(any(one.state is State.DEAD for one in ends.ended.values()))
@@ -270,18 +270,15 @@ def dlq_command() -> None:
 def _dlq_list(ctx: click.Context, limit: int | None, as_json: bool) -> None:
     """List dead jobs, newest first, with the reason of each."""
     spool = spool_of(ctx)
-    rows = []
-    for found in spool.list("dead", limit):
-        if as_json:
+    dead = spool.list("dead", limit)
+    if as_json:
+        for found in dead:
             show.as_json(spool.view(found) | {"reason": finding.reason_for(found)})
-        else:
-            command = found.job.command_line if found.job else "(unreadable)"
-            rows.append((found.id, finding.reason_for(found), command))
-    if not as_json:
-        if rows or not show.is_terminal():
-            show.table(("ID", "REASON", "COMMAND"), rows)
-        else:
-            show.note("No dead jobs.")
+        return
+    rows = (
+        (one.id, finding.reason_for(one), one.job.command_line if one.job else "(unreadable)") for one in dead
+    )
+    show.table(("ID", "REASON", "COMMAND"), rows, none="No dead jobs.")
 
 
 @dlq_command.command(

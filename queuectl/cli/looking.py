@@ -7,7 +7,6 @@ import io
 import re
 import sys
 import time
-from itertools import chain, islice
 
 import click
 
@@ -200,11 +199,7 @@ def list_command(
         show.watch(lambda: _live_list(spool, state, min(height, show.console().height - 6), batch))
     else:
         rows = (_row(found, spool.clock()) for found in spool.list(state, limit))
-        first = list(islice(rows, 1))
-        if not first and show.is_terminal():
-            show.note("No jobs.")
-        else:
-            show.table(COLUMNS, chain(first, rows), state_column=1)
+        show.table(COLUMNS, rows, state_column=1, none="No jobs.")
 
 
 COLUMNS = ("ID", "STATE", "PRI", "RUNS", "WHEN", "COMMAND")

@@ -133,15 +133,20 @@ def table(
     *,
     state_column: int | None = None,
     wraps: bool = False,
+    none: str = "",
 ) -> None:
     """A table: coloured on a terminal, where its last column is cut or wraps, plain columns in a pipe.
 
     The first rows are shown before the last ones are known. A column grows where a later cell is wider.
+    On a terminal the text `none` is said instead of a table without rows.
     """
     shown = ([visible("" if cell is None else str(cell)) for cell in row] for row in rows)
     if is_terminal():
         for lot in _lots(shown, _SCREENS):
-            console().print(rich_table(columns, lot, state_column=state_column, wraps=wraps))
+            if lot or not none:
+                console().print(rich_table(columns, lot, state_column=state_column, wraps=wraps))
+            else:
+                note(none)
         return
     widths = [len(name) for name in columns[:-1]]
     head = [list(columns)]
