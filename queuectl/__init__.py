@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from typing import Any
 
+    from queuectl.api import Spool as Spool
     from queuectl.errors import QueueError as QueueError
-    from queuectl.job import Job as Job
-    from queuectl.job import State as State
-    from queuectl.spool.spool import Spool as Spool
+    from queuectl.job.model import Job as Job
+    from queuectl.job.model import State as State
 
-__version__ = "0.1.0"
-__all__ = ["Job", "QueueError", "Spool", "State"]
+from queuectl.version import __version__
 
-_HOMES = {"Job": "job", "QueueError": "errors", "Spool": "spool.spool", "State": "job"}
+__all__ = ["Job", "QueueError", "Spool", "State", "__version__"]
+
+_HOMES = {"Job": "job.model", "QueueError": "errors", "Spool": "api", "State": "job.model"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,14 +6,17 @@ import os
 import re
 import time
 from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import disk
+from queuectl import documents
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig, nearest
-from queuectl.job import DURATION, HERE, is_bare_number, launcher, number, parse_duration, scalar
-from queuectl.retry import Policy
-from queuectl.tuples import NamedTuple
+from queuectl.job.fields import launcher
+from queuectl.job.layout import number, scalar
+from queuectl.job.model import HERE
+from queuectl.job.policy import Policy
+from queuectl.system import files
+from queuectl.times import DURATION, is_bare_number, parse_duration
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
@@ -246,7 +249,7 @@ def parse(text: str) -> dict[str, Any]:
 
 def is_null(text: str) -> bool:
     """Whether a text stands for no value, as YAML has it: `null`, `Null`, `NULL`, `~` or nothing."""
-    return text.strip() in disk.NULLS
+    return text.strip() in documents.NULLS
 
 
 def _pairs(text: str) -> Iterable[tuple[str, Any]]:
@@ -259,11 +262,11 @@ def _pairs(text: str) -> Iterable[tuple[str, Any]]:
     if all(matches) and len(dict(plain)) == len(plain):
         return [(word, None if is_null(value) else value) for word, value in plain]
     try:
-        documents = disk.load_all(text)
+        found = documents.load_all(text)
     except BadDocument as error:
         raise BadSetting(error.problem, error.remedy) from None
-    tree = documents[0].tree if documents else None
-    if len(documents) > 1 or not (tree is None or isinstance(tree, dict)):
+    tree = found[0].tree if found else None
+    if len(found) > 1 or not (tree is None or isinstance(tree, dict)):
         raise BadSetting("It is not one mapping of keys to values.", "Write `key: value` lines.")
     return (tree or {}).items()
 
@@ -284,7 +287,7 @@ def readable(root: Path | str) -> tuple[Settings, BrokenConfig | None]:
     path = f"{root}/{FILE}"
     try:
         values, faults = _read_file(path)
-    except disk.NotAFile as error:
+    except files.NotAFile as error:
         raise BrokenConfig(path, f"{error.strerror}.", "Mend it by hand.", {""}) from None
     broken = None
     for fault in faults.values():
@@ -295,14 +298,14 @@ def readable(root: Path | str) -> tuple[Settings, BrokenConfig | None]:
 
 def _read_file(path: str) -> Reading:
     try:
-        values, faults = read(disk.text_of(disk.read(path)))
+        values, faults = read(documents.text_of(files.read(path)))
     except BadDocument as error:
         return Reading({}, {"": BadSetting(error.problem, error.remedy)})
     if values.get("trusted_users", NOBODY) != NOBODY and is_root():
         try:
             # Whoever may name trusted users may run commands as root.
-            return read(disk.text_of(disk.read(path, trust=disk.Trust(frozenset({0}), False))))
-        except disk.Untrusted:
+            return read(documents.text_of(files.read(path, trust=files.Trust(frozenset({0}), False))))
+        except files.Untrusted:
             del values["trusted_users"]
             faults["trusted_users"] = BadSetting(
                 "It names trusted_users, and others than root may write to it.",
@@ -406,8 +409,8 @@ class Live:
         self._is_shared = is_shared
         self._looked = float("-inf")
         self._file = f"{root}/{FILE}"
-        self._mark: disk.Mark | None = None
-        self._seen: disk.Mark | None = None
+        self._mark: files.Mark | None = None
+        self._seen: files.Mark | None = None
         self.last: Settings = DEFAULTS
         self.trouble: str | None = None
 
@@ -415,7 +418,7 @@ class Live:
         """The values in force. Raises `OSError` when the spool is out of reach."""
         if self._is_shared and time.monotonic() - self._looked < self.last.poll_interval:
             return self.last
-        mark = disk.mark(self._file)
+        mark = files.mark(self._file)
         self._looked = time.monotonic()
         if mark != self._mark and (self._mark is None or self._is_whole(mark)):
             self._read()
@@ -435,14 +438,14 @@ class Live:
             last = "What cannot be read has its default." if self._mark is None else LAST_GOOD
             self.trouble = f"{wrong} {last}"
 
-    def _is_whole(self, mark: disk.Mark) -> bool:
+    def _is_whole(self, mark: files.Mark) -> bool:
         """Whether a file that has changed may be read: on a share, once two looks have found it the same.
 
         Race: an editor empties the file before it writes it, and an empty one is all defaults. The
         values that were in force hold until then; at first there are none.
         """
         if not self._is_shared:
-            return not disk.being_written(self._file)
+            return not files.being_written(self._file)
         stands = mark == self._seen
         self._seen = mark
         return stands

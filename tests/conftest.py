@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import psutil
 import pytest
 
-from queuectl import Spool, State, disk
-from queuectl.job import Event, last_attempt
-from queuectl.spool import asking, checking, finding, presence
+from queuectl import Spool, State
+from queuectl.job.history import Event, last_attempt
+from queuectl.spool import jobs, presence, requests
+from queuectl.system import files
+from queuectl.view import audit
 from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkProcess
     from pathlib import Path
 
-    from queuectl.spool.finding import Found
+    from queuectl.spool.jobs import Found
 
 FAST = "poll_interval: 0.05\nbackoff_base: 0\nbackoff_jitter: 0\n"
 T = TypeVar("T")
@@ -149,7 +151,7 @@ class Counting:
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
     kernel = Counting()
-    monkeypatch.setattr(disk, "kernel", kernel)
+    monkeypatch.setattr(files, "kernel", kernel)
     return kernel
 
 
@@ -247,7 +249,7 @@ class Workers:
     def stop(self) -> None:
         """Ask all to stop after the job at hand, and wait for them."""
         running = self.running()
-        asking.to_stop(self.spool.root, [process.name for process in running if process.name], None)
+        requests.to_stop(self.spool.root, [process.name for process in running if process.name], None)
         for process in running:
             assert process.wait() == 0
 
@@ -374,7 +376,7 @@ def make_old(spool: Spool) -> None:
 def problems_in(spool: Spool) -> list[str]:
     """Everything that the auditor finds, as `FOLDER/NAME: what is wrong`."""
     make_old(spool)
-    findings = checking.check(spool.root, presence.Onlooker(spool.root), 1, spool.clock())
+    findings = audit.check(spool.root, presence.Onlooker(spool.root), 1, spool.clock())
     return [f"{os.path.relpath(one.path, spool.path)}: {one.problem}" for one in findings]
 
 
@@ -392,7 +394,7 @@ def problems_left() -> Callable[[Spool], list[str]]:
 def problems_left_in(spool: Spool) -> list[str]:
     make_old(spool)
     root, values = spool.root, spool.settings()
-    checking.repair(root, presence.Onlooker(root), values, stop_remains, spool.clock())
+    audit.repair(root, presence.Onlooker(root), values, stop_remains, spool.clock())
     return problems_in(spool)
 
 
@@ -405,7 +407,7 @@ def places() -> Callable[[Spool], dict[str, list[State]]]:
 def places_in(spool: Spool) -> dict[str, list[State]]:
     found: dict[str, list[State]] = defaultdict(list)
     for state in State:
-        for name in finding.names_in(spool.root, state):
+        for name in jobs.names_in(spool.root, state):
             found[name.id].append(state)
     return found
 

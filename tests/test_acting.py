@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import Spool, State, disk
+from queuectl import Spool, State
 from queuectl.errors import BadJob, WrongState
-from queuectl.spool import acting, record
+from queuectl.spool import acts, jobfile
+from queuectl.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def run_now(spool: Spool, job_id: str) -> Path:
-    with acting.hand(spool.root, spool.clock()) as me:
-        return Path(acting.run_now(me, spool.find(job_id), spool.clock()))
+    with acts.hand(spool.root, spool.clock()) as me:
+        return Path(acts.run_now(me, spool.find(job_id), spool.clock()))
 
 
 def set_priority(spool: Spool, job_id: str, priority: int) -> Path:
-    with acting.hand(spool.root, spool.clock()) as me:
+    with acts.hand(spool.root, spool.clock()) as me:
         found = spool.find(job_id)
-        return Path(acting.set_priority(me, found, priority, spool.settings(), spool.clock()))
+        return Path(acts.set_priority(me, found, priority, spool.settings(), spool.clock()))
 
 
 def failed(spool: Spool, job_id: str) -> None:
@@ -42,7 +43,7 @@ def failed(spool: Spool, job_id: str) -> None:
         assert begun is not None
         claim, attempt, (out, err) = begun
         claim = me.note(claim, me.started(attempt, None, spool.clock()))
-        disk.close(out, err)
+        files.close(out, err)
         assert me.fail(claim, {"exit_code": 1}, spool.clock(), 0.0) is State.FAILED
 
 
@@ -152,7 +153,7 @@ def test_a_job_whose_file_cannot_be_read_is_put_back_as_it_was(spool: Spool) -> 
     ],
 )
 def test_only_the_line_of_the_field_changes(before: str, after: str) -> None:
-    assert record.edited(before.encode(), "priority", 4).decode() == after
+    assert jobfile.edited(before.encode(), "priority", 4).decode() == after
 
 
 @pytest.mark.parametrize(
@@ -166,8 +167,8 @@ def test_only_the_line_of_the_field_changes(before: str, after: str) -> None:
     ],
 )
 def test_any_layout_takes_the_change_and_nothing_else_of_the_job_changes(text: str) -> None:
-    before = record.parse(text.encode()).job
-    after = record.parse(record.edited(text.encode(), "priority", 4)).job
+    before = jobfile.parse(text.encode()).job
+    after = jobfile.parse(jobfile.edited(text.encode(), "priority", 4)).job
     assert after == before._replace(priority=4)
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.job import State
-from queuectl.spool import asking
-from queuectl.spool import bell as bells
-from queuectl.spool.bell import Bell, Wake
+from queuectl.job.model import State
+from queuectl.spool import requests
+from queuectl.spool import wake as bells
+from queuectl.spool.wake import Bell, Wake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ def test_what_is_asked_of_workers_is_heard_and_their_coming_and_going_is_not(
         with spool.member():
             pass
         assert not bell.asked.wait(0.3)
-        for ask in (asking.pause, lambda root, _: asking.resume(root)):
+        for ask in (requests.pause, lambda root, _: requests.resume(root)):
             ask(spool.root, me.now())
             assert bell.asked.wait(5)
             bell.asked.clear()

@@ -13,10 +13,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from queuectl import Spool, State
-from queuectl.spool import census as census_module
-from queuectl.spool import explaining, finding, metrics
-from queuectl.spool.census import Census, Watch, quantile
-from queuectl.spool.letters import DeadLetters, kind_of, read_letter
+from queuectl.view import census as census_module
+from queuectl.view import explain, lookup, metrics
+from queuectl.view.census import Census, Watch, quantile
+from queuectl.view.dead_letters import DeadLetters, kind_of, read_letter
 
 if TYPE_CHECKING:
     from tests.conftest import Counting, Until, Workers
@@ -59,7 +59,7 @@ def test_it_counts_what_counting_every_file_counts(spool: Spool, census: Census,
     (spool.path / "pending" / "notes.txt").write_text("?")
     (spool.path / "dead" / "10-20260230T000000.000000Z-x.yaml.txt").write_text("?")
     now = spool.clock()
-    assert looked(census).counts(now) == finding.counts(spool.root, now)
+    assert looked(census).counts(now) == lookup.counts(spool.root, now)
     assert census.is_whole
 
 
@@ -258,14 +258,18 @@ def test_metrics_are_what_a_parser_reads_and_what_status_tells(
     workers.drain()
     spool.file({"id": "waits", "command": "true"})
     with spool.member():
-        found = samples(metrics.text(spool.root, looked(census), explaining.workers(spool), spool.clock()))
+        found = samples(
+            metrics.text(
+                spool.root, looked(census), explain.workers(spool.root, spool.live.now()), spool.clock()
+            )
+        )
     told = {name: dict(labels) | {"": value} for (name, labels), value in found.items()}
     assert {"queuectl_jobs", "queuectl_oldest_waiting_seconds", "queuectl_run_duration_seconds"} <= set(told)
     counts = {
         state: found["queuectl_jobs", (("state", state),)]
-        for state in finding.counts(spool.root, spool.clock()).as_dict()
+        for state in lookup.counts(spool.root, spool.clock()).as_dict()
     }
-    assert counts == finding.counts(spool.root, spool.clock()).as_dict()
+    assert counts == lookup.counts(spool.root, spool.clock()).as_dict()
     assert found["queuectl_workers", (("state", "idle"),)] == 1
     assert found["queuectl_runs_ended", (("outcome", "completed"), ("window", "1h"))] == 1
     assert found["queuectl_runs_ended", (("outcome", "failed"), ("window", "1d"))] == 1

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import Spool, State, disk
-from queuectl.spool import checking, presence
+from queuectl import Spool, State
+from queuectl.spool import presence
+from queuectl.system import files
+from queuectl.view import audit
 from queuectl.worker.remains import stop_remains
 from tests.conftest import make_old
 
@@ -19,13 +21,13 @@ if TYPE_CHECKING:
     from tests.conftest import Until, Workers
 
 
-def check(spool: Spool) -> list[checking.Finding]:
-    return checking.check(spool.root, presence.Onlooker(spool.root), 1, spool.clock())
+def check(spool: Spool) -> list[audit.Finding]:
+    return audit.check(spool.root, presence.Onlooker(spool.root), 1, spool.clock())
 
 
-def repair(spool: Spool) -> list[checking.Finding]:
+def repair(spool: Spool) -> list[audit.Finding]:
     onlooker, now = presence.Onlooker(spool.root), spool.clock()
-    return checking.repair(spool.root, onlooker, spool.settings(), stop_remains, now)
+    return audit.repair(spool.root, onlooker, spool.settings(), stop_remains, now)
 
 
 class Meanwhile:
@@ -60,7 +62,7 @@ def test_a_job_that_moves_while_the_spool_is_looked_at_is_no_finding(
     if by is State.DEAD:
         os.rename(*paths)
         paths.reverse()
-    monkeypatch.setattr(disk, "kernel", Meanwhile(spool.root.folder(by), lambda: os.rename(*paths)))
+    monkeypatch.setattr(files, "kernel", Meanwhile(spool.root.folder(by), lambda: os.rename(*paths)))
     found = check(spool)
     monkeypatch.undo()
     owner.leave()

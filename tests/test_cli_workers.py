@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from queuectl.job import utc_now
+from queuectl.times import utc_now
 from tests.shell import Shell, until
 
 if TYPE_CHECKING:

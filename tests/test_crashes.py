@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from queuectl import Spool, State, disk
+from queuectl import Spool, State
 from queuectl.spool import presence
+from queuectl.system import files
 from tests.conftest import ON_A_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.job import Event
+    from queuectl.job.history import Event
     from tests.conftest import Evidence, Until, Workers
 
     History = Callable[[str], tuple[Event, ...]]
@@ -70,7 +71,7 @@ def test_a_job_moved_back_by_hand_is_no_old_outcome_to_whoever_finds_its_worker_
         me = spool.member("test")
         me.look(me.now())
         claim, _, logs = me.begin(me.claim(me.now()) or pytest.fail("none")) or pytest.fail("a twin")
-        disk.close(*logs)
+        files.close(*logs)
         me.complete(me.note(claim, me.started(1, None, me.now())), {"exit_code": 0}, me.now())
         done = Path(spool.find(job_id).path)
         done.rename(spool.path / "pending" / done.name)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from queuectl.job import utc_now
 from queuectl.spool import presence
-from queuectl.spool.standing import Standing
+from queuectl.spool.liveness import Standing
+from queuectl.times import utc_now
 from tests.shell import Shell, until
 
 if TYPE_CHECKING:

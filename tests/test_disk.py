@@ -17,8 +17,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from queuectl import disk
+from queuectl import documents
 from queuectl.errors import BadDocument, BadEncoding
+from queuectl.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 quick = settings(max_examples=100, deadline=None, database=None)
 
 
-def tree(text: str) -> disk.Node:
-    return disk.load(text).tree
+def tree(text: str) -> documents.Node:
+    return documents.load(text).tree
 
 
 def descriptors() -> set[str]:
@@ -50,7 +51,7 @@ def files_no_longer_than(size: int) -> Iterator[None]:
 
 def test_scalars_stay_the_text_they_were_written_as() -> None:
     text = "a: no\nb: on\nc: 1e3\nd: 017\ne: 12:30:45\nf: 2026-11-22\ng: .inf\nh: 0x1F\ni: 1_000\n"
-    assert list(disk.load(text).tree or {}) == list("abcdefghi")
+    assert list(documents.load(text).tree or {}) == list("abcdefghi")
     assert tree(text) == {
         "a": "no",
         "b": "on",
@@ -101,10 +102,10 @@ _LINES = st.builds(
 @example(['a: "\\"'], True)
 def test_lines_of_key_and_value_are_read_as_the_yaml_parser_reads_them(lines: list[str], ended: bool) -> None:
     text = "\n".join(lines) + "\n" * ended
-    assert said(disk.load, text) == said(lambda text: disk.load_all(text)[0], text)
+    assert said(documents.load, text) == said(lambda text: documents.load_all(text)[0], text)
 
 
-def said(read: Callable[[str], disk.Document], text: str) -> disk.Document | None:
+def said(read: Callable[[str], documents.Document], text: str) -> documents.Document | None:
     try:
         return read(text)
     except BadDocument:
@@ -188,12 +189,12 @@ def test_flow_style_that_is_no_json_is_read_as_yaml() -> None:
 )
 def test_what_the_queue_does_not_read_is_refused_with_its_reason(text: str, reason: str) -> None:
     with pytest.raises(BadDocument, match=reason):
-        disk.load(text)
+        documents.load(text)
 
 
 def test_a_refusal_names_the_line() -> None:
     with pytest.raises(BadDocument) as caught:
-        disk.load("a: 1\nb: 2\nc: &x 3\n")
+        documents.load("a: 1\nb: 2\nc: &x 3\n")
     assert caught.value.line == 3
     assert "(line 3)" in str(caught.value)
 
@@ -202,14 +203,14 @@ def test_a_bomb_of_aliases_is_refused_before_it_grows() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
     with pytest.raises(BadDocument, match="anchors"):
-        disk.load("\n".join(lines))
+        documents.load("\n".join(lines))
 
 
 @pytest.mark.timeout(5)
 def test_a_bomb_of_merge_keys_is_refused_before_it_grows() -> None:
     lines = ["a0: &a0 {k: v}"] + [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 25)]
     with pytest.raises(BadDocument, match="anchors"):
-        disk.load("\n".join(lines))
+        documents.load("\n".join(lines))
 
 
 def test_a_merge_key_merges_nothing() -> None:
@@ -224,15 +225,15 @@ def nested(opening: str, closing: str, depth: int) -> str:
     ("before", "after"), [("a: ", "\n"), ('{"a": ', "}"), ("{a: ", "}"), ("? k\n: ", "\n")]
 )
 def test_twenty_levels_are_taken_and_twenty_one_are_not(before: str, after: str) -> None:
-    deep: Any = tree(before + nested("[", "]", disk.MAX_DEPTH - 1) + after)
+    deep: Any = tree(before + nested("[", "]", documents.MAX_DEPTH - 1) + after)
     deep = next(iter(deep.values()))
     levels = 1
     while deep is not None:
         levels += 1
         deep = deep[0] if deep else None
-    assert levels == disk.MAX_DEPTH
+    assert levels == documents.MAX_DEPTH
     with pytest.raises(BadDocument, match="nested deeper than 20"):
-        disk.load(before + nested("[", "]", disk.MAX_DEPTH) + after)
+        documents.load(before + nested("[", "]", documents.MAX_DEPTH) + after)
 
 
 @pytest.mark.timeout(10)
@@ -254,18 +255,18 @@ def test_twenty_levels_are_taken_and_twenty_one_are_not(before: str, after: str)
 )
 def test_bottomless_nesting_is_refused_and_harms_nobody(text: str) -> None:
     with pytest.raises(BadDocument):
-        disk.load(text)
+        documents.load(text)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "latin-1"])
 def test_other_encodings_are_refused_where_no_mark_names_them(encoding: str) -> None:
     with pytest.raises(BadDocument, match=r"not text in UTF-8|NUL"):
-        disk.text_of("command: echo é\n".encode(encoding))
+        documents.text_of("command: echo é\n".encode(encoding))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 def test_a_text_with_a_byte_order_mark_is_read_as_that_says(encoding: str) -> None:
-    assert disk.text_of("\ufeffa: é😀\n".encode(encoding)) == "a: é😀\n"
+    assert documents.text_of("\ufeffa: é😀\n".encode(encoding)) == "a: é😀\n"
 
 
 @pytest.mark.parametrize(
@@ -273,12 +274,12 @@ def test_a_text_with_a_byte_order_mark_is_read_as_that_says(encoding: str) -> No
 )
 def test_a_mark_that_lies_is_refused(data: bytes) -> None:
     with pytest.raises(BadEncoding, match=r"iconv"):
-        disk.text_of(data)
+        documents.text_of(data)
 
 
 def test_a_nul_is_refused_with_its_line() -> None:
     with pytest.raises(BadDocument, match="NUL") as caught:
-        disk.text_of(b"a: 1\nb: \0\n")
+        documents.text_of(b"a: 1\nb: \0\n")
     assert caught.value.line == 2
 
 
@@ -286,14 +287,14 @@ def test_a_nul_is_refused_with_its_line() -> None:
 @given(st.text(alphabet=st.sampled_from("ab01 \t\n:-?!&*|>[]{},#'\"%@`~<=.\\\r\x85é\ufeff"), max_size=60))
 def test_any_text_is_read_or_refused_and_nothing_else(text: str) -> None:
     with contextlib.suppress(BadDocument):
-        disk.load_all(text)
+        documents.load_all(text)
 
 
 @quick
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused_and_nothing_else(data: bytes) -> None:
     with contextlib.suppress(BadDocument):
-        disk.load_all(disk.text_of(data))
+        documents.load_all(documents.text_of(data))
 
 
 plain_trees = st.recursive(
@@ -315,68 +316,68 @@ def test_what_another_program_writes_as_yaml_or_json_is_read_as_it_was_meant(mea
 
 
 def test_a_regular_file_is_read_whole(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"x" * disk.MAX_BYTES)
-    assert disk.read(tmp_path / "a") == b"x" * disk.MAX_BYTES
+    (tmp_path / "a").write_bytes(b"x" * files.MAX_BYTES)
+    assert files.read(tmp_path / "a") == b"x" * files.MAX_BYTES
 
 
 def test_an_empty_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
-    assert disk.read(tmp_path / "a") == b""
+    assert files.read(tmp_path / "a") == b""
 
 
 def test_one_byte_more_than_64_kib_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * (64 * 1024 + 1))
-    with pytest.raises(disk.NotAFile, match="65,537 bytes"):
-        disk.read(tmp_path / "a")
+    with pytest.raises(files.NotAFile, match="65,537 bytes"):
+        files.read(tmp_path / "a")
 
 
 def test_a_missing_file_is_missing_and_no_refusal(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        disk.read(tmp_path / "a")
+        files.read(tmp_path / "a")
 
 
 def test_a_symlink_is_refused_even_to_a_good_file(tmp_path: Path) -> None:
     (tmp_path / "good").write_text("a: 1\n")
     (tmp_path / "a").symlink_to("good")
-    with pytest.raises(disk.NotAFile, match="symbolic link"):
-        disk.read(tmp_path / "a")
+    with pytest.raises(files.NotAFile, match="symbolic link"):
+        files.read(tmp_path / "a")
 
 
 def test_a_symlink_to_nothing_is_refused_and_not_missing(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("nothing")
-    with pytest.raises(disk.NotAFile, match="symbolic link"):
-        disk.read(tmp_path / "a")
+    with pytest.raises(files.NotAFile, match="symbolic link"):
+        files.read(tmp_path / "a")
 
 
 def test_a_second_hard_link_is_refused_under_either_name(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a: 1\n")
     (tmp_path / "b").hardlink_to(tmp_path / "a")
     for name in "ab":
-        with pytest.raises(disk.NotAFile, match="second hard link"):
-            disk.read(tmp_path / name)
+        with pytest.raises(files.NotAFile, match="second hard link"):
+            files.read(tmp_path / name)
     (tmp_path / "b").unlink()
-    assert disk.read(tmp_path / "a") == b"a: 1\n"
+    assert files.read(tmp_path / "a") == b"a: 1\n"
 
 
 @pytest.mark.timeout(10)
 def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a")
-    with pytest.raises(disk.NotAFile, match="fifo"):
-        disk.read(tmp_path / "a")
+    with pytest.raises(files.NotAFile, match="fifo"):
+        files.read(tmp_path / "a")
 
 
 def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's path has at most 107 bytes
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("a")
-        with pytest.raises(disk.NotAFile, match="socket"):
-            disk.read(tmp_path / "a")
+        with pytest.raises(files.NotAFile, match="socket"):
+            files.read(tmp_path / "a")
 
 
 def test_a_directory_and_a_device_are_refused(tmp_path: Path) -> None:
     for place in (tmp_path, Path("/dev/null")):
-        with pytest.raises(disk.NotAFile, match="not a regular file"):
-            disk.read(place)
+        with pytest.raises(files.NotAFile, match="not a regular file"):
+            files.read(place)
 
 
 def test_a_refusal_leaves_no_descriptor_open(tmp_path: Path) -> None:
@@ -384,8 +385,8 @@ def test_a_refusal_leaves_no_descriptor_open(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 70_000)
     before = descriptors()
     for name in ("fifo", "large", "."):
-        with pytest.raises(disk.NotAFile):
-            disk.read(tmp_path / name)
+        with pytest.raises(files.NotAFile):
+            files.read(tmp_path / name)
     assert descriptors() == before
 
 
@@ -395,12 +396,12 @@ def test_a_file_that_somebody_is_writing_is_told_from_one_that_nobody_is(tmp_pat
     with path.open("w") as writer:
         writer.write("half")
         writer.flush()
-        assert disk.being_written(path) is True
-        assert disk.read_settled(path) is None
-    assert disk.being_written(path) is False
-    assert disk.read_settled(path) == b"half"
+        assert files.being_written(path) is True
+        assert files.read_settled(path) is None
+    assert files.being_written(path) is False
+    assert files.read_settled(path) == b"half"
     with path.open() as _reader:
-        assert disk.being_written(path) is False
+        assert files.being_written(path) is False
 
 
 # ── writing ───────────────────────────────────────────────────────────────────────────────────
@@ -408,20 +409,20 @@ def test_a_file_that_somebody_is_writing_is_told_from_one_that_nobody_is(tmp_pat
 
 def test_an_append_adds_to_the_end(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"one\n")
-    disk.append(tmp_path / "a", b"two\n", sync=True)
+    files.append(tmp_path / "a", b"two\n", sync=True)
     assert (tmp_path / "a").read_bytes() == b"one\ntwo\n"
 
 
 def test_an_append_cuts_a_torn_end_first(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"one\nto")
-    disk.append(tmp_path / "a", b"two\n", keep=4)
+    files.append(tmp_path / "a", b"two\n", keep=4)
     assert (tmp_path / "a").read_bytes() == b"one\ntwo\n"
 
 
 def test_an_append_never_brings_a_file_back_to_life(tmp_path: Path) -> None:
     for keep in (None, 0):
         with pytest.raises(FileNotFoundError):
-            disk.append(tmp_path / "a", b"two\n", keep=keep)
+            files.append(tmp_path / "a", b"two\n", keep=keep)
     assert os.listdir(tmp_path) == []
 
 
@@ -429,7 +430,7 @@ def test_an_append_follows_no_symlink(tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"one\n")
     (tmp_path / "a").symlink_to("target")
     with pytest.raises(FileNotFoundError):
-        disk.append(tmp_path / "a", b"two\n")
+        files.append(tmp_path / "a", b"two\n")
     assert (tmp_path / "target").read_bytes() == b"one\n"
 
 
@@ -440,13 +441,13 @@ def test_an_append_that_the_disk_takes_half_of_is_cut_off_again(
     (tmp_path / "a").write_bytes(b"one\nto")
     before = descriptors()
     with files_no_longer_than(10), pytest.raises(OSError, match="File too large"):
-        disk.append(tmp_path / "a", b"x" * 100, keep=keep)
+        files.append(tmp_path / "a", b"x" * 100, keep=keep)
     assert (tmp_path / "a").read_bytes() == left
     assert descriptors() == before
 
 
 def test_a_file_is_created_once(tmp_path: Path) -> None:
-    for make in (disk.create, disk.create_synced):
+    for make in (files.create, files.create_synced):
         path = tmp_path / make.__name__
         make(path, b"mine")
         with pytest.raises(FileExistsError):
@@ -456,7 +457,7 @@ def test_a_file_is_created_once(tmp_path: Path) -> None:
 
 def test_nothing_is_created_through_a_dangling_symlink(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("elsewhere")
-    for make in (disk.create, disk.create_synced):
+    for make in (files.create, files.create_synced):
         with pytest.raises(FileExistsError):
             make(tmp_path / "a", b"")
     assert os.listdir(tmp_path) == ["a"]
@@ -465,9 +466,9 @@ def test_nothing_is_created_through_a_dangling_symlink(tmp_path: Path) -> None:
 def test_files_are_private_to_their_owner(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        disk.create(tmp_path / "a")
-        disk.publish(disk.draft(tmp_path, "b", b"", sync=False))
-        disk.close(disk.open_new(tmp_path / "c"), disk.open_log(tmp_path / "d"))
+        files.create(tmp_path / "a")
+        files.publish(files.draft(tmp_path, "b", b"", sync=False))
+        files.close(files.open_new(tmp_path / "c"), files.open_log(tmp_path / "d"))
     finally:
         os.umask(old)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
@@ -497,12 +498,12 @@ class _Fickle:
 
 #: What makes something that must be new, and what also takes what is there.
 NEW: dict[str, Callable[[str], object]] = {
-    "create": disk.create,
-    "open_new": lambda path: disk.close(disk.open_new(path)),
+    "create": files.create,
+    "open_new": lambda path: files.close(files.open_new(path)),
 }
 ANY: dict[str, Callable[[str], object]] = {
-    "open_log": lambda path: disk.close(disk.open_log(path)),
-    "open_append": lambda path: disk.open_append(path).close(),
+    "open_log": lambda path: files.close(files.open_log(path)),
+    "open_append": lambda path: files.open_append(path).close(),
 }
 
 
@@ -511,7 +512,7 @@ ANY: dict[str, Callable[[str], object]] = {
 def test_what_is_said_to_be_there_and_is_not_is_made_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], object], times: int
 ) -> None:
-    monkeypatch.setattr(disk, "kernel", _Fickle(times))
+    monkeypatch.setattr(files, "kernel", _Fickle(times))
     make(f"{tmp_path}/it")
     assert os.listdir(tmp_path) == ["it"]
 
@@ -522,7 +523,7 @@ def test_what_is_there_is_left_though_it_may_not_be_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], object], remembers: bool
 ) -> None:
     (tmp_path / "it").write_text("first")
-    monkeypatch.setattr(disk, "kernel", _Fickle(0, remembers=remembers))
+    monkeypatch.setattr(files, "kernel", _Fickle(0, remembers=remembers))
     with pytest.raises(FileExistsError):
         make(f"{tmp_path}/it")
     assert (tmp_path / "it").read_text() == "first"
@@ -533,43 +534,43 @@ def test_a_log_that_another_host_looks_for_while_it_is_made_is_opened(
 ) -> None:
     """GlusterFS tells EEXIST of it even where it may be there."""
     (tmp_path / "log").write_bytes(b"before\n")
-    monkeypatch.setattr(disk, "kernel", _Fickle(1))
-    with disk.open_append(tmp_path / "log") as log:
+    monkeypatch.setattr(files, "kernel", _Fickle(1))
+    with files.open_append(tmp_path / "log") as log:
         log.write(b"after\n")
     assert (tmp_path / "log").read_bytes() == b"before\nafter\n"
 
 
 def test_a_draft_is_hidden_until_it_is_published_and_whole_then(tmp_path: Path) -> None:
     before = descriptors()
-    draft = disk.draft(tmp_path, "a.yaml", b"command: x\n", sync=True)
+    draft = files.draft(tmp_path, "a.yaml", b"command: x\n", sync=True)
     assert os.listdir(tmp_path) == [".a.yaml.tmp"]
-    disk.sync([draft])
-    disk.publish(draft)
+    files.sync([draft])
+    files.publish(draft)
     assert os.listdir(tmp_path) == ["a.yaml"]
     assert (tmp_path / "a.yaml").read_bytes() == b"command: x\n"
     assert descriptors() == before
 
 
-@pytest.mark.parametrize("count", [1, disk.SYNCS - 1, disk.SYNCS, 200])
+@pytest.mark.parametrize("count", [1, files.SYNCS - 1, files.SYNCS, 200])
 def test_each_of_many_drafts_is_synced(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = _Synced()
-    monkeypatch.setattr(disk, "kernel", synced)
-    drafts = [disk.draft(tmp_path, f"{number}.yaml", b"command: x\n", sync=False) for number in range(count)]
-    disk.sync(drafts)
+    monkeypatch.setattr(files, "kernel", synced)
+    drafts = [files.draft(tmp_path, f"{number}.yaml", b"command: x\n", sync=False) for number in range(count)]
+    files.sync(drafts)
     assert sorted(synced.seen) == sorted(draft.fd for draft in drafts)
     for draft in drafts:
-        disk.discard(draft)
+        files.discard(draft)
 
 
 def test_a_sync_that_one_of_many_drafts_is_refused_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drafts = [disk.draft(tmp_path, f"{number}.yaml", b"", sync=False) for number in range(100)]
-    monkeypatch.setattr(disk, "kernel", _Synced(refused=drafts[50].fd))
+    drafts = [files.draft(tmp_path, f"{number}.yaml", b"", sync=False) for number in range(100)]
+    monkeypatch.setattr(files, "kernel", _Synced(refused=drafts[50].fd))
     with pytest.raises(OSError, match="Input/output error"):
-        disk.sync(drafts)
+        files.sync(drafts)
     for draft in drafts:
-        disk.discard(draft)
+        files.discard(draft)
 
 
 class _Synced:
@@ -591,7 +592,7 @@ class _Synced:
 
 def test_a_discarded_draft_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
-    disk.discard(disk.draft(tmp_path, "a.yaml", b"x", sync=False))
+    files.discard(files.draft(tmp_path, "a.yaml", b"x", sync=False))
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
@@ -599,7 +600,7 @@ def test_a_discarded_draft_leaves_nothing(tmp_path: Path) -> None:
 def test_a_draft_whose_name_is_too_long_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
     with pytest.raises(OSError, match="too long"):
-        disk.draft(tmp_path, "a" * 251, b"x", sync=True)
+        files.draft(tmp_path, "a" * 251, b"x", sync=True)
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
@@ -607,7 +608,7 @@ def test_a_draft_whose_name_is_too_long_leaves_nothing(tmp_path: Path) -> None:
 def test_a_draft_that_the_disk_takes_half_of_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
     with files_no_longer_than(10), pytest.raises(OSError, match="File too large"):
-        disk.draft(tmp_path, "a.yaml", b"x" * 100, sync=True)
+        files.draft(tmp_path, "a.yaml", b"x" * 100, sync=True)
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
@@ -615,7 +616,7 @@ def test_a_draft_that_the_disk_takes_half_of_leaves_nothing(tmp_path: Path) -> N
 def test_a_draft_does_not_take_over_the_draft_of_another(tmp_path: Path) -> None:
     (tmp_path / ".a.yaml.tmp").write_bytes(b"of another")
     with pytest.raises(FileExistsError):
-        disk.draft(tmp_path, "a.yaml", b"mine", sync=False)
+        files.draft(tmp_path, "a.yaml", b"mine", sync=False)
     assert (tmp_path / ".a.yaml.tmp").read_bytes() == b"of another"
 
 
@@ -623,29 +624,29 @@ def test_publishing_where_the_directory_has_gone_fails_and_leaves_nothing(tmp_pa
     gone = tmp_path / "gone"
     gone.mkdir()
     before = descriptors()
-    elsewhere = disk.draft(tmp_path, "a.yaml", b"x", sync=False)
-    moved = disk.Draft(elsewhere.fd, elsewhere.hidden, f"{gone}/a.yaml")
+    elsewhere = files.draft(tmp_path, "a.yaml", b"x", sync=False)
+    moved = files.Draft(elsewhere.fd, elsewhere.hidden, f"{gone}/a.yaml")
     gone.rmdir()
     with pytest.raises(FileNotFoundError):
-        disk.publish(moved)
+        files.publish(moved)
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
 
 def test_publishing_a_draft_that_was_deleted_fails(tmp_path: Path) -> None:
     before = descriptors()
-    draft = disk.draft(tmp_path, "a.yaml", b"x", sync=False)
+    draft = files.draft(tmp_path, "a.yaml", b"x", sync=False)
     (tmp_path / ".a.yaml.tmp").unlink()
     with pytest.raises(FileNotFoundError):
-        disk.publish(draft)
+        files.publish(draft)
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
 
 def test_replacing_puts_the_new_content_there_whole(tmp_path: Path) -> None:
     before = descriptors()
-    disk.replace(tmp_path / "a", b"one")
-    disk.replace(tmp_path / "a", b"two")
+    files.replace(tmp_path / "a", b"one")
+    files.replace(tmp_path / "a", b"two")
     assert (tmp_path / "a").read_bytes() == b"two"
     assert os.listdir(tmp_path) == ["a"]
     assert descriptors() == before
@@ -656,9 +657,9 @@ def test_replacing_that_fails_leaves_the_old_and_nothing_else(tmp_path: Path) ->
     (tmp_path / "b").write_bytes(b"old")
     before = descriptors()
     with pytest.raises(IsADirectoryError):
-        disk.replace(tmp_path / "a", b"new")
+        files.replace(tmp_path / "a", b"new")
     with files_no_longer_than(10), pytest.raises(OSError, match="File too large"):
-        disk.replace(tmp_path / "b", b"x" * 100)
+        files.replace(tmp_path / "b", b"x" * 100)
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
     assert (tmp_path / "b").read_bytes() == b"old"
     assert descriptors() == before
@@ -680,7 +681,7 @@ def counted(path: Path, meddle: Callable[[], object]) -> Callable[[bytes], tuple
 def test_a_change_builds_on_what_was_saved_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("1")
-    disk.rewrite(path, counted(path, lambda: path.write_text("70")))
+    files.rewrite(path, counted(path, lambda: path.write_text("70")))
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("71", 0o640)
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
 
@@ -691,9 +692,9 @@ def test_a_change_whose_draft_was_taken_for_abandoned_begins_again(tmp_path: Pat
 
     def take_over() -> None:
         draft.unlink()
-        disk.rewrite(path, counted(path, lambda: None))
+        files.rewrite(path, counted(path, lambda: None))
 
-    disk.rewrite(path, counted(path, take_over))
+    files.rewrite(path, counted(path, take_over))
     assert path.read_text() == "3"
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
 
@@ -702,8 +703,8 @@ def test_a_draft_that_a_crash_left_is_taken_away(tmp_path: Path, monkeypatch: py
     path = tmp_path / "a"
     path.write_text("1")
     (tmp_path / ".a.lock").write_text("half of what was to be writ")
-    monkeypatch.setattr(disk, "ABANDONED", 0.05)
-    disk.rewrite(path, counted(path, lambda: None))
+    monkeypatch.setattr(files, "ABANDONED", 0.05)
+    files.rewrite(path, counted(path, lambda: None))
     assert path.read_text() == "2"
 
 
@@ -711,7 +712,7 @@ def test_a_change_that_fails_leaves_the_file_and_no_draft(tmp_path: Path) -> Non
     path = tmp_path / "a"
     path.write_text("no number")
     with pytest.raises(ValueError, match="invalid literal"):
-        disk.rewrite(path, counted(path, lambda: None))
+        files.rewrite(path, counted(path, lambda: None))
     assert path.read_text() == "no number"
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
 
@@ -719,25 +720,25 @@ def test_a_change_that_fails_leaves_the_file_and_no_draft(tmp_path: Path) -> Non
 def test_a_patch_writes_in_place_and_never_creates(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"head: 1\nbeat: 1\n")
     inode = (tmp_path / "a").stat().st_ino
-    disk.patch(tmp_path / "a", b"beat: 2\n", 8)
+    files.patch(tmp_path / "a", b"beat: 2\n", 8)
     assert (tmp_path / "a").read_bytes() == b"head: 1\nbeat: 2\n"
     assert (tmp_path / "a").stat().st_ino == inode
     with pytest.raises(FileNotFoundError):
-        disk.patch(tmp_path / "b", b"beat: 2\n", 8)
+        files.patch(tmp_path / "b", b"beat: 2\n", 8)
     assert os.listdir(tmp_path) == ["a"]
 
 
 def test_a_move_happens_or_is_lost(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
-    assert disk.move(tmp_path / "a", tmp_path / "b@me")
-    assert not disk.move(tmp_path / "a", tmp_path / "b@other")
+    assert files.move(tmp_path / "a", tmp_path / "b@me")
+    assert not files.move(tmp_path / "a", tmp_path / "b@other")
     assert os.listdir(tmp_path) == ["b@me"]
 
 
 def test_a_move_that_is_said_to_have_failed_is_settled_by_ones_own_name(tmp_path: Path) -> None:
     # As a network file system leaves it that repeats a rename which has happened: ENOENT.
     (tmp_path / "b@me").write_bytes(b"x")
-    assert disk.move(tmp_path / "a", tmp_path / "b@me")
+    assert files.move(tmp_path / "a", tmp_path / "b@me")
     assert (tmp_path / "b@me").read_bytes() == b"x"
 
 
@@ -746,47 +747,47 @@ def test_a_move_that_can_neither_have_happened_nor_be_lost_raises(tmp_path: Path
     (tmp_path / "file").touch()
     for target in (tmp_path / ("n" * 256), tmp_path / "file" / "b"):
         with pytest.raises(OSError, match=r"too long|Not a directory"):
-            disk.move(tmp_path / "a", target)
+            files.move(tmp_path / "a", target)
     assert (tmp_path / "a").read_bytes() == b"x"
 
 
 def test_removing_tells_whether_there_was_something(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
-    assert disk.remove(tmp_path / "a")
-    assert not disk.remove(tmp_path / "a")
+    assert files.remove(tmp_path / "a")
+    assert not files.remove(tmp_path / "a")
 
 
 def test_a_name_exists_whatever_it_points_to(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("nothing")
-    assert disk.exists(tmp_path / "a")
-    assert not disk.exists(tmp_path / "b")
+    assert files.exists(tmp_path / "a")
+    assert not files.exists(tmp_path / "b")
 
 
 def test_a_mark_changes_with_the_content_and_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"one")
-    first = disk.mark(path)
-    assert disk.mark(path) == first
+    first = files.mark(path)
+    assert files.mark(path) == first
     path.write_bytes(b"three")
-    second = disk.mark(path)
-    disk.replace(path, b"seven")
-    assert len({first, second, disk.mark(path)}) == 3
+    second = files.mark(path)
+    files.replace(path, b"seven")
+    assert len({first, second, files.mark(path)}) == 3
 
 
 def test_probing_a_disk_leaves_nothing_even_where_it_is_full(tmp_path: Path) -> None:
-    disk.probe(tmp_path / ".probe")
+    files.probe(tmp_path / ".probe")
     with files_no_longer_than(100), pytest.raises(OSError, match="File too large"):
-        disk.probe(tmp_path / ".probe")
+        files.probe(tmp_path / ".probe")
     assert os.listdir(tmp_path) == []
 
 
 def test_a_new_log_takes_no_old_name_and_an_old_log_is_emptied(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(FileExistsError):
-        disk.open_new(tmp_path / "a")
-    log = disk.open_log(tmp_path / "a")
-    disk.write_all(log, b"new")
-    disk.close(log)
+        files.open_new(tmp_path / "a")
+    log = files.open_log(tmp_path / "a")
+    files.write_all(log, b"new")
+    files.close(log)
     assert (tmp_path / "a").read_bytes() == b"new"
 
 
@@ -797,8 +798,8 @@ def test_a_log_that_has_grown_too_long_keeps_its_newest_lines_and_grows_on(
     log = tmp_path / "log"
     lines = [f"line {number:04}\n" for number in range(count)]
     log.write_text("".join(lines))
-    with disk.open_append(log) as writer:
-        disk.keep_newest_lines(log, 1000)
+    with files.open_append(log) as writer:
+        files.keep_newest_lines(log, 1000)
         writer.write(b"more\n")
     *kept, last = log.read_text().splitlines(keepends=True)
     assert last == "more\n"

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import Spool, State, disk
-from queuectl.job import utc_now
-from queuectl.spool import asking, claiming, finding
-from queuectl.spool.finding import REASON
+from queuectl import Spool, State
+from queuectl.spool import claiming, jobs, requests
+from queuectl.spool.jobs import REASON
+from queuectl.system import files
+from queuectl.times import utc_now
+from queuectl.view import lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.spool.finding import Found
+    from queuectl.spool.jobs import Found
     from tests.conftest import Evidence, Until, Workers
 
     Ended = Callable[[str], Found]
@@ -54,7 +56,7 @@ def reason(path: Path) -> str:
 
 def is_in(spool: Spool, job_id: str, *states: State) -> bool:
     """Whether exactly one file bears this id, and lies in one of these directories."""
-    found = finding.names_of(spool.root, job_id)
+    found = jobs.names_of(spool.root, job_id)
     return len(found) == 1 and found[0].state in states
 
 
@@ -219,10 +221,10 @@ def test_a_job_whose_file_is_held_open_moves_no_more_and_is_claimed_once_its_clo
             me.look(utc_now())
             assert me.claim(utc_now()) is None
             for _ in range(3):
-                before = disk.mark(folder)
+                before = files.mark(folder)
                 me.look(utc_now(), os.listdir(folder), again=True)
                 assert me.claim(utc_now()) is None
-                assert disk.mark(folder) == before
+                assert files.mark(folder) == before
         me.look(utc_now(), os.listdir(folder))
         claim = me.claim(utc_now())
         assert claim
@@ -286,7 +288,7 @@ def test_unfinished_names_are_left_alone(
     workers.drain()
     assert evidence.started() == []
     assert pending(spool, name).read_text() == text
-    assert finding.counts(spool.root, utc_now()).strangers == ()
+    assert lookup.counts(spool.root, utc_now()).strangers == ()
 
 
 def test_other_names_are_left_alone_and_reported(
@@ -301,7 +303,7 @@ def test_other_names_are_left_alone_and_reported(
     workers.stop()
     assert evidence.started() == []
     assert [pending(spool, name).read_text() for name in names] == [text] * 3
-    assert set(finding.counts(spool.root, utc_now()).strangers) >= {f"pending/{name}" for name in names}
+    assert set(lookup.counts(spool.root, utc_now()).strangers) >= {f"pending/{name}" for name in names}
     assert {line.split(":")[0] for line in problems(spool)} == {
         f"pending/{name}" for name in [*names, "folder.yaml"]
     }
@@ -600,12 +602,12 @@ def test_a_copy_of_a_finished_job_s_file_is_put_aside_and_does_not_run_again(
 def test_a_drop_in_a_paused_spool_waits(
     spool: Spool, workers: Workers, evidence: Evidence, until: Until
 ) -> None:
-    asking.pause(spool.root, utc_now())
+    requests.pause(spool.root, utc_now())
     pending(spool, "job.yaml").write_text(f"command: {json.dumps(evidence.command())}\n")
     workers.start()
     until(lambda: is_in(spool, "job", State.PENDING), "it is taken in")
     assert evidence.started() == []
-    asking.resume(spool.root)
+    requests.resume(spool.root)
     until(lambda: evidence.finished() == ["job"], "it ran")
 
 

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import Spool, State, disk
-from queuectl.job import iso, scalar, stamp, utc_now
-from queuectl.spool import checking, presence
-from queuectl.spool.bell import Bell, Wake
+from queuectl import Spool, State
+from queuectl.job.layout import scalar
+from queuectl.spool import presence
 from queuectl.spool.claiming import smallest
 from queuectl.spool.edits import Place, was_edited
+from queuectl.spool.wake import Bell, Wake
+from queuectl.system import files
+from queuectl.times import iso, stamp, utc_now
+from queuectl.view import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +56,7 @@ every_way = pytest.mark.parametrize("save", WAYS)
 def edit(spool: Spool, job_id: str, save: Callable[[str, str], None], **fields: object) -> str:
     """Set fields of a job by hand, those that are None taken out; returns the file's name."""
     path = spool.find(job_id).path
-    lines = disk.read(path).decode().splitlines()
+    lines = files.read(path).decode().splitlines()
     kept = [line for line in lines if line.partition(":")[0] not in fields]
     kept[1:1] = [f"{key}: {value}" for key, value in fields.items() if value is not None]
     save(path, "\n".join(kept) + "\n")
@@ -81,8 +84,8 @@ def test_a_file_was_edited_if_it_changed_since_it_was_seen_or_filed(
     filed = utc_now()
     place = Place(State.PENDING, f"10-{stamp(filed)}-x.yaml")
 
-    def mark(seconds: float) -> disk.Mark:
-        return disk.Mark(round((filed.timestamp() + seconds) * 1e9), 30, 7)
+    def mark(seconds: float) -> files.Mark:
+        return files.Mark(round((filed.timestamp() + seconds) * 1e9), 30, 7)
 
     assert was_edited(place, mark(changed), None if before is None else mark(before)) == is_edited
 
@@ -220,13 +223,13 @@ def test_the_time_at_which_a_job_first_ran_puts_off_no_retry(spool: Spool) -> No
         me.look(utc_now(), again=True)
         assert me.claim(utc_now()) is None
         assert spool.find(job_id).path == before
-    assert checking.check(spool.root, presence.Onlooker(spool.root), 1, utc_now()) == []
+    assert audit.check(spool.root, presence.Onlooker(spool.root), 1, utc_now()) == []
 
 
 def test_check_reports_and_mends_the_name_of_a_job_that_was_edited(spool: Spool) -> None:
     [job_id] = failed(spool, 1)
     edit(spool, job_id, in_place, priority=7)
-    [found] = checking.check(spool.root, presence.Onlooker(spool.root), 1, utc_now())
+    [found] = audit.check(spool.root, presence.Onlooker(spool.root), 1, utc_now())
     assert "asks for the name 03-" in found.problem
     assert found.mend
     found.mend()

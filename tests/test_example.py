@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from queuectl import Spool, State, settings
-from queuectl.job import iso
 from queuectl.spool import names
 from queuectl.spool.root import FOLDERS
+from queuectl.times import iso
 
 EXAMPLE = Path(__file__).parents[1] / "spool_example"
 BEFORE = {

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import Spool, State, disk
+from queuectl import Spool, State
 from queuectl.errors import StorageTrouble
-from queuectl.job import utc_now
-from queuectl.spool import asking, finding, presence
+from queuectl.spool import jobs, presence, requests
+from queuectl.system import files
+from queuectl.times import utc_now
 from queuectl.web import actions
 from queuectl.web.actions import Form
 from queuectl.web.dashboard import Dashboard
@@ -167,12 +168,12 @@ def test_a_second_request_to_stop_that_is_refused_leaves_the_first_as_it_was(
     spool: Spool, fill: Callable[[], None]
 ) -> None:
     with spool.member("foreground") as one, spool.member("foreground") as other:
-        asking.to_stop(spool.root, [one.name], 60)
+        requests.to_stop(spool.root, [one.name], 60)
         fill()
         with pytest.raises(OSError, match="No space left"):
-            asking.to_stop(spool.root, [other.name, one.name], 5)
-        assert asking.requests_to(spool.root, one.name).limit == 60
-        assert not asking.requests_to(spool.root, other.name).stop
+            requests.to_stop(spool.root, [other.name, one.name], 5)
+        assert requests.requests_to(spool.root, one.name).limit == 60
+        assert not requests.requests_to(spool.root, other.name).stop
 
 
 def test_several_retries_that_a_full_disk_refuses_name_what_is_left(
@@ -274,15 +275,15 @@ def test_a_worker_on_a_full_disk_does_not_say_that_it_died(
 ) -> None:
     workers.start()
     until(lambda: presence.described(spool.root), "a worker is there")
-    asking.pause(spool.root, utc_now())
+    requests.pause(spool.root, utc_now())
     spool.file({"id": "mine", "command": "true"})
     (spool.path / "pending" / "pipe.yaml").write_text("command: true\n")
     _use_up_files(small_disk)
-    disk.remove(f"{spool.root.workers}/{asking.PAUSED}")
+    files.remove(f"{spool.root.workers}/{requests.PAUSED}")
     _use_up_files(small_disk)
     until(lambda: "cannot be used" in workers.said(), "it says that the disk is full")
     make_room(small_disk)
-    until(lambda: len(finding.names_in(spool.root, State.DONE)) == 2, "both are done")
+    until(lambda: len(jobs.names_in(spool.root, State.DONE)) == 2, "both are done")
     assert {found.id for found in spool.list()} == {"mine", "pipe"}
     assert "died" not in workers.said()
     assert os.listdir(spool.root.folder(State.PENDING)) == []

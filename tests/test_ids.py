@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import Spool, State, disk
+from queuectl import Spool, State
 from queuectl.errors import CutOff, IdTaken
-from queuectl.job import utc_now
 from queuectl.spool import ids, reservations
 from queuectl.spool.names import make_id
+from queuectl.system import files
+from queuectl.times import utc_now
 from tests.conftest import make_old
 from tests.test_checking import check, repair
 
@@ -147,7 +148,7 @@ def test_many_drops_of_that_form_are_looked_for_together(
         for _ in range(count):
             drop(spool, f"{make_id()}.yaml", "command: 'true'\n")
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "kernel", counting := Counting())
+            patch.setattr(files, "kernel", counting := Counting())
             look(spool, until)
         return counting.listings
 
@@ -172,7 +173,7 @@ def test_records_are_filed_again_with_few_listings(spool: Spool, monkeypatch: py
 
     def listings(count: int) -> int:
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "kernel", counting := Counting())
+            patch.setattr(files, "kernel", counting := Counting())
             list(spool.file_many([{"id": make_id(), "command": "true"} for _ in range(count)]))
         return counting.listings
 
@@ -256,11 +257,11 @@ def test_the_first_id_is_taken_once_by_many_at_once(spool: Spool, at_once: AtOnc
 
 
 def test_pruning_frees_an_id(spool: Spool, workers: Workers) -> None:
-    from queuectl.spool import acting
+    from queuectl.spool import acts
 
     spool.file({"id": "mine", "command": "true"})
     workers.drain()
-    assert list(acting.delete(spool.root, [spool.find("mine")])) == ["mine"]
+    assert list(acts.delete(spool.root, [spool.find("mine")])) == ["mine"]
     assert reservations.listed(spool.root) == set()
     assert spool.file({"id": "mine", "command": "true"}) == "mine"
 
@@ -283,7 +284,7 @@ class Stopped:
         def call(*arguments: Any) -> Any:
             if self._is_due and (name != "open" or ".id" in str(arguments[0])):
                 self._is_due = False
-                disk.kernel = os
+                files.kernel = os
                 self._meanwhile()
             return real(*arguments)
 
@@ -306,7 +307,7 @@ def test_no_repair_frees_the_id_of_a_filing_that_is_stopped(
         except IdTaken:
             told.append("refused")
 
-    monkeypatch.setattr(disk, "kernel", Stopped(call, meanwhile))
+    monkeypatch.setattr(files, "kernel", Stopped(call, meanwhile))
     try:
         told.append(spool.file({"id": "mine", "command": "echo first"}))
     except CutOff:
@@ -328,7 +329,7 @@ def test_a_filing_whose_draft_is_gone_tells_no_id_and_frees_none(
         assert repair(spool) == []
         assert spool.file({"id": "mine", "command": "echo second"}) == "mine"
 
-    monkeypatch.setattr(disk, "kernel", Stopped("rename", meanwhile))
+    monkeypatch.setattr(files, "kernel", Stopped("rename", meanwhile))
     with pytest.raises(CutOff, match="File it again"):
         spool.file({"id": "mine", "command": "echo first"})
     [only] = bearing(spool, "mine")
@@ -345,7 +346,7 @@ def test_a_worker_that_stood_still_while_it_took_a_drop_in_makes_no_second_job(
 
     def meanwhile() -> None:
         make_old(spool)
-        assert ids.free(spool.root, "mine", disk.mark(reservations.path_of(spool.root, "mine")))
+        assert ids.free(spool.root, "mine", files.mark(reservations.path_of(spool.root, "mine")))
         spool.file({"id": "mine", "command": "echo filed"})
 
     class AfterTaking(Stopped):
@@ -357,30 +358,30 @@ def test_a_worker_that_stood_still_while_it_took_a_drop_in_makes_no_second_job(
             def rename(source: str, target: str) -> None:
                 if target.endswith("-mine.yaml") and "/pending/" in target and self._is_due:
                     self._is_due = False
-                    disk.kernel = os
+                    files.kernel = os
                     self._meanwhile()
                 os.rename(source, target)
 
             return rename
 
-    monkeypatch.setattr(disk, "kernel", AfterTaking("nothing", meanwhile))
+    monkeypatch.setattr(files, "kernel", AfterTaking("nothing", meanwhile))
     look(spool, until)
     [only] = bearing(spool, "mine")
     assert b"filed" in (spool.path / only).read_bytes()
     [aside] = list(spool.list("dead"))
-    assert b"dropped" in disk.read(aside.path)
+    assert b"dropped" in files.read(aside.path)
 
 
 def test_only_one_of_those_who_judge_an_id_abandoned_frees_it(spool: Spool) -> None:
     spool.file({"id": "mine", "command": "true"})
     os.unlink(spool.find("mine").path)
-    mark = disk.mark(reservations.path_of(spool.root, "mine"))
+    mark = files.mark(reservations.path_of(spool.root, "mine"))
     assert ids.free(spool.root, "mine", mark)
     assert not ids.free(spool.root, "mine", mark)
     assert spool.file({"id": "mine", "command": "true"}) == "mine"
     assert not ids.free(spool.root, "mine", mark), "it is another one by now"
     assert reservations.is_taken(spool.root, "mine")
-    now = disk.mark(reservations.path_of(spool.root, "mine"))
+    now = files.mark(reservations.path_of(spool.root, "mine"))
     assert not ids.free(spool.root, "mine", now), "a job bears it"
     assert reservations.is_taken(spool.root, "mine")
     assert [name for name in os.listdir(spool.root.ids) if name.startswith(".")] == []

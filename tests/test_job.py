@@ -13,10 +13,13 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from queuectl import disk, job
+from queuectl import documents, times
 from queuectl.errors import BadJob, BadUsage
-from queuectl.job import Job, State, from_fields, to_yaml
-from queuectl.spool.wording import local
+from queuectl.job import fields, history, layout, model
+from queuectl.job.fields import from_fields
+from queuectl.job.layout import to_yaml
+from queuectl.job.model import Job, State
+from queuectl.times import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +33,7 @@ moments = st.integers(86_400_000_000, 315_000_000_000_000_000).map(
 
 def told(text: str) -> Job:
     """The job that a file of this text tells of."""
-    return from_fields(disk.load(text).tree)
+    return from_fields(documents.load(text).tree)
 
 
 def refusal(**fields: Any) -> BadJob:
@@ -47,13 +50,13 @@ def test_a_command_is_all_that_a_job_needs() -> None:
 
 
 def test_every_field_has_a_parser_and_every_parser_a_field() -> None:
-    assert set(job.PARSERS) == set(job.Job._fields)
-    assert set(job.ALIASES.values()) <= set(job.PARSERS)
-    assert not job.SHOWN_ONLY & {*job.PARSERS, *job.ALIASES}
+    assert set(fields.PARSERS) == set(model.Job._fields)
+    assert set(fields.ALIASES.values()) <= set(fields.PARSERS)
+    assert not fields.SHOWN_ONLY & {*fields.PARSERS, *fields.ALIASES}
 
 
 def test_a_null_counts_as_not_said() -> None:
-    text = "".join(f"{name}:\n" for name in job.PARSERS if name != "command")
+    text = "".join(f"{name}:\n" for name in fields.PARSERS if name != "command")
     assert told(f"command: x\n{text}") == Job(command="x")
 
 
@@ -83,7 +86,7 @@ def test_an_unknown_field_is_answered_with_the_nearest_or_with_all(word: str, me
 
 
 def test_what_status_shows_beside_the_fields_is_taken_back_and_has_no_effect() -> None:
-    shown: dict[str, Any] = dict.fromkeys(job.SHOWN_ONLY, "anything")
+    shown: dict[str, Any] = dict.fromkeys(fields.SHOWN_ONLY, "anything")
     assert from_fields({"command": "x"} | shown) == Job(command="x")
 
 
@@ -178,7 +181,7 @@ def test_a_command_line_is_what_one_would_type() -> None:
      ("2 d 3 h", 183600.0)],
 )  # fmt: skip
 def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float) -> None:
-    assert job.parse_duration(text) == seconds
+    assert times.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -204,7 +207,7 @@ def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float) -> None:
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^"):
-        job.parse_duration(text)
+        times.parse_duration(text)
 
 
 @pytest.mark.parametrize(
@@ -227,9 +230,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     ],
 )
 def test_a_moment_is_iso_8601_or_seconds_or_milliseconds_since_1970(text: str, moment: datetime) -> None:
-    assert job.parse_moment(text) == moment
-    assert job.parse_moment(text).utcoffset() == timedelta(0)
-    assert job.from_fields({"command": "true", "run_at": text}).run_at == moment
+    assert times.parse_moment(text) == moment
+    assert times.parse_moment(text).utcoffset() == timedelta(0)
+    assert fields.from_fields({"command": "true", "run_at": text}).run_at == moment
 
 
 @pytest.mark.parametrize(
@@ -240,7 +243,7 @@ def test_a_moment_is_iso_8601_or_seconds_or_milliseconds_since_1970(text: str, m
 )  # fmt: skip
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^"):
-        job.parse_moment(text)
+        times.parse_moment(text)
 
 
 @pytest.fixture
@@ -269,13 +272,13 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_a_moment_that_a_person_enters_is_local_unless_it_has_a_zone(text: str, moment: datetime) -> None:
-    assert job.entered_moment("--run-at", text, NOON) == moment
+    assert times.entered_moment("--run-at", text, NOON) == moment
 
 
 @pytest.mark.usefixtures("berlin")
 @pytest.mark.parametrize("moment", [NOON, datetime(2027, 7, 1, 12, tzinfo=UTC)])
 def test_what_a_person_is_shown_is_local_with_its_zone_and_reads_back(moment: datetime) -> None:
-    assert job.entered_moment("--run-at", local(moment), NOON) == moment
+    assert times.entered_moment("--run-at", local(moment), NOON) == moment
     assert local(moment).endswith(("+01:00", "+02:00"))
 
 
@@ -295,21 +298,21 @@ def test_what_a_person_is_shown_is_local_with_its_zone_and_reads_back(moment: da
 )
 def test_a_moment_that_cannot_be_meant_is_refused_in_words(text: str, said: str) -> None:
     with pytest.raises(BadUsage, match=said):
-        job.entered_moment("--run-at", text, NOON)
+        times.entered_moment("--run-at", text, NOON)
 
 
 @quick
 @given(moments, moments)
 def test_the_texts_of_moments_read_back_and_sort_as_the_moments_do(one: datetime, other: datetime) -> None:
-    assert job.from_stamp(job.stamp(one)) == one
-    assert job.parse_moment(job.iso(one)) == one
-    assert (job.stamp(one) < job.stamp(other)) == (one < other) == (job.iso(one) < job.iso(other))
+    assert times.from_stamp(times.stamp(one)) == one
+    assert times.parse_moment(times.iso(one)) == one
+    assert (times.stamp(one) < times.stamp(other)) == (one < other) == (times.iso(one) < times.iso(other))
 
 
 def test_a_moment_of_another_zone_is_told_in_utc() -> None:
     there = NOON.astimezone(timezone(timedelta(hours=-7)))
-    assert job.iso(there) == "2026-11-22T12:00:00.000000Z"
-    assert job.stamp(there) == "20261122T120000.000000Z"
+    assert times.iso(there) == "2026-11-22T12:00:00.000000Z"
+    assert times.stamp(there) == "20261122T120000.000000Z"
 
 
 # ── to text and back ──────────────────────────────────────────────────────────────────────────
@@ -331,7 +334,7 @@ lines_of_shell = st.lists(
     st.text(alphabet=" \tab:#-'\"\\|>{}[]&*!%@`,?~=\x85\u2028\ufeff", max_size=6), max_size=5
 ).map("\n".join)
 commands = (st.sampled_from(AWKWARD) | texts | lines_of_shell).filter(lambda text: bool(text.strip()))
-durations = st.floats(0, job.LONGEST, allow_subnormal=False)
+durations = st.floats(0, times.LONGEST, allow_subnormal=False)
 
 
 def fields_of(text: str) -> Any:
@@ -368,7 +371,7 @@ def test_a_list_of_words_reads_back_as_it_was(words: list[str]) -> None:
 jobs = st.builds(
     Job,
     command=commands,
-    id=st.none() | st.from_regex(job.ID, fullmatch=True),
+    id=st.none() | st.from_regex(model.ID, fullmatch=True),
     priority=st.none() | st.integers(0, 10),
     run_at=st.none() | moments,
     max_retries=st.none() | st.integers(0, 1_000_000),
@@ -394,7 +397,7 @@ jobs = st.builds(
 def test_any_job_reads_back_as_it_was(meant: Job) -> None:
     text = to_yaml(meant)
     assert told(text) == meant
-    assert set(fields_of(text)) <= set(job.Job._fields)
+    assert set(fields_of(text)) <= set(model.Job._fields)
 
 
 @pytest.mark.parametrize("days", [1, 11, 12, 365])
@@ -426,7 +429,7 @@ def test_an_ordinary_command_is_written_as_it_is() -> None:
 @quick
 @given(st.dictionaries(st.text(max_size=5), st.none() | st.integers() | texts, max_size=4), st.integers(0, 4))
 def test_an_event_is_one_line_that_reads_as_json_and_as_yaml(event: dict[str, Any], column: int) -> None:
-    line = job.event_line(event, column)
+    line = layout.event_line(event, column)
     assert line.endswith("\n")
     assert len(line.splitlines()) == 1
     assert line.startswith(" " * column + "- {")
@@ -450,26 +453,26 @@ TWICE = (started(1), ended("failed", 1), started(2), ended("lost", 2))
 
 
 def test_attempts_are_numbered_on_and_never_start_over() -> None:
-    assert job.last_attempt(()) == 0
-    assert job.last_attempt(TWICE) == 2
-    assert job.last_attempt((*TWICE, RETRIED)) == 2
-    assert job.last_attempt((*TWICE, RETRIED, started(3))) == 3
+    assert history.last_attempt(()) == 0
+    assert history.last_attempt(TWICE) == 2
+    assert history.last_attempt((*TWICE, RETRIED)) == 2
+    assert history.last_attempt((*TWICE, RETRIED, started(3))) == 3
 
 
 def test_a_retry_by_a_person_counts_runs_and_failures_anew() -> None:
-    assert (job.attempts(TWICE), job.failures(TWICE)) == (2, 2)
+    assert (history.attempts(TWICE), history.failures(TWICE)) == (2, 2)
     anew = (*TWICE, RETRIED)
-    assert (job.attempts(anew), job.failures(anew)) == (0, 0)
+    assert (history.attempts(anew), history.failures(anew)) == (0, 0)
     failed = (*anew, started(3), ended("failed", 3))
-    assert (job.attempts(failed), job.failures(failed)) == (1, 1)
-    assert job.since_retry((*failed, RETRIED)) == ()
+    assert (history.attempts(failed), history.failures(failed)) == (1, 1)
+    assert history.since_retry((*failed, RETRIED)) == ()
 
 
 @pytest.mark.parametrize(
     ("kind", "counts"), [("failed", 1), ("lost", 1), ("completed", 0), ("cancelled", 0), ("returned", 0)]
 )
 def test_only_a_failed_or_lost_run_counts_against_the_retries(kind: str, counts: int) -> None:
-    assert job.failures((started(1), ended(kind, 1))) == counts
+    assert history.failures((started(1), ended(kind, 1))) == counts
 
 
 @pytest.mark.parametrize(
@@ -487,26 +490,26 @@ def test_only_a_failed_or_lost_run_counts_against_the_retries(kind: str, counts:
     ],
 )
 def test_an_outcome_says_where_its_claim_goes(outcome: dict[str, Any], state: State) -> None:
-    assert job.destination(outcome) is state
-    assert state in job.TRANSITIONS[State.PROCESSING]
+    assert history.destination(outcome) is state
+    assert state in model.TRANSITIONS[State.PROCESSING]
 
 
 def test_an_outcome_is_its_owners_only_where_nothing_came_after_it() -> None:
     end = ended("failed", 1)
-    assert job.outcome_by((started(1), end), "w") == end
-    assert job.outcome_by((started(1), end), "another") is None
-    assert job.outcome_by((started(1), end, started(2)), "w") is None
-    assert job.outcome_by((started(1),), "w") is None
-    assert job.outcome_by((), "w") is None
+    assert history.outcome_by((started(1), end), "w") == end
+    assert history.outcome_by((started(1), end), "another") is None
+    assert history.outcome_by((started(1), end, started(2)), "w") is None
+    assert history.outcome_by((started(1),), "w") is None
+    assert history.outcome_by((), "w") is None
 
 
 def test_a_job_in_pending_whose_outcome_sent_it_elsewhere_was_moved_by_hand() -> None:
     for elsewhere in ("completed", "failed", "cancelled"):
-        assert job.moved_by_hand((started(1), ended(elsewhere, 1)))
+        assert history.moved_by_hand((started(1), ended(elsewhere, 1)))
     for back in (ended("returned", 1), ended("lost", 1, next_try="2026-11-22")):
-        assert not job.moved_by_hand((started(1), back))
-    assert not job.moved_by_hand(())
-    assert not job.moved_by_hand((*TWICE, RETRIED))
+        assert not history.moved_by_hand((started(1), back))
+    assert not history.moved_by_hand(())
+    assert not history.moved_by_hand((*TWICE, RETRIED))
 
 
 def test_a_history_that_a_yaml_program_laid_out_anew_has_its_numbers_back() -> None:
@@ -546,7 +549,7 @@ def test_an_event_that_arithmetic_cannot_take_is_refused(event: dict[str, Any]) 
 
 
 def test_the_moves_are_those_that_the_protocol_names() -> None:
-    moves = {f"{source} {target}" for source, targets in job.TRANSITIONS.items() for target in targets}
+    moves = {f"{source} {target}" for source, targets in model.TRANSITIONS.items() for target in targets}
     assert moves == {
         "pending processing", "failed processing",
         "processing done", "processing failed", "processing dead", "processing pending",
@@ -556,8 +559,8 @@ def test_the_moves_are_those_that_the_protocol_names() -> None:
 
 
 def test_every_state_can_be_left_and_every_state_can_be_reached() -> None:
-    assert set(job.TRANSITIONS) == set(State)
-    assert {target for targets in job.TRANSITIONS.values() for target in targets} == set(State)
+    assert set(model.TRANSITIONS) == set(State)
+    assert {target for targets in model.TRANSITIONS.values() for target in targets} == set(State)
 
 
 def test_done_is_shown_as_completed_and_the_others_as_they_are() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import disk
+from queuectl.system import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ print(len(answers - {None}))
 def test_who_asks_lives_through_others_that_open_the_file_for_writing_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("command: true\n")
-    if disk.being_written(path) is None:
+    if files.being_written(path) is None:
         pytest.skip("this file system grants no leases")
     asking = subprocess.Popen([sys.executable, "-c", ASK, str(path)], stdout=subprocess.PIPE, text=True)
     assert asking.stdout is not None

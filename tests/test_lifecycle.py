@@ -17,14 +17,14 @@ import psutil
 import pytest
 
 from queuectl import Spool, State
-from queuectl.job import utc_now
-from queuectl.spool import asking, output, presence
+from queuectl.spool import output, presence, requests
+from queuectl.times import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.job import Event
-    from queuectl.spool.finding import Found
+    from queuectl.job.history import Event
+    from queuectl.spool.jobs import Found
     from tests.conftest import Evidence, Until, Workers
 
     History = Callable[[str], tuple[Event, ...]]
@@ -420,7 +420,7 @@ def test_a_paused_spool_starts_nothing_until_it_is_resumed(
     running = spool.file(evidence.command(f"while ! test -e {gate}; do sleep 0.02; done"))
     worker = workers.start()
     until(lambda: evidence.started() == [running], "the first job runs")
-    asking.pause(spool.root, utc_now())
+    requests.pause(spool.root, utc_now())
     waiting = spool.file(evidence.command())
     until_heard(worker.name, spool, until)
     gate.touch()
@@ -428,14 +428,14 @@ def test_a_paused_spool_starts_nothing_until_it_is_resumed(
     until_heard(worker.name, spool, until)
     assert evidence.started() == [running]
     assert spool.find(waiting).state is State.PENDING
-    assert asking.resume(spool.root)
+    assert requests.resume(spool.root)
     assert ended(waiting).state is State.DONE
 
 
 def test_a_worker_that_starts_in_a_paused_spool_starts_nothing(
     spool: Spool, workers: Workers, evidence: Evidence, until: Until
 ) -> None:
-    asking.pause(spool.root, utc_now())
+    requests.pause(spool.root, utc_now())
     for _ in range(3):
         spool.file(evidence.command())
     worker = workers.start()
@@ -467,7 +467,7 @@ def test_a_running_job_that_is_cancelled_is_stopped_and_dead(
     job_id = spool.file(evidence.command("sleep 60"))
     workers.start()
     until(lambda: evidence.started() == [job_id], "it runs")
-    asking.to_cancel(spool.root, spool.find(job_id).name)
+    requests.to_cancel(spool.root, spool.find(job_id).name)
     assert ended(job_id).state is State.DEAD
     assert kinds(history(job_id)) == ["started", "cancelled"]
     assert all(is_gone(pid) for pid in evidence.pids(job_id))
@@ -480,7 +480,7 @@ def test_a_job_that_was_cancelled_may_be_retried_on_the_same_worker(
     job_id = spool.file(evidence.command("test $QUEUECTL_ATTEMPT = 2 || sleep 60"))
     workers.start()
     until(lambda: evidence.started() == [job_id], "it runs")
-    asking.to_cancel(spool.root, spool.find(job_id).name)
+    requests.to_cancel(spool.root, spool.find(job_id).name)
     assert ended(job_id).state is State.DEAD
     spool.retry(job_id)
     assert ended(job_id).state is State.DONE
@@ -493,7 +493,7 @@ def test_a_cancellation_that_came_too_late_does_not_stop_a_later_run(
     job_id = spool.file("true")
     worker = workers.start()
     claim = ended(job_id).name.owned(worker.name)
-    asking.to_cancel(spool.root, claim)
+    requests.to_cancel(spool.root, claim)
     until_heard(worker.name, spool, until)
     spool.retry(job_id)
     assert ended(job_id).state is State.DONE
@@ -507,7 +507,7 @@ def test_a_worker_asked_to_stop_finishes_the_job_at_hand(
     waiting = spool.file(evidence.command())
     worker = workers.start()
     until(lambda: evidence.started() == [running], "the first job runs")
-    asking.to_stop(spool.root, [worker.name], None)
+    requests.to_stop(spool.root, [worker.name], None)
     until_heard(worker.name, spool, until)
     gate.touch()
     assert worker.wait() == 0
@@ -542,7 +542,7 @@ def test_a_worker_stopped_with_a_limit_gives_the_job_back_when_it_has_passed(
     worker = workers.start()
     until(lambda: evidence.started() == [job_id], "it runs")
     begun = time.monotonic()
-    asking.to_stop(spool.root, [worker.name], 0.7)
+    requests.to_stop(spool.root, [worker.name], 0.7)
     assert worker.wait() == 0
     assert 0.7 <= time.monotonic() - begun < 3
     assert spool.find(job_id).state is State.PENDING

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import QueueError, Spool, State, disk
-from queuectl.cli.acting import Lot
+from queuectl import QueueError, Spool, State
+from queuectl.cli.jobs import Lot
 from queuectl.cli.main import run
 from queuectl.errors import NoSuchJob
-from queuectl.spool import acting, finding
+from queuectl.spool import acts, jobs
+from queuectl.system import files
+from queuectl.view import lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +81,7 @@ def test_ids_that_are_nowhere_share_a_few_looks(spool: Spool, counting: Counting
     for missing in (["none"], [f"none-{number}" for number in range(50)]):
         counting.listed.clear()
         assert command(spool, "retry", *missing)[0] == NoSuchJob.exit_status
-        assert max(counting.listed[state] for state in STATES if state != "processing") <= finding.LOOKS
+        assert max(counting.listed[state] for state in STATES if state != "processing") <= jobs.LOOKS
 
 
 def test_jobs_that_have_moved_are_found_again_together(spool: Spool, counting: Counting) -> None:
@@ -92,13 +94,13 @@ def test_jobs_that_have_moved_are_found_again_together(spool: Spool, counting: C
             assert claim is not None
             me.give_back(claim)  # under another name
     counting.listed.clear()
-    with acting.hand(spool.root, spool.clock()) as hand:
+    with acts.hand(spool.root, spool.clock()) as hand:
 
-        def cancel(found: finding.Found) -> str:
-            return acting.cancel_waiting(hand, found, spool.clock())
+        def cancel(found: jobs.Found) -> str:
+            return acts.cancel_waiting(hand, found, spool.clock())
 
         assert lot.do_all("cancelling", cancel) == 0
-    assert len(finding.names_in(spool.root, State.DEAD)) == 30
+    assert len(jobs.names_in(spool.root, State.DEAD)) == 30
     assert counting.listed["pending"] == 1
 
 
@@ -107,7 +109,7 @@ def test_a_job_that_is_put_somewhere_else_each_time_is_said_to_move_and_not_to_b
 ) -> None:
     file_all(spool, ["moves"])
 
-    def act(found: finding.Found) -> str:
+    def act(found: jobs.Found) -> str:
         later = found.path.replace(str(found.name), str(found.name.later()))
         os.rename(found.path, later)
         raise FileNotFoundError
@@ -144,7 +146,7 @@ def test_a_job_that_moves_all_the_time_is_never_missing_nor_taken_for_one_that_b
 ) -> None:
     file_all(spool, ["job-1", "job-10"])
     with Mover(spool, "job-1"):
-        told = {finding.locate(spool.root, "job-1").id for _ in range(1000)}
+        told = {lookup.locate(spool.root, "job-1").id for _ in range(1000)}
     assert told == {"job-1"}
 
 
@@ -172,18 +174,18 @@ class Misses:
             os.rename(claim, self._path)
 
 
-@pytest.mark.parametrize("times", [1, finding.LOOKS - 1])
+@pytest.mark.parametrize("times", [1, jobs.LOOKS - 1])
 def test_a_job_that_is_given_back_during_a_look_is_found_by_the_next(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     file_all(spool, ["job-1", "job-10"])
-    monkeypatch.setattr(disk, "kernel", Misses(spool, "job-1", times))
-    assert finding.locate(spool.root, "job-1").id == "job-1"
+    monkeypatch.setattr(files, "kernel", Misses(spool, "job-1", times))
+    assert lookup.locate(spool.root, "job-1").id == "job-1"
 
 
 def test_a_beginning_means_the_only_job_that_begins_so_whatever_stands_beside_it(spool: Spool) -> None:
     file_all(spool, ["build-1", "build-2", "test-1", "test"])
-    answers = finding.find_each(spool.root, ["build-1", "bui", "test", "test-", "no", "build-1@h"])
+    answers = lookup.find_each(spool.root, ["build-1", "bui", "test", "test-", "no", "build-1@h"])
     said = {
         word: type(one).__name__ if isinstance(one, QueueError) else one.id for word, one in answers.items()
     }
@@ -229,7 +231,7 @@ def test_ctrl_c_ends_between_two_jobs_and_what_was_told_is_what_was_done(
     assert cancel.returncode == 130
     assert said == b"Interrupted.\n"
     assert 3 <= len(told) < 500
-    assert {name.id for name in finding.names_in(spool.root, State.DEAD)} == told
+    assert {name.id for name in jobs.names_in(spool.root, State.DEAD)} == told
     assert {job_id: found for job_id, found in places(spool).items() if len(found) != 1} == {}
     assert problems(spool) == []
 
@@ -312,7 +314,7 @@ def test_deleting_many_jobs_lists_their_logs_once_and_reads_none_of_them(
 def test_a_job_that_is_put_back_before_it_is_deleted_keeps_its_id(spool: Spool) -> None:
     file_all(spool, ids(0, 3))
     command(spool, "cancel", *ids(0, 3))
-    deleting = acting.delete(spool.root, finding.found_in(spool.root, State.DEAD))
+    deleting = acts.delete(spool.root, jobs.found_in(spool.root, State.DEAD))
     assert next(deleting) == "job-0"
     assert sorted(os.listdir(spool.root.ids)) == ["job-1.id", "job-2.id"]  # one after the other
     spool.retry("job-1")
@@ -325,7 +327,7 @@ def test_who_follows_a_job_that_stays_where_it_is_lists_nothing(spool: Spool, co
     found = spool.find("stays")
     counting.listed.clear()
     for _ in range(5):
-        found = finding.again(spool.root, found)
+        found = lookup.again(spool.root, found)
     assert dict(counting.listed) == {}
     spool.cancel_waiting("stays")
-    assert finding.again(spool.root, found).state is State.DEAD
+    assert lookup.again(spool.root, found).state is State.DEAD

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import Spool, disk
+from queuectl import Spool
 from queuectl.errors import GivenAway, QueueError, UnsafeSpool
-from queuectl.job import State
+from queuectl.job.model import State
 from queuectl.spool import root as roots
 from queuectl.spool.root import FOLDERS, Root
+from queuectl.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts are read as Linux tells them")
 
-OWN = f"uid={disk.user_name(os.geteuid())},gid={disk.group_name(os.getegid())}"
+OWN = f"uid={files.user_name(os.geteuid())},gid={files.group_name(os.getegid())}"
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_refused_init_leaves_nothing(
     mounted: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = mounted("cifs", "rw")
-    monkeypatch.setattr(disk, "kernel", Mapped())
+    monkeypatch.setattr(files, "kernel", Mapped())
     with pytest.raises(UnsafeSpool, match="dir_mode=0700"):
         Spool.create(place / "spool")
     assert not (place / "spool").exists()
@@ -94,7 +95,7 @@ def test_a_refused_init_leaves_a_directory_as_it_was(
     place = mounted("cifs", "rw") / "spool"
     place.mkdir(0o755)
     (place / FOLDERS[0]).mkdir()
-    monkeypatch.setattr(disk, "kernel", Mapped())
+    monkeypatch.setattr(files, "kernel", Mapped())
     with pytest.raises(UnsafeSpool):
         Spool.create(place)
     assert os.listdir(place) == [FOLDERS[0]]
@@ -111,7 +112,7 @@ def test_an_init_that_the_disk_refuses_leaves_nothing(
             raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "kernel", Full())
+        patch.setattr(files, "kernel", Full())
         with pytest.raises(OSError, match="No space"):
             Spool.create(tmp_path / "spool")
     assert not (tmp_path / "spool").exists()
@@ -154,7 +155,7 @@ def test_filing_is_refused_where_no_worker_of_root_would_run_what_root_files(
     spool = Spool.create(mounted(kind, "rw") / "spool")
     monkeypatch.setattr(Root, "_may_be_shared", True)
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "kernel", Squashed(uid))
+        patch.setattr(files, "kernel", Squashed(uid))
         with pytest.raises(GivenAway, match=words):
             spool.file({"id": "mine", "command": "true"})
     assert os.listdir(spool.root.folder(State.PENDING)) == []
@@ -169,7 +170,7 @@ def test_filing_is_not_refused_where_the_owner_of_the_spool_gets_what_root_files
     os.chown(place, ALICE, -1)
     spool = Spool(place)
     monkeypatch.setattr(Root, "_may_be_shared", True)
-    monkeypatch.setattr(disk, "kernel", Squashed(ALICE))
+    monkeypatch.setattr(files, "kernel", Squashed(ALICE))
     assert os.stat(spool.find(spool.file("true")).path).st_uid == ALICE
     with pytest.raises(QueueError, match="a worker of root does not run"):
         spool.root.refuse_idle_root()
@@ -181,7 +182,7 @@ def test_an_init_that_would_make_a_spool_of_nobody_is_refused_and_leaves_nothing
 ) -> None:
     place = mounted("nfs4", "rw")
     monkeypatch.setattr(Root, "_may_be_shared", True)
-    monkeypatch.setattr(disk, "kernel", Squashed(NOBODY))
+    monkeypatch.setattr(files, "kernel", Squashed(NOBODY))
     with pytest.raises(GivenAway, match="no_root_squash"):
         Spool.create(place / "spool")
     assert not (place / "spool").exists()

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queuectl import Spool, State
-from queuectl.job import ID, stamp, utc_now
+from queuectl.job.model import ID
 from queuectl.spool import names
 from queuectl.spool.names import Name
+from queuectl.times import stamp, utc_now
 
 quick = settings(max_examples=150, deadline=None, database=None)
 ids = st.text(alphabet="abcXYZ019._-", min_size=1, max_size=100).filter(

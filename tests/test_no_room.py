@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from queuectl import Spool, State, disk
+from queuectl import Spool, State
 from queuectl.errors import IdTooLong
-from queuectl.job import utc_now
-from queuectl.spool import finding
-from queuectl.spool.finding import REASON
+from queuectl.spool import jobs
+from queuectl.spool.jobs import REASON
 from queuectl.spool.names import AROUND_ID, SHORT_ID, SHORTEST_LIMIT, Name
+from queuectl.system import files
+from queuectl.times import utc_now
 from queuectl.worker.fleet import log_to
 from queuectl.worker.loop import Worker
 
@@ -87,10 +88,10 @@ def test_a_lack_of_processes_is_no_job_s_fault_and_is_waited_for(
         spool.file({"command": evidence.command(), "max_retries": 0, "launcher": launcher}) for _ in range(3)
     ]
     until(lambda: len(tries.read_text()) > 1, "it was tried again")
-    assert not finding.names_in(spool.root, State.DEAD)
+    assert not jobs.names_in(spool.root, State.DEAD)
     assert workers.said().count("no room for another process") == 1
     switch.unlink()
-    until(lambda: len(finding.names_in(spool.root, State.DONE)) == 3, "all are done")
+    until(lambda: len(jobs.names_in(spool.root, State.DONE)) == 3, "all are done")
     assert evidence.started() == ids
     for found in spool.list():
         assert found.job
@@ -277,7 +278,7 @@ def test_an_id_that_is_too_long_for_the_file_system_is_refused(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool.file({"id": "y" * 100, "command": "true"})
-    monkeypatch.setattr(disk, "kernel", ShortNames())
+    monkeypatch.setattr(files, "kernel", ShortNames())
     spool = Spool(spool.path)
     for length in (SHORT_ID + 1, 100):
         with pytest.raises(IdTooLong, match=f"has {length} characters"):
@@ -290,7 +291,7 @@ def test_an_id_that_is_too_long_for_the_file_system_is_refused(
 def test_a_file_system_without_room_for_the_names_of_a_queue_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "kernel", ShortNames(60))
+    monkeypatch.setattr(files, "kernel", ShortNames(60))
     with pytest.raises(Exception, match="names have fewer than"):
         Spool.create(tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -304,7 +305,7 @@ def test_a_job_that_cannot_be_claimed_for_its_long_name_is_put_aside(
     (spool.path / "pending" / f"{'y' * 100}.yaml").write_text("command: true\n")
     os.utime(spool.path / "pending" / f"{'y' * 100}.yaml", (1, 1))
     with spool.member() as me, monkeypatch.context() as patch:
-        patch.setattr(disk, "kernel", ShortNames())
+        patch.setattr(files, "kernel", ShortNames())
         ran = []
         for _ in range(5):
             me.look(utc_now(), again=True)

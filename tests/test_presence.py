@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from queuectl import disk
-from queuectl.job import utc_now
-from queuectl.spool import asking, presence
-from queuectl.spool.bell import Bell, Wake
+from queuectl.spool import presence, requests
+from queuectl.spool.wake import Bell, Wake
+from queuectl.system import files
+from queuectl.times import utc_now
 from queuectl.worker import keeper as keepers
 from queuectl.worker.keeper import LOOK, Keeper
 from tests.conftest import wait_until
@@ -105,7 +105,7 @@ def test_a_request_that_leaves_the_folder_the_time_of_a_change_before_it_is_hear
     folder = spool.path / "workers"
     keeper.look()
     before = folder.stat()
-    asking.to_stop(spool.root, presence.described(spool.root), None)
+    requests.to_stop(spool.root, presence.described(spool.root), None)
     os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
     time.sleep(LOOK)  # as a keeper does
     keeper.look()
@@ -126,7 +126,7 @@ def test_what_is_asked_is_heard_by_an_event_long_before_the_next_look(
         bell.hang()
         keeper = Keeper(me, wake, bell)
         keeper.start()
-        asking.to_stop(spool.root, presence.described(spool.root), 7.0)
+        requests.to_stop(spool.root, presence.described(spool.root), 7.0)
         wait_until(lambda: keeper.requests.limit == 7.0, "the request is heard, and its limit")
         keeper.end()
 
@@ -144,7 +144,7 @@ def test_a_folder_that_stays_as_it_was_is_not_listed_for_ever(
         def __getattr__(self, name: str) -> Any:
             return getattr(os, name)
 
-    monkeypatch.setattr(disk, "kernel", Listing())
+    monkeypatch.setattr(files, "kernel", Listing())
 
     def hears_no_more() -> bool:
         before = len(listings)

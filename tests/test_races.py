@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import QueueError, Spool, State, disk
+from queuectl import QueueError, Spool, State
 from queuectl.errors import IdTaken, NoSuchJob, WrongState
-from queuectl.job import iso, last_attempt, utc_now
-from queuectl.spool import asking, finding, finishing
+from queuectl.job.history import last_attempt
+from queuectl.spool import finishing, jobs, requests
 from queuectl.spool.claiming import Waiting
 from queuectl.spool.root import Root
+from queuectl.system import files
+from queuectl.times import iso, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from queuectl.job import Event
+    from queuectl.job.history import Event
     from queuectl.spool.claiming import Claim
-    from queuectl.spool.member import Member
     from queuectl.spool.names import Name
+    from queuectl.worker.member import Member
     from tests.conftest import AtOnce, Evidence, Until, Workers
 
     Figure = Callable[[str, str], None]
@@ -96,7 +98,7 @@ def test_each_job_is_claimed_by_exactly_one_process(
     claimed = at_once([partial(claim_everything, quick_spool)] * count)
     assert Counter(itertools.chain(*claimed)) == Counter(ids)
     assert sum(len(one) > 0 for one in claimed) > 1
-    assert len(finding.names_in(quick_spool.root, State.DONE)) == len(ids)
+    assert len(jobs.names_in(quick_spool.root, State.DONE)) == len(ids)
     assert problems(quick_spool) == []
     figure(f"{count} claimants race", f"{len(ids):,} claims of {len(ids):,} jobs, none twice")
 
@@ -132,7 +134,7 @@ def test_a_name_that_a_share_goes_on_listing_is_tried_once(
     quick_spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Root, "is_shared", True)
-    monkeypatch.setattr(disk, "kernel", _Cached())
+    monkeypatch.setattr(files, "kernel", _Cached())
     quick_spool.file({"command": "true"})
     waiting = Waiting(quick_spool.root)
     waiting.relist(utc_now())
@@ -141,7 +143,7 @@ def test_a_name_that_a_share_goes_on_listing_is_tried_once(
     assert waiting.has_due(utc_now())
     assert waiting.take("me-1-abcd", utc_now()) is None
     waiting.relist(utc_now())
-    assert name in disk.list_names(quick_spool.root.folder(State.PENDING))
+    assert name in files.list_names(quick_spool.root.folder(State.PENDING))
     assert not waiting.has_due(utc_now())
 
 
@@ -177,7 +179,7 @@ def test_ids_that_are_made_up_at_once_differ(quick_spool: Spool, at_once: AtOnce
 
     ids = list(itertools.chain(*at_once([several] * 8)))
     assert len(set(ids)) == 400
-    assert len(finding.names_in(quick_spool.root, State.PENDING)) == 400
+    assert len(jobs.names_in(quick_spool.root, State.PENDING)) == 400
 
 
 def test_a_drop_that_many_take_in_at_once_becomes_one_job(
@@ -327,7 +329,7 @@ def test_a_running_job_that_is_cancelled_as_it_ends_has_one_outcome(
         job_id = spool.file({"id": f"job-{number}", "command": evidence.command(f"sleep {pause:.3f}")})
         until(lambda: evidence.started(job_id), "it runs")  # noqa: B023 - called in this round
         if (running := spool.find(job_id)).state is State.PROCESSING:  # else it ended before it was found
-            asking.to_cancel(spool.root, running.name)
+            requests.to_cancel(spool.root, running.name)
         assert spool.wait(job_id, 10)
         assert len(evidence.started(job_id)) == 1
     stories = Counter(stories_in(spool).values())
@@ -394,7 +396,7 @@ def orphan(spool: Spool, events: tuple[Event, ...] | None) -> None:
             if events is None:
                 continue
             claim, attempt, logs = me.begin(claim) or pytest.fail("a twin")
-            disk.close(*logs)
+            files.close(*logs)
             start = me.started(attempt, None, utc_now())
             me.note(claim, start, *({**event, "worker": me.name} for event in events))
         os._exit(0)

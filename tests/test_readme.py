@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
-from queuectl import Spool, job, settings
+from queuectl import Spool, settings
 from queuectl.cli.main import app
+from queuectl.job import fields, model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,23 +112,24 @@ def test_the_config_table_is_that_of_the_settings() -> None:
 
 def test_the_table_of_job_fields_is_that_of_the_parsers() -> None:
     _, _, *body = rows(section("## Job fields"))
-    assert [cells[0].strip("`") for cells in body] == list(job.PARSERS)
+    assert [cells[0].strip("`") for cells in body] == list(fields.PARSERS)
     meanings = {cells[0].strip("`"): cells[2] for cells in body}
-    for older, name in job.ALIASES.items():
+    for older, name in fields.ALIASES.items():
         assert f"`{older}`" in meanings[name]
 
 
-def test_the_code_layout_says_of_each_module_what_it_says_itself() -> None:
+def test_the_code_layout_says_of_each_room_what_it_says_itself() -> None:
     lines = re.findall(r"^(\S+) +(.*)$", block(section("## Code layout"), ""), re.MULTILINE)
-    assert len(dict(lines)) == len(lines)
-    modules = (ROOT / "queuectl").rglob("*.py")
-    texts = {str(path.relative_to(ROOT)): ast.get_docstring(ast.parse(path.read_text())) for path in modules}
+    package = ROOT / "queuectl"
+    homes = {f"queuectl/{path.name}": path for path in package.glob("*.py")}
+    homes |= {f"queuectl/{path.parent.name}/": path for path in package.glob("*/__init__.py")}
+    texts = {name: ast.get_docstring(ast.parse(path.read_text())) for name, path in homes.items()}
     assert dict(lines) == {name: (text or "").partition("\n")[0] for name, text in texts.items()}
 
 
 def test_each_state_stands_in_the_drawing() -> None:
     drawing = block(section("## The life of a job"), "")
-    for state in job.State:
+    for state in model.State:
         assert f"{state}/" in drawing
 
 
@@ -138,10 +140,10 @@ def test_the_folders_on_disk_are_those_that_init_makes(tmp_path: Path) -> None:
 
 
 def test_the_job_file_in_the_readme_is_a_job() -> None:
-    from queuectl.spool import record
+    from queuectl.spool import jobfile
 
     text = block(section("## What is on disk"), "yaml")
-    reading = record.parse(text.encode())
+    reading = jobfile.parse(text.encode())
     assert reading.job.id == "resize-42"
     assert [event["event"] for event in reading.job.history] == ["started", "failed"]
     assert set(reading.job.history[1]) <= set(tables(section("### JSON"))["an event of the history"])
@@ -282,11 +284,11 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(busy: Spool) 
 
 
 def test_what_is_said_of_states_in_json_is_what_the_code_says(busy: Spool) -> None:
-    from queuectl.spool import finding
+    from queuectl.view import lookup
 
     (overview,) = objects(queuectl(busy, "status", "--json"))
     states = rows(section("### JSON"))
     counted = next(cells[1] for cells in states if cells[0] == "`counts`")
     assert re.findall(r"`(\w+)`", counted) == list(overview["counts"])
     listed = next(cells[1] for cells in rows(section("## Commands")) if cells[0] == "`--state STATE`")
-    assert set(re.findall(r"`(\w+)`", listed)) == set(finding.WORDS)
+    assert set(re.findall(r"`(\w+)`", listed)) == set(lookup.WORDS)

@@ -12,10 +12,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queuectl import Job, Spool, disk
+from queuectl import Job, Spool
 from queuectl.errors import BadJob
-from queuectl.job import to_yaml, utc_now
-from queuectl.spool import claiming, record
+from queuectl.job.layout import to_yaml
+from queuectl.spool import claiming, jobfile
+from queuectl.system import files
+from queuectl.times import utc_now
 
 quick = settings(max_examples=100, deadline=None, database=None)
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -71,27 +73,27 @@ CLOSED = {
 
 def added(text: bytes, *events: dict[str, Any]) -> bytes:
     """The content after these events were added, as a worker adds them."""
-    reading = record.parse(text)
+    reading = jobfile.parse(text)
     return (text if reading.keep is None else text[: reading.keep]) + reading.addition(events)
 
 
 def history(text: bytes) -> list[Any]:
-    return list(record.parse(text).job.history)
+    return list(jobfile.parse(text).job.history)
 
 
 @pytest.mark.parametrize("layout", OPEN.values(), ids=OPEN)
 def test_an_event_is_added_to_the_end_and_nothing_else_changes(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(layout.encode())
-    before = record.read(str(path))
+    before = jobfile.read(str(path))
     assert before.columns is not None
-    after = record.append(str(path), before, (START,))
+    after = jobfile.append(str(path), before, (START,))
     assert path.read_bytes().startswith(layout.encode())
-    assert record.read(str(path)).job == after.job
+    assert jobfile.read(str(path)).job == after.job
     assert after.job.history == (*before.job.history, START)
     assert after.job.command == before.job.command
-    last = record.append(str(path), after, (END, START))
-    assert record.read(str(path)).job == last.job
+    last = jobfile.append(str(path), after, (END, START))
+    assert jobfile.read(str(path)).job == last.job
     assert last.job.history == (*before.job.history, START, END, START)
     tree = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
     assert len(tree["history"]) == len(last.job.history)
@@ -101,12 +103,12 @@ def test_an_event_is_added_to_the_end_and_nothing_else_changes(tmp_path: Path, l
 def test_a_layout_that_takes_no_event_is_written_anew_and_says_the_same(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(layout.encode())
-    before = record.read(str(path))
+    before = jobfile.read(str(path))
     claiming.ready(str(path), before)
-    after = record.read(str(path))
+    after = jobfile.read(str(path))
     assert after.job == before.job
-    last = record.append(str(path), after, (END,))
-    assert record.read(str(path)).job == last.job
+    last = jobfile.append(str(path), after, (END,))
+    assert jobfile.read(str(path)).job == last.job
     assert last.job.history == (*before.job.history, END)
     assert [one.name for one in tmp_path.iterdir()] == ["job.yaml"]
 
@@ -122,11 +124,11 @@ def test_an_event_cut_short_at_any_byte_is_not_there_and_the_next_one_mends_the_
     assert whole.startswith(before)
     for length in range(len(before), len(whole)):
         torn = whole[:length]
-        reading = record.parse(torn)
+        reading = jobfile.parse(torn)
         told = list(reading.job.history)
         # Without its line break the line is whole: then the event stands.
         assert told == (history(whole) if length == len(whole) - 1 else history(before)), torn[-40:]
-        assert reading.job.command == record.parse(before).job.command
+        assert reading.job.command == jobfile.parse(before).job.command
         assert reading.columns is not None
         mended = added(torn, START)
         assert history(mended) == [*told, START], torn[-40:]
@@ -137,9 +139,9 @@ def test_a_torn_last_line_is_ignored_and_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     whole = to_yaml(Job(command="echo hi", history=(START,)))
     path.write_text(whole + '- {"event": "failed", "attempt": 1, "err')
-    reading = record.read(str(path))
+    reading = jobfile.read(str(path))
     assert reading.job.history == (START,)
-    record.append(str(path), reading, (END,))
+    jobfile.append(str(path), reading, (END,))
     assert path.read_text() == to_yaml(Job(command="echo hi", history=(START, END)))
 
 
@@ -164,23 +166,23 @@ def test_zeros_after_the_first_heading_are_ignored_and_cut_off() -> None:
 @pytest.mark.parametrize("text", [b"command: rm -rf /srv\0\0\0", b"command: rm -rf /srv\n\0", b"\0" * 50])
 def test_zeros_in_what_a_person_wrote_are_no_torn_event_and_are_refused(text: bytes) -> None:
     with pytest.raises(BadJob, match="NUL"):
-        record.parse(text)
+        jobfile.parse(text)
 
 
 def test_a_command_that_looks_like_a_history_is_none() -> None:
     for command in ("x\nhistory:\n", "x\nhistory:\n- {}", 'x\nhistory:\n- {"event": "completed"}\n'):
         text = to_yaml(Job(command=command)).encode()
-        assert record.parse(text).job == Job(command=command)
-        assert record.parse(added(text, START)).job == Job(command=command, history=(START,))
+        assert jobfile.parse(text).job == Job(command=command)
+        assert jobfile.parse(added(text, START)).job == Job(command=command, history=(START,))
 
 
 def test_nothing_is_added_where_the_claim_was_lost(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(to_yaml(Job(command="echo hi")))
-    reading = record.read(str(path))
+    reading = jobfile.read(str(path))
     path.rename(tmp_path / "elsewhere.yaml")
     with pytest.raises(FileNotFoundError):
-        record.append(str(path), reading, (START,))
+        jobfile.append(str(path), reading, (START,))
     assert [one.name for one in tmp_path.iterdir()] == ["elsewhere.yaml"]
 
 
@@ -209,7 +211,7 @@ def test_nothing_is_added_where_the_claim_was_lost(tmp_path: Path) -> None:
 )
 def test_a_hostile_history_is_read_or_refused_and_nothing_else(tail: bytes) -> None:
     try:
-        told = record.parse(b"command: x\nhistory:\n" + tail).job
+        told = jobfile.parse(b"command: x\nhistory:\n" + tail).job
     except BadJob:
         return
     assert told.command == "x"
@@ -228,7 +230,7 @@ def test_a_hostile_history_is_read_or_refused_and_nothing_else(tail: bytes) -> N
 def test_any_mixture_is_read_or_refused_and_what_is_read_can_be_added_to(text: str) -> None:
     data = text.encode()
     try:
-        reading = record.parse(data)
+        reading = jobfile.parse(data)
     except BadJob:
         return
     if reading.columns is not None:
@@ -287,10 +289,10 @@ def test_json_that_is_awkward_to_write_anew_runs_or_is_put_aside_and_stops_nobod
 def test_a_job_with_a_long_history_still_reads(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(to_yaml(Job(command="echo hi")))
-    reading = record.read(str(path))
+    reading = jobfile.read(str(path))
     for attempt in range(1, 101):
-        reading = record.append(
+        reading = jobfile.append(
             str(path), reading, (START | {"attempt": attempt}, END | {"attempt": attempt})
         )
-    assert record.read(str(path)).job == reading.job
-    assert path.stat().st_size < disk.MAX_BYTES
+    assert jobfile.read(str(path)).job == reading.job
+    assert path.stat().st_size < files.MAX_BYTES

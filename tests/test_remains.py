@@ -16,17 +16,16 @@ import psutil
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import presence
 from queuectl.spool import root as roots
 from queuectl.spool.root import Root
-from queuectl.worker import process
+from queuectl.system import host, processes
 from queuectl.worker.remains import stop_remains
 from tests.conftest import problems_left_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from queuectl.job import Event
+    from queuectl.job.history import Event
     from queuectl.spool.claiming import Claim
     from tests.conftest import Until, Workers
 
@@ -297,16 +296,17 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def recorded(spool: Spool, pid: int) -> dict[str, object]:
-    return {"pid": pid, "spool": spool.root.identity, "process": process.identity(pid)}
+    return {"pid": pid, "spool": spool.root.identity, "process": processes.identity(pid)}
 
 
 FORGED: dict[str, Callable[[Spool, int], dict[str, object]]] = {
     "an older version noted no more": lambda _, pid: {"pid": pid},
     "another boot": lambda spool, pid: (
-        recorded(spool, pid) | {"process": f"{OTHER_BOOT}/{(process.identity(pid) or '').partition('/')[2]}"}
+        recorded(spool, pid)
+        | {"process": f"{OTHER_BOOT}/{(processes.identity(pid) or '').partition('/')[2]}"}
     ),
     "a namespace whose number was given out again": lambda spool, pid: (
-        recorded(spool, pid) | {"process": f"{presence.kernel_id()}/1"}
+        recorded(spool, pid) | {"process": f"{host.kernel_id()}/1"}
     ),
     "another spool": lambda spool, pid: recorded(spool, pid) | {"spool": "801#2"},
     "nothing of the kind": lambda spool, pid: recorded(spool, pid) | {"process": None},
@@ -316,7 +316,7 @@ FORGED: dict[str, Callable[[Spool, int], dict[str, object]]] = {
 def leave_claim(spool: Spool, facts: dict[str, object], at: str = "2999-01-01T00:00:00Z") -> None:
     """A claim whose worker has no description left, as in a backup without workers/."""
     event = {"event": "started", "attempt": 1, "at": at, "worker": "w", **facts}
-    name = f"05-20260101T000000.000000Z-job@{presence.host_name()}-1-abcd.yaml"
+    name = f"05-20260101T000000.000000Z-job@{host.host_name()}-1-abcd.yaml"
     path = Path(spool.root.folder(State.PROCESSING), name)
     path.write_text(f"command: 'true'\nhistory:\n- {json.dumps(event)}\n")
     path.chmod(0o600)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queuectl.retry import Policy
+from queuectl.job.policy import Policy
 
 quick = settings(max_examples=100, deadline=None, database=None)
 

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import filelock
 import pytest
 
-from queuectl import Spool, State, disk, settings
+from queuectl import Spool, State, settings
 from queuectl.errors import BadSetting, QueueError, UnsafeSpool
-from queuectl.job import utc_now
-from queuectl.spool import asking, claiming, output, presence, reservations
-from queuectl.spool.finding import REASON
+from queuectl.spool import claiming, output, presence, requests, reservations
+from queuectl.spool.jobs import REASON
 from queuectl.spool.names import Name
 from queuectl.spool.root import FOLDERS
-from queuectl.worker import process
+from queuectl.system import files, host, processes
+from queuectl.times import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,7 +133,7 @@ def printed(spool: Spool, job_id: str, attempt: int = 1) -> str:
 def test_a_private_spool_and_all_in_it_are_closed_to_others(spool: Spool) -> None:
     spool.file({"id": "a", "command": "true"})
     with spool.member():
-        asking.pause(spool.root, utc_now())
+        requests.pause(spool.root, utc_now())
         kinds = {mode_of(path) for path in [spool.path, *spool.path.rglob("*")] if path.is_dir()}
         files = {mode_of(path) for path in spool.path.rglob("*") if path.is_file()}
     assert kinds == {0o700}
@@ -297,10 +297,10 @@ def test_root_kills_no_process_that_only_a_strangers_file_names(spool: Spool, wo
     try:
         claim = Path(
             spool.root.folder(State.PROCESSING),
-            f"05-20260101T000000.000000Z-x@{presence.host_name()}-1-abcd.yaml",
+            f"05-20260101T000000.000000Z-x@{host.host_name()}-1-abcd.yaml",
         )
         event = {"event": "started", "attempt": 1, "at": "2999-01-01T00:00:00Z", "pid": victim.pid}
-        event |= {"spool": spool.root.identity, "process": process.identity(victim.pid)}
+        event |= {"spool": spool.root.identity, "process": processes.identity(victim.pid)}
         claim.write_text(f"command: 'true'\nhistory:\n- {json.dumps(event)}\n")
         os.chown(claim, BOB, -1)
         workers.drain()
@@ -349,7 +349,7 @@ def alices(open_place: Path, request: pytest.FixtureRequest, until: Until) -> It
     assert owners(place) == {}
     yield place
     root = Spool(place).root
-    asking.to_stop(root, presence.described(root), None)
+    requests.to_stop(root, presence.described(root), None)
     until(lambda: not presence.described(root), "no worker is left, whatever the test has met")
 
 
@@ -457,11 +457,11 @@ def test_root_gives_away_no_file_that_it_has_not_made(alices: Path) -> None:
     precious.write_text("root's\n")
     log = alices / "logs" / "worker@x.log"
     log.hardlink_to(precious)
-    with pytest.raises(disk.NotAFile):
-        disk.open_append(log)
+    with pytest.raises(files.NotAFile):
+        files.open_append(log)
     Spool(alices)
-    with pytest.raises(disk.NotAFile):
-        disk.open_append(log)
+    with pytest.raises(files.NotAFile):
+        files.open_append(log)
     assert precious.stat().st_uid == 0
 
 
@@ -555,11 +555,11 @@ def read_description(spool: Spool) -> bytes:
 
 
 def read_request(spool: Spool) -> bytes:
-    return repr(asking.requests_to(spool.root, "me-1-abcd")).encode()
+    return repr(requests.requests_to(spool.root, "me-1-abcd")).encode()
 
 
 def read_reason(spool: Spool) -> bytes:
-    from queuectl.spool.finding import reason_for
+    from queuectl.view.lookup import reason_for
 
     return reason_for(spool.find("b")).encode()
 
@@ -668,8 +668,8 @@ def test_a_worker_never_runs_what_a_swapped_link_leads_to(
         claim = claiming.confirm(spool.root, name, State.PENDING, utc_now())
         claimed.append(claim.job.command if isinstance(claim, claiming.Claim) else claim)
         rounds += 1
-        for text in disk.list_names(spool.root.folder(State.DEAD)):
-            disk.remove(f"{spool.root.folder(State.DEAD)}/{text}")
+        for text in files.list_names(spool.root.folder(State.DEAD)):
+            files.remove(f"{spool.root.folder(State.DEAD)}/{text}")
     assert set(claimed) == {"harmless", None}
 
 

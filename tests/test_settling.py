@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import disk, settings
-from queuectl.job import State, utc_now
-from queuectl.spool import claiming, dropping, explaining, finding
+from queuectl import settings
+from queuectl.job.model import State
+from queuectl.spool import claiming, dropping
 from queuectl.spool.claiming import OURS
 from queuectl.spool.root import Root
+from queuectl.system import files
+from queuectl.times import utc_now
+from queuectl.view import explain, lookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl import Spool
-    from queuectl.spool.member import Member
+    from queuectl.worker.member import Member
     from tests.conftest import Until
 
 
@@ -114,7 +117,7 @@ def test_a_job_that_was_changed_moments_ago_waits_until_it_has_stood_still(
     job_id = spool.file("true")
     write(only(spool.root.folder(State.PENDING)), text, age=0)
     assert claims(member) == []
-    assert finding.find(spool.root, job_id).state is State.PENDING
+    assert lookup.find(spool.root, job_id).state is State.PENDING
     path = only(spool.root.folder(State.PENDING))
     write(path, "command: rm -rf /srv/tmp/x\n", age=0.5)
     assert claims(member) == []
@@ -157,9 +160,9 @@ def test_a_job_whose_file_stays_open_for_writing_is_reported_once_in_the_log_and
         assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
             f"job {job_id}: it does not run yet"
         ]
-        told = explaining.attention(spool, finding.counts(spool.root, utc_now()), [])
+        told = explain.attention(spool.root, lookup.counts(spool.root, utc_now()), [], utc_now())
         assert any(f"Job {job_id} waits for a program that is writing to its file" in one for one in told)
-    told = explaining.attention(spool, finding.counts(spool.root, utc_now()), [])
+    told = explain.attention(spool.root, lookup.counts(spool.root, utc_now()), [], utc_now())
     assert not any("writing to its file" in one for one in told)
 
 
@@ -185,4 +188,4 @@ def test_a_dropped_file_that_may_not_be_opened_is_put_aside_on_a_share(
     drop = Path(spool.root.folder(State.PENDING), "link.yaml")
     drop.symlink_to(spool.root.config)
     until(lambda: claims(member) == [] and not os.path.lexists(drop), "it is put aside")
-    assert any(disk.list_names(spool.root.folder(State.DEAD)))
+    assert any(files.list_names(spool.root.folder(State.DEAD)))

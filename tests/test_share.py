@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import disk
 from queuectl.errors import QueueError
-from queuectl.spool import share
+from queuectl.system import files
+from queuectl.view import share_check
 from tests.shell import Shell
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ def test_alone_it_says_that_it_waits_and_then_what_can_be_measured_alone(
     assert said.err.startswith("Waiting for `queuectl check --share")
     assert "No other host came" in said.out
     assert "clock of" in said.out
-    assert not (tmp_path / share.FOLDER).exists()
+    assert not (tmp_path / share_check.FOLDER).exists()
     report = shell("check", "--share", tmp_path, "--timeout", "0.1", "--json").json
     assert (report["verdict"], report["together"]) == ("unknown", None)
 
 
 def test_two_runs_on_one_mount_say_that_they_prove_nothing(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        reports = list(pool.map(lambda _: share.check(tmp_path, 20, silent), range(2)))
+        reports = list(pool.map(lambda _: share_check.check(tmp_path, 20, silent), range(2)))
     for report in reports:
         assert report.together
         assert report.together.same_mount
@@ -59,58 +59,58 @@ def test_two_runs_on_one_mount_say_that_they_prove_nothing(tmp_path: Path) -> No
         assert report.together.created_twice == 0
         assert report.together.lock_excludes is True
         assert report.verdict == "unknown"
-    assert not (tmp_path / share.FOLDER).exists()
+    assert not (tmp_path / share_check.FOLDER).exists()
 
 
 def test_a_run_that_was_killed_is_not_taken_for_another_host_and_is_named(tmp_path: Path) -> None:
-    dead = share.Table.at(tmp_path / share.FOLDER)
+    dead = share_check.Table.at(tmp_path / share_check.FOLDER)
     dead.put("hello", None)
-    report = share.check(tmp_path, 0.1, silent)
+    report = share_check.check(tmp_path, 0.1, silent)
     assert report.together is None
     assert f"{dead.me} did not answer" in report.remarks[-1]
-    left = tmp_path / share.FOLDER / f"{dead.me}.hello"
+    left = tmp_path / share_check.FOLDER / f"{dead.me}.hello"
     assert left.exists()
-    old = time.time() - share.LEFT - 60
+    old = time.time() - share_check.LEFT - 60
     os.utime(left, (old, old))
-    os.utime(tmp_path / share.FOLDER / f".{dead.me}.seat", (old, old))
-    share.check(tmp_path, 0.1, silent)
-    assert not (tmp_path / share.FOLDER).exists()
+    os.utime(tmp_path / share_check.FOLDER / f".{dead.me}.seat", (old, old))
+    share_check.check(tmp_path, 0.1, silent)
+    assert not (tmp_path / share_check.FOLDER).exists()
 
 
 def test_what_is_not_of_a_run_is_left_alone(tmp_path: Path) -> None:
-    place = tmp_path / share.FOLDER
+    place = tmp_path / share_check.FOLDER
     place.mkdir()
     odd = ["passwd", "x\x1b[31m-1-abcd.hello", "-1-abcd.hello"]
     for name in odd:
         (place / name).touch()
         os.utime(place / name, (0, 0))
-    assert "No other host came" in share.check(tmp_path, 0.1, silent).remarks[-1]
+    assert "No other host came" in share_check.check(tmp_path, 0.1, silent).remarks[-1]
     assert sorted(os.listdir(place)) == sorted(odd)
 
 
 def test_a_link_in_the_place_of_the_directory_is_refused(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
-    (tmp_path / share.FOLDER).symlink_to(tmp_path / "victim")
+    (tmp_path / share_check.FOLDER).symlink_to(tmp_path / "victim")
     assert "is a link" in shell.refused("check", "--share", tmp_path, "--timeout", "0.1", status=1)
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(shell: Shell, tmp_path: Path) -> None:
-    (tmp_path / share.FOLDER).write_text("mine")
+    (tmp_path / share_check.FOLDER).write_text("mine")
     assert "is a file" in shell.refused("check", "--share", tmp_path, "--timeout", "0.1", status=1)
-    assert (tmp_path / share.FOLDER).read_text() == "mine"
+    assert (tmp_path / share_check.FOLDER).read_text() == "mine"
 
 
 @pytest.mark.parametrize("politely", [True, False])
 def test_the_other_going_away_in_the_middle_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, politely: bool
 ) -> None:
-    other = share.Table.at(tmp_path / share.FOLDER)
+    other = share_check.Table.at(tmp_path / share_check.FOLDER)
     other.put("hello", {"place": "x"})
     if not politely:
-        monkeypatch.setattr(share, "STEP", 0.5)
+        monkeypatch.setattr(share_check, "STEP", 0.5)
     with ThreadPoolExecutor(1) as pool:
         told: Queue[str] = Queue()
-        checking = pool.submit(share.check, tmp_path, 20, told.put)
+        checking = pool.submit(share_check.check, tmp_path, 20, told.put)
         assert other.find_other(20)
         assert "Waiting" in told.get(timeout=20)
         assert "There it is" in told.get(timeout=20)
@@ -118,18 +118,18 @@ def test_the_other_going_away_in_the_middle_is_said(
             other.clear()
         with pytest.raises(QueueError, match="does not go on"):
             checking.result(20)
-    assert not (tmp_path / share.FOLDER).exists()
+    assert not (tmp_path / share_check.FOLDER).exists()
 
 
 def test_a_third_run_does_not_touch_what_two_are_at(tmp_path: Path) -> None:
-    place = tmp_path / share.FOLDER
-    pair = share.Table.at(place), share.Table.at(place)
+    place = tmp_path / share_check.FOLDER
+    pair = share_check.Table.at(place), share_check.Table.at(place)
     for one in pair:
         one.put("hello", {"place": "x"})
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(lambda one: one.find_other(20), pair)) == [True, True]
     before = sorted(os.listdir(place))
-    report = share.check(tmp_path, 0.1, silent)
+    report = share_check.check(tmp_path, 0.1, silent)
     assert (report.verdict, report.together) == ("unknown", None)
     assert "try it out with each other" in report.remarks[-1]
     assert sorted(os.listdir(place)) == before
@@ -145,7 +145,7 @@ def test_of_three_runs_at_once_none_comes_to_a_false_verdict(shell: Shell, tmp_p
             assert json.loads(out)["verdict"] == "unknown"
         else:
             assert "More than two runs" in err or "does not go on" in err, (status, out, err)
-    assert not (tmp_path / share.FOLDER).exists()
+    assert not (tmp_path / share_check.FOLDER).exists()
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_of_three_runs_at_once_none_comes_to_a_false_verdict(shell: Shell, tmp_p
 def test_what_is_measured_isjudged_in_words(
     tmp_path: Path, changed: dict[str, object], verdict: str, words: str
 ) -> None:
-    alone = share.Alone("here", "fuse.sshfs", 0.0, {})
-    fine = share.Together("other", False, 0.0, 0.01, 0.0, 0.0, True, 0, 0, 0)
-    report = share.judged(tmp_path, alone, fine._replace(**changed))  # type: ignore[arg-type]
+    alone = share_check.Alone("here", "fuse.sshfs", 0.0, {})
+    fine = share_check.Together("other", False, 0.0, 0.01, 0.0, 0.0, True, 0, 0, 0)
+    report = share_check.judged(tmp_path, alone, fine._replace(**changed))  # type: ignore[arg-type]
     assert report.verdict == verdict
     assert words in " ".join(report.remarks)
     assert bool(report.remarks) is bool(words)
@@ -190,9 +190,9 @@ def test_what_is_measured_isjudged_in_words(
 def test_what_one_host_finds_out_alone_is_judged_in_words(
     tmp_path: Path, changed: dict[str, object], words: str
 ) -> None:
-    alone = share.Alone("here", "fuse.sshfs", 0.0, {})._replace(**changed)  # type: ignore[arg-type]
-    fine = share.Together("other", False, 0.0, 0.01, 0.0, 0.0, True, 0, 0, 0)
-    report = share.judged(tmp_path, alone, fine)
+    alone = share_check.Alone("here", "fuse.sshfs", 0.0, {})._replace(**changed)  # type: ignore[arg-type]
+    fine = share_check.Together("other", False, 0.0, 0.01, 0.0, 0.0, True, 0, 0, 0)
+    report = share_check.judged(tmp_path, alone, fine)
     assert report.verdict == "safe"
     assert words in " ".join(report.remarks)
     assert bool(report.remarks) is bool(words)
@@ -218,12 +218,12 @@ def test_a_share_that_does_not_answer_ends_the_check_and_what_hangs_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel = Hanging()
-    monkeypatch.setattr(disk, "kernel", kernel)
-    monkeypatch.setattr(share, "HANGS", 0.3)
-    monkeypatch.setattr(share, "STOPPING", 0.0)
+    monkeypatch.setattr(files, "kernel", kernel)
+    monkeypatch.setattr(share_check, "HANGS", 0.3)
+    monkeypatch.setattr(share_check, "STOPPING", 0.0)
     try:
         with pytest.raises(QueueError, match=r"it hangs in `list a file`"):
-            share.check(tmp_path, 20, silent)
+            share_check.check(tmp_path, 20, silent)
     finally:
         kernel.answer.set()
 
@@ -240,18 +240,21 @@ sys.exit(run(sys.argv[1:]))
 def test_an_interrupted_check_leaves_nothing(tmp_path: Path, until: Until) -> None:
     words = ["check", "--share", str(tmp_path), "--timeout", "60"]
     run = subprocess.Popen([sys.executable, "-c", INTERRUPTIBLE, *words], stderr=subprocess.PIPE)
-    until(lambda: list(tmp_path.glob(f"{share.FOLDER}/*.hello")), "it is there")
+    until(lambda: list(tmp_path.glob(f"{share_check.FOLDER}/*.hello")), "it is there")
     run.send_signal(signal.SIGINT)
     assert run.communicate(timeout=20)[1].endswith(b"Interrupted.\n")
     assert run.returncode == 130
-    assert not (tmp_path / share.FOLDER).exists()
+    assert not (tmp_path / share_check.FOLDER).exists()
 
 
 def test_what_the_other_run_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(share, "TELL", 0.1)
-    monkeypatch.setattr(share, "STEP", 0.5)
+    monkeypatch.setattr(share_check, "TELL", 0.1)
+    monkeypatch.setattr(share_check, "STEP", 0.5)
     told: list[str] = []
-    one, other = share.Table.at(tmp_path / share.FOLDER, told.append), share.Table.at(tmp_path / share.FOLDER)
+    one, other = (
+        share_check.Table.at(tmp_path / share_check.FOLDER, told.append),
+        share_check.Table.at(tmp_path / share_check.FOLDER),
+    )
     other.put("hello", None)
     one.other = other.me
     with pytest.raises(QueueError, match="does not go on"):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import disk
-from queuectl.job import State, utc_now
+from queuectl.job.model import State
 from queuectl.spool.root import GRAIN, Root, listed
+from queuectl.system import files
+from queuectl.times import utc_now
 
 if TYPE_CHECKING:
     from queuectl import Spool
@@ -47,7 +48,7 @@ def test_the_clock_of_a_share_is_not_read_off_a_file_that_was_written_in_place(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Root, "is_shared", True)
-    monkeypatch.setattr(disk, "kernel", Late())
+    monkeypatch.setattr(files, "kernel", Late())
     with spool.member() as me:
         me.beat(utc_now())
         offset = me.presence.clock_offset
@@ -72,11 +73,11 @@ def test_a_sign_of_life_gets_through_on_a_share_that_takes_no_new_file(
     monkeypatch.setattr(Root, "is_shared", True)
     with spool.member() as me:
         path = f"{spool.root.workers}/{me.name}.yaml"
-        before = disk.read(path)
+        before = files.read(path)
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "kernel", Full())
+            patch.setattr(files, "kernel", Full())
             me.beat(utc_now())
-        assert disk.read(path) != before
+        assert files.read(path) != before
 
 
 class Stale(Kernel):
@@ -103,7 +104,7 @@ def test_a_job_that_was_filed_in_the_tick_of_the_last_listing_is_seen_on_nfs(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, kind: str, is_seen: bool
 ) -> None:
     kernel = Stale()
-    monkeypatch.setattr(disk, "kernel", kernel)
+    monkeypatch.setattr(files, "kernel", kernel)
     monkeypatch.setattr(Root, "filesystem", kind)
     folder = spool.root.folder(State.PENDING)
     assert spool.root.texts_in(folder) == []
@@ -117,7 +118,7 @@ def test_a_directory_that_has_stood_still_is_listed_from_the_cache(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel = Stale()
-    monkeypatch.setattr(disk, "kernel", kernel)
+    monkeypatch.setattr(files, "kernel", kernel)
     monkeypatch.setattr(Root, "filesystem", "nfs")
     monkeypatch.setattr("queuectl.spool.root.GRAIN", 0.0)
     folder = spool.root.folder(State.PENDING)
@@ -127,7 +128,7 @@ def test_a_directory_that_has_stood_still_is_listed_from_the_cache(
 
 
 def test_a_listing_proves_a_directory_once_its_time_is_older_than_any_grain() -> None:
-    one, other = disk.Mark(1, 2, 3), disk.Mark(2, 2, 3)
+    one, other = files.Mark(1, 2, 3), files.Mark(2, 2, 3)
     fresh = listed(None, one, 10.0)
     assert not fresh.is_proven
     assert not listed(fresh, one, 10.0 + GRAIN - 0.1).is_proven

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl.spool.standing import Facts, Standing, beats_every, confirmation, judge
-from queuectl.tuples import NamedTuple
+from queuectl.spool.liveness import Facts, Standing, beats_every, confirmation, judge
 
 LEASE = 300.0
 YOUNG, OLD = LEASE - 1, LEASE

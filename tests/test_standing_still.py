@@ -15,15 +15,15 @@ import psutil
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import asking, presence
-from queuectl.spool.bell import Bell, Wake
+from queuectl.spool import presence, requests
+from queuectl.spool.wake import Bell, Wake
 from queuectl.worker.keeper import Keeper, is_over
 from tests.conftest import ON_A_SHARE, changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from queuectl.job import Event
+    from queuectl.job.history import Event
     from tests.conftest import Evidence, Process, Until, Workers
 
     History = Callable[[str], tuple[Event, ...]]
@@ -263,7 +263,7 @@ def test_long_after_a_worker_was_asked_to_stop_only_a_signal_is_no_failure_of_it
     release = spool.path.parent / "release"
     then = f"test ! -e {release} || {ending}"
     job_id, worker, _ = begin(spool, workers, until, ":", once=0.0, then=then)
-    asking.to_stop(spool.root, [worker.name], None)
+    requests.to_stop(spool.root, [worker.name], None)
     until(lambda: not os.path.exists(release) and is_asked(spool, worker), "it is asked")
     release.touch()
     assert worker.wait() == 0
@@ -271,7 +271,7 @@ def test_long_after_a_worker_was_asked_to_stop_only_a_signal_is_no_failure_of_it
 
 
 def is_asked(spool: Spool, worker: Process) -> bool:
-    return bool(asking.requests_to(spool.root, worker.name).stop)
+    return bool(requests.requests_to(spool.root, worker.name).stop)
 
 
 def test_a_command_that_is_killed_while_its_worker_goes_on_has_failed(

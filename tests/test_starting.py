@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import Spool, State, disk
-from queuectl.job import stamp, utc_now
-from queuectl.spool import finding, output, presence
-from queuectl.spool import member as members
-from queuectl.spool.bell import Wake
+from queuectl import Spool, State
+from queuectl.spool import jobs, output, presence
 from queuectl.spool.names import Name
-from queuectl.worker import process
+from queuectl.spool.wake import Wake
+from queuectl.system import files, processes
+from queuectl.times import stamp, utc_now
+from queuectl.worker import member as members
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.job import Event
-    from queuectl.spool.finding import Found
+    from queuectl.job.history import Event
+    from queuectl.spool.jobs import Found
     from tests.conftest import Evidence, Until, Workers
 
     Ended = Callable[[str], Found]
@@ -106,7 +106,7 @@ def test_a_command_is_watched_although_its_worker_cannot_go_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     told = tmp_path / "told"
-    streams = process.Streams(*(os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY, 0o600) for name in "oe"))
+    streams = processes.Streams(*(os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY, 0o600) for name in "oe"))
     here, wake = os.getcwd(), Wake()
 
     def refuse(_: int) -> None:
@@ -114,8 +114,8 @@ def test_a_command_is_watched_although_its_worker_cannot_go_back(
 
     def run(cwd: Path | None) -> str:
         where = None if cwd is None else str(cwd)
-        command = process.start(f"pwd >{told}", streams, where, dict(os.environ))
-        assert command.wait(wake, 10) is process.Waited.EXITED
+        command = processes.start(f"pwd >{told}", streams, where, dict(os.environ))
+        assert command.wait(wake, 10) is processes.Waited.EXITED
         assert command.reap().exit_code == 0
         return told.read_text().strip()
 
@@ -123,7 +123,7 @@ def test_a_command_is_watched_although_its_worker_cannot_go_back(
         patch.setattr(os, "fchdir", refuse)
         assert run(tmp_path) == str(tmp_path)
         assert os.getcwd() == "/", "nobody is kept from unmounting the job's directory"
-        with pytest.raises(process.Cannot, match="the worker's own directory: Permission denied"):
+        with pytest.raises(processes.Cannot, match="the worker's own directory: Permission denied"):
             run(None)
     assert run(None) == here == os.getcwd()
     wake.close()
@@ -152,7 +152,7 @@ def test_a_job_claimed_ahead_is_free_for_others_once_the_one_before_it_takes_lon
     first = workers.start()
     until(lambda: evidence.started() == [long], "the long one runs")
     until(
-        lambda: [one.id for one in finding.names_in(spool.root, State.PENDING)] == [after],
+        lambda: [one.id for one in jobs.names_in(spool.root, State.PENDING)] == [after],
         "the one after it waits",
         seconds=5,
     )
@@ -176,7 +176,7 @@ def test_files_that_are_no_jobs_keep_no_worker_from_watching_a_command(
     workers.drain()
     assert history(late)[-1]["error"] == "it ran longer than its limit of 1 s"
     assert history(late)[-1]["seconds"] < 2
-    assert len(disk.list_names(spool.root.folder(State.DEAD))) == 2 * len(bad) + 1
+    assert len(files.list_names(spool.root.folder(State.DEAD))) == 2 * len(bad) + 1
 
 
 def test_what_is_no_job_is_put_aside_although_dead_has_been_deleted(
@@ -209,7 +209,7 @@ def test_what_is_no_job_costs_no_further_listing(spool: Spool, monkeypatch: pyte
 
     with spool.member() as me:
         me.look(utc_now())
-        monkeypatch.setattr(disk, "kernel", Listing())
+        monkeypatch.setattr(files, "kernel", Listing())
         assert me.claim(utc_now(), 5) is None
         claim = me.claim(utc_now())
         assert claim
@@ -247,10 +247,10 @@ def test_the_outcomes_of_all_that_ran_are_recorded_by_the_time_the_worker_has_en
 ) -> None:
     ids = [spool.file("true") for _ in range(30)]
     worker = workers.start()
-    until(lambda: finding.names_in(spool.root, State.DONE), "some are done")
+    until(lambda: jobs.names_in(spool.root, State.DONE), "some are done")
     worker.popen.terminate()
     assert worker.wait() == 0
-    assert finding.names_in(spool.root, State.PROCESSING) == []
+    assert jobs.names_in(spool.root, State.PROCESSING) == []
     states = {spool.find(job_id).state for job_id in ids}
     assert states <= {State.DONE, State.PENDING}
 

@@ -24,17 +24,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from queuectl import Spool, State, disk
+from queuectl import Spool, State
 from queuectl.errors import BadJob, IdTaken, NoSuchJob, WrongState
-from queuectl.job import RETRIED, failures, from_stamp, iso, last_attempt, utc_now
-from queuectl.spool import finishing, names, presence, record
+from queuectl.job.history import RETRIED, failures, last_attempt
+from queuectl.spool import finishing, jobfile, names, presence
+from queuectl.system import files
+from queuectl.times import from_stamp, iso, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from queuectl.spool.claiming import Claim
-    from queuectl.spool.member import Member
+    from queuectl.worker.member import Member
 
 MAX_RETRIES = 2
 CONFIG = f"durability: none\nmax_retries: {MAX_RETRIES}\nbackoff_base: 2\n"
@@ -88,7 +90,7 @@ def begun(member: Member, claim: Claim, now: datetime) -> Claim:
     opened = member.begin(claim)
     assert opened is not None
     claim, attempt, logs = opened
-    disk.close(*logs)
+    files.close(*logs)
     return member.note(claim, member.started(attempt, 1, now))
 
 
@@ -196,7 +198,7 @@ class Queue(RuleBasedStateMachine):
             worker.claim = None
             return
         claim, attempt, logs = opened
-        disk.close(*logs)
+        files.close(*logs)
         try:
             worker.claim = worker.member.note(claim, worker.member.started(attempt, 1, self.now))
             worker.begun = True
@@ -266,7 +268,7 @@ class Queue(RuleBasedStateMachine):
         recover(self.spool, self.now)
         running = {place.id for place in self.jobs(State.PROCESSING)}
         for place in self.jobs(State.PENDING, State.FAILED):
-            run_at = record.read(str(place.path)).job.run_at or self.now
+            run_at = jobfile.read(str(place.path)).job.run_at or self.now
             self.now = max(self.now, run_at, from_stamp(place.path.name[3:26]))
         self.now = max(self.now, self.dropped_at + timedelta(seconds=1)) + timedelta(minutes=1)
         with self.spool.member() as member:
@@ -304,7 +306,7 @@ class Queue(RuleBasedStateMachine):
         if place.state in {State.PENDING, State.FAILED}:
             path = self.spool.cancel_waiting(place.id)
             assert Path(path).parent.name == "dead"
-            assert record.read(path).job.history[-1]["event"] == "cancelled"
+            assert jobfile.read(path).job.history[-1]["event"] == "cancelled"
         else:
             with pytest.raises(WrongState):
                 self.spool.cancel_waiting(place.id)
@@ -349,7 +351,7 @@ class Queue(RuleBasedStateMachine):
         place = self.some(pick, State.PENDING, State.FAILED, State.DEAD)
         if place is None:
             return
-        job = record.read(str(place.path)).job
+        job = jobfile.read(str(place.path)).job
         changes: dict[str, Any] = {"priority": str(priority)}
         if wait:
             changes["run_at"] = iso(self.now + timedelta(seconds=wait))
@@ -390,7 +392,7 @@ class Queue(RuleBasedStateMachine):
     @invariant()
     def every_file_is_whole_and_says_what_its_name_says(self) -> None:
         for place in jobs_in(self.spool):
-            job = record.read(str(place.path)).job
+            job = jobfile.read(str(place.path)).job
             assert job.id in {None, place.id}
             numbers = [event["attempt"] for event in job.history if event["event"] == "started"]
             assert numbers == sorted(set(numbers)), "an attempt was begun twice"
@@ -399,12 +401,12 @@ class Queue(RuleBasedStateMachine):
     @invariant()
     def what_is_done_has_ended_well(self) -> None:
         for place in self.jobs(State.DONE):
-            assert record.read(str(place.path)).job.history[-1]["event"] in {"completed", RETRIED}
+            assert jobfile.read(str(place.path)).job.history[-1]["event"] in {"completed", RETRIED}
 
     @invariant()
     def only_a_person_gives_a_job_its_tries_anew(self) -> None:
         for place in jobs_in(self.spool):
-            history = record.read(str(place.path)).job.history
+            history = jobfile.read(str(place.path)).job.history
             assert sum(event["event"] == RETRIED for event in history) <= self.retries[place.id]
             assert failures(history) <= MAX_RETRIES + 1
 
@@ -567,7 +569,7 @@ def test_two_recoverers_of_one_dead_worker_file_its_job_once(spool: Spool) -> No
     assert sum("run was lost" in text for text in told) == 1
     (place,) = jobs_in(spool)
     assert place.state is State.PENDING
-    assert [event["event"] for event in record.read(str(place.path)).job.history] == ["started", "lost"]
+    assert [event["event"] for event in jobfile.read(str(place.path)).job.history] == ["started", "lost"]
 
 
 def test_a_job_that_kills_every_worker_ends_in_dead(spool: Spool) -> None:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import Job, Spool, disk
+from queuectl import Job, Spool
 from queuectl.cli import quick
 from queuectl.errors import FiledAllTheSame, StorageTrouble, UnsafeSpool
-from queuectl.job import State, utc_now
-from queuectl.spool import asking, presence
+from queuectl.job.model import State
+from queuectl.spool import presence, requests
 from queuectl.spool.root import FOLDERS
+from queuectl.system import files
+from queuectl.times import utc_now
 from queuectl.worker.loop import ONCE
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def names_after(spool: Spool, act: Callable[[], object]) -> str:
 
 
 def names(spool: Spool, state: State) -> list[str]:
-    return disk.list_names(spool.root.folder(state))
+    return files.list_names(spool.root.folder(state))
 
 
 def test_a_full_disk_stops_claiming_and_refuses_filing_until_there_is_room(
@@ -85,10 +87,10 @@ def test_a_full_disk_stops_claiming_and_refuses_filing_until_there_is_room(
 ) -> None:
     workers.start()
     until(lambda: presence.described(spool.root), "a worker is there")
-    asking.pause(spool.root, utc_now())
+    requests.pause(spool.root, utc_now())
     job_id = spool.file({"id": "kept", "command": "true"})
     fillers = fill(small_disk)
-    asking.resume(spool.root)
+    requests.resume(spool.root)
     fillers += fill(small_disk)
     until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the disk is full")
     with pytest.raises(StorageTrouble):
@@ -114,10 +116,10 @@ def test_of_what_ran_on_a_full_disk_no_more_than_one_outcome_is_owed(
     sample.unlink()
     workers.start()
     until(lambda: presence.described(spool.root), "a worker is there")
-    asking.pause(spool.root, utc_now())
+    requests.pause(spool.root, utc_now())
     ids = [spool.file(padded(pad)) for _ in range(5)]
     fill(small_disk, b"x" * 1024)
-    disk.remove(f"{spool.root.workers}/{asking.PAUSED}")
+    files.remove(f"{spool.root.workers}/{requests.PAUSED}")
     until(lambda: "The outcome is recorded as soon as it can be" in workers.said(), "it tells what is owed")
     recorded = [found for found in spool.list() if found.job and len(found.job.history) > 1]
     assert len(evidence.started()) == len(recorded) + 1 < len(ids)
@@ -134,10 +136,10 @@ def test_a_request_to_stop_is_heard_while_the_disk_is_full(
     assert worker.name
     request = small_disk / "request"  # there may be no room for a new file
     request.touch()
-    asking.pause(spool.root, utc_now())
+    requests.pause(spool.root, utc_now())
     job_id = spool.file("true")
     fill(small_disk)
-    asking.resume(spool.root)
+    requests.resume(spool.root)
     fill(small_disk)
     until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the disk is full")
     request.rename(spool.path / "workers" / f"{worker.name}.stop")
@@ -206,12 +208,12 @@ def test_no_job_is_put_aside_because_there_can_be_no_logs(
         claim = me.claim(utc_now())
         assert claim
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "kernel", Closed("/logs/"))
+            patch.setattr(files, "kernel", Closed("/logs/"))
             with pytest.raises(PermissionError):
                 me.begin(claim)
         assert spool.find("mine").state is State.PROCESSING
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "kernel", Closed("/logs/mine.1.err"))
+            patch.setattr(files, "kernel", Closed("/logs/mine.1.err"))
             assert me.begin(claim) is None
         assert spool.find("mine").state is State.DEAD
 
@@ -246,7 +248,7 @@ def test_jobs_whose_directory_cannot_be_synced_are_taken_back(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, chosen: str | None
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "kernel", Unsynced(spool))
+        patch.setattr(files, "kernel", Unsynced(spool))
         with pytest.raises(StorageTrouble):
             list(spool.file_many([Job("true", id=chosen), "true", "true"]))
         option = [] if chosen is None else ["--id", chosen]
@@ -262,7 +264,7 @@ def test_a_job_that_cannot_be_taken_back_is_named_and_not_filed_again(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "kernel", Unsynced(spool, keeps=True))
+        patch.setattr(files, "kernel", Unsynced(spool, keeps=True))
         assert quick.run(["--spool", str(spool.path), "enqueue", "--id", "mine", "true"]) == 1
     (found,) = spool.list()
     assert found.id == "mine"
@@ -273,7 +275,7 @@ def test_a_job_that_cannot_be_taken_back_is_named_and_not_filed_again(
             assert me.claim(utc_now())
 
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "kernel", Unsynced(spool, claim))
+            patch.setattr(files, "kernel", Unsynced(spool, claim))
             with pytest.raises(FiledAllTheSame, match="yours"):
                 spool.file(Job("true", id="yours", priority=10))
         assert {found.id: found.state for found in spool.list()} == {
@@ -331,7 +333,7 @@ def test_a_job_costs_the_same_calls_whatever_waits_and_is_done(
         with spool.member() as me:
             me.look(utc_now())
             with monkeypatch.context() as patch:
-                patch.setattr(disk, "kernel", counting)
+                patch.setattr(files, "kernel", counting)
                 if act == "file":
                     spool.file("true")
                 else:
@@ -369,7 +371,7 @@ def test_what_is_no_job_and_stays_costs_no_further_listing(
             return getattr(os, name)
 
     with spool.member() as me:
-        monkeypatch.setattr(disk, "kernel", Listing())
+        monkeypatch.setattr(files, "kernel", Listing())
         me.look(utc_now())
     assert listings.count(spool.root.folder(State.PENDING)) == 1
 

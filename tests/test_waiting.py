@@ -11,12 +11,13 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.errors import NoSuchJob
-from queuectl.spool import ends, finding
-from queuectl.spool.ends import FEW, FIRST, LONGEST, USUAL, Ends, pause_after
+from queuectl.spool import jobs
+from queuectl.view import endings
+from queuectl.view.endings import FEW, FIRST, LONGEST, USUAL, Ends, pause_after
 
 if TYPE_CHECKING:
     from queuectl.spool.claiming import Claim
-    from queuectl.spool.member import Member
+    from queuectl.worker.member import Member
     from tests.conftest import Counting
 
 MANY = FEW + 20
@@ -24,9 +25,9 @@ MANY = FEW + 20
 
 def filed(spool: Spool, count: int) -> Ends:
     """So many jobs that wait, and who waits for them."""
-    jobs = ({"id": f"job-{number}", "command": "true"} for number in range(count))
-    assert all(one.error is None for one in spool.file_many(jobs))
-    return Ends(spool.root, finding.live(spool.root))
+    made = ({"id": f"job-{number}", "command": "true"} for number in range(count))
+    assert all(one.error is None for one in spool.file_many(made))
+    return Ends(spool.root, jobs.live(spool.root))
 
 
 def claim(me: Member, spool: Spool) -> Claim:
@@ -179,5 +180,5 @@ def test_the_pause_between_looks_grows_and_is_longer_where_a_look_is_dear() -> N
         pauses.append(pause_after(pauses[-1], 0.0))
     assert pauses == sorted(pauses)
     assert pauses[-1] == USUAL
-    assert pause_after(FIRST, 0.03) == pytest.approx(0.03 / ends.SHARE)
+    assert pause_after(FIRST, 0.03) == pytest.approx(0.03 / endings.SHARE)
     assert pause_after(USUAL, 10.0) == LONGEST

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from click.shell_completion import CompletionItem
 
 from queuectl.cli.places import spool_of
 from queuectl.errors import QueueError
-from queuectl.job import State
+from queuectl.job.model import State
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeAlias
@@ -32,9 +33,9 @@ def ids_in(*states: State) -> Complete:
     """Completes the ids of jobs in these states that were not named yet."""
 
     def names(root: Root) -> Iterable[str]:
-        from queuectl.spool import finding
+        from queuectl.spool import jobs
 
-        return (name.id for state in states for name in finding.names_in(root, state))
+        return (name.id for state in states for name in jobs.names_in(root, state))
 
     return _one_of(names)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from queuectl import disk, settings
+from queuectl import documents, settings
 from queuectl.cli import show
 from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig
+from queuectl.system import files
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
@@ -32,13 +34,13 @@ def _change(root: Root, name: str, text: str | None) -> None:
 
     def change(before: bytes) -> tuple[bytes, int]:
         try:
-            after = settings.edited(disk.text_of(before), name, text)
+            after = settings.edited(documents.text_of(before), name, text)
         except (BadDocument, BadSetting) as error:
             raise BrokenConfig(str(root.config), error.problem, error.remedy) from None
         values = settings.Settings(**settings.read(after).values)
         return after.encode(), root.guarded_mode(values)
 
-    disk.rewrite(root.config, change)
+    files.rewrite(root.config, change)
 
 
 @config_command.command("get", epilog="\b\nExample:\n  queuectl config get max-retries")

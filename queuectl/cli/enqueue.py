@@ -6,22 +6,23 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from queuectl import disk
+from queuectl import documents
 from queuectl.cli import completion, options, show
 from queuectl.cli.places import spool_or_new
 from queuectl.errors import BadDocument, BadJob, BadUsage, Completed, OutputTrouble, QueueError
-from queuectl.job import ALIASES, Job, entered_moment, from_fields, iso, utc_now
-from queuectl.tuples import NamedTuple
+from queuectl.job.fields import ALIASES, from_fields
+from queuectl.times import entered_moment, iso, utc_now
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from queuectl.spool.spool import Spool
+    from queuectl.api import Spool
+    from queuectl.job.model import Job
 
 EXAMPLES = """\b
 Examples:
@@ -155,7 +156,7 @@ def _argument(line: options.Line) -> Source:
         )
     if text.lstrip().startswith("{"):
         try:
-            return _source("", disk.load_json(text))
+            return _source("", documents.load_json(text))
         except json.JSONDecodeError as error:
             inside = text.lstrip()[1:]
             # `{ echo hi; }` is a group of the shell, whose brace stands alone.
@@ -171,7 +172,7 @@ def _argument(line: options.Line) -> Source:
 
 def _is_json(text: str) -> bool:
     try:
-        disk.load_json(text)
+        documents.load_json(text)
     except json.JSONDecodeError:
         return False
     except BadDocument:  # but nothing that can be taken
@@ -182,7 +183,7 @@ def _is_json(text: str) -> bool:
 def _text(name: str) -> tuple[str, str]:
     place = "standard input" if name == "-" else name
     try:
-        return disk.text_of(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()), place
+        return documents.text_of(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()), place
     except BadDocument as error:
         raise error.at(place) from None
     except OSError as error:
@@ -202,7 +203,7 @@ def _documents(text: str, place: str) -> Iterator[Source]:
     """One job, a list of jobs, JSON lines, or several YAML documents."""
     if text.lstrip()[:1] == "{" and "\n" in text.strip():
         try:
-            tree = disk.load_json(text)
+            tree = documents.load_json(text)
         except json.JSONDecodeError:
             yield from _json_lines(text, place)
             return
@@ -212,14 +213,14 @@ def _documents(text: str, place: str) -> Iterator[Source]:
         yield _source(place, tree)
         return
     try:
-        documents = disk.load_all(text)
+        found = documents.load_all(text)
     except BadDocument as error:
         if any(line.startswith("{") for line in text.split("\n")[1:]):
             yield from _json_lines(text, place)
         else:
             yield Source(place, error=error)
         return
-    jobs = [pair for document in documents for pair in _jobs_in(document)]
+    jobs = [pair for document in found for pair in _jobs_in(document)]
     if not jobs:
         yield Source(place, error=BadJob("There is no job in it.", "Write at least `command: …`."))
     for number, (line, job) in enumerate(jobs, 1):
@@ -227,7 +228,7 @@ def _documents(text: str, place: str) -> Iterator[Source]:
         yield _source(place if len(jobs) == 1 else where, job)
 
 
-def _jobs_in(document: disk.Document) -> list[tuple[int | None, disk.Node]]:
+def _jobs_in(document: documents.Document) -> list[tuple[int | None, documents.Node]]:
     if not isinstance(document.tree, list):
         return [(document.line, document.tree)]
     lines = document.item_lines or [None] * len(document.tree)
@@ -240,14 +241,14 @@ def _json_lines(text: str, place: str) -> Iterator[Source]:
             continue
         where = f"{place}, line {number}"
         try:
-            yield _source(where, disk.load_json(line))
+            yield _source(where, documents.load_json(line))
         except json.JSONDecodeError as error:
             yield Source(where, error=BadJob(f"It is not JSON: {error.msg} at character {error.pos}."))
         except BadDocument as error:
             yield Source(where, error=error)
 
 
-def _source(place: str, tree: disk.Node) -> Source:
+def _source(place: str, tree: documents.Node) -> Source:
     if isinstance(tree, str):
         return Source(
             place, error=BadJob("It is plain text, not a job.", "Say --lines for one command a line.")
@@ -302,11 +303,12 @@ def _tell(spool: Spool, told: list[str], *, as_json: bool) -> None:
         for job_id in told:
             click.echo(job_id)
         return
-    from queuectl.spool import finding
+    from queuectl.spool import jobs
+    from queuectl.view import lookup
 
-    for job_id, answer in finding.find_each(spool.root, told).items():
+    for job_id, answer in lookup.find_each(spool.root, told).items():
         # Race: a worker may have it by now.
-        show.as_json(spool.view(finding.read(finding.meant(answer)) or spool.find(job_id)))
+        show.as_json(spool.view(jobs.read(lookup.meant(answer)) or spool.find(job_id)))
 
 
 def _placed(place: str, why: QueueError) -> QueueError:

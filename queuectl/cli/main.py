@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +15,6 @@ from queuectl.cli import completion, show
 from queuectl.cli.groups import Group
 from queuectl.errors import OutputTrouble, QueueError, StorageTrouble
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 #: Where each command is. A module is imported when its command is used: starting is part of the speed.
 COMMANDS = {
     "enqueue": "enqueue",
-    "status": "looking",
-    "list": "looking",
-    "output": "looking",
-    "logs": "looking",
-    "retry": "acting",
-    "cancel": "acting",
-    "wait": "acting",
-    "dlq": "acting",
-    "prune": "acting",
+    "status": "reports",
+    "list": "reports",
+    "output": "reports",
+    "logs": "reports",
+    "retry": "jobs",
+    "cancel": "jobs",
+    "wait": "jobs",
+    "dlq": "jobs",
+    "prune": "jobs",
     "worker": "worker",
     "pause": "worker",
     "resume": "worker",
@@ -158,7 +158,7 @@ def _invoke(arguments: list[str] | None) -> Any:
 
 def _access(error: OSError) -> str:
     """What helps where a path cannot be used: most often it belongs to somebody else, such as root."""
-    from queuectl.disk import user_name
+    from queuectl.system.files import user_name
 
     with contextlib.suppress(OSError):
         if isinstance(error, PermissionError) and error.filename and os.name == "posix":

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadUsage, QueueError
-from queuectl.job import entered_duration, entered_moment, iso, utc_now
-from queuectl.tuples import NamedTuple
+from queuectl.times import entered_duration, entered_moment, iso, utc_now
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any

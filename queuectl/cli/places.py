@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import TYPE_CHECKING
 
-from queuectl import disk
+from queuectl.api import Spool
 from queuectl.errors import BadUsage, QueueError
-from queuectl.spool.spool import Spool
+from queuectl.system import files
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import click
 
@@ -68,7 +68,7 @@ def _make_folders(path: str) -> None:
     if not os.path.isdir(path):
         _make_folders(os.path.dirname(path))
         with contextlib.suppress(FileExistsError):
-            disk.make_folder(path)
+            files.make_folder(path)
 
 
 def _own() -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from queuectl.errors import QueueError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
@@ -57,13 +57,13 @@ def _work(where: str | None, options: list[str]) -> int | None:
         return None
     ((kind, until),) = given
     _hold_ctrl_c()
+    from queuectl.api import Spool
     from queuectl.cli.places import place
-    from queuectl.spool import asking
-    from queuectl.spool.spool import Spool
+    from queuectl.spool import requests
 
     try:
         root = Spool(place(where)).root
-        if asking.is_paused(root):
+        if requests.is_paused(root):
             return None
     except (QueueError, OSError):
         return None
@@ -97,9 +97,9 @@ def _enqueue(where: str | None, options: list[str]) -> int | None:
     given = _read(options)
     if given is None:
         return None
+    from queuectl.api import Spool
     from queuectl.cli.places import place
-    from queuectl.job import from_fields
-    from queuectl.spool.spool import Spool
+    from queuectl.job.fields import from_fields
 
     try:
         spool, job = Spool(place(where)), from_fields(_fields(*given))

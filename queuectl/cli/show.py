@@ -9,14 +9,13 @@ import sys
 import time
 from io import TextIOWrapper
 from itertools import islice
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from queuectl.errors import BadUsage, OutputTrouble
-from queuectl.spool.wording import CONTROL, visible
+from queuectl.view.wording import CONTROL, visible
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, TextIO

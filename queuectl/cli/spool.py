@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from queuectl import __version__
+from queuectl.api import Spool
 from queuectl.cli import completion, show
 from queuectl.cli.places import absolute, make_way_to_own, place_of, spool_of
 from queuectl.errors import BadUsage, QueueError
-from queuectl.job import State, entered_duration
-from queuectl.spool.spool import Spool
+from queuectl.job.model import State
+from queuectl.times import entered_duration
 
 
 @click.command(
@@ -58,8 +59,9 @@ def check_command(
         )
     if timeout is not None:
         raise BadUsage("--timeout is for --share.", "Leave it out.")
-    from queuectl.spool import checking, finding
+    from queuectl.spool import jobs
     from queuectl.spool.presence import Onlooker, described
+    from queuectl.view import audit
 
     spool = spool_of(ctx)
     onlooker = Onlooker(spool.root)
@@ -67,11 +69,11 @@ def check_command(
     if repair:
         from queuectl.worker.remains import stop_remains
 
-        owners = {name.owner for name in finding.names_in(spool.root, State.PROCESSING) if name.owner}
+        owners = {name.owner for name in jobs.names_in(spool.root, State.PROCESSING) if name.owner}
         onlooker.settle(owners.union(described(spool.root)), values.lock_lease_seconds, show.note)
-        found = checking.repair(spool.root, onlooker, values, stop_remains, spool.clock())
+        found = audit.repair(spool.root, onlooker, values, stop_remains, spool.clock())
     else:
-        found = checking.check(spool.root, onlooker, values.lock_lease_seconds, spool.clock())
+        found = audit.check(spool.root, onlooker, values.lock_lease_seconds, spool.clock())
     for item in found:
         if as_json:
             show.as_json({"path": item.path, "problem": item.problem, "remedy": item.remedy})
@@ -91,9 +93,9 @@ VERDICTS = {
 
 
 def _check_share(folder: Path, patience: float, as_json: bool) -> int:
-    from queuectl.spool import share
+    from queuectl.view import share_check
 
-    report = share.check(folder, patience, show.note)
+    report = share_check.check(folder, patience, show.note)
     if as_json:
         show.as_json(report.as_dict())
         return 1 if report.verdict == "unsafe" else 0
@@ -118,13 +120,16 @@ def _check_share(folder: Path, patience: float, as_json: bool) -> int:
                 (f"clock of {both.other_host}", f"{both.other_clock_offset:+.1f} s to the share's"),
                 (
                     "claims",
-                    f"of {share.FILES}, won by both: {both.claimed_twice}, by none: {both.claims_lost}",
+                    f"of {share_check.FILES}, won by both: {both.claimed_twice}, by none: {both.claims_lost}",
                 ),
-                ("new files", f"of {share.FILES}, made by both: {both.created_twice}"),
+                ("new files", f"of {share_check.FILES}, made by both: {both.created_twice}"),
                 ("lock", {True: "excludes", False: "does not exclude", None: "none"}[both.lock_excludes]),
                 ("new name", f"seen after {_ms(both.seen_after)}"),
                 ("asked early", f"seen after {_ms(both.early_seen_after)}"),
-                ("listings", f"of {share.PAIRS}, out of date: {both.stale_listings + both.stale_uncached}"),
+                (
+                    "listings",
+                    f"of {share_check.PAIRS}, out of date: {both.stale_listings + both.stale_uncached}",
+                ),
                 ("change", f"seen after {_ms(both.change_seen_after)}"),
             ]
         )

@@ -10,9 +10,8 @@ from queuectl.cli import completion, show
 from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of, spool_or_new
 from queuectl.errors import QueueError
-from queuectl.job import entered_duration, parse_moment
-from queuectl.spool import asking, presence
-from queuectl.spool.wording import duration
+from queuectl.spool import presence, requests
+from queuectl.times import duration, entered_duration, parse_moment
 
 
 @click.group("worker", cls=Group)
@@ -43,7 +42,7 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: str | None) 
     from queuectl.worker import fleet
 
     spool = spool_or_new(ctx)
-    if asking.is_paused(spool.root):
+    if requests.is_paused(spool.root):
         show.note("The queue is paused: workers start nothing before `queuectl resume`.")
     if drain is not None:
         return fleet.run(spool.root, presence.DRAIN, count, drain)
@@ -95,7 +94,7 @@ def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> in
         else:
             deaf.append(name)
             show.note(f"{name} {known[name].how_to_end}")
-    asking.to_stop(spool.root, [*asked, *dead], limit)  # one that is silent may come back
+    requests.to_stop(spool.root, [*asked, *dead], limit)  # one that is silent may come back
     if not asked:
         if not deaf:
             show.note("No worker is alive.")
@@ -117,10 +116,10 @@ def _status(ctx: click.Context, as_json: bool) -> None:
 
     CLOCK is by how much its host's clock is ahead of the share's; "-" where the spool is on no share.
     """
-    from queuectl.spool import explaining
+    from queuectl.view import explain
 
     spool = spool_of(ctx)
-    facts = explaining.workers(spool)
+    facts = explain.workers(spool.root, spool.live.now())
     if as_json:
         for worker in facts:
             show.as_json(worker)
@@ -159,7 +158,7 @@ def _clock(offset: float | None) -> str:
 def pause_command(ctx: click.Context) -> None:
     """Start nothing new; what runs goes on."""
     spool = spool_of(ctx)
-    asking.pause(spool.root, spool.clock())
+    requests.pause(spool.root, spool.clock())
     show.line("paused")
 
 
@@ -167,5 +166,5 @@ def pause_command(ctx: click.Context) -> None:
 @click.pass_context
 def resume_command(ctx: click.Context) -> None:
     """Let workers claim jobs again."""
-    was = asking.resume(spool_of(ctx).root)
+    was = requests.resume(spool_of(ctx).root)
     show.line("resumed" if was else "it was not paused")

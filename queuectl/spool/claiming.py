@@ -19,11 +19,13 @@ import random
 import stat
 import time
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import disk
 from queuectl.errors import BadJob, IdTooLong
-from queuectl.job import RETRIED, STARTED, Event, Job, State, parse_moment, stamp, to_yaml
-from queuectl.spool import finding, ids, order, presence, record
+from queuectl.job.history import RETRIED, STARTED, Event
+from queuectl.job.layout import to_yaml
+from queuectl.job.model import Job, State
+from queuectl.spool import ids, jobfile, jobs, order, presence
 from queuectl.spool.edits import FIRST, Edits, Place
 from queuectl.spool.names import (
     FIFO_RANK,
@@ -36,14 +38,14 @@ from queuectl.spool.names import (
     split,
     strangers,
 )
-from queuectl.tuples import NamedTuple
+from queuectl.system import files
+from queuectl.times import parse_moment, stamp
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from queuectl.spool.record import Record
+    from queuectl.spool.jobfile import Record
     from queuectl.spool.root import Root
 
 log = logging.getLogger("queuectl")
@@ -197,8 +199,8 @@ class Claim(NamedTuple):
     def noted_again(self, *, sync: bool = False) -> Claim:
         """The same, adding only those of the events that the file does not end with already."""
         try:
-            reading = record.read(self.path)
-        except (BadJob, disk.NotAFile) as error:
+            reading = jobfile.read(self.path)
+        except (BadJob, files.NotAFile) as error:
             raise FileNotFoundError(errno.ENOENT, "something else has taken its place", self.path) from error
         history, added = reading.job.history, self.unwritten
         there = next(n for n in range(len(added), -1, -1) if history[len(history) - n :] == added[:n])
@@ -299,7 +301,7 @@ class Waiting:
     def next_due(self, states: Iterable[State] = (State.PENDING, State.FAILED)) -> datetime | None:
         """When the next of those that are not due yet will be."""
         firsts = [self._later[state][0] for state in states if self._later[state]]
-        return finding.parse_due(min(firsts)[:23]) if firsts else None
+        return jobs.parse_due(min(firsts)[:23]) if firsts else None
 
     def later(self, state: State) -> int:
         """How many of a state were not due when they were last listed."""
@@ -315,7 +317,7 @@ class Waiting:
         """Read the files that may have been edited: those that ask for another name are claimed first."""
         for place in self.edits.take():
             try:
-                reading = record.read(f"{self._root.folder(place.state)}/{place.text}")
+                reading = jobfile.read(f"{self._root.folder(place.state)}/{place.text}")
             except (BadJob, OSError):
                 continue  # it has moved, or cannot be read now: whoever claims it finds out
             if true_name(Claim.of(self._root, split(place.text), reading, place.state), now) is not None:
@@ -336,7 +338,7 @@ class Waiting:
             source = f"{self._root.folder(state)}/{text}"
             # A look costs a tenth of a rename that is lost; on a share both cost a round trip.
             looked = crowded and not self._root.is_shared
-            if looked and not disk.exists(source):
+            if looked and not files.exists(source):
                 self._is_crowded = True
                 continue
             name = split(text)
@@ -348,10 +350,10 @@ class Waiting:
             target = f"{processing}/{mine}"
             # Race: a name that was listed and heard of stands here twice. While its claim lasts, the
             # rename would seem to have been won again: what tells so is our own name for it.
-            if text in self._taken and disk.exists(target):
+            if text in self._taken and files.exists(target):
                 continue
             try:
-                if disk.move(source, target):
+                if files.move(source, target):
                     self._take_note(text)
                     return mine, state
             except OSError as error:
@@ -359,7 +361,7 @@ class Waiting:
                     raise
                 self._pass_over(name, state, owner, error)
                 continue
-            if not lost and not disk.exists(processing):  # not to another: there is nowhere to claim it into
+            if not lost and not files.exists(processing):  # not to another: there is nowhere to claim it into
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), processing)
             lost = crowded = self._is_crowded = True
             raced = looked or self._root.is_shared
@@ -383,7 +385,7 @@ class Waiting:
             bury_unclaimed(self._root, name, state, owner)
             return
         folder, text = self._root.folder(state), str(name)
-        disk.probe(f"{folder}/.{owner}.probe")
+        files.probe(f"{folder}/.{owner}.probe")
         if text not in self._refused:
             log.warning("job %s cannot be claimed: %s (%s/%s)", name.id, error.strerror, folder, text)
         self._refused[text] = time.monotonic() + REFUSED
@@ -488,7 +490,7 @@ class Waiting:
                 break
             self._trusted.add(text)
             try:
-                reading = record.read(f"{self._root.folder(state)}/{text}")
+                reading = jobfile.read(f"{self._root.folder(state)}/{text}")
             except (BadJob, OSError):
                 self._trusted.discard(text)  # it may be in the middle of being saved
                 continue
@@ -515,7 +517,7 @@ class Terms(NamedTuple):
     `settled` is the time of a last change after which the file was seen to stand still.
     """
 
-    trust: disk.Trust | None = None
+    trust: files.Trust | None = None
     settled: float | None = None
 
 
@@ -530,8 +532,8 @@ def confirm(
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
         reading = ready(path, _read_whole(root, name, now, terms or Terms()))
-    except (BadJob, disk.NotAFile, PermissionError) as error:
-        given_away = isinstance(error, disk.Untrusted) and root.gives_away
+    except (BadJob, files.NotAFile, PermissionError) as error:
+        given_away = isinstance(error, files.Untrusted) and root.gives_away
         bury(root, name, name.free(), why(error), _GIVEN_AWAY if given_away else None)
         return None
     except FileNotFoundError:
@@ -548,7 +550,7 @@ def confirm(
 def file_again(root: Root, name: Name, source: State, right: Name) -> Name:
     """Undo a claim, under the name that the content asks for; returns the name that it got."""
     right = free_name(root, source, right)
-    disk.move(f"{root.folder(State.PROCESSING)}/{name}", f"{root.folder(source)}/{right}")
+    files.move(f"{root.folder(State.PROCESSING)}/{name}", f"{root.folder(source)}/{right}")
     return right
 
 
@@ -559,14 +561,14 @@ def _read_whole(root: Root, name: Name, now: datetime, terms: Terms) -> Record:
     """
     path = f"{root.folder(State.PROCESSING)}/{name}"
     if not root.is_shared:
-        data = disk.read_settled(path, disk.MAX_WITH_HISTORY, terms.trust)
+        data = files.read_settled(path, files.MAX_WITH_HISTORY, terms.trust)
         if data is None:
             raise BeingWritten(name.id, None)
-        return record.parse(data)
-    data, written = disk.read_dated(path, disk.MAX_WITH_HISTORY, terms.trust)
+        return jobfile.parse(data)
+    data, written = files.read_dated(path, files.MAX_WITH_HISTORY, terms.trust)
     is_open = terms.settled != written and may_be_open(written, now.timestamp())
     try:
-        reading = record.parse(data)
+        reading = jobfile.parse(data)
     except BadJob:
         if is_open:
             raise BeingWritten(name.id, written) from None
@@ -592,7 +594,7 @@ def _written_by_us(job: Job) -> float:
 
 def read_ready(path: str) -> Record:
     """Read a claim's file so that events can be added to it; raises as `record.read` does."""
-    return ready(path, record.read(path))
+    return ready(path, jobfile.read(path))
 
 
 def ready(path: str, reading: Record) -> Record:
@@ -603,7 +605,7 @@ def ready(path: str, reading: Record) -> Record:
     if reading.columns is not None:
         return reading
     text = to_yaml(reading.job).encode()
-    anew = record.parse(text)
+    anew = jobfile.parse(text)
     write_anew(path, text)
     return anew
 
@@ -615,10 +617,10 @@ def note(path: str, reading: Record, added: tuple[Event, ...], *, sync: bool = F
     to, as one that was copied from a read-only one, is replaced by a copy that may.
     """
     try:
-        return record.append(path, reading, added, sync=sync)
+        return jobfile.append(path, reading, added, sync=sync)
     except PermissionError:
-        write_anew(path, disk.read(path, disk.MAX_WITH_HISTORY))
-        return record.append(path, reading, added, sync=sync)
+        write_anew(path, files.read(path, files.MAX_WITH_HISTORY))
+        return jobfile.append(path, reading, added, sync=sync)
 
 
 def put_back(root: Root, name: Name, source: State) -> Name | None:
@@ -629,10 +631,10 @@ def put_back(root: Root, name: Name, source: State) -> Name | None:
     with contextlib.suppress(OSError):
         path = f"{root.folder(State.PROCESSING)}/{name}"
         # Two files hold the job where it was not written anew to the end: neither must leave here.
-        if any(disk.exists(half) for half in _halves(path)):
+        if any(files.exists(half) for half in _halves(path)):
             return None
         back = free_name(root, source, name.later())
-        if disk.move(path, f"{root.folder(source)}/{back}"):
+        if files.move(path, f"{root.folder(source)}/{back}"):
             return back
     return None
 
@@ -711,16 +713,16 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
     remedy = remedy or _remedy(f"{root.folder(State.PROCESSING)}/{name}")
     unchanged = "unchanged" if remedy == RAN else "unchanged, and no worker runs it"
     text = f"{reason}\n\nThe file beside this one is {unchanged}. {remedy.format(target)}\n"
-    beside = f"{dead}/{target}{finding.REASON}"
-    disk.remove(beside)  # of a file that was here before under this name, and was moved on by hand
-    disk.create(beside, text.encode("utf-8", "replace"), root.file_mode)
+    beside = f"{dead}/{target}{jobs.REASON}"
+    files.remove(beside)  # of a file that was here before under this name, and was moved on by hand
+    files.create(beside, text.encode("utf-8", "replace"), root.file_mode)
     is_there = False
     try:
-        is_there = disk.move(f"{root.folder(State.PROCESSING)}/{name}", f"{dead}/{target}")
+        is_there = files.move(f"{root.folder(State.PROCESSING)}/{name}", f"{dead}/{target}")
     finally:
         if not is_there:
             with contextlib.suppress(OSError):
-                disk.remove(beside)
+                files.remove(beside)
     if is_there:
         log.warning("job %s: not run, and put aside in dead/: %s", target.id, reason)
     return f"{dead}/{target}"
@@ -732,7 +734,7 @@ def bury_unclaimed(root: Root, name: Name, source: State, owner: str) -> None:
     Crash: it is claimed under a short id; recovery files it again under that, as its name was.
     """
     claim = name._replace(id=make_id()).owned(owner)
-    if not disk.move(f"{root.folder(source)}/{name}", f"{root.folder(State.PROCESSING)}/{claim}"):
+    if not files.move(f"{root.folder(source)}/{name}", f"{root.folder(State.PROCESSING)}/{claim}"):
         return
     reason = str(IdTooLong(name.id, SHORT_ID))
     try:
@@ -750,7 +752,7 @@ def bury_unclaimed(root: Root, name: Name, source: State, owner: str) -> None:
             )
     except OSError:
         with contextlib.suppress(OSError):
-            disk.move(f"{root.folder(State.PROCESSING)}/{claim}", f"{root.folder(source)}/{name}")
+            files.move(f"{root.folder(State.PROCESSING)}/{claim}", f"{root.folder(source)}/{name}")
         raise
     log.error("job %s: put aside, see its reason in dead/", name.id)
 
@@ -758,7 +760,7 @@ def bury_unclaimed(root: Root, name: Name, source: State, owner: str) -> None:
 def _remedy(path: str) -> str:
     """What makes a job of the file at `path`, as far as its kind tells."""
     try:
-        facts: os.stat_result = disk.kernel.lstat(path)
+        facts: os.stat_result = files.kernel.lstat(path)
     except FileNotFoundError:
         return _MEND
     if stat.S_ISLNK(facts.st_mode):
@@ -770,7 +772,7 @@ def _remedy(path: str) -> str:
 
 def free_name(root: Root, state: State, name: Name) -> Name:
     """The name, moved on by microseconds until nothing in that directory bears it."""
-    while disk.exists(f"{root.folder(state)}/{name}"):
+    while files.exists(f"{root.folder(state)}/{name}"):
         name = name.later()
     return name
 
@@ -786,21 +788,21 @@ def write_anew(path: str, text: bytes) -> None:
     """
     folder = path.rpartition("/")[0]
     new, old = _halves(path)
-    disk.create_like(new, text, path)
+    files.create_like(new, text, path)
     is_there = False
     try:
-        disk.sync_folder(folder)
-        is_there = disk.move(path, old)
+        files.sync_folder(folder)
+        is_there = files.move(path, old)
     finally:
         if not is_there:
             with contextlib.suppress(OSError):
-                disk.remove(new)
+                files.remove(new)
     if not is_there:
         raise FileNotFoundError(errno.ENOENT, "the claim was lost", path)
-    disk.move(new, path)
-    disk.sync_folder(folder)
-    disk.remove(old)
-    disk.sync_folder(folder)
+    files.move(new, path)
+    files.sync_folder(folder)
+    files.remove(old)
+    files.sync_folder(folder)
 
 
 def _halves(path: str) -> tuple[str, str]:

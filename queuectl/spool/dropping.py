@@ -8,16 +8,16 @@ import logging
 import stat
 import time
 from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import disk
 from queuectl.errors import BadJob, IdTaken
-from queuectl.job import Job, State, stamp
-from queuectl.spool import claiming, ids, record, reservations
+from queuectl.job.model import Job, State
+from queuectl.spool import claiming, ids, jobfile, reservations
 from queuectl.spool.claiming import SETTLE_BLIND
 from queuectl.spool.names import Name, id_from_file_name, is_made_id, make_id, rank_of
-from queuectl.tuples import NamedTuple
+from queuectl.system import files
+from queuectl.times import stamp
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from datetime import datetime
@@ -58,7 +58,7 @@ class _Seen(NamedTuple):
     `is_told` says whether it was reported that it is not taken in.
     """
 
-    mark: disk.Mark
+    mark: files.Mark
     since: float
     first: float
     is_told: bool = False
@@ -121,12 +121,12 @@ class Drops:
     def _turn_of(self, text: str, clock: float, now: datetime) -> _Turn:
         path = f"{self._root.folder(State.PENDING)}/{text}"
         try:
-            facts: os.stat_result = disk.kernel.lstat(path)
+            facts: os.stat_result = files.kernel.lstat(path)
             if stat.S_ISDIR(facts.st_mode):
                 return _Turn.ALONE
             if not stat.S_ISREG(facts.st_mode):
                 return _Turn.WHOLE
-            mark = disk.mark_of(facts)
+            mark = files.mark_of(facts)
             seen = self._seen.get(text)
             if seen is None or seen.mark != mark:
                 first, is_told = (seen.first, seen.is_told) if seen else (clock, False)
@@ -137,10 +137,10 @@ class Drops:
         except FileNotFoundError:
             return _Turn.GONE
 
-    def _has_settled(self, path: str, mark: disk.Mark, still: float, now: datetime) -> bool:
+    def _has_settled(self, path: str, mark: files.Mark, still: float, now: datetime) -> bool:
         if self._root.is_shared:
             return still >= SETTLE_BLIND and _same(_opened_mark(path, mark), mark)
-        written = disk.being_written(path)
+        written = files.being_written(path)
         if written is None:
             return still >= SETTLE_BLIND
         age = now.timestamp() - mark.mtime_ns / 1e9
@@ -162,19 +162,19 @@ class Drops:
         dropped, path = self._paths(drop)
         seen = self._seen.get(drop.text)
         try:
-            if not disk.move(dropped, path):
+            if not files.move(dropped, path):
                 return _Turn.GONE
         except PermissionError as error:
             if error.errno == errno.EACCES:  # of the directory: the trouble of all that is in it
                 raise
-            disk.probe(f"{self._root.folder(State.PENDING)}/.{drop.name.owner}.probe")
+            files.probe(f"{self._root.folder(State.PENDING)}/.{drop.name.owner}.probe")
             if seen is None or not seen.again:
                 log.warning("%s cannot be taken in: %s", dropped, error.strerror)
             if seen is not None:
                 self._seen[drop.text] = seen._replace(again=clock + REFUSED, turn=_Turn.ALONE)
             return _Turn.ALONE
-        if self._root.is_shared and seen and not _same(disk.mark(path), seen.mark):
-            disk.move(path, dropped)
+        if self._root.is_shared and seen and not _same(files.mark(path), seen.mark):
+            files.move(path, dropped)
             return _Turn.SOON
         return _Turn.WHOLE
 
@@ -187,8 +187,8 @@ class Drops:
         """Give a file its own name back; where another one has come to bear that, it keeps the claim's id."""
         dropped, path = self._paths(drop)
         with contextlib.suppress(OSError):  # recovery does what the disk does not let us
-            if not disk.exists(dropped):
-                disk.move(path, dropped)
+            if not files.exists(dropped):
+                files.move(path, dropped)
                 return
         claiming.put_back(self._root, drop.name, State.PENDING)
 
@@ -197,8 +197,8 @@ class Drops:
         suggested = id_from_file_name(drop.text)
         try:
             try:
-                job = record.read(self._paths(drop)[1]).job
-            except (BadJob, disk.NotAFile, PermissionError) as error:
+                job = jobfile.read(self._paths(drop)[1]).job
+            except (BadJob, files.NotAFile, PermissionError) as error:
                 self._put_aside(drop, claiming.why(error))
                 return None
             if job.id is None and not is_made_id(suggested.lower()):
@@ -222,12 +222,12 @@ class Drops:
         rank = drop.name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
         target = claiming.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
         path, filed = self._paths(drop)[1], f"{root.folder(State.PENDING)}/{target}"
-        disk.move(path, filed)
+        files.move(path, filed)
         # Race: stopped for long before that, this worker lost the id to somebody who took it for abandoned.
         if (
             not reservations.is_same(root, reservations.mark(root, own), mark)
             and not reservations.make(root, own)
-            and disk.move(filed, path)
+            and files.move(filed, path)
         ):
             self._put_aside(drop, str(IdTaken(own, own)), claiming.OTHER_ID)
 
@@ -266,19 +266,19 @@ class Drops:
             raise
 
 
-def _opened_mark(path: str, known: disk.Mark) -> disk.Mark | None:
+def _opened_mark(path: str, known: files.Mark) -> files.Mark | None:
     """The mark that the server has, None where the file is gone.
 
     Of one that cannot be opened it is the known mark: such a file is put aside unread.
     """
     try:
-        return disk.opened_mark(path)
+        return files.opened_mark(path)
     except FileNotFoundError:
         return None
-    except (disk.NotAFile, PermissionError):
+    except (files.NotAFile, PermissionError):
         return known
 
 
-def _same(one: disk.Mark | None, other: disk.Mark) -> bool:
+def _same(one: files.Mark | None, other: files.Mark) -> bool:
     """Whether nobody wrote between the two; the inode is no evidence, FUSE makes its number up."""
     return one is not None and (one.mtime_ns, one.size) == (other.mtime_ns, other.size)

@@ -7,17 +7,16 @@ that come first are compared with what they were at the listing before. All othe
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import disk
-from queuectl.job import from_stamp
 from queuectl.spool.names import DUE
-from queuectl.tuples import NamedTuple
+from queuectl.system import files
+from queuectl.times import from_stamp
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from queuectl.job import State
+    from queuectl.job.model import State
     from queuectl.spool.root import Root
 
 #: How many files of each kind are compared at a listing.
@@ -35,7 +34,7 @@ class Place(NamedTuple):
     text: str
 
 
-def was_edited(place: Place, mark: disk.Mark, before: disk.Mark | None) -> bool:
+def was_edited(place: Place, mark: files.Mark, before: files.Mark | None) -> bool:
     """Whether a file differs from what it was or, where that is not known, from one that was only filed."""
     if before is not None:
         return mark[:2] != before[:2]  # the inode is no evidence: FUSE makes its number up
@@ -48,7 +47,7 @@ class Edits:
     def __init__(self, root: Root) -> None:
         self._root = root
         self._doubtful: dict[Place, None] = {}
-        self._marks: dict[Place, disk.Mark] = {}
+        self._marks: dict[Place, files.Mark] = {}
         self._next = float("-inf")
 
     def hear(self, places: Iterable[Place]) -> None:
@@ -60,10 +59,10 @@ class Edits:
         begun = time.monotonic()
         if begun < self._next:
             return
-        marks: dict[Place, disk.Mark] = {}
+        marks: dict[Place, files.Mark] = {}
         for place in places:
             try:
-                mark = disk.mark(f"{self._root.folder(place.state)}/{place.text}")
+                mark = files.mark(f"{self._root.folder(place.state)}/{place.text}")
             except OSError:  # it has moved, or the share is in trouble: it is read at its turn
                 continue
             marks[place] = mark

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import contextlib
 from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import disk
 from queuectl.errors import BadJob, CutOff, FiledAllTheSame, IdTaken, IdTooLong, QueueError, StorageTrouble
-from queuectl.job import Job, State, shifted, stamp, to_yaml
+from queuectl.job.layout import to_yaml
+from queuectl.job.model import Job, State
 from queuectl.spool.names import SHORT_ID, Name, id_in, make_id, rank_of
-from queuectl.tuples import NamedTuple
+from queuectl.system import files
+from queuectl.times import shifted, stamp
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
@@ -85,8 +86,8 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
     """
     # On a share the content must be there before the name: another host may claim it at once.
     sync = settings.durability != "none" or root.is_shared
-    drafts: list[disk.Draft] = []
-    published: list[disk.Draft] = []
+    drafts: list[files.Draft] = []
+    published: list[files.Draft] = []
     taken: list[Name] = []
     try:
         answers = _write(root, settings, named, drafts)
@@ -99,7 +100,7 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
         else:
             _publish(root, drafts, published)
             if sync:
-                disk.sync_folder(root.folder(State.PENDING))
+                files.sync_folder(root.folder(State.PENDING))
     except BaseException as error:
         kept = _undo(root, drafts, published, taken, error.path if isinstance(error, CutOff) else "")
         if kept and isinstance(error, OSError):
@@ -108,7 +109,7 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
     return answers
 
 
-def _write(root: Root, settings: Settings, named: list[Named], drafts: list[disk.Draft]) -> list[Filed]:
+def _write(root: Root, settings: Settings, named: list[Named], drafts: list[files.Draft]) -> list[Filed]:
     """Write the drafts of all jobs that can be filed; an answer each."""
     answers: list[Filed] = []
     mode = root.guarded_mode(settings)
@@ -116,13 +117,13 @@ def _write(root: Root, settings: Settings, named: list[Named], drafts: list[disk
         text = to_yaml(job).encode()
         error = _unfit(root, name, text)
         if error is None:
-            drafts.append(disk.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode))
+            drafts.append(files.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode))
         answers.append(Filed(name.id, error))
     return answers
 
 
 def _take_ids(
-    root: Root, named: list[Named], answers: list[Filed], drafts: list[disk.Draft], taken: list[Name]
+    root: Root, named: list[Named], answers: list[Filed], drafts: list[files.Draft], taken: list[Name]
 ) -> None:
     """Take the ids that somebody chose, each for the draft that bears it, and refuse those that are taken."""
     chosen = [at for at, (_, _, is_chosen) in enumerate(named) if is_chosen and answers[at].error is None]
@@ -139,12 +140,12 @@ def _take_ids(
         else:
             refused.append(at)
             drafts.remove(draft := by_target[_path(root, named[at][0])])
-            disk.discard(draft)
+            files.discard(draft)
     _tell_taken(root, answers, refused, taken)
 
 
 def _undo(
-    root: Root, drafts: list[disk.Draft], published: list[disk.Draft], taken: list[Name], cut_off: str
+    root: Root, drafts: list[files.Draft], published: list[files.Draft], taken: list[Name], cut_off: str
 ) -> set[str]:
     """Take back all that was not filed to its end; returns the paths of those that workers have already.
 
@@ -154,42 +155,42 @@ def _undo(
     # Race: while its draft is there nobody else frees an id, so it is given back before that goes.
     _give_back(root, [name for name in taken if _path(root, name) not in {*targets, cut_off}])
     for draft in drafts:
-        disk.discard(draft)
-    kept = {draft.target for draft in published if not disk.withdraw(draft)}
+        files.discard(draft)
+    kept = {draft.target for draft in published if not files.withdraw(draft)}
     _give_back(root, [name for name in taken if _path(root, name) in targets - kept])
     return kept
 
 
-def _refuse_given_away(root: Root, settings: Settings, drafts: list[disk.Draft]) -> None:
+def _refuse_given_away(root: Root, settings: Settings, drafts: list[files.Draft]) -> None:
     if drafts and root.gives_away:
-        root.refuse_given_away(disk.owner_of(drafts[0].fd), settings)
+        root.refuse_given_away(files.owner_of(drafts[0].fd), settings)
 
 
-def _publish(root: Root, drafts: list[disk.Draft], published: list[disk.Draft]) -> None:
+def _publish(root: Root, drafts: list[files.Draft], published: list[files.Draft]) -> None:
     while drafts:
         draft = drafts.pop(0)
         with _noticing_loss(root, draft):
-            disk.publish(draft)
+            files.publish(draft)
         published.append(draft)
 
 
-def _publish_synced(root: Root, drafts: list[disk.Draft], published: list[disk.Draft]) -> None:
+def _publish_synced(root: Root, drafts: list[files.Draft], published: list[files.Draft]) -> None:
     """Give drafts their names and sync each file under it, whoever has claimed it by then."""
     still_open: list[int] = []
     try:
         while drafts:
             draft = drafts.pop(0)
             with _noticing_loss(root, draft):
-                disk.publish_open(draft)
+                files.publish_open(draft)
             still_open.append(draft.fd)
             published.append(draft)
-        disk.sync(published)
+        files.sync(published)
     finally:
-        disk.close(*still_open)
+        files.close(*still_open)
 
 
 @contextlib.contextmanager
-def _noticing_loss(root: Root, draft: disk.Draft) -> Iterator[None]:
+def _noticing_loss(root: Root, draft: files.Draft) -> Iterator[None]:
     """Raise `CutOff` where the draft is gone while the spool is there."""
     try:
         yield
@@ -214,32 +215,34 @@ def _tell_taken(root: Root, answers: list[Filed], refused: list[int], taken: lis
     """Give those answers whose id is taken the error that names who has it: one of `taken`, or a job."""
     if not refused:
         return
-    from queuectl.spool import finding
+    from queuectl.spool import jobs
 
-    holders = finding.bearers(root, [answers[at].id for at in refused])
+    holders = jobs.bearers(root, [answers[at].id for at in refused])
     holders |= {name.id.lower(): name.id for name in taken}
     for at in refused:
         job_id = answers[at].id
         answers[at] = Filed(job_id, IdTaken(job_id, holders.get(job_id.lower())))
 
 
-def _sync(root: Root, drafts: list[disk.Draft], taken: list[Name]) -> None:
-    disk.sync(drafts)
+def _sync(root: Root, drafts: list[files.Draft], taken: list[Name]) -> None:
+    files.sync(drafts)
     if taken:
         # Crash: without this the job could survive a power cut that its id does not.
         if root.forgets_names:
             from queuectl.spool import reservations
 
-            disk.sync_files([reservations.path_of(root, name.id) for name in taken])
+            files.sync_files([reservations.path_of(root, name.id) for name in taken])
         else:
-            disk.sync_folder(root.ids)
+            files.sync_folder(root.ids)
 
 
 def _unfit(root: Root, name: Name, text: bytes) -> BadJob | None:
     """Why no file can hold this job, or bear its id, if there is a reason."""
     if not root.takes_id(name.id):
         return IdTooLong(name.id, SHORT_ID)
-    if len(text) <= disk.MAX_BYTES:
+    if len(text) <= files.MAX_BYTES:
         return None
-    size = f"It would be a file of {len(text):,} bytes, more than the {disk.MAX_BYTES:,} that a job may have."
+    size = (
+        f"It would be a file of {len(text):,} bytes, more than the {files.MAX_BYTES:,} that a job may have."
+    )
     return BadJob(size, "Put more of it into a script.")

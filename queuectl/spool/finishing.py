@@ -7,9 +7,9 @@ processing/N@OWNER  ->  done/N failed/N' dead/N pending/N'     the end of the cl
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from queuectl import disk
-from queuectl.job import (
+from queuectl.job.history import (
     CANCELLED,
     COMPLETED,
     FAILED,
@@ -18,17 +18,15 @@ from queuectl.job import (
     RETURNED,
     STARTED,
     Event,
-    State,
     destination,
     failures,
-    iso,
     last_attempt,
-    parse_moment,
-    stamp,
 )
+from queuectl.job.model import State
 from queuectl.spool import claiming
+from queuectl.system import files
+from queuectl.times import iso, parse_moment, stamp
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -108,9 +106,9 @@ def release(claim: Claim, state: State, name: Name, *, sync: bool = False) -> No
     root = claim.root
     target = f"{root.folder(state)}/{name}"
     by_file = sync and root.forgets_names
-    move = disk.move_synced if by_file else disk.move
+    move = files.move_synced if by_file else files.move
     if not move(claim.path, target):
         raise FileNotFoundError(2, "the claim was lost", claim.path)
     if sync and not by_file:
-        disk.sync_folder(root.folder(state))
-        disk.sync_folder(root.folder(State.PROCESSING))
+        files.sync_folder(root.folder(state))
+        files.sync_folder(root.folder(State.PROCESSING))

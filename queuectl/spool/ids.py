@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from typing import TYPE_CHECKING
 
-from queuectl import disk
 from queuectl.errors import IdTaken
-from queuectl.job import State
-from queuectl.spool import finding, output, reservations
+from queuectl.job.model import State
+from queuectl.spool import jobs, output, reservations
 from queuectl.spool.names import SHORT_ID, id_in, is_made_id, make_id
+from queuectl.system import files
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
@@ -72,10 +72,10 @@ def borne(root: Root, job_ids: Iterable[str], besides: Container[str] = ()) -> d
     drafts = [text for text in root.texts_in(root.folder(State.PENDING)) if text[:1] == "."]
     found = {id_in(text).lower(): id_in(text) for text in drafts if text not in besides}
     held = {job_id: found[job_id] for job_id in found.keys() & wanted}
-    return held | finding.bearers(root, wanted)
+    return held | jobs.bearers(root, wanted)
 
 
-def free(root: Root, job_id: str, judged: disk.Mark) -> bool:
+def free(root: Root, job_id: str, judged: files.Mark) -> bool:
     """Free an id that was judged to be nobody's when its reservation had this mark; False where it is not.
 
     Race: only one of those who judged it so gets hold of the reservation, and looks again then.
@@ -83,13 +83,13 @@ def free(root: Root, job_id: str, judged: disk.Mark) -> bool:
     away = reservations.set_aside(root, job_id)
     if away is None:
         return False
-    if reservations.is_same(root, disk.mark(away), judged) and not borne(root, [job_id]):
-        disk.remove(away)
+    if reservations.is_same(root, files.mark(away), judged) and not borne(root, [job_id]):
+        files.remove(away)
         return True
     if reservations.mark(root, job_id) is None:
-        disk.move(away, reservations.path_of(root, job_id))
+        files.move(away, reservations.path_of(root, job_id))
     else:
-        disk.remove(away)
+        files.remove(away)
     return False
 
 

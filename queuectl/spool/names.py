@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.job import ID, URGENT, from_stamp, shifted, stamp
-from queuectl.tuples import NamedTuple
+from queuectl.job.model import ID, URGENT
+from queuectl.times import from_stamp, shifted, stamp
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 

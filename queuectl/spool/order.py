@@ -9,11 +9,10 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left
 from itertools import chain, islice
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.spool.names import DUE
-from queuectl.tuples import NamedTuple
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+from typing import TYPE_CHECKING
 
-from queuectl import disk
+from queuectl.system import files
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Set as AbstractSet
@@ -57,26 +57,26 @@ def open_logs(root: Root, job_id: str, attempt: int) -> tuple[int, int]:
     Raises `FileExistsError` where this attempt of this id has been begun before: the sign of a
     second file with the same id, or of a history that lost its last lines.
     """
-    err = disk.open_new(log_path(root, job_id, attempt, "err"), root.file_mode)
+    err = files.open_new(log_path(root, job_id, attempt, "err"), root.file_mode)
     try:
-        out = disk.open_log(log_path(root, job_id, attempt, "out"), root.file_mode)
+        out = files.open_log(log_path(root, job_id, attempt, "out"), root.file_mode)
     except BaseException:
-        disk.close(err)
-        disk.remove(log_path(root, job_id, attempt, "err"))  # it would say that the run was begun
+        files.close(err)
+        files.remove(log_path(root, job_id, attempt, "err"))  # it would say that the run was begun
         raise
     return out, err
 
 
 def withdraw_logs(root: Root, job_id: str, attempt: int) -> None:
     """Remove the logs of an attempt whose command was never started; the first still takes the id."""
-    disk.remove(log_path(root, job_id, attempt, "err"))
+    files.remove(log_path(root, job_id, attempt, "err"))
     if attempt > 1:
-        disk.remove(log_path(root, job_id, attempt, "out"))
+        files.remove(log_path(root, job_id, attempt, "out"))
 
 
 def was_begun(root: Root, job_id: str, attempt: int) -> bool:
     """Whether a command may have been started for this attempt."""
-    return disk.exists(log_path(root, job_id, attempt, "err"))
+    return files.exists(log_path(root, job_id, attempt, "err"))
 
 
 def last_begun(root: Root, job_id: str, attempt: int) -> int:
@@ -92,7 +92,7 @@ def is_written(root: Root, job_id: str, attempt: int) -> bool:
     False on a share, where nobody can tell, and where the system does not.
     """
     paths = [log_path(root, job_id, attempt, stream) for stream in STREAMS]
-    return not root.is_shared and any(map(disk.being_written, paths))
+    return not root.is_shared and any(map(files.being_written, paths))
 
 
 def owner_of_log(name: str) -> tuple[str, int] | None:
@@ -142,7 +142,7 @@ class Curb:
         """Drop the middle of what has grown too long; a disk that fails is tried again next time."""
         with self._lock, contextlib.suppress(OSError):
             for path in self._paths:
-                if disk.size(path) > self.limit + _WIDTH + _LEAST:
+                if files.size(path) > self.limit + _WIDTH + _LEAST:
                     self._drop(path)
 
     def end(self) -> bool:
@@ -150,11 +150,11 @@ class Curb:
 
         What the command wrote through an opening of its own counts if a look has met it.
         """
-        if not self._was_cut and all(disk.reached(fd) <= self.limit for fd in self._logs):
+        if not self._was_cut and all(files.reached(fd) <= self.limit for fd in self._logs):
             return False
         with self._lock, contextlib.suppress(OSError):
             for path in self._paths:
-                if disk.size(path) > self.limit + 2 * _WIDTH:
+                if files.size(path) > self.limit + 2 * _WIDTH:
                     self._close_gap(path)
         return self._was_cut
 
@@ -163,36 +163,36 @@ class Curb:
         return self.limit // 2
 
     def _drop(self, path: str) -> None:
-        fd = disk.open_update(path)
+        fd = files.open_update(path)
         try:
-            size = disk.kernel.fstat(fd).st_size
+            size = files.kernel.fstat(fd).st_size
             keep_from = size - (self.limit - self._head)
             hole = self._head + _WIDTH
-            disk.write_at(fd, _notice(keep_from - self._head, running=True), self._head)
+            files.write_at(fd, _notice(keep_from - self._head, running=True), self._head)
             self._was_cut = True
-            if size > _LONGEST or not disk.punch(fd, hole, keep_from):
+            if size > _LONGEST or not files.punch(fd, hole, keep_from):
                 # The command goes on right behind the notice, which so is that of an ended run.
                 self._forgotten[path] = self._dropped(path, size)
-                disk.write_at(fd, _notice(self._forgotten[path], running=False), self._head)
-                disk.kernel.ftruncate(fd, hole)
+                files.write_at(fd, _notice(self._forgotten[path], running=False), self._head)
+                files.kernel.ftruncate(fd, hole)
         finally:
-            disk.kernel.close(fd)
+            files.kernel.close(fd)
 
     def _close_gap(self, path: str) -> None:
-        fd = disk.open_update(path)
+        fd = files.open_update(path)
         try:
-            size = disk.kernel.fstat(fd).st_size
+            size = files.kernel.fstat(fd).st_size
             source = size - (self.limit - self._head)
             dropped = self._dropped(path, source)
             target = self._head + _WIDTH
-            while block := disk.kernel.pread(fd, min(_BLOCK, size - source), source):
-                disk.write_at(fd, block, target)
+            while block := files.kernel.pread(fd, min(_BLOCK, size - source), source):
+                files.write_at(fd, block, target)
                 source, target = source + len(block), target + len(block)
-            disk.write_at(fd, _notice(dropped, running=False), self._head)
-            disk.kernel.ftruncate(fd, target)
+            files.write_at(fd, _notice(dropped, running=False), self._head)
+            files.kernel.ftruncate(fd, target)
             self._was_cut = True
         finally:
-            disk.kernel.close(fd)
+            files.kernel.close(fd)
 
     def _dropped(self, path: str, end: int) -> int:
         """How many bytes the command has written between the head and this place."""
@@ -204,10 +204,10 @@ def read_log(root: Root, job_id: str, attempt: int, stream: str, at: int = 0) ->
     """What a stream holds from a place on, in portions, each with the place where the next one begins.
 
     The places are those of what the command wrote. Nothing where there is no such file. Raises
-    `disk.NotAFile` for what is no regular file with one link.
+    `files.NotAFile` for what is no regular file with one link.
     """
     try:
-        log = disk.open_read(log_path(root, job_id, attempt, stream))
+        log = files.open_read(log_path(root, job_id, attempt, stream))
     except FileNotFoundError:
         return
     with log:
@@ -240,7 +240,7 @@ def read_log(root: Root, job_id: str, attempt: int, stream: str, at: int = 0) ->
 def tail(root: Root, job_id: str, attempt: int, stream: str, most: int) -> tuple[int, bytes]:
     """How long a stream is, and its end, at most so many bytes; (0, b"") where there is no such file."""
     try:
-        size = disk.size(log_path(root, job_id, attempt, stream))
+        size = files.size(log_path(root, job_id, attempt, stream))
     except FileNotFoundError:
         return 0, b""
     data = b""
@@ -269,7 +269,7 @@ def _place_now(log: BinaryIO, at: int) -> int:
 def _gap(log: BinaryIO) -> tuple[int, int]:
     """From where to where a file holds nothing but what was dropped while its command runs."""
     size = log.seek(0, 2)
-    hole = disk.first_hole(log.fileno()) if size else 0
+    hole = files.first_hole(log.fileno()) if size else 0
     if hole >= size:
         return 0, 0
     log.seek(max(0, hole - _BLOCK))

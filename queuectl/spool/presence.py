@@ -1,29 +1,23 @@
-"""Who is alive: one lock and one beat a worker.
-
-workers/NAME.lock          held by a FileLock for as long as the worker lives; none on a share
-workers/NAME.yaml          who it is; its last line is the beat, rewritten in place
-"""
+"""Who works here: one description with a beat, and one lock, for each worker."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import re
 import socket
 import time
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import disk
+from queuectl import documents
 from queuectl.errors import BadJob
-from queuectl.job import iso, parse_moment, scalar, utc_now
-from queuectl.spool.standing import Facts, Standing, Verdict, judge
-from queuectl.spool.wording import duration
-from queuectl.tuples import NamedTuple
+from queuectl.job.layout import scalar
+from queuectl.spool.liveness import Facts, Standing, Verdict, judge
+from queuectl.system import files
+from queuectl.system.host import host_name, kernel_id
+from queuectl.times import duration, iso, parse_moment, utc_now
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
@@ -32,6 +26,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
     from queuectl.spool.root import Root
+
 
 #: The kinds of the workers of the command line. They hear requests; a Python program that joined hears none.
 DETACHED, FOREGROUND, DRAIN = "detached", "foreground", "drain"
@@ -55,25 +50,9 @@ _CLOCK = 10.0
 GLANCE = 2.0
 
 
-def host_name() -> str:
-    """The name of the host as owners' names bear it."""
-    return re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().split(".")[0])[:40].strip("-") or "host"
-
-
-@cache
-def kernel_id() -> str:
-    """The same for processes that share a kernel and see each other's pids, else different."""
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
-    import psutil
-
-    return f"{socket.gethostname()}/{psutil.boot_time():.0f}"
-
-
 def place_of(root: Root) -> str:
     """The kernel and the mount: whoever has the same sees this process, and the locks that it holds here."""
-    return f"{kernel_id()}/{disk.kernel.stat(root.workers).st_dev}"
+    return f"{kernel_id()}/{files.kernel.stat(root.workers).st_dev}"
 
 
 def load() -> None:
@@ -100,7 +79,7 @@ def _lock(root: Root, name: str) -> FileLock:
     return lock_on(f"{root.workers}/{name}.lock", root.file_mode)
 
 
-def lock_on(path: str, mode: int = disk.PRIVATE) -> FileLock:
+def lock_on(path: str, mode: int = files.PRIVATE) -> FileLock:
     """A lock on a file, not taken yet; `acquire` raises `Timeout` at once where another one has it."""
     from filelock import FileLock
 
@@ -140,7 +119,7 @@ class Presence:
     def beat(self, now: datetime, jobs_done: int) -> None:
         """Show a sign of life; raises `OSError` when the share does not take it."""
         self._count += 1
-        disk.patch(self._path, _beat_line(self._count, now, jobs_done, self.clock_offset), self._beat_at)
+        files.patch(self._path, _beat_line(self._count, now, jobs_done, self.clock_offset), self._beat_at)
 
     def read_clock(self) -> None:
         """Read the share's clock off a new file, as far as the share makes one now and is prompt.
@@ -150,7 +129,7 @@ class Presence:
         """
         with contextlib.suppress(OSError):
             begun = time.time()
-            there = disk.server_time(self._root.workers, f".{self.name}.clock.probe")
+            there = files.server_time(self._root.workers, f".{self.name}.clock.probe")
             ended = time.time()
             if 0 <= ended - begun <= PROMPT:
                 self.clock_offset = (begun + ended) / 2 - there
@@ -183,11 +162,11 @@ class Presence:
         worker, which any other one clears away.
         """
         with contextlib.suppress(OSError):
-            disk.remove(self._path)
+            files.remove(self._path)
         with contextlib.suppress(OSError):
             for text in _names_in(self._root):
                 if text == f"{self.name}.stop" or text.endswith(f"@{self.name}.cancel"):
-                    disk.remove(f"{self._root.workers}/{text}")
+                    files.remove(f"{self._root.workers}/{text}")
         _unlock(self._lock)
 
 
@@ -197,7 +176,7 @@ def _unlock(lock: FileLock | None) -> None:
         return
     if os.name == "posix":
         with contextlib.suppress(OSError):
-            disk.remove(lock.lock_file)
+            files.remove(lock.lock_file)
     with contextlib.suppress(OSError):
         lock.release()
 
@@ -211,9 +190,9 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
         name = f"{host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
         lock = None if root.is_shared else _lock(root, name)
         try:
-            if lock is not None and disk.belongs_to_another(lock.lock_file):
+            if lock is not None and files.belongs_to_another(lock.lock_file):
                 with contextlib.suppress(FileExistsError):  # `filelock` would make it as root's own
-                    disk.create(lock.lock_file, mode=root.file_mode)
+                    files.create(lock.lock_file, mode=root.file_mode)
             if lock is not None and not _take(lock):
                 continue
         except OSError:
@@ -231,7 +210,7 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
         try:
             # Those who share the spool see who works, and none but its user says so.
             mode = root.file_mode & ~0o020
-            disk.create(f"{root.workers}/{name}.yaml", head + _beat_line(1, now, 0, None), mode)
+            files.create(f"{root.workers}/{name}.yaml", head + _beat_line(1, now, 0, None), mode)
         except FileExistsError:
             if lock is not None:
                 lock.release()
@@ -293,9 +272,9 @@ def describe(root: Root, name: str) -> Description | None:
     """Read a worker's description afresh; None where it has none or a broken one."""
     try:
         # Read apart, as one document it would need PyYAML, whose import takes as long as many jobs.
-        head, _, last = disk.text_of(disk.read(f"{root.workers}/{name}.yaml")).rpartition("\nbeat: ")
-        tree: Any = disk.load(f"{head}\n").tree
-        beat: Any = disk.load_json(last)
+        head, _, last = documents.text_of(files.read(f"{root.workers}/{name}.yaml")).rpartition("\nbeat: ")
+        tree: Any = documents.load(f"{head}\n").tree
+        beat: Any = documents.load_json(last)
         return Description(
             name=name,
             host=_text(tree["host"]),
@@ -308,7 +287,7 @@ def describe(root: Root, name: str) -> Description | None:
             jobs_done=int(beat["jobs_done"]),
             clock_offset=_seconds(beat["clock_offset"]) if "clock_offset" in beat else None,
         )
-    except (FileNotFoundError, disk.NotAFile, BadJob, KeyError, TypeError, ValueError):
+    except (FileNotFoundError, files.NotAFile, BadJob, KeyError, TypeError, ValueError):
         return None
 
 
@@ -346,7 +325,7 @@ def spool_time(root: Root) -> float | None:
     if not root.is_shared:
         return time.time()
     try:
-        return disk.server_time(root.workers, f".{host_name()}-{os.getpid()}.probe")
+        return files.server_time(root.workers, f".{host_name()}-{os.getpid()}.probe")
     except OSError:
         return None
 
@@ -425,7 +404,7 @@ class Onlooker:
         runs = _runs(description.pid) if is_here else None
         watched = self._watched(owner, description.beat, lease)
         try:
-            beaten = disk.modified(f"{self._root.workers}/{owner}.yaml")[0]
+            beaten = files.modified(f"{self._root.workers}/{owner}.yaml")[0]
         except FileNotFoundError:  # it left just now, or is being buried
             return Facts(is_locked=is_locked, runs=runs, watched=watched)
         now = self._now()
@@ -491,7 +470,7 @@ class Onlooker:
         It has none where it works over the network, and another user's may not be open to this one.
         """
         path = f"{self._root.workers}/{owner}.lock"
-        if not disk.exists(path):
+        if not files.exists(path):
             # A lock that was lost with a power cut, or deleted by hand, tells all the same.
             is_local = description is None or self._is_of_this_disk(description)
             return False if is_local else None
@@ -503,7 +482,7 @@ class Onlooker:
             return None
         if describe(self._root, owner) is None:
             # Race: it left while we asked; the lock file that we hold is one that we made.
-            disk.remove(lock.lock_file)
+            files.remove(lock.lock_file)
         lock.release()
         return False
 
@@ -518,7 +497,7 @@ class Onlooker:
         import psutil
 
         try:
-            beaten = disk.modified(f"{self._root.workers}/{description.name}.yaml")[0]
+            beaten = files.modified(f"{self._root.workers}/{description.name}.yaml")[0]
         except FileNotFoundError:
             return False
         return description.host == socket.gethostname() and beaten < psutil.boot_time()
@@ -528,10 +507,10 @@ class Onlooker:
 
         False where it had gone by itself just then.
         """
-        left = disk.remove(f"{self._root.workers}/{owner}.yaml")
+        left = files.remove(f"{self._root.workers}/{owner}.yaml")
         for text in _names_in(self._root):
             if _owner_of(text) == owner:
-                disk.remove(f"{self._root.workers}/{text}")
+                files.remove(f"{self._root.workers}/{text}")
         self._seen.pop(owner, None)
         return left
 
@@ -544,7 +523,7 @@ class Onlooker:
         for text in names:
             owner = _owner_of(text)
             if owner and f"{owner}.yaml" not in names and self._locked(owner, None) is False:
-                disk.remove(f"{self._root.workers}/{text}")
+                files.remove(f"{self._root.workers}/{text}")
 
 
 def _owner_of(text: str) -> str | None:

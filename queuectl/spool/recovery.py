@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import disk
 from queuectl.errors import BadJob, StorageTrouble
-from queuectl.job import FAILED, STARTED, State, last_attempt, outcome_by
-from queuectl.spool import claiming, finishing, output, presence, record
+from queuectl.job.history import FAILED, STARTED, last_attempt, outcome_by
+from queuectl.job.model import State
+from queuectl.spool import claiming, finishing, jobfile, output, presence
 from queuectl.spool.claiming import Claim
 from queuectl.spool.names import Name, parse_claim
 from queuectl.spool.presence import Onlooker, described
-from queuectl.tuples import NamedTuple
+from queuectl.system import files
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from queuectl.job import Event
+    from queuectl.job.history import Event
     from queuectl.settings import Settings
     from queuectl.spool.root import Root
 
@@ -104,7 +104,7 @@ class Rescue(NamedTuple):
             return True, self._end(name, now)
         except FileNotFoundError:
             return True, ""  # another one recovers it, too
-        except disk.Untrusted:
+        except files.Untrusted:
             return False, ""  # left to a worker that may
         except StillRuns as one:
             return False, f"{fate}, but {one}; it waits for that."
@@ -124,8 +124,8 @@ class Rescue(NamedTuple):
         root, owner = self.root, name.owner or ""
         fate = self._fate_of(owner)
         try:
-            reading = record.read(f"{root.folder(State.PROCESSING)}/{name}")
-        except (BadJob, disk.NotAFile, PermissionError) as error:
+            reading = jobfile.read(f"{root.folder(State.PROCESSING)}/{name}")
+        except (BadJob, files.NotAFile, PermissionError) as error:
             # Crash: it may have been running. Once it is in dead/ a person may mend it and retry it.
             self._stop(name, ())
             reason = f"{fate[:1].upper()}{fate[1:]}. {claiming.why(error)}"
@@ -143,7 +143,7 @@ class Rescue(NamedTuple):
             finishing.give_back(claim)
             return f"{fate}; it was not started, and waits again."
         # Root kills nothing that only a stranger's file names.
-        record.read(claim.path, root.trust(self.settings))
+        jobfile.read(claim.path, root.trust(self.settings))
         self._stop(name, history)
         claim = _taken_over(claim, self.me)
         why = "the disk failed while it ran" if owner == self.me else f"its worker {owner} died while it ran"
@@ -181,18 +181,18 @@ def by_hand(
 def _taken_over(claim: Claim, me: str) -> Claim:
     """The claim under a name of our own; raises `FileNotFoundError` where somebody else took it."""
     mine = Claim.of(claim.root, claim.name.owned(me), claim.record, claim.source)
-    if not disk.move(claim.path, mine.path):
+    if not files.move(claim.path, mine.path):
         raise FileNotFoundError(claim.path)
-    if claim.root.is_shared and disk.may_copy(mine.path):
+    if claim.root.is_shared and files.may_copy(mine.path):
         # Race: the share may hold back what the dead one was writing, and deliver it to this very
         # file, whatever its name, when its host is reached again.
-        claiming.write_anew(mine.path, disk.read(mine.path, disk.MAX_WITH_HISTORY))
+        claiming.write_anew(mine.path, files.read(mine.path, files.MAX_WITH_HISTORY))
     return mine._replace(record=claiming.read_ready(mine.path))
 
 
 def _undo_rewrite(root: Root, text: str, belonging: str) -> None:
     folder = root.folder(State.PROCESSING)
     if text.endswith(".old") and belonging not in root.texts_in(folder):
-        disk.move(f"{folder}/{text}", f"{folder}/{belonging}")
+        files.move(f"{folder}/{text}", f"{folder}/{belonging}")
     else:
-        disk.remove(f"{folder}/{text}")
+        files.remove(f"{folder}/{text}")

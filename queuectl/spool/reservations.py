@@ -6,12 +6,13 @@ are: an id is that of the job files that exist.
 
 from __future__ import annotations
 
-from queuectl import disk
-from queuectl.job import ID, State
+from typing import TYPE_CHECKING
+
+from queuectl.job.model import ID, State
 from queuectl.spool.names import id_in, is_made_id, make_id
 from queuectl.spool.root import IDS, make_folder
+from queuectl.system import files
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
@@ -27,7 +28,7 @@ def make(root: Root, job_id: str) -> bool:
     """Take an id for good, on all hosts at once; False when it is taken."""
     while True:
         try:
-            disk.create(path_of(root, job_id), mode=root.file_mode)
+            files.create(path_of(root, job_id), mode=root.file_mode)
         except FileExistsError:
             return False
         except FileNotFoundError:
@@ -36,15 +37,15 @@ def make(root: Root, job_id: str) -> bool:
             return True
 
 
-def mark(root: Root, job_id: str) -> disk.Mark | None:
+def mark(root: Root, job_id: str) -> files.Mark | None:
     """What must stay the same for a reservation to be the same; None where there is none."""
     try:
-        return disk.mark(path_of(root, job_id))
+        return files.mark(path_of(root, job_id))
     except FileNotFoundError:
         return None
 
 
-def is_same(root: Root, one: disk.Mark | None, other: disk.Mark | None) -> bool:
+def is_same(root: Root, one: files.Mark | None, other: files.Mark | None) -> bool:
     """Whether two marks are of the same reservation. FUSE makes inodes up, so they count on no share."""
     if one is None or other is None or not root.is_shared:
         return one == other
@@ -53,12 +54,12 @@ def is_same(root: Root, one: disk.Mark | None, other: disk.Mark | None) -> bool:
 
 def is_taken(root: Root, text: str) -> bool:
     """Whether this is, or was meant to be, the whole id of a job."""
-    return ID.fullmatch(text) is not None and disk.exists(path_of(root, text))
+    return ID.fullmatch(text) is not None and files.exists(path_of(root, text))
 
 
 def drop(root: Root, job_id: str) -> None:
     """Give back an id; the caller is the one who has it."""
-    disk.remove(path_of(root, job_id))
+    files.remove(path_of(root, job_id))
 
 
 def listed(root: Root) -> set[str]:
@@ -73,29 +74,29 @@ def listed(root: Root) -> set[str]:
 def set_aside(root: Root, job_id: str) -> str | None:
     """Rename a reservation, so that whoever does it is the only one; its new path, None where it is gone."""
     away = f"{root.ids}/.{make_id()}"
-    return away if disk.move(path_of(root, job_id), away) else None
+    return away if files.move(path_of(root, job_id), away) else None
 
 
 def _make_folder(root: Root) -> None:
     """Make ids/ with the ids of all jobs that there are; it appears whole."""
-    if IDS in disk.list_names(root.text):
+    if IDS in files.list_names(root.text):
         return  # another one was faster
     root.require()
     draft = f"{root.text}/.{IDS}.{make_id()}"
-    make_folder(draft, disk.kernel.stat(root.text).st_mode)
+    make_folder(draft, files.kernel.stat(root.text).st_mode)
     for job_id in _borne(root):
-        disk.create(f"{draft}/{job_id}{_ENDING}", mode=root.file_mode)
+        files.create(f"{draft}/{job_id}{_ENDING}", mode=root.file_mode)
     try:
-        disk.sync_folder(draft)
-        disk.kernel.rename(draft, root.ids)
+        files.sync_folder(draft)
+        files.kernel.rename(draft, root.ids)
     except OSError:
-        for name in disk.list_names(draft):
-            disk.remove(f"{draft}/{name}")
-        disk.kernel.rmdir(draft)
-        if IDS not in disk.list_names(root.text):
+        for name in files.list_names(draft):
+            files.remove(f"{draft}/{name}")
+        files.kernel.rmdir(draft)
+        if IDS not in files.list_names(root.text):
             raise
     else:
-        disk.sync_folder(root.text)
+        files.sync_folder(root.text)
 
 
 def _borne(root: Root) -> set[str]:

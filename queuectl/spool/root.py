@@ -9,14 +9,14 @@ import stat
 import sys
 import time
 from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import disk, settings
+from queuectl import settings
 from queuectl.errors import BadSetting, GivenAway, NotASpool, QueueError, UnsafeSpool
-from queuectl.job import State
+from queuectl.job.model import State
 from queuectl.spool.names import AROUND_ID, SHORTEST_LIMIT
-from queuectl.tuples import NamedTuple
+from queuectl.system import files
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -74,12 +74,12 @@ _REAL_MODES = frozenset({"posix", "unix", "modefromsid", "cifsacl", "permissions
 class Listed(NamedTuple):
     """A directory's mark, since when it is known, and whether an uncached listing since then proves it."""
 
-    mark: disk.Mark
+    mark: files.Mark
     since: float
     is_proven: bool = False
 
 
-def listed(known: Listed | None, mark: disk.Mark, now: float) -> Listed:
+def listed(known: Listed | None, mark: files.Mark, now: float) -> Listed:
     """What is known of a directory after a listing of it at `now` (monotonic) found this mark."""
     if known is None or known.mark != mark:
         return Listed(mark, now)
@@ -133,9 +133,9 @@ class Root:
     def texts_in(self, folder: str) -> list[str]:
         """The names in one of the directories of the spool, as its server has them, in no order."""
         if self.filesystem not in _NFS or sys.platform != "linux":
-            return disk.list_names(folder)
+            return files.list_names(folder)
         known, now = self._listed.get(folder), time.monotonic()
-        texts, mark = disk.list_marked(folder, known.mark if known and known.is_proven else None)
+        texts, mark = files.list_marked(folder, known.mark if known and known.is_proven else None)
         self._listed[folder] = listed(known, mark, now)
         return texts
 
@@ -145,7 +145,7 @@ class Root:
         A share is not asked: NFS and SMB clients refuse the lease that tells it also where their
         server grants no delegation or oplock, and then every file would count as being written.
         """
-        return None if self.is_shared else disk.being_written(path)
+        return None if self.is_shared else files.being_written(path)
 
     @cached_property
     def forgets_names(self) -> bool:
@@ -168,7 +168,7 @@ class Root:
 
     @cached_property
     def _facts(self) -> os.stat_result:
-        facts: os.stat_result = disk.kernel.stat(self.text)
+        facts: os.stat_result = files.kernel.stat(self.text)
         return facts
 
     @cached_property
@@ -188,7 +188,7 @@ class Root:
     @cached_property
     def file_mode(self) -> int:
         """The mode of new files: what the directory lets its group do with it holds for them, too."""
-        return 0o660 if _is_for_group(self._facts.st_mode) else disk.PRIVATE
+        return 0o660 if _is_for_group(self._facts.st_mode) else files.PRIVATE
 
     def takes_id(self, job_id: str) -> bool:
         """Whether every file name that a job of this id comes to have fits on this file system.
@@ -197,31 +197,31 @@ class Root:
         """
         length = len(job_id) + AROUND_ID
         if length > SHORTEST_LIMIT and length not in self._tried:
-            self._tried[length] = disk.takes_name(self.folder(State.PROCESSING), length)
+            self._tried[length] = files.takes_name(self.folder(State.PROCESSING), length)
         return self._tried.get(length, True)
 
     @property
     def group(self) -> str:
         """The name of the group that the directory has, or its number."""
-        return disk.group_name(disk.kernel.stat(self.text).st_gid)
+        return files.group_name(files.kernel.stat(self.text).st_gid)
 
     def guarded_mode(self, values: settings.Settings) -> int:
         """The mode of files that decide what is run: where root runs it, none but its owner writes to it."""
         guarded = settings.is_root() or values.trusted_users != settings.NOBODY
         return self.file_mode & ~0o020 if guarded else self.file_mode
 
-    def trust(self, values: settings.Settings) -> disk.Trust | None:
+    def trust(self, values: settings.Settings) -> files.Trust | None:
         """Whose files a worker runs; None for anybody's who may write to the spool, unless it is root."""
         if not settings.is_root():
             return None
-        return disk.Trust(settings.trusted_ids(values.trusted_users), self.file_mode == disk.PRIVATE)
+        return files.Trust(settings.trusted_ids(values.trusted_users), self.file_mode == files.PRIVATE)
 
     def refuse_trust(self) -> None:
         """Raise `BadSetting` where root would name trusted users in a file that another user may change."""
-        owner = disk.kernel.stat(self.config).st_uid
+        owner = files.kernel.stat(self.config).st_uid
         if settings.is_root() and owner != 0:
             raise BadSetting(
-                f"trusted_users counts where {settings.FILE} is root's; it is {disk.user_name(owner)}'s.",
+                f"trusted_users counts where {settings.FILE} is root's; it is {files.user_name(owner)}'s.",
                 f"Run `chown root {self.config}` and `chmod 644 {self.config}` first.",
             )
 
@@ -239,7 +239,7 @@ class Root:
             mends = "Export it with `no_root_squash`, or do it"
         elif self.filesystem in _MODES:
             mends = "Mount it with `-o uid=root`, or do it"
-        user = disk.user_name(owner)
+        user = files.user_name(owner)
         raise GivenAway(
             self.text, user, f"{mends} as the user whose workers are to run it, with `sudo -u USER`."
         )
@@ -249,12 +249,12 @@ class Root:
 
         What root files there belongs to that user, too.
         """
-        owner = disk.kernel.stat(self.text).st_uid
+        owner = files.kernel.stat(self.text).st_uid
         if self.gives_away:
             self.refuse_given_away(owner, settings.load(self.text))
         if settings.is_root() and owner != 0 and settings.load(self.text).trusted_users == settings.NOBODY:
             raise QueueError(
-                f"{self.text} belongs to {disk.user_name(owner)}, whose jobs a worker of root does not run.",
+                f"{self.text} belongs to {files.user_name(owner)}, whose jobs a worker of root does not run.",
                 f"Start it as that user, `sudo -u '#{owner}' queuectl -s {self.text} worker start`, "
                 + (
                     "or mount it with `-o uid=root`."
@@ -266,7 +266,7 @@ class Root:
     def require(self) -> None:
         """Raise `NotASpool` unless config.yaml is there: an unmounted share is an empty directory."""
         try:
-            present = settings.FILE in disk.list_names(self.text)
+            present = settings.FILE in files.list_names(self.text)
         except (FileNotFoundError, NotADirectoryError):
             present = False
         if not present:
@@ -277,17 +277,17 @@ def open_root(path: Path | str) -> Root:
     """The spool at `path`; raises `NotASpool` or `UnsafeSpool`. Missing folders are made anew."""
     root = Root(path)
     root.require()
-    facts = disk.kernel.stat(root.text)
+    facts = files.kernel.stat(root.text)
     refuse_unsafe(root, facts)
-    disk.give_what_is_made_in(root.text, facts)
+    files.give_what_is_made_in(root.text, facts)
     mend(root)
     return root
 
 
 def mend(root: Root) -> None:
     """Make the folders anew that are missing. The root must have its config.yaml."""
-    for name in set(FOLDERS) - set(disk.list_names(root.text)):
-        make_folder(f"{root.text}/{name}", disk.kernel.stat(root.text).st_mode)
+    for name in set(FOLDERS) - set(files.list_names(root.text)):
+        make_folder(f"{root.text}/{name}", files.kernel.stat(root.text).st_mode)
 
 
 def create(where: Path | str, mode: int | None = None) -> Root:
@@ -303,24 +303,24 @@ def create(where: Path | str, mode: int | None = None) -> Root:
         is_new = settings.FILE not in present
         if is_new and present - {*FOLDERS, IDS} - {"lost+found"}:
             raise QueueError(f"{path} is not empty.", "A spool wants a directory of its own.")
-        disk.give_what_is_made_in(path, disk.kernel.stat(path))
+        files.give_what_is_made_in(path, files.kernel.stat(path))
         mode = PRIVATE if mode is None and is_new else mode
         if mode is not None and os.name == "posix":
             if is_new:
-                undo.callback(_undo, disk.kernel.chmod, path, stat.S_IMODE(disk.kernel.stat(path).st_mode))
+                undo.callback(_undo, files.kernel.chmod, path, stat.S_IMODE(files.kernel.stat(path).st_mode))
             _set_mode(path, mode)
             if not is_new:
                 _guard_config(Root(path))
         for name in set(FOLDERS) - present:
-            make_folder(f"{path}/{name}", disk.kernel.stat(path).st_mode)
-            undo.callback(_undo, disk.kernel.rmdir, f"{path}/{name}")
+            make_folder(f"{path}/{name}", files.kernel.stat(path).st_mode)
+            undo.callback(_undo, files.kernel.rmdir, f"{path}/{name}")
         if is_new:
             root = Root(path)
             refuse_short_names(root)
-            undo.callback(_undo, disk.kernel.unlink, root.config)
-            disk.replace(root.config, settings.template().encode(), root.guarded_mode(settings.DEFAULTS))
+            undo.callback(_undo, files.kernel.unlink, root.config)
+            files.replace(root.config, settings.template().encode(), root.guarded_mode(settings.DEFAULTS))
             if root.gives_away:
-                root.refuse_given_away(disk.kernel.stat(root.config).st_uid, settings.DEFAULTS)
+                root.refuse_given_away(files.kernel.stat(root.config).st_uid, settings.DEFAULTS)
         root = open_root(path)
         undo.pop_all()
     return root
@@ -329,17 +329,17 @@ def create(where: Path | str, mode: int | None = None) -> Root:
 def _present(path: str, undo: contextlib.ExitStack) -> set[str]:
     """The names in a directory, which is made where it is missing."""
     try:
-        return set(disk.list_names(path))
+        return set(files.list_names(path))
     except NotADirectoryError:
         raise QueueError(f"{path} is not a directory.", "Name another place.") from None
     except FileNotFoundError:
         pass
     try:
-        disk.make_folder(path, PRIVATE)
+        files.make_folder(path, PRIVATE)
     except FileNotFoundError:
         parent = os.path.dirname(path)
         raise QueueError(f"{parent} does not exist.", "Make it, or name another place.") from None
-    undo.callback(_undo, disk.kernel.rmdir, path)
+    undo.callback(_undo, files.kernel.rmdir, path)
     return set()
 
 
@@ -355,31 +355,31 @@ def _guard_config(root: Root) -> None:
         values = settings.load(root.text)
     except BadSetting:
         values = settings.DEFAULTS
-    disk.kernel.chmod(root.config, root.guarded_mode(values))
+    files.kernel.chmod(root.config, root.guarded_mode(values))
 
 
 def _set_mode(path: str, mode: int) -> None:
     """Give a spool, and whatever is in it, to its owner alone or to its group, too."""
-    group = disk.kernel.stat(path).st_gid
-    disk.kernel.chmod(path, mode)
-    for name in {*FOLDERS, IDS, settings.FILE} & set(disk.list_names(path)):
-        disk.hand_over(f"{path}/{name}", group, mode)
-    for name in {*FOLDERS, IDS} & set(disk.list_names(path)):
-        for text in disk.list_names(f"{path}/{name}"):
-            disk.hand_over(f"{path}/{name}/{text}", group, mode)
+    group = files.kernel.stat(path).st_gid
+    files.kernel.chmod(path, mode)
+    for name in {*FOLDERS, IDS, settings.FILE} & set(files.list_names(path)):
+        files.hand_over(f"{path}/{name}", group, mode)
+    for name in {*FOLDERS, IDS} & set(files.list_names(path)):
+        for text in files.list_names(f"{path}/{name}"):
+            files.hand_over(f"{path}/{name}/{text}", group, mode)
 
 
 def make_folder(path: str, mode: int) -> None:
     """Make a directory with this mode where there is none."""
     with contextlib.suppress(FileExistsError):
-        disk.make_folder(path)
+        files.make_folder(path)
     if os.name == "posix":
-        disk.kernel.chmod(path, stat.S_IMODE(mode))
+        files.kernel.chmod(path, stat.S_IMODE(mode))
 
 
 def refuse_short_names(root: Root) -> None:
     """Raise `QueueError` where the file system has no room for the names of a queue."""
-    if not disk.takes_name(root.folder(State.PROCESSING), SHORTEST_LIMIT):
+    if not files.takes_name(root.folder(State.PROCESSING), SHORTEST_LIMIT):
         raise QueueError(
             f"{root.text} is on a file system whose names have fewer than {SHORTEST_LIMIT} bytes.",
             "A queue needs longer ones: name a place on another file system.",
@@ -400,7 +400,7 @@ def refuse_unsafe(root: Root, spool: os.stat_result) -> None:
     for name in (*FOLDERS, IDS, settings.FILE):
         place = f"{root.text}/{name}"
         with contextlib.suppress(FileNotFoundError):
-            _refuse_part(place, disk.kernel.lstat(place), known, shared=shared)
+            _refuse_part(place, files.kernel.lstat(place), known, shared=shared)
     alone = False
     for place, facts in _way_to(root.text):
         if place == "/":
@@ -419,14 +419,14 @@ def _refuse_part(place: str, facts: os.stat_result, known: set[int], *, shared: 
     if facts.st_mode & stat.S_IWGRP and not shared and not _own_group(facts):
         raise _unsafe(place, "may be written to by its group", "chmod g-w")
     if facts.st_uid not in known and not shared:
-        raise _unsafe(place, f"belongs to {disk.user_name(facts.st_uid)}", "chown -h root")
+        raise _unsafe(place, f"belongs to {files.user_name(facts.st_uid)}", "chown -h root")
 
 
 def _refuse_on_the_way(place: str, facts: os.stat_result, known: set[int], group: int | None) -> None:
     """Refuse a directory above the spool, or a link on the way to it, that others could change."""
     swap = "who could put another spool in its place"
     if facts.st_uid not in {*known, _OVERFLOW}:
-        owner = disk.user_name(facts.st_uid)
+        owner = files.user_name(facts.st_uid)
         raise _unsafe(place, f"belongs to {owner}, {swap}", "chown -h root")
     if stat.S_ISLNK(facts.st_mode) or facts.st_mode & stat.S_ISVTX:
         return
@@ -456,7 +456,7 @@ def _owning_options(place: str) -> tuple[str, str] | None:
     mount = _mount(place)
     if mount is None or mount.kind not in _MODES or not _REAL_MODES.isdisjoint(mount.options.split(",")):
         return None
-    whose = f"uid={disk.user_name(os.geteuid())},gid={disk.group_name(os.getegid())}"
+    whose = f"uid={files.user_name(os.geteuid())},gid={files.group_name(os.getegid())}"
     return mount.kind, f"{whose},{_MODES[mount.kind]}"
 
 
@@ -468,18 +468,18 @@ def _way_to(path: str) -> Iterator[tuple[str, os.stat_result]]:
     """Each directory and link that the system goes through to get to a path, in its order."""
     here, left = "/", _steps(path)
     for _ in range(1000):
-        yield here, disk.kernel.lstat(here)
+        yield here, files.kernel.lstat(here)
         if not left:
             return
         step = os.path.join(here, left.pop())
-        facts = disk.kernel.lstat(step)
+        facts = files.kernel.lstat(step)
         if not stat.S_ISLNK(facts.st_mode):
             if not left:
                 return
             here = step
             continue
         yield step, facts
-        target = disk.kernel.readlink(step)
+        target = files.kernel.readlink(step)
         here = "/" if target.startswith("/") else here
         left.extend(_steps(target))
 

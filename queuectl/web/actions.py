@@ -6,22 +6,22 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from queuectl.errors import BadUsage, NoSuchJob, QueueError, StorageTrouble, WrongState
-from queuectl.job import State, entered_moment, iso
-from queuectl.spool import acting, asking, presence
-from queuectl.spool.cancelling import BEFORE_IT_RAN, Cancelling
-from queuectl.spool.finding import Found
+from queuectl.job.model import State
+from queuectl.spool import acts, presence, requests
+from queuectl.spool.cancellation import BEFORE_IT_RAN, Cancelling
+from queuectl.spool.jobs import Found
 from queuectl.spool.names import parse
-from queuectl.spool.wording import duration
+from queuectl.times import duration, entered_moment, iso
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from queuectl.settings import Settings
-    from queuectl.spool.acting import Hand
+    from queuectl.spool.acts import Hand
     from queuectl.web.dashboard import Dashboard
 
 #: A button waits so long for what it began; the rest goes on without it.
@@ -110,15 +110,15 @@ def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Q
 
 def _retry(dashboard: Dashboard, found: Found, _: Form) -> Said:
     spool = dashboard.spool
-    with acting.hand(spool.root, spool.clock()) as me:
-        acting.retry(me, found, dashboard.settings(), spool.clock())
+    with acts.hand(spool.root, spool.clock()) as me:
+        acts.retry(me, found, dashboard.settings(), spool.clock())
     return Said(f"{found.id} is pending again, its tries counted anew.")
 
 
 def _run_now(dashboard: Dashboard, found: Found, _: Form) -> Said:
     now = dashboard.spool.clock()
-    with acting.hand(dashboard.spool.root, now) as me:
-        acting.run_now(me, found, now)
+    with acts.hand(dashboard.spool.root, now) as me:
+        acts.run_now(me, found, now)
     return Said(f"{found.id} may run now.")
 
 
@@ -127,15 +127,15 @@ def _set_priority(dashboard: Dashboard, found: Found, form: Form) -> Said:
     if text not in {str(number) for number in range(11)}:
         raise BadUsage(f"{text!r} is no priority.", "It is a whole number from 0 to 10.")
     spool = dashboard.spool
-    with acting.hand(spool.root, spool.clock()) as me:
-        acting.set_priority(me, found, int(text), dashboard.settings(), spool.clock())
+    with acts.hand(spool.root, spool.clock()) as me:
+        acts.set_priority(me, found, int(text), dashboard.settings(), spool.clock())
     return Said(f"{found.id} has priority {text}.")
 
 
 def _delete(dashboard: Dashboard, found: Found, _: Form) -> Said:
     if found.state not in {State.DONE, State.DEAD}:
         raise WrongState(found.id, found.state.label, "completed or dead", "Cancel it first.")
-    if not list(acting.delete(dashboard.spool.root, [found])):
+    if not list(acts.delete(dashboard.spool.root, [found])):
         raise FileNotFoundError(found.path)
     return Said(f"{found.id} is deleted.", to="/jobs")
 
@@ -144,7 +144,7 @@ def _cancel(dashboard: Dashboard, job_id: str) -> Said:
     """Cancel a job wherever it is, as the command line does; its worker has `PATIENCE` to answer."""
     spool, values = dashboard.spool, dashboard.settings()
     end = time.monotonic() + PATIENCE
-    with acting.hand(spool.root, spool.clock()) as me:
+    with acts.hand(spool.root, spool.clock()) as me:
         cancelling = Cancelling(me, values, dashboard.onlooker, dashboard.stop_remains, spool.clock)
         before = "it did not run"
         while (found := dashboard.find(job_id)) is not None:
@@ -224,7 +224,7 @@ class _Batch:
         """Put each back to pending."""
         spool, values = self._dashboard.spool, self._dashboard.settings()
         try:
-            with acting.hand(spool.root, spool.clock()) as me:
+            with acts.hand(spool.root, spool.clock()) as me:
                 for found in self._found:
                     self._retry(me, found, values)
         except OSError as error:
@@ -232,7 +232,7 @@ class _Batch:
 
     def _retry(self, me: Hand, found: Found, values: Settings) -> None:
         try:
-            acting.retry(me, found, values, self._dashboard.spool.clock())
+            acts.retry(me, found, values, self._dashboard.spool.clock())
             self.done += 1
         except FileNotFoundError:
             pass  # somebody else was faster
@@ -244,7 +244,7 @@ class _Batch:
     def delete(self) -> None:
         """Delete each, and what it printed."""
         try:
-            for _ in acting.delete(self._dashboard.spool.root, self._found):
+            for _ in acts.delete(self._dashboard.spool.root, self._found):
                 self.done += 1
         except OSError as error:
             self.trouble.append(_told(error))
@@ -274,9 +274,9 @@ def pause(dashboard: Dashboard, *, resume: bool) -> Said:
     """Hold workers back, or let them go on."""
     root = dashboard.spool.root
     if resume:
-        was = asking.resume(root)
+        was = requests.resume(root)
         return Said("Resumed: workers start jobs again." if was else "It was not paused.")
-    asking.pause(root, dashboard.spool.clock())
+    requests.pause(root, dashboard.spool.clock())
     return Said("Paused: nothing new is started; what runs goes on.")
 
 
@@ -292,7 +292,7 @@ def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:
         raise QueueError(f"{name} is dead: {verdict.why}.", "The next worker takes up what it left.")
     if not form.is_sure:
         return Question(f"Stop {name}? It finishes the job at hand, then ends.", "Stop it")
-    asking.to_stop(dashboard.spool.root, [name], None)
+    requests.to_stop(dashboard.spool.root, [name], None)
     return Said(f"{name} was asked to stop after the job at hand.")
 
 

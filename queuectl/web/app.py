@@ -13,6 +13,7 @@ from contextlib import suppress
 from importlib import resources
 from itertools import chain
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 from anyio import to_thread
@@ -25,14 +26,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from queuectl.errors import NotASpool, QueueError, StorageTrouble
-from queuectl.spool import metrics, output, wording
+from queuectl.spool import output
+from queuectl.view import metrics, wording
 from queuectl.web import actions, guard, live, pages, rendering
 from queuectl.web.actions import Form, Question, Said
 from queuectl.web.guard import Guard, SecurityHeaders, address_of, local_path, own_cookies
 from queuectl.web.login import Lock
 from queuectl.web.pages import Page, Query
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
-    from queuectl.spool.finding import Found
+    from queuectl.spool.jobs import Found
     from queuectl.web.dashboard import Dashboard
     from queuectl.web.guard import Rules
 

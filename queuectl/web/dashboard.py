@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
-from queuectl import disk, settings
-from queuectl.job import ID, State
-from queuectl.spool import asking, explaining, finding, letters
-from queuectl.spool.census import Census, Watch
-from queuectl.spool.finding import Found
-from queuectl.spool.letters import DeadLetters
+from queuectl import settings
+from queuectl.job.model import ID, State
+from queuectl.spool import jobs, requests
+from queuectl.spool.jobs import Found
 from queuectl.spool.presence import Onlooker
 from queuectl.spool.recovery import StillRuns
+from queuectl.system import files
+from queuectl.view import dead_letters, explain
+from queuectl.view.census import Census, Watch
+from queuectl.view.dead_letters import DeadLetters
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    from queuectl.api import Spool
     from queuectl.settings import Settings
     from queuectl.spool.names import Name
     from queuectl.spool.recovery import StopRemains
-    from queuectl.spool.spool import Spool
 
 #: A page waits so long for a fresh look at the directories; then it shows the last one.
 PATIENCE = 0.1
@@ -89,7 +91,7 @@ class Dashboard:
         """Every worker: who it is, whether it lives, what it does. A share is not asked for each page."""
         clock = time.monotonic()
         if not self.spool.root.is_shared or clock - self._workers_at > SHARED:
-            self._workers = explaining.workers(self.spool, self.onlooker)
+            self._workers = explain.workers(self.spool.root, self.spool.live.now(), self.onlooker)
             self._workers_at = clock
         return self._workers
 
@@ -99,7 +101,7 @@ class Dashboard:
 
     def is_paused(self) -> bool:
         """Whether claims are held back now."""
-        self.was_paused = asking.is_paused(self.spool.root)
+        self.was_paused = requests.is_paused(self.spool.root)
         return self.was_paused
 
     def find(self, job_id: str) -> Found | None:
@@ -111,7 +113,7 @@ class Dashboard:
                 if (reading := self._read(found)) is not None:
                     return reading
             # One filed this moment, or at the moment of a move, is in no listing.
-            present = [found for found in finding.names_of(self.spool.root, job_id) if found.id == job_id]
+            present = [found for found in jobs.names_of(self.spool.root, job_id) if found.id == job_id]
             for found in present:
                 if (reading := self._read(found)) is not None:
                     return reading
@@ -122,7 +124,7 @@ class Dashboard:
     def _seen(self, job_id: str) -> Iterator[Found]:
         """Where it was seen last and, as it moves on under the same name, where it goes from there."""
         for state, text in self.lately().lookup(job_id):
-            name = finding.name_in(state, text)
+            name = jobs.name_in(state, text)
             if name is not None:
                 yield self._at(state, name)
                 if state is State.PROCESSING:
@@ -135,7 +137,7 @@ class Dashboard:
     def _read(self, found: Found) -> Found | None:
         """The job; None where it has moved. One that the disk does not give hides no other one."""
         try:
-            return finding.read(found)
+            return jobs.read(found)
         except OSError as error:
             self.spool.root.require()
             return found._replace(unreadable=error.strerror or str(error))
@@ -143,7 +145,7 @@ class Dashboard:
     def read_names(self, state: State, names: Iterable[str]) -> Iterator[Found]:
         """The jobs in these files; those that have moved meanwhile are passed over."""
         for text in names:
-            name = finding.name_in(state, text)
+            name = jobs.name_in(state, text)
             reading = self._read(self._at(state, name)) if name else None
             if reading is not None:
                 yield reading
@@ -157,13 +159,13 @@ class Dashboard:
         names = self.look(patience).listing(State.DEAD).names[::-1]
         root = self.spool.root
         self._letters = told = self._letters.learn(
-            names, READING if seconds is None else seconds, partial(letters.read_letter, root)
+            names, READING if seconds is None else seconds, partial(dead_letters.read_letter, root)
         )
         return told
 
     def file_bytes(self, found: Found) -> bytes | None:
         """The file as it is; None where it has moved or is none that can be read."""
         try:
-            return disk.read(found.path, disk.MAX_WITH_HISTORY)
+            return files.read(found.path, files.MAX_WITH_HISTORY)
         except OSError:
             return None

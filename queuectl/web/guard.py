@@ -9,6 +9,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from math import ceil
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,7 +17,6 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from queuectl.web import rendering
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 

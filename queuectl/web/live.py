@@ -8,13 +8,13 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
-from queuectl.job import iso
+from queuectl.times import iso
 from queuectl.web import pages, rendering
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from typing import Any

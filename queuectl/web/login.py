@@ -7,8 +7,8 @@ import ipaddress
 import logging
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -7,26 +7,29 @@ import time
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from itertools import islice
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlencode
 
 from queuectl import __version__, settings
 from queuectl.errors import NotASpool, QueueError, StorageTrouble
-from queuectl.job import OUTCOMES, State, iso, last_attempt, parse_moment, stamp
-from queuectl.spool import explaining, finding, output
-from queuectl.spool.census import quantile
-from queuectl.spool.letters import command_of, last_words
+from queuectl.job.history import OUTCOMES, last_attempt
+from queuectl.job.model import State
+from queuectl.spool import jobs, output
 from queuectl.spool.names import ID_AT
-from queuectl.spool.wording import escaped
+from queuectl.times import iso, parse_moment, stamp
+from queuectl.view import explain, lookup
+from queuectl.view.census import quantile
+from queuectl.view.dead_letters import command_of, last_words
+from queuectl.view.wording import escaped
 from queuectl.web import chart
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
     from typing import Any
 
-    from queuectl.spool.census import Census
-    from queuectl.spool.finding import Found
+    from queuectl.spool.jobs import Found
+    from queuectl.view.census import Census
     from queuectl.web.dashboard import Dashboard
 
 ROWS = 50
@@ -101,7 +104,7 @@ class Look:
     dashboard: Dashboard
     census: Census
     now: datetime
-    counts: finding.Counts
+    counts: lookup.Counts
     workers: list[dict[str, Any]]
     paused: bool
     trouble: str = ""
@@ -134,7 +137,7 @@ class Look:
     @property
     def frame(self) -> dict[str, Any]:
         """What stands around every page."""
-        living = explaining.alive(self.workers)
+        living = explain.alive(self.workers)
         return {
             "now": iso(self.now),
             "spool": escaped(str(self.dashboard.spool.path)),
@@ -155,9 +158,9 @@ class Look:
 
 def row(look: Look, found: Found) -> dict[str, Any]:
     """A job as `status --json` shows it, and what a table shows beside that."""
-    view = finding.view(found, look.dashboard.settings(), look.now)
+    view = lookup.view(found, look.dashboard.settings(), look.now)
     history = found.job.history if found.job else ()
-    runs = finding.runs_of(found.job) if found.job else []
+    runs = lookup.runs_of(found.job) if found.job else []
     last = runs[-1] if runs else {}
     ended = history[-1].get("at") if history and history[-1].get("event") in OUTCOMES else None
     line, reason = command_of(found), _reason(found)
@@ -180,8 +183,8 @@ def row(look: Look, found: Found) -> dict[str, Any]:
 def _reason(found: Found) -> str:
     """Why a job is dead, or what its last run ended with."""
     if found.state is State.DEAD:
-        return escaped(finding.reason_for(found))
-    error = finding.exit_of(found.job.history).get("error") if found.job else found.unreadable
+        return escaped(lookup.reason_for(found))
+    error = lookup.exit_of(found.job.history).get("error") if found.job else found.unreadable
     return escaped(str(error or ""))
 
 
@@ -233,7 +236,7 @@ def overview(dashboard: Dashboard, _: Query) -> Page:
             "health": health(look),
             "attention": [
                 escaped(text)
-                for text in explaining.attention(dashboard.spool, look.counts, look.workers)
+                for text in explain.attention(dashboard.spool.root, look.counts, look.workers, look.now)
                 if "queuectl dlq list" not in text  # the page has dead letters of its own
             ],
             "meanings": MEANINGS,
@@ -253,7 +256,7 @@ def overview(dashboard: Dashboard, _: Query) -> Page:
 
 def health(look: Look) -> dict[str, str]:  # noqa: PLR0911 - one return a sentence
     """`level` is ok, note or alarm; `sentence` says how it stands, and what that comes from."""
-    counts, living = look.counts, explaining.alive(look.workers)
+    counts, living = look.counts, explain.alive(look.workers)
     waits = counts.pending + counts.failed
     dead = f"{counts.dead:,} dead {'job needs' if counts.dead == 1 else 'jobs need'} a person"
     running = f"{counts.processing:,} running, {counts.pending:,} waiting"
@@ -291,10 +294,10 @@ def _last_failures(look: Look, number: int) -> list[dict[str, Any]]:
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def jobs(dashboard: Dashboard, query: Query) -> Page:
+def jobs_page(dashboard: Dashboard, query: Query) -> Page:
     """Jobs of a state, or all, those that fit a text; a page of them."""
     look = Look.take(dashboard)
-    word = query.text("state") if query.text("state") in finding.WORDS else ""
+    word = query.text("state") if query.text("state") in lookup.WORDS else ""
     word = "completed" if word == "done" else word
     words, number = query.text("q"), query.number("page")
     total: int | None
@@ -331,7 +334,7 @@ def _names(look: Look, word: str) -> tuple[int, Iterator[tuple[State, str]]]:
     for each in (word,) if word else STATES:
         count, names = look.census.in_order(each, look.now)
         total += count
-        parts.append((finding.WORDS[each], names))
+        parts.append((lookup.WORDS[each], names))
     return total, ((state, name) for state, names in parts for name in names)
 
 
@@ -383,7 +386,7 @@ def job(dashboard: Dashboard, job_id: str, query: Query) -> Page:
     if found is None:
         return missing(dashboard, f"There is no job {job_id!r} in this spool.")
     look = Look.take(dashboard, dashboard.lately())
-    runs = finding.runs_of(found.job) if found.job else []
+    runs = lookup.runs_of(found.job) if found.job else []
     numbers = [run["attempt"] for run in runs]
     number = query.number("run", numbers[-1] if numbers else 1)
     number = number if number in numbers else (numbers[-1] if numbers else 0)
@@ -405,7 +408,13 @@ def job(dashboard: Dashboard, job_id: str, query: Query) -> Page:
 
 def _why(look: Look, found: Found) -> str:
     before = look.census.before
-    text = explaining.why(look.dashboard.spool, found, look.now, lambda: before(str(found.name), look.now))
+    text = explain.why(
+        look.dashboard.spool.root,
+        look.dashboard.spool.live.now(),
+        found,
+        look.now,
+        lambda: before(str(found.name), look.now),
+    )
     return text.partition(" (`queuectl retry")[0] if found.state is State.DEAD else text
 
 
@@ -444,7 +453,7 @@ def error_of(found: Found, attempt: int) -> str:
     """The whole error of a run, "" where it has none; of run 0, why the job is dead."""
     if attempt == 0:
         return _reason(found)
-    runs = finding.runs_of(found.job) if found.job else []
+    runs = lookup.runs_of(found.job) if found.job else []
     return next((str(run.get("error") or "") for run in runs if run["attempt"] == attempt), "")
 
 
@@ -479,7 +488,7 @@ def dead(dashboard: Dashboard, query: Query) -> Page:
 
 
 def _id(state: State, text: str) -> str:
-    name = finding.name_in(state, text)
+    name = jobs.name_in(state, text)
     return name.id if name else ""
 
 
@@ -563,7 +572,7 @@ def _what_is_wrong(dashboard: Dashboard, error: OSError | NotASpool) -> QueueErr
 
 PAGES: Mapping[str, Callable[[Dashboard, Query], Page]] = {
     "/": overview,
-    "/jobs": jobs,
+    "/jobs": jobs_page,
     "/dead": dead,
     "/workers": workers,
     "/config": config,

@@ -6,16 +6,17 @@ import hashlib
 import json
 import re
 from functools import cache
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
-from queuectl.job import parse_moment
-from queuectl.spool import wording
+from queuectl import times
+from queuectl.times import parse_moment
+from queuectl.view import wording
 from queuectl.web.actions import MANY
 from queuectl.web.pages import LIMITS, address
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
@@ -35,7 +36,7 @@ def _environment() -> Environment:
         "ago": ago,
         "bytes": size,
         "coded": coded,
-        "duration": wording.duration,
+        "duration": times.duration,
         "key": key,
         "lasting": lambda text, now: lasting(_seconds(text, now)),
         "lines": wording.escaped_lines,
@@ -87,7 +88,7 @@ def _seconds(text: str, now: str) -> float:
 
 def local(text: str) -> str:
     """A moment in the time of the host, with its zone."""
-    return wording.local(parse_moment(text))
+    return times.local(parse_moment(text))
 
 
 def size(number: float) -> str:

@@ -10,7 +10,7 @@ import threading
 import webbrowser
 from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 import uvicorn
@@ -23,13 +23,12 @@ from queuectl.web.dashboard import Dashboard
 from queuectl.web.guard import HEADERS, MAX_HEAD, Rules, is_loopback
 from queuectl.web.login import client_of
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
+    from queuectl.api import Spool
     from queuectl.spool.recovery import StopRemains
-    from queuectl.spool.spool import Spool
 
 #: Seconds within which a client must have sent a whole request, from the end of the answer before it.
 REQUEST_SECONDS = 15.0

@@ -11,25 +11,23 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from queuectl import disk
 from queuectl.errors import Lacking, QueueError, StorageTrouble
-from queuectl.job import State, utc_now
+from queuectl.job.model import State
 from queuectl.spool import output, presence
-from queuectl.spool.bell import load_ear
 from queuectl.spool.claiming import Waiting
 from queuectl.spool.presence import DETACHED, DRAIN, FOREGROUND
 from queuectl.spool.root import Root, open_root
-from queuectl.spool.wording import local
-from queuectl.worker import process
+from queuectl.spool.wake import load_ear
+from queuectl.system import files, host, processes
+from queuectl.times import local, utc_now
 from queuectl.worker.loop import Worker
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from queuectl.spool.standing import Verdict
+    from queuectl.spool.liveness import Verdict
 
 #: A detached worker's own log is cut to its newest half when it has grown longer than this.
 LOG_BYTES = 8 * 1024 * 1024
@@ -135,7 +133,7 @@ def start_detached(root: Root, count: int) -> list[str]:
     import subprocess
 
     root.refuse_idle_root()
-    disk.probe(f"{root.workers}/.{presence.host_name()}-{os.getpid()}.probe")
+    files.probe(f"{root.workers}/.{host.host_name()}-{os.getpid()}.probe")
     command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
     commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
     try:
@@ -181,7 +179,7 @@ def _prepare(kind: str) -> None:
     What is imported is not looked through for garbage.
     """
     presence.load()
-    process.load()
+    processes.load()
     if kind != DRAIN:
         load_ear()
     gc.freeze()
@@ -265,7 +263,7 @@ def _detach(root: Root, worker: Worker) -> None:
     """
     path = output.worker_log_path(root, worker.name)
     try:
-        disk.open_append(path, root.file_mode).close()
+        files.open_append(path, root.file_mode).close()
     except BaseException:
         worker.member.leave()
         raise
@@ -276,13 +274,13 @@ def _detach(root: Root, worker: Worker) -> None:
         sys.stderr,
         worker.name,
         lambda: _log_to_file(root, worker.name),
-        lambda: disk.keep_newest_lines(path, LOG_BYTES),
+        lambda: files.keep_newest_lines(path, LOG_BYTES),
     )
 
 
 def _log_to_file(root: Root, name: str) -> None:
     """Let this process's output go to its log, which is made anew where it was deleted."""
-    with disk.open_append(output.worker_log_path(root, name), root.file_mode) as log:
+    with files.open_append(output.worker_log_path(root, name), root.file_mode) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
 
@@ -310,7 +308,7 @@ def run(root: Root, kind: str, count: int, until: str = "now") -> int:
     children = _fork(count)
     if not children:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        process.end_with(parent)
+        processes.end_with(parent)
         return run_here(root, kind, until, listed)
     return _stand_by(set(children))
 

@@ -6,21 +6,20 @@ import contextlib
 import threading
 import time
 from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import disk
 from queuectl.errors import NotASpool
-from queuectl.job import State
-from queuectl.spool import asking, presence, standing
-from queuectl.spool.asking import Requests
-from queuectl.tuples import NamedTuple
-from queuectl.worker.process import keep_descriptors
+from queuectl.job.model import State
+from queuectl.spool import liveness, presence, requests
+from queuectl.spool.requests import Requests
+from queuectl.system import files
+from queuectl.system.processes import keep_descriptors
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from queuectl.spool.bell import Bell, Wake
-    from queuectl.spool.member import Member
     from queuectl.spool.output import Curb
-    from queuectl.worker.process import Command
+    from queuectl.spool.wake import Bell, Wake
+    from queuectl.system.processes import Command
+    from queuectl.worker.member import Member
 
 #: Seconds between looks at the directories' times, where a look costs no round trip; and between those
 #: that are made all the same where events tell what comes.
@@ -52,7 +51,7 @@ _awake_or_not = (
 class _Seen(NamedTuple):
     """A directory's mark, since when it is known, and whether a look that long after it has found no more."""
 
-    mark: disk.Mark
+    mark: files.Mark
     since: float
     is_proven: bool = False
 
@@ -156,7 +155,7 @@ class Keeper(threading.Thread):
         return self._bell.is_listening and not self._share
 
     def _interval(self) -> float:
-        beat = standing.beats_every(self.lease)
+        beat = liveness.beats_every(self.lease)
         if not self._share:
             # A request to stop is heard as it is made, and its limit once it has been written.
             is_calm = self.curb is None and not self.requests.stop
@@ -190,18 +189,18 @@ class Keeper(threading.Thread):
             if not self._may_differ(root.workers):
                 return
             try:
-                requests = asking.requests_to(root, self._member.name)
+                asked = requests.requests_to(root, self._member.name)
             except OSError:
                 self._marks.pop(root.workers, None)  # not seen: look again, whatever the time of the folder
                 raise
-            if requests != self.requests:
-                self.requests = requests
+            if asked != self.requests:
+                self.requests = asked
                 self._control.ring()
                 self._bell.ring()
 
     def _beat_in_time(self) -> None:
         news = not self._share and self._member.done != self._done_told
-        if (news and self.silence() >= TELL_DONE) or self.silence() >= standing.beats_every(self.lease):
+        if (news and self.silence() >= TELL_DONE) or self.silence() >= liveness.beats_every(self.lease):
             self._done_told = self._member.done
             self._member.live.now()
             self._beat()
@@ -227,7 +226,7 @@ class Keeper(threading.Thread):
         """Whether a directory may hold other names than at the last look."""
         if self._share:
             return True
-        mark, now = disk.mark(folder), time.monotonic()
+        mark, now = files.mark(folder), time.monotonic()
         seen = self._marks.get(folder)
         if seen is None or seen.mark != mark:
             self._marks[folder] = _Seen(mark, now)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.tuples import NamedTuple
-
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from queuectl.job import Job
+    from queuectl.job.model import Job
     from queuectl.settings import Settings
 
 #: Stands where the command is to go as one word that a shell at the other end takes apart again.

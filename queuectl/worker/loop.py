@@ -9,21 +9,21 @@ import os
 import random
 import time
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from queuectl import disk
 from queuectl.errors import Lacking, QueueError, StorageTrouble
-from queuectl.job import FAILED, HERE, Event, State, utc_now
+from queuectl.job.history import FAILED, Event
+from queuectl.job.model import HERE, State
 from queuectl.spool import claiming, finishing, output, presence
-from queuectl.spool.bell import Bell, Wake
-from queuectl.spool.member import Member, seconds_until
 from queuectl.spool.output import Curb
 from queuectl.spool.root import filesystem, mend
-from queuectl.spool.wording import when
-from queuectl.worker import process
+from queuectl.spool.wake import Bell, Wake
+from queuectl.system import files, processes
+from queuectl.system.processes import Cannot, Command, Streams, Waited
+from queuectl.times import utc_now, when
 from queuectl.worker.keeper import GIVE_UP, IN_ORDER, Guard, Keeper
-from queuectl.worker.process import Cannot, Command, Streams, Waited
+from queuectl.worker.member import Member, seconds_until
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
@@ -160,9 +160,9 @@ class Worker:
         self._ahead: Claim | None = None
         self._is_brisk = False
         self._patience = SHORT
-        self._spool = process.decoded(os.fsencode(root.text))
+        self._spool = processes.decoded(os.fsencode(root.text))
         self._inherited = dict(os.environb) if os.name == "posix" else {}
-        self._home = process.decoded(os.fsencode(process.own_directory()))
+        self._home = processes.decoded(os.fsencode(processes.own_directory()))
         self.member = Member.join(root, kind, utc_now(), listed)
 
     @property
@@ -185,11 +185,11 @@ class Worker:
 
     def run(self) -> None:
         """Work the spool off."""
-        process.adopt_orphans()
+        processes.adopt_orphans()
         bell = Bell(self._root, self._ring)
         if not self._drain:
             bell.hang()
-        process.keep_descriptors()
+        processes.keep_descriptors()
         try:
             while self._serve(bell):
                 log.error("worker %s was taken for dead; it goes on under a new name", self.name)
@@ -394,7 +394,7 @@ class Worker:
             self._root.require()
             mend(self._root)
             for folder in (self._root.workers, self._root.logs, self._root.folder(State.PROCESSING)):
-                disk.probe(f"{folder}/.{self.name}.probe")
+                files.probe(f"{folder}/.{self.name}.probe")
         except (OSError, QueueError):
             return False
         return True
@@ -417,7 +417,7 @@ class Worker:
                 self._let_go()
                 keeper.watch_output(run.curb)
                 run.claim = run.claim.recording(
-                    spool=self._root.identity, process=process.identity(run.command.pid)
+                    spool=self._root.identity, process=processes.identity(run.command.pid)
                 )
                 self._write(run)
                 ended = self._watch(run, run.command, keeper)
@@ -447,18 +447,18 @@ class Worker:
         if keeper.is_silent() or keeper.buried:
             # Race: the share was away just then, or this process stood still, and others may have
             # taken this worker for dead.
-            disk.close(out, err)
+            files.close(out, err)
             self._give_back(claim)
             return None
         try:
             command = self._spawn(claim, attempt, Streams(out, err))
         except Lacking:
-            disk.close(out, err)
+            files.close(out, err)
             self._insist(lambda: output.withdraw_logs(self._root, claim.id, attempt))
             self._give_back(claim)
             raise
         except BaseException as error:
-            disk.close(out, err)
+            files.close(out, err)
             if not isinstance(error, Cannot):
                 raise
             run = _Run(claim.adding(self.member.started(attempt, None, began)), None)
@@ -518,20 +518,20 @@ class Worker:
         if (values.launcher if job.launcher is None else job.launcher) == HERE:
             # A shell finds out for itself where it is. A list of words has none, and is told.
             told.setdefault("PWD", self._home if job.cwd is None else os.path.join(self._home, job.cwd))
-            return process.start(job.command, streams, job.cwd, self._environment(told))
+            return processes.start(job.command, streams, job.cwd, self._environment(told))
         from queuectl.worker.launcher import GRACE, launch
 
         handed = launch(job, values, told)
         environment = self._environment({**told, GRACE: f"{values.stop_grace_seconds:g}"})
         if handed.lifeline:
-            return process.start_on_lifeline(handed.words, streams, environment)
-        return process.start(handed.words, streams, None, environment)
+            return processes.start_on_lifeline(handed.words, streams, environment)
+        return processes.start(handed.words, streams, None, environment)
 
     def _environment(self, told: Mapping[str, str]) -> dict[Any, Any]:
         """The worker's own environment (encoded once for all), the job's, and what we tell it."""
         if os.name != "posix":
             return {**os.environ, **told}
-        mine = {process.encoded(name): process.encoded(text) for name, text in told.items()}
+        mine = {processes.encoded(name): processes.encoded(text) for name, text in told.items()}
         return self._inherited | mine
 
     def _write(self, run: _Run) -> None:
@@ -641,10 +641,10 @@ class Worker:
         run.command = None
         if self._guard is not None:
             self._guard.command = None
-        process.end_orphans()
+        processes.end_orphans()
         if run.curb is not None and run.curb.end():
             log.warning("job %s: it printed more than max_output_bytes; the middle is dropped", run.claim.id)
-        disk.close(*run.logs)
+        files.close(*run.logs)
         return ended.facts()
 
     def _fail(self, run: _Run, facts: dict[str, Any]) -> None:
@@ -733,7 +733,7 @@ class Worker:
             self._try_to_pay()
             if run in self._owed:
                 self._owed.remove(run)  # the disk is in trouble: later
-            elif not disk.exists(run.claim.path):
+            elif not files.exists(run.claim.path):
                 self._stuck.remove(run)
 
     def _tell(self, run: _Run, outcome: Event, state: State) -> None:

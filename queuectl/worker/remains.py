@@ -18,20 +18,20 @@ import os
 import stat
 import sys
 import time
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from queuectl import disk
-from queuectl.job import STARTED, State, last_attempt
+from queuectl.job.history import STARTED, last_attempt
+from queuectl.job.model import State
 from queuectl.spool import output
 from queuectl.spool.recovery import StillRuns
-from queuectl.tuples import NamedTuple
+from queuectl.system import files
+from queuectl.system.processes import identity
 from queuectl.worker.launcher import GRACE
-from queuectl.worker.process import identity
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from queuectl.job import Event
+    from queuectl.job.history import Event
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
 
@@ -97,7 +97,7 @@ class _Marks(NamedTuple):
         logs = _logs(root, name.id, max(1, last_attempt(history)))
         # Race: another one may have recovered the claim, and a log of the job's next run be among these.
         path = f"{root.folder(State.PROCESSING)}/{name}"
-        if not disk.exists(path):
+        if not files.exists(path):
             raise FileNotFoundError(errno.ENOENT, "the claim was lost", path)
         return cls(environment, _recorded(root, history), logs)
 
@@ -126,7 +126,7 @@ def _logs(root: Root, job_id: str, attempt: int) -> dict[str, tuple[int, int]]:
         for stream in output.STREAMS:
             path = output.log_path(root, job_id, number, stream)
             with contextlib.suppress(FileNotFoundError):
-                facts = disk.kernel.stat(path)
+                facts = files.kernel.stat(path)
                 if facts.st_nlink == 1:  # else a copy made of links may have it, too
                     found[os.path.basename(path)] = facts.st_dev, facts.st_ino
     return found

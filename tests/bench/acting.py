@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from queuectl import State
-from queuectl.spool import finding
+from queuectl.spool import jobs
 from tests.bench import spools
 from tests.bench.place import QUEUECTL, Failed, cpu_seconds, need_proc, run, running, wait_for
 from tests.bench.timing import Figure, at_most, seconds
@@ -28,7 +28,7 @@ def many(place: Place) -> Iterator[Figure]:
     folder = place.new()
     spool = spools.make(folder / "spool")
     spools.fill(spool, count)
-    ids = [found.id for found in finding.found_in(spool.root, State.PENDING)][:: count // some][:some]
+    ids = [found.id for found in jobs.found_in(spool.root, State.PENDING)][:: count // some][:some]
     command = [*QUEUECTL, "--spool", str(spool.path)]
 
     def took(*words: str) -> float:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from queuectl import Job, Spool, State
-from queuectl.job import to_yaml, utc_now
+from queuectl.job.layout import to_yaml
 from queuectl.spool.names import Name, rank_of
+from queuectl.times import utc_now
 from tests.bench.place import QUEUECTL, Failed, run, running, wait_for
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl.job import OUTCOMES, State
+from queuectl.job.history import OUTCOMES
+from queuectl.job.model import State
 from queuectl.spool.names import parse, parse_claim
 from tests.conftest import Evidence
 from tests.shares import network, served

@@ -13,7 +13,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.errors import BadJob
-from queuectl.spool import asking
+from queuectl.spool import requests
 from tests.conftest import wait_until
 from tests.shares import served
 from tests.shares.slurm import slurm, why_not_slurm
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from queuectl.spool.finding import Found
+    from queuectl.spool.jobs import Found
     from tests.conftest import Workers
 
 BARE = f"env --ignore-environment --chdir=/ PATH={os.defpath}"
@@ -127,7 +127,7 @@ def test_a_time_limit_and_a_cancel_end_the_command_at_the_other_end(
     assert "longer than its limit" in outcome(ended("late"))["error"]
     assert running(marks[0]) == []
     wait_until(lambda: running(marks[1]), "the other one runs")
-    asking.to_cancel(spool.root, spool.find("long").name)
+    requests.to_cancel(spool.root, spool.find("long").name)
     assert outcome(ended("long"))["event"] == "cancelled"
     wait_until(lambda: not running(marks[1]), "it is ended", 20)
 

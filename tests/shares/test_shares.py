@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl.job import State
+from queuectl.job.model import State
 from tests.shares.conftest import LONG, SHORT
 from tests.shares.network import wait_for
 

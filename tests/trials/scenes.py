@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from queuectl import Spool, State, disk
-from queuectl.job import utc_now
+from queuectl import Spool, State
+from queuectl.system import files
+from queuectl.times import utc_now
 from queuectl.worker.loop import Worker
 from queuectl.worker.remains import stop_remains
 from tests.conftest import places_in, problems_left_in
@@ -21,7 +22,7 @@ from tests.conftest import places_in, problems_left_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.job import Event
+    from queuectl.job.history import Event
     from queuectl.spool.claiming import Claim
 
 
@@ -42,7 +43,7 @@ def survives(action: Callable[[], object], kernel: object = os) -> bool:
 def finish_child(action: Callable[[], object], kernel: object) -> NoReturn:
     code = 1
     try:
-        disk.kernel = kernel
+        files.kernel = kernel
         action()
         code = 0
     except BaseException:  # noqa: BLE001 - whatever it is: this process must not return into pytest
@@ -80,7 +81,7 @@ class Scene:
         """What printing an id is to a person: from here on the job must not be lost."""
         with self.told.open("a") as file:
             file.write(f"{job_id}\n")
-        if (heard := getattr(disk.kernel, "tell", None)) is not None:
+        if (heard := getattr(files.kernel, "tell", None)) is not None:
             heard(job_id)
 
     def promised(self) -> set[str]:
@@ -97,7 +98,7 @@ def claimed(scene: Scene, *, begun: bool = True) -> Claim:
     KEPT.append(member)
     if begun:
         claim, attempt, logs = member.begin(claim)
-        disk.close(*logs)
+        files.close(*logs)
         return claim.noted(member.started(attempt, 0, now))
     return claim
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import finding
+from queuectl.spool import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +100,7 @@ def test_a_clock_that_is_set_under_load_makes_nothing_early_lost_or_double(
         half = len(ids) - count // 2
         until(lambda: len(set(evidence.finished())) >= half, "work goes on", seconds=60)  # noqa: B023
     until(lambda: len(set(evidence.finished())) == len(ids), "all ran", seconds=60)
-    until(lambda: len(finding.names_in(spool.root, State.DONE)) == len(ids), "all are recorded")
+    until(lambda: len(jobs.names_in(spool.root, State.DONE)) == len(ids), "all are recorded")
     assert [process.poll() for process in running] == [None, None]
     assert sorted(evidence.finished()) == sorted(ids)
     assert far not in evidence.started()

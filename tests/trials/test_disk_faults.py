@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import QueueError, Spool, State, disk
+from queuectl import QueueError, Spool, State
 from queuectl.errors import StorageTrouble
-from queuectl.spool import finding, presence
+from queuectl.spool import jobs, presence
+from queuectl.system import files
 from queuectl.worker.fleet import log_to
 from queuectl.worker.loop import Worker
 from tests.conftest import Workers
@@ -84,7 +85,7 @@ def empty_jobs(spool: Spool) -> list[str]:
     paths = [
         f"{spool.root.folder(state)}/{name}"
         for state in State
-        for name in disk.list_names(spool.root.folder(state))
+        for name in files.list_names(spool.root.folder(state))
         if not name.startswith(".")
     ]
     return [path for path in paths if not os.stat(path).st_size]
@@ -134,7 +135,7 @@ def test_filing_that_the_disk_refuses_leaves_nothing_behind_and_can_be_repeated(
     refusals = 0
     for n in range(1, 40):
         scene = Scene(new_spool(f"spool-{n}"), tmp_path / f"told-{n}")
-        disk.kernel = Faulty(n, number, for_good=False)
+        files.kernel = Faulty(n, number, for_good=False)
         try:
             action(scene)
         except StorageTrouble:
@@ -142,7 +143,7 @@ def test_filing_that_the_disk_refuses_leaves_nothing_behind_and_can_be_repeated(
         else:
             refused = False
         finally:
-            disk.kernel = os
+            files.kernel = os
         refusals += refused
         if refused:
             left = [name for state in State for name in os.listdir(scene.spool.root.folder(state))]
@@ -197,7 +198,7 @@ def start_failing(spool: Spool, tmp_path: Path, workers: Workers) -> Iterator[St
             children.append(child)
             return switch, tries
         try:
-            disk.kernel = Failing(calls, number, switch, tries)
+            files.kernel = Failing(calls, number, switch, tries)
             worker = Worker(spool.root, "foreground")
             signal.signal(signal.SIGTERM, lambda *_: worker.ask_to_stop())
             with workers.log.open("a") as log:
@@ -247,7 +248,7 @@ def test_a_worker_waits_for_its_disk_says_so_once_and_works_on(
     assert len(tries.read_text().split()) - begun < 60, "a busy loop"
     assert workers.said().count("Nothing was lost") <= 2, workers.said()
     switch.unlink()
-    until(lambda: len(finding.names_in(spool.root, State.DONE)) == 4, "all are recorded")
+    until(lambda: len(jobs.names_in(spool.root, State.DONE)) == 4, "all are recorded")
     assert sorted(evidence.started()) == sorted(evidence.finished()) == sorted([first, *others])
     assert evidence.faults(spool) == []
     told = {event["event"] for found in spool.list() if found.job for event in found.job.history}
@@ -286,7 +287,7 @@ def test_a_worker_outlives_what_the_kernel_refuses_it(
     assert worker.name
     job_id = spool.file(evidence.command("sleep 0.5"))
     until(lambda: evidence.started() == [job_id], "it runs")
-    claim = until(lambda: finding.names_in(spool.root, State.PROCESSING), "it is claimed")[0]
+    claim = until(lambda: jobs.names_in(spool.root, State.PROCESSING), "it is claimed")[0]
     places = [f"{spool.root.folder(State.PROCESSING)}/{claim}", spool.root.logs]
     places += [spool.root.folder(state) for state in State]
     with subprocess.Popen(
@@ -306,7 +307,7 @@ def test_a_worker_outlives_what_the_kernel_refuses_it(
             worker.popen.send_signal(signal.SIGCONT)
         assert tracer.stderr
         assert b"(INJECTED)" in tracer.stderr.read()
-    until(lambda: len(finding.names_in(spool.root, State.DONE)) == 2, "both are recorded")
+    until(lambda: len(jobs.names_in(spool.root, State.DONE)) == 2, "both are recorded")
     assert sorted(evidence.finished()) == sorted([job_id, later])
     assert evidence.faults(spool) == []
 
@@ -408,7 +409,7 @@ def test_a_disk_that_turns_read_only_is_waited_for(
     assert "cannot be used" in refused.stderr
     assert evidence.started() == [first]
     subprocess.run(["umount", "-l", own_disk], check=True)
-    until(lambda: len(finding.names_in(there.root, State.DONE)) == 2, "both are recorded")
+    until(lambda: len(jobs.names_in(there.root, State.DONE)) == 2, "both are recorded")
     assert evidence.started() == evidence.finished() == [first, later]
     assert evidence.faults(there) == []
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import QueueError, Spool, State
-from queuectl.job import stamp, utc_now
-from queuectl.spool import finding
+from queuectl.spool import jobs
 from queuectl.spool.names import make_id
+from queuectl.times import stamp, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,7 @@ def test_without_file_events_a_worker_says_so_once_and_looks_by_itself(
     for number in range(3):
         spool.file({"id": f"job-{number}", "command": evidence.command()})
         until(lambda: f"job-{number}" in evidence.finished(), "it ran", seconds=5)  # noqa: B023
-    until(lambda: len(finding.names_in(spool.root, State.DONE)) == 3, "all are recorded")
+    until(lambda: len(jobs.names_in(spool.root, State.DONE)) == 3, "all are recorded")
     assert workers.said().count("looking every poll_interval instead") == 1
     assert evidence.faults(spool) == []
 
@@ -157,7 +157,7 @@ def test_dlq_retry_all_twice_at_once_puts_each_job_back_once(
     told = sum(at_once([retry_all] * 2), Counter[str]())
     assert told["done"] == count
     assert told["WrongState"] == count
-    assert len(finding.names_in(spool.root, State.PENDING)) == count
+    assert len(jobs.names_in(spool.root, State.PENDING)) == count
     assert problems(spool) == []
     figure("`dlq retry --all` twice at once", f"{count:,} jobs, each put back once")
 

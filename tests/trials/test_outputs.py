@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import asking, output
+from queuectl.spool import output, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.spool.finding import Found
+    from queuectl.spool.jobs import Found
     from tests.conftest import Evidence, Until, Workers
 
     Ended = Callable[[str], Found]
@@ -82,7 +82,7 @@ def test_a_command_that_prints_without_end_fills_no_disk_and_no_memory(
     assert b"\0" not in while_it_runs
     assert NOTICE + b" so far]" in while_it_runs
     assert while_it_runs.endswith((b"line\n", b"lin", b"li", b"l", b"line"))
-    asking.to_cancel(spool.root, spool.find(job_id).name)
+    requests.to_cancel(spool.root, spool.find(job_id).name)
     assert ended(job_id).state is State.DEAD
     kept = log.read_bytes()
     head, notice, tail = kept.partition(b"\n[queuectl: ")
@@ -190,9 +190,9 @@ def test_one_who_follows_a_curbed_output_sees_its_head_what_was_dropped_and_its_
 def test_where_no_blocks_can_be_given_back_the_head_is_kept_and_the_command_goes_on(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from queuectl import disk
+    from queuectl.system import files
 
-    monkeypatch.setattr(disk, "punch", lambda *_: False)
+    monkeypatch.setattr(files, "punch", lambda *_: False)
     log = log_of(spool, "a")
     log_of(spool, "a", "err").touch()
     held = output.Curb(spool.root, "a", 1, (), 1000)

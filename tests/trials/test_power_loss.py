@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import Spool, disk
 from queuectl.errors import IdTaken
-from queuectl.job import utc_now
 from queuectl.spool.root import Root
+from queuectl.system import files
+from queuectl.times import utc_now
 from tests.conftest import places_in
 from tests.trials.power import Cut, Disk, Recorder, Tree, taken_of
 from tests.trials.scenes import (
@@ -34,6 +34,8 @@ from tests.trials.scenes import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from queuectl import Spool
+
 SEED = 20261124
 
 
@@ -45,7 +47,7 @@ def record(scene: Scene, action: Callable[[Scene], None], to: Path) -> list[obje
         try:
             action(scene)
         finally:
-            disk.kernel = os
+            files.kernel = os
             to.write_bytes(pickle.dumps(recorder.ops))
 
     assert survives(act, recorder)

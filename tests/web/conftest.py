@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from queuectl import disk
+from queuectl.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -206,7 +206,7 @@ def dead(spool: Spool, until: Until) -> Callable[..., str]:
             claim, attempt, (out, err) = begun
             claim = me.note(claim, me.started(attempt, None, spool.clock()))
             os.write(err, b"it went wrong\n")
-            disk.close(out, err)
+            files.close(out, err)
             me.fail(claim, {"exit_code": 7, "seconds": 0.5, "error": error}, spool.clock(), 0.0)
         return job_id
 

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from queuectl import Job, Spool, State
-from queuectl.spool import asking, finding
+from queuectl.spool import jobs, requests
+from queuectl.view import lookup
 from queuectl.web.actions import MANY
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ SURE = {"sure": "yes"}
 
 
 def states(spool: Spool) -> dict[str, str]:
-    return {name.id: str(state) for state in State for name in finding.names_in(spool.root, state)}
+    return {name.id: str(state) for state in State for name in jobs.names_in(spool.root, state)}
 
 
 def test_a_dead_job_is_retried_and_the_page_before_says_so(
@@ -64,7 +65,7 @@ def test_what_destroys_asks_first_and_does_nothing_until_it_is_answered(
         assert answer.status == 200
         assert 'name="sure" value="yes"' in answer.text
         assert states(spool) == {"one": "dead"}
-        assert not asking.requests_to(spool.root, me.name).stop
+        assert not requests.requests_to(spool.root, me.name).stop
 
 
 def test_a_deleted_job_is_gone_with_what_it_printed(
@@ -154,10 +155,10 @@ def test_nothing_selected_is_said(server: Server, spool: Spool, dead: Callable[.
 
 def test_pause_and_resume(server: Server, spool: Spool) -> None:
     assert "Paused" in server.said(server.post("/pause"))
-    assert asking.is_paused(spool.root)
+    assert requests.is_paused(spool.root)
     assert "Paused" in server.ask("/").text
     assert "Resumed" in server.said(server.post("/resume"))
-    assert not asking.is_paused(spool.root)
+    assert not requests.is_paused(spool.root)
 
 
 def test_a_worker_is_asked_to_stop_and_does(server: Server, spool: Spool, workers: Workers) -> None:
@@ -228,8 +229,8 @@ def killed(spool: Spool, workers: Workers, until: Until, command: str = "sleep 6
     spool.file({"id": "one", "command": command})
     worker = workers.start()
     until(lambda: states(spool) == {"one": "processing"}, "it runs")
-    until(lambda: any(run.get("pid") for run in finding.runs_of(job_of(spool))), "its start is written down")
-    pid = finding.runs_of(job_of(spool))[-1]["pid"]
+    until(lambda: any(run.get("pid") for run in lookup.runs_of(job_of(spool))), "its start is written down")
+    pid = lookup.runs_of(job_of(spool))[-1]["pid"]
     process = psutil.Process(pid)
     worker.popen.kill()
     worker.popen.wait()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from queuectl import Spool, disk
+from queuectl.system import files
 from queuectl.web import pages
 from queuectl.web.dashboard import Dashboard
 from queuectl.web.guard import HEADERS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
+    from queuectl import Spool
     from tests.web.conftest import Serve, Server
 
 PAGES = ("/", "/jobs", "/jobs?q=x", "/jobs/one", "/dead", "/workers", "/config", "/nowhere/one")
@@ -274,7 +275,7 @@ def test_a_file_that_the_disk_refuses_hides_no_page(
 
     dead("one")
     dead("two")
-    monkeypatch.setattr(disk, "kernel", Refusing(disk.kernel, words))
+    monkeypatch.setattr(files, "kernel", Refusing(files.kernel, words))
     where, _, query = path.partition("?")
     page = pages.find(dashboard, where, Query.parse(query))
     assert page.status == 200, page.facts

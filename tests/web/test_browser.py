@@ -14,7 +14,7 @@ from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import expect
 
 from queuectl import Spool, State
-from queuectl.spool import asking, finding
+from queuectl.spool import jobs, requests
 from tests.web.conftest import TOKEN
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def test_what_destroys_asks_in_a_dialog(page: Page, server: Server, busy: Spool)
     page.get_by_role("button", name="Delete waits").click()
     page.get_by_role("button", name="Yes").click()
     expect(page.locator(".said")).to_contain_text("waits is deleted")
-    assert not finding.names_of(busy.root, "waits")
+    assert not jobs.names_of(busy.root, "waits")
 
 
 def test_what_was_done_is_said_though_the_server_tells_the_page_of_it_first(
@@ -208,7 +208,7 @@ def test_what_was_done_is_said_though_the_server_tells_the_page_of_it_first(
     page.get_by_role("button", name="Delete bad").click()
     page.get_by_role("button", name="Yes").click()
     expect(page.locator(".said")).to_contain_text("bad is deleted")
-    assert not finding.names_of(busy.root, "bad")
+    assert not jobs.names_of(busy.root, "bad")
 
 
 def test_an_answer_counts_although_the_page_has_news_meanwhile(
@@ -229,7 +229,7 @@ def test_an_answer_counts_although_the_page_has_news_meanwhile(
     )
     page.get_by_role("button", name="Yes").click()
     expect(page.locator(".said")).to_have_text("Deleted 1 job.")
-    assert not finding.names_of(busy.root, "bad")
+    assert not jobs.names_of(busy.root, "bad")
 
 
 def test_dead_letters_by_row_by_choice_and_all(
@@ -250,7 +250,7 @@ def test_dead_letters_by_row_by_choice_and_all(
     page.get_by_role("button", name="Retry selected").click()
     expect(page.locator(".said")).to_have_text("Retried 1 job.")
     expect(page.locator(".part-letters")).to_contain_text("nothing needs a person")
-    assert finding.names_in(busy.root, State.DEAD) == []
+    assert jobs.names_in(busy.root, State.DEAD) == []
 
 
 def test_time_and_priority_are_changed_from_the_page(page: Page, server: Server, busy: Spool) -> None:
@@ -269,7 +269,7 @@ def test_what_is_chosen_stays_when_the_page_is_brought_up_to_date(
 ) -> None:
     page.goto(f"{server.origin}/jobs/late")
     page.get_by_label("Priority").select_option("8")
-    asking.pause(busy.root, busy.clock())
+    requests.pause(busy.root, busy.clock())
     expect(page.locator(".part-job-head")).to_contain_text("The queue is paused")
     expect(page.get_by_label("Priority")).to_have_value("8")
 
@@ -285,7 +285,7 @@ def test_pause_resume_and_stopping_a_worker(
     expect(page.locator(".badge.w-paused")).to_be_visible()
     page.get_by_role("button", name="Resume").click()
     expect(page.locator(".said")).to_contain_text("Resumed")
-    assert not asking.is_paused(spool.root)
+    assert not requests.is_paused(spool.root)
     page.get_by_role("button", name=f"Stop {worker.name}").click()
     page.get_by_role("button", name="Yes").click()
     assert worker.wait() == 0
@@ -423,7 +423,7 @@ def test_another_site_can_neither_press_a_button_nor_show_the_page_in_a_frame(
     expect(page.locator("body")).to_contain_text("The request comes from another site.")
     assert {"/jobs", "/pause"} <= set(seen)
     assert set(seen.values()) == {403}
-    assert not asking.is_paused(busy.root)
+    assert not requests.is_paused(busy.root)
     page.goto(elsewhere(f'<a href="{server.origin}/jobs">a link in a chat</a>'))
     page.get_by_role("link").click()
     expect(page.locator("h1")).to_have_text("Jobs")
@@ -541,11 +541,11 @@ def test_the_question_before_many_are_retried_names_their_number(
     page.get_by_role("button", name="Delete selected").click()
     expect(page.locator("dialog")).to_contain_text("Delete 12 jobs and what they printed?")
     page.get_by_role("button", name="No", exact=True).click()
-    assert len(finding.names_in(spool.root, State.DEAD)) == 12
+    assert len(jobs.names_in(spool.root, State.DEAD)) == 12
     page.locator(".selection").get_by_role("button", name="Retry all 12").click()
     page.get_by_role("button", name="Yes").click()
     expect(page.locator(".said")).to_have_text("Retried 12 jobs.")
-    assert finding.names_in(spool.root, State.DEAD) == []
+    assert jobs.names_in(spool.root, State.DEAD) == []
 
 
 def test_the_forms_and_errors_stand_still_while_the_page_lives(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.job import utc_now
-from queuectl.spool.census import Watch
+from queuectl.times import utc_now
+from queuectl.view.census import Watch
 from queuectl.web import chart, pages
 from queuectl.web.dashboard import Dashboard
 from queuectl.web.pages import Query

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from queuectl.spool import asking
+from queuectl.spool import requests
 from queuectl.web.guard import HEADERS, local_path
 from tests.web.conftest import TOKEN, Serve, Server
 from tests.web.wire import say
@@ -168,7 +168,7 @@ def request(
     return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
 
 
-def requests(server: Server, known: dict[str, str]) -> Iterator[bytes]:
+def hostile(server: Server, known: dict[str, str]) -> Iterator[bytes]:
     yield from with_odd_addresses(server, known)
     yield from with_odd_heads(server, known)
     yield from NO_HTTP
@@ -216,13 +216,13 @@ def test_each_hostile_request_is_answered_with_all_headers_and_leads_nowhere(
         known = {"Authorization": f"Bearer {TOKEN}"}
     elif who == "a browser":
         known = {"Cookie": server.ask(f"/?token={TOKEN}").cookies[0].partition(";")[0]}
-    for data in requests(server, known):
+    for data in hostile(server, known):
         got = say(server, data)
         assert 200 <= got.status < 500, (data[:300], got)
         assert {name: got.headers.get(name) for name in HEADERS} == HEADERS, (data[:300], got)
         where = got.headers.get("location", "/")
         assert where == local_path(where), (data[:300], where)
-    assert not asking.is_paused(spool.root) or who == "a program"
+    assert not requests.is_paused(spool.root) or who == "a program"
     assert [found.id for found in spool.list()] == []
 
 

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from queuectl import Spool, State
-from queuectl.job import iso
+from queuectl.times import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,187 @@
+"""`Spool`: what a directory of jobs can do, for programs and for the command line alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from queuectl import documents, settings
+from queuectl.errors import Moving, NoSuchJob, StorageTrouble
+from queuectl.job.fields import from_fields
+from queuectl.job.model import Job
+from queuectl.spool import root as roots
+from queuectl.times import utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from typing import Any
+
+    from queuectl.spool.acts import Hand
+    from queuectl.spool.jobs import Found
+    from queuectl.spool.root import Root
+
+
+class Spool:
+    """A spool directory. `Spool(path)` opens one; `Spool.create(path)` makes one.
+
+    Raises `NotASpool` where there is no config.yaml, `UnsafeSpool` where others could write.
+    """
+
+    def __init__(self, path: str | Path, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.root: Root = roots.open_root(path)
+        self.clock = clock
+        #: What config.yaml says, read again when it has changed, and what is wrong with it.
+        self.live = settings.Live(self.root.text)
+        self._warned: str | None = None
+
+    @classmethod
+    def create(cls, path: str | Path, *, shared: bool = False) -> Spool:
+        """Make a spool, private to its owner or shared by its directory's group, and open it.
+
+        One that is there is opened as it is, or becomes shared.
+        """
+        return cls(roots.create(path, roots.SHARED if shared else None).text)
+
+    @property
+    def path(self) -> Path:
+        """The absolute path of the directory."""
+        return self.root.path
+
+    def settings(self) -> settings.Settings:
+        """The settings in force: what cannot be read of config.yaml has its default, and is warned of once.
+
+        Raises `BrokenConfig` where it is no file, and `PermissionError`.
+        """
+        values = self.live.now()
+        if self.live.trouble is None or self.live.trouble == self._warned:
+            return values
+        settings.readable(self.root.text)
+        import logging
+
+        logging.getLogger("queuectl").warning("Warning: %s", self.live.trouble)
+        self._warned = self.live.trouble
+        return values
+
+    def file(self, job: Job | str | dict[str, Any]) -> str:
+        """File one job (a `Job`, a shell command, or a mapping of fields); returns its id.
+
+        When this returns the job is on disk (`durability`). Raises `IdTaken` or `BadJob`, and
+        `StorageTrouble` when the disk does not take it; then nothing is filed. `FiledAllTheSame` where
+        the disk failed at the last, and a worker had the job by then.
+        """
+        for filed in self.file_many([job]):
+            if filed.error:
+                raise filed.error
+            job_id: str = filed.id
+            return job_id
+        raise AssertionError("one job gives one answer")
+
+    def file_many(self, jobs: Iterable[Job | str | dict[str, Any]]) -> Iterator[Any]:
+        """File many jobs in their order, syncing few times; yields a `Filed` for each."""
+        from queuectl.spool.filing import file_jobs
+
+        try:
+            values = self.settings()
+        except OSError as error:
+            if StorageTrouble.explains(error):
+                raise StorageTrouble(error) from error
+            raise
+        return file_jobs(self.root, values, map(_job, jobs), self.clock)
+
+    def find(self, job_id: str) -> Found:
+        """The job with this id, or the only one whose id begins so; raises `NoSuchJob`."""
+        from queuectl.view import lookup
+
+        return lookup.find(self.root, job_id)
+
+    def list(self, state: str | None = None, limit: int | None = None) -> Iterator[Found]:
+        """Jobs in the order they run, completed ones newest first; `state` as `list --state` takes it."""
+        from queuectl.view import lookup
+
+        return lookup.listing(self.root, self.clock(), state, limit)
+
+    def view(self, found: Found) -> dict[str, Any]:
+        """A job as the JSON object that `status JOB_ID --json` prints."""
+        from queuectl.view import lookup
+
+        return lookup.view(found, self.live.now(), self.clock())  # a broken config.yaml hides no job
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Found | None:
+        """The job once it is done or dead; None when `timeout` seconds have passed before that.
+
+        Raises `NoSuchJob`, also when it is deleted meanwhile.
+        """
+        from queuectl.spool import jobs
+        from queuectl.view import lookup
+        from queuectl.view.endings import Ends
+
+        end = None if timeout is None else time.monotonic() + timeout
+        found = lookup.locate(self.root, job_id)
+        while True:
+            ends = Ends(self.root, [found])
+            for _ in ends.looks(end):
+                pass
+            if ends.gone:
+                raise NoSuchJob(found.id)
+            if ends.left:
+                return None
+            (ended,) = ends.ended.values()
+            if reading := jobs.read(ended):
+                return reading
+            found = lookup.locate(self.root, found.id)  # it was put back just then
+
+    def retry(self, job_id: str) -> str:
+        """Put a failed, dead or completed job back to pending; returns its path."""
+        from queuectl.spool import acts
+
+        values = self.settings()
+        return self._act(job_id, lambda me, found: acts.retry(me, found, values, self.clock()))
+
+    def cancel_waiting(self, job_id: str) -> str:
+        """Move a waiting job to dead as cancelled; raises `WrongState` for others."""
+        from queuectl.spool import acts
+
+        return self._act(job_id, lambda me, found: acts.cancel_waiting(me, found, self.clock()))
+
+    def _act(self, job_id: str, act: Callable[[Hand, Found], str]) -> str:
+        from queuectl.spool import acts, jobs
+        from queuectl.view import lookup
+
+        with acts.hand(self.root, self.clock()) as me:
+            for _ in range(jobs.TRIES):
+                found = lookup.locate(self.root, job_id)
+                try:
+                    return act(me, found)
+                except FileNotFoundError:  # it moved meanwhile: look where it is now
+                    continue
+        raise Moving(job_id)
+
+    def member(self, kind: str = "program") -> Any:
+        """Join as one who claims jobs: `with spool.member() as me: claim = me.claim(…)`."""
+        from queuectl.worker.member import Member
+
+        return Member.join(self.root, kind, self.clock())
+
+
+def _job(job: Job | str | dict[str, Any]) -> Job:
+    """The job, each field of which was put through the same checks as one from a file."""
+    if isinstance(job, str):
+        return from_fields({"command": job})
+    return from_fields(_textual(job._asdict() if isinstance(job, Job) else job))
+
+
+def _textual(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return documents.Bare(str(value).lower())  # True as JSON has it
+    if isinstance(value, Mapping):
+        return {str(key): _textual(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_textual(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)

@@ -1,0 +1,256 @@
+"""Strict YAML and JSON: a text becomes a tree of text, or is refused with its line.
+
+The tree is built from the C parser's events. Anchors, aliases, tags, duplicate keys and deep nesting
+are refused, so that no text can exhaust time or memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import re
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl.errors import BadDocument, BadEncoding
+
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+
+MAX_DEPTH = 20
+#: What a document holds: scalars stay text (None for a plain null), typed later by their field.
+Node: TypeAlias = "str | list[Node] | dict[str, Node] | None"
+#: What YAML takes for no value.
+NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+
+
+class Document(NamedTuple):
+    """One mapping, and where a further item of its last key would have to stand.
+
+    `indent` is the column of the top-level keys, or None when nothing can be appended (flow
+    style, an end mark). `items` is the column of the dashes of the last key's block sequence.
+    `is_open` tells that no value follows the last key.
+    `line` is where it begins, `item_lines` where each item of a document that is a list does.
+    """
+
+    tree: Node
+    indent: int | None = None
+    items: int | None = None
+    last_key: str | None = None
+    is_open: bool = False
+    line: int | None = None
+    item_lines: list[int | None] | None = None
+
+
+#: What begins a text in UTF-16 or UTF-32, as Notepad and PowerShell write it. UTF-8 has no such bytes.
+WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+
+
+def text_of(data: bytes) -> str:
+    """The text of bytes in UTF-8, or in what their mark says.
+
+    Raises `BadEncoding` for other encodings, and `BadDocument` for a NUL.
+    """
+    if data in WIDE:  # the text behind it is still to be written
+        raise BadEncoding(0)
+    # The mark of UTF-32 begins as that of UTF-16 does.
+    wide = "utf-32" if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) else "utf-16"
+    try:
+        text = data.decode(wide if data.startswith(WIDE) else "utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise BadEncoding(error.start) from None
+    if "\0" in text:
+        raise BadDocument("it holds a NUL character", text.count("\n", 0, text.index("\0")) + 1)
+    return text
+
+
+def load(text: str) -> Document:
+    """Read a text that holds one document, JSON or YAML; raises `BadDocument`."""
+    plain = _plain(text)
+    if plain is not None:
+        return plain
+    documents = load_all(text)
+    if len(documents) != 1:
+        raise BadDocument("it is empty" if not documents else "it holds several documents")
+    return documents[0]
+
+
+def load_all(text: str) -> list[Document]:
+    """Read every document of a text. What begins with a brace or bracket is tried as JSON first."""
+    if text.lstrip()[:1] in {"{", "["}:
+        with contextlib.suppress(ValueError):
+            return [Document(load_json(text))]
+    return list(_load_yaml(text))
+
+
+# A key and a value on one line of printable ASCII, plain or between double quotes without escapes.
+_PLAIN_LINE = r'([a-z_]{1,99}): (?:"([ !#-\[\]-~]*)"|([A-Za-z0-9_./](?:[!-9;-~]|:(?=[!-~])| +(?=[!"$-~]))*))'
+
+
+@cache
+def _plain_line() -> re.Pattern[str]:
+    return re.compile(_PLAIN_LINE)  # which those who only file do without
+
+
+def _plain(text: str) -> Document | None:
+    """Read what most job files are: lines of `key: value`, an open key as the last; else None.
+
+    Only what every YAML reader takes for the same. Importing one, and using it, takes longer than
+    all else that is done to a job that was just filed.
+    """
+    lines = text.removesuffix("\n").split("\n")
+    tree: dict[str, Node] = {}
+    is_open = lines[-1][-1:] == ":" and lines[-1][:-1].isidentifier() and lines[-1].isascii()
+    last = lines.pop()[:-1] if is_open else ""
+    fits = _plain_line().fullmatch
+    for line in lines:
+        found = fits(line)
+        if found is None:
+            return None
+        key, quoted, value = found.groups()
+        tree[key] = quoted if value is None else None if value in NULLS else value
+    if is_open:
+        tree[last] = None
+    if len(tree) != len(lines) + is_open or not NULLS.isdisjoint(tree):
+        return None
+    return Document(tree, indent=0, last_key=last or key, is_open=is_open, line=1)
+
+
+class Bare(str):
+    """A number or truth value of JSON as the text it was written as: for fields that are no text."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def load_json(text: str) -> Node:
+    """Read JSON with numbers and truth values as `Bare` text.
+
+    Raises `json.JSONDecodeError` where it is not JSON, `BadDocument` where it is too deep or
+    has a key twice.
+    """
+    import json
+
+    try:
+        tree = json.loads(
+            text, parse_int=Bare, parse_float=Bare, parse_constant=Bare, object_pairs_hook=_unique
+        )
+    except RecursionError:
+        raise BadDocument(f"it is nested deeper than {MAX_DEPTH} levels") from None
+    return _textual(tree, 1)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise BadDocument(f"the key {twice!r} stands twice")
+    return mapping
+
+
+def _textual(value: Any, depth: int) -> Node:
+    if depth > MAX_DEPTH:
+        raise BadDocument(f"it is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, bool):
+        return Bare("true" if value else "false")
+    if isinstance(value, dict):
+        return {key: _textual(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_textual(item, depth + 1) for item in value]
+    return value  # type: ignore[no-any-return]
+
+
+def _load_yaml(text: str) -> list[Document]:
+    """Build trees from the parser's events, which no alias, tag or depth can blow up."""
+    import yaml
+
+    parse = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = None
+    found: list[Document] = []
+    try:
+        loader = parse(text)
+        while True:
+            event = loader.get_event()
+            kind = type(event).__name__
+            if kind == "StreamEndEvent" or event is None:
+                return found
+            if kind == "DocumentStartEvent":
+                found.append(_document(loader))
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "bad YAML"
+        raise BadDocument(problem, None if place is None else place.line + 1) from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _document(loader: Any) -> Document:
+    event = loader.get_event()
+    if type(event).__name__ != "MappingStartEvent" or event.flow_style:
+        lines: list[int | None] = []
+        tree = _node(loader, event, 1, lines)
+        loader.get_event()
+        return Document(tree, line=event.start_mark.line + 1, item_lines=lines)
+    _refuse_extras(event)
+    last: Any = None
+    key = None
+    tree = {}
+    for key, last in _pairs(loader, 1):
+        tree[key] = _node(loader, last, 2)
+    block = type(last).__name__ == "SequenceStartEvent" and not last.flow_style
+    ended = loader.get_event().explicit
+    return Document(
+        tree,
+        indent=None if ended else event.start_mark.column,
+        items=last.start_mark.column if block and not ended else None,
+        last_key=key,
+        is_open=type(last).__name__ == "ScalarEvent" and last.value == "" and last.implicit[0],
+        line=event.start_mark.line + 1,
+    )
+
+
+def _pairs(loader: Any, depth: int) -> Any:
+    """The keys of the mapping that was just entered, each with the event its value begins with."""
+    seen = set()
+    while True:
+        event = loader.get_event()
+        if type(event).__name__ == "MappingEndEvent":
+            return
+        line = event.start_mark.line + 1
+        key = _node(loader, event, depth + 1)
+        if not isinstance(key, str):
+            raise BadDocument("a key is not plain text", line)
+        if key in seen:
+            raise BadDocument(f"the key {key!r} stands twice", line)
+        seen.add(key)
+        yield key, loader.get_event()
+
+
+def _node(loader: Any, event: Any, depth: int, lines: list[int | None] | None = None) -> Node:
+    _refuse_extras(event)
+    kind = type(event).__name__
+    if depth > MAX_DEPTH:
+        raise BadDocument(f"it is nested deeper than {MAX_DEPTH} levels", event.start_mark.line + 1)
+    if kind == "ScalarEvent":
+        return None if event.implicit[0] and event.value in NULLS else event.value
+    if kind == "SequenceStartEvent":
+        items: list[Node] = []
+        while type(event := loader.get_event()).__name__ != "SequenceEndEvent":
+            if lines is not None:
+                lines.append(event.start_mark.line + 1)
+            items.append(_node(loader, event, depth + 1))
+        return items
+    return {key: _node(loader, value, depth + 1) for key, value in _pairs(loader, depth)}
+
+
+def _refuse_extras(event: Any) -> None:
+    line = event.start_mark.line + 1
+    if type(event).__name__ == "AliasEvent":
+        raise BadDocument("aliases (*name) are not taken", line)
+    if getattr(event, "anchor", None) is not None:
+        raise BadDocument("anchors (&name) are not taken", line)
+    if getattr(event, "tag", None) is not None:
+        raise BadDocument(f"tags ({event.tag}) are not taken", line)

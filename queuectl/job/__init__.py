@@ -1,0 +1,1 @@
+"""What a job is: fields, states, history and layout, all pure."""

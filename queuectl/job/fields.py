@@ -1,0 +1,186 @@
+"""From a tree of text to a job: each field is checked once, here."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from queuectl.errors import BadJob, Completed, nearest
+from queuectl.job.history import events
+from queuectl.job.model import ID, MAX_COMMAND, MAX_LAUNCHER, URGENT, Job
+from queuectl.times import DURATION, MOMENT, parse_duration, parse_moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from typing import Any
+
+
+def _text(value: Any) -> str:
+    # A number or truth value of JSON comes as a kind of str. YAML needs no quotes: there `true` is text.
+    if type(value) is not str:
+        raise ValueError("text")
+    if "\0" in value:
+        raise ValueError("text without NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("text in UTF-8") from None
+    return value
+
+
+def _command(value: Any) -> str | tuple[str, ...]:
+    command: str | tuple[str, ...]
+    if type(value) is str and value.strip():
+        command = _text(value)
+        size = len(value.encode())
+    elif isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        if not all(type(word) is str for word in value):
+            raise ValueError("words between quotes, numbers too")
+        command = tuple(_text(word) for word in value)
+        size = sum(len(word.encode()) for word in command)
+        if not command[0]:
+            raise ValueError("a list that begins with the name of a program")
+    else:
+        raise ValueError("text for the shell, or a list of words to run without one")
+    if size > MAX_COMMAND:
+        raise ValueError(f"at most {MAX_COMMAND:,} bytes: put more into a script")
+    return command
+
+
+def _id(value: Any) -> str:
+    if not isinstance(value, str) or not ID.fullmatch(value):
+        raise ValueError("1 to 100 of letters, digits, '.', '_' and '-', a letter or digit first")
+    return str(value)
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"0|[1-9]\d{0,8}", value):
+            raise ValueError(f"a whole number from {low} to {high}")
+        if not low <= int(value) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(value)
+
+    return parse
+
+
+def _seconds(value: Any) -> float:
+    try:
+        return parse_duration(value)
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError(f"a number of seconds, or {DURATION}") from None
+
+
+def _base(value: Any) -> float:
+    if not isinstance(value, str) or not re.fullmatch(r"\d{1,4}(\.\d{1,6})?", value):
+        raise ValueError("a number from 0 to 9999")
+    return float(value)
+
+
+def _moment(value: Any) -> datetime:
+    try:
+        return parse_moment(value)
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError(MOMENT) from None
+
+
+def _environment(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("a mapping of names to text")
+    for name, text in value.items():
+        if not name or "=" in name or len(name) > 255:
+            raise ValueError(f"names of variables, and {name!r} is none")
+        _text(name)
+        if text is not None and not isinstance(text, str):
+            raise ValueError("a mapping of names to text")
+    return {name: _text("" if text is None else str(text)) for name, text in value.items()}
+
+
+def launcher(value: Any) -> str:
+    """The command prefix of an engine that runs jobs elsewhere, as a shell would split it; or `none`."""
+    import shlex
+
+    text = _text(value).strip()
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    if not words or len(text) > MAX_LAUNCHER:
+        raise ValueError("the words of a command such as `srun --ntasks=1`, quoted as in a shell, or none")
+    return text
+
+
+PARSERS: Mapping[str, Callable[[Any], Any]] = {
+    "id": _id,
+    "command": _command,
+    "priority": _whole(0, URGENT),
+    "run_at": _moment,
+    "max_retries": _whole(0, 1_000_000),
+    "timeout": _seconds,
+    "backoff_base": _base,
+    "cwd": _text,
+    "env": _environment,
+    "launcher": launcher,
+    "created_at": _moment,
+    "history": events,
+}
+ALIASES = {"timeout_sec": "timeout", "timeout_seconds": "timeout", "available_at": "run_at"}
+#: What `list --json` shows beside the fields of a job, and what other queues note of the past; taken,
+#: and of no effect.
+SHOWN_ONLY = frozenset(
+    [
+        "state",
+        "attempts",
+        "exit_code",
+        "error",
+        "worker",
+        "path",
+        "next_try",
+        "duration_seconds",
+        "updated_at",
+        "next_retry_at",
+        "error_message",
+        "locked_by",
+        "locked_at",
+    ]
+)
+_COMPLETED = frozenset({"completed", "done"})
+
+
+def from_fields(tree: Any) -> Job:
+    """Build a job from a mapping of text, lists and mappings; raises `BadJob`.
+
+    A null counts as not said. An unknown field, a wrong type, or a value out of bounds is refused, and
+    so is, by `Completed`, a record of a job that has been done.
+    """
+    if not isinstance(tree, dict):
+        raise BadJob("It is not a mapping of fields.", "Write at least `command: …`.")
+    if isinstance(state := tree.get("state"), str) and state.lower() in _COMPLETED:
+        raise Completed
+    values: dict[str, Any] = {}
+    for key, raw in tree.items():
+        name = ALIASES.get(key, str(key))
+        parse = PARSERS.get(name)
+        if parse is None:
+            if key in SHOWN_ONLY:
+                continue
+            raise BadJob(f"The field {key!r} is unknown.", nearest(key, [*PARSERS, *ALIASES]), field=key)
+        if raw is None:
+            continue
+        if name in values:
+            raise BadJob(f"{key!r} says again what {name!r} says.", "Keep one.", field=key)
+        try:
+            values[name] = parse(raw)
+        except ValueError as error:
+            raise BadJob(f"{key}: {_shown(raw)} cannot be taken.", f"It takes {error}.", field=key) from None
+    if "command" not in values:
+        raise BadJob("It has no command.", "Write `command: …`.", field="command")
+    return Job(**values)
+
+
+def _shown(value: Any) -> str:
+    import json
+
+    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,135 @@
+"""The events of a job: which there are, how they are checked, and what follows from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queuectl.job.model import State
+from queuectl.times import parse_moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, TypeAlias
+
+
+Event: TypeAlias = "Mapping[str, Any]"
+# The events of a history. The first two begin something, the others end a claim.
+STARTED, RETRIED = "started", "retried"
+COMPLETED, FAILED, CANCELLED, LOST, RETURNED = "completed", "failed", "cancelled", "lost", "returned"
+OUTCOMES = frozenset({COMPLETED, FAILED, CANCELLED, LOST, RETURNED})
+
+
+def _is_moment(value: Any) -> bool:
+    try:
+        parse_moment(value)
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and abs(value) < 10**9)
+
+
+def _is_amount(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value < 10**12)
+
+
+#: What people and programs read off an event, each with what it must be. More may stand there.
+_EVENT: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "event": (_is_text, "text"),
+    "attempt": (lambda value: isinstance(value, int) and 0 < value < 10**9, "a whole number"),
+    "at": (_is_moment, "a moment"),
+    "worker": (_is_text, "text"),
+    "pid": (_is_whole, "a whole number"),
+    "exit_code": (_is_whole, "a whole number"),
+    "signal": (_is_text, "text"),
+    "seconds": (_is_amount, "a number"),
+    "cpu_seconds": (_is_amount, "a number"),
+    "max_rss_kb": (_is_amount, "a number"),
+    "error": (_is_text, "text"),
+    "next_try": (_is_moment, "a moment"),
+}
+_ANYTHING = (lambda _: True, "")
+_TEXT_KEYS = frozenset(key for key, (_, kind) in _EVENT.items() if kind in {"text", "a moment"})
+
+
+def events(value: Any) -> tuple[Event, ...]:
+    """A history, checked: each event a mapping, its moments moments, its numbers numbers, its texts text.
+
+    Raises `ValueError` with what it should have been.
+    """
+    if not isinstance(value, list) or not all(isinstance(event, dict) for event in value):
+        raise ValueError("a list of events")
+    history = tuple({key: _untext(key, item) for key, item in event.items()} for event in value)
+    for event in history:
+        for key, item in event.items():
+            is_right, kind = _EVENT.get(key, _ANYTHING)
+            if not is_right(item):
+                raise ValueError(f"a list of events in which {key} is {kind}")
+    return history
+
+
+def _untext(key: str, value: Any) -> Any:
+    """A history that a YAML program has laid out anew comes back as text; make it numbers again."""
+    if key in _TEXT_KEYS or not isinstance(value, str):
+        return value
+    import json
+
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def last_attempt(history: Sequence[Event]) -> int:
+    """The number of the latest run, 0 before the first; numbers never start over."""
+    return max((number for event in history if isinstance(number := event.get("attempt"), int)), default=0)
+
+
+def since_retry(history: Sequence[Event]) -> Sequence[Event]:
+    """The events after a person last gave the job its tries anew."""
+    for index in range(len(history) - 1, -1, -1):
+        if history[index].get("event") == RETRIED:
+            return history[index + 1 :]
+    return history
+
+
+def attempts(history: Sequence[Event]) -> int:
+    """Runs so far, counted anew after a retry."""
+    return len({event["attempt"] for event in since_retry(history) if "attempt" in event})
+
+
+def failures(history: Sequence[Event]) -> int:
+    """Runs that count against the retries: those that failed or were lost since the last retry."""
+    return len(
+        {event.get("attempt") for event in since_retry(history) if event.get("event") in {FAILED, LOST}}
+    )
+
+
+def destination(outcome: Event) -> State:
+    """Where the claim that ended so has to go."""
+    kind = outcome.get("event")
+    if kind == COMPLETED:
+        return State.DONE
+    if kind == RETURNED:
+        return State.PENDING
+    if kind in {FAILED, LOST} and outcome.get("next_try"):
+        return State.FAILED if kind == FAILED else State.PENDING
+    return State.DEAD
+
+
+def outcome_by(history: Sequence[Event], owner: str) -> Event | None:
+    """The outcome that this owner recorded last, if nothing came after it."""
+    last = history[-1] if history else {}
+    return last if last.get("event") in OUTCOMES and last.get("worker") == owner else None
+
+
+def moved_by_hand(history: Sequence[Event]) -> bool:
+    """Whether a person put the job back to pending, which the history does not tell of."""
+    last = history[-1] if history else {}
+    return last.get("event") in OUTCOMES and destination(last) is not State.PENDING

@@ -1,0 +1,119 @@
+"""From a job to the YAML text of its file."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+from queuectl.times import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from queuectl.job.history import Event
+    from queuectl.job.model import Job
+
+
+_PLAIN_STARTS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./~(")
+_LINES = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]*"
+_OTHER_TYPES = re.compile(
+    r"[\d.+-][\d_.:eExXa-fA-F+-]*|\d{4}-\d\d?-\d\d?.*|~|null|true|false|yes|no|on|off|y|n|\.inf|\.nan",
+    re.IGNORECASE,
+)
+
+
+def scalar(text: str) -> str:
+    """A text as one YAML scalar on one line, plain where no YAML reader can take it otherwise."""
+    plain = (
+        text[:1] in _PLAIN_STARTS
+        and text.isprintable()
+        and ": " not in text
+        and " #" not in text
+        and not text.endswith((":", " "))
+        and not _OTHER_TYPES.fullmatch(text)
+    )
+    return text if plain else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """A text between double quotes, with every character escaped that does not print."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return _escaped(_to_json(text))
+
+
+def _block(text: str) -> str:
+    """A command of several lines as a literal block, readable and editable as it is."""
+    if "\n" not in text:
+        return scalar(text)
+    lines = text.removesuffix("\n").split("\n")
+    legible = (
+        re.fullmatch(_LINES, text)
+        and lines[0]
+        and not lines[0].startswith((" ", "\t"))
+        and all(line and not line.isspace() for line in lines[-1:])
+        and "\t" not in {line[:1] for line in lines}
+    )
+    if len(lines) == 1 or not legible:
+        return scalar(text)
+    chomp = "|" if text.endswith("\n") else "|-"
+    return "\n".join([chomp, *(f"  {line}" if line else "" for line in lines)])
+
+
+_NUMBERS = ("priority", "max_retries", "timeout", "backoff_base")
+
+
+def to_yaml(job: Job) -> str:
+    """The file of a job: block YAML that ends with its history, ready for an event to be added."""
+    lines = [f"id: {scalar(job.id)}"] if job.id else []
+    if isinstance(job.command, str):
+        lines.append(f"command: {_block(job.command)}")
+    else:
+        lines.append(f"command: [{', '.join(quoted(word) for word in job.command)}]")
+    numbers = zip(_NUMBERS, (job.priority, job.max_retries, job.timeout, job.backoff_base), strict=True)
+    lines += [f"{name}: {number(value)}" for name, value in numbers if value is not None]
+    if job.run_at is not None:
+        lines.append(f"run_at: {iso(job.run_at)}")
+    if job.cwd is not None:
+        lines.append(f"cwd: {scalar(job.cwd)}")
+    if job.env:
+        lines.append("env:")
+        lines.extend(f"  {scalar(name)}: {scalar(value)}" for name, value in job.env.items())
+    if job.launcher is not None:
+        lines.append(f"launcher: {scalar(job.launcher)}")
+    if job.created_at is not None:
+        lines.append(f"created_at: {iso(job.created_at)}")
+    lines.append("history:")
+    return "\n".join(lines) + "\n" + "".join(map(event_line, job.history))
+
+
+def number(value: float) -> str:
+    """A number as people write it: to the microsecond, never with an exponent."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def event_line(event: Event, column: int = 0) -> str:
+    """One event as the one line that is added to the file."""
+    return f"{' ' * column}- {_escaped(_to_json(event))}\n"
+
+
+def _to_json(value: Any) -> str:
+    return _encoder()(value)
+
+
+@cache
+def _encoder() -> Callable[[Any], str]:
+    import json  # which most jobs are filed without
+
+    return json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _escaped(text: str) -> str:
+    """The text with what JSON leaves as it is and YAML does not take."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return re.sub(
+        r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text
+    )

@@ -1,0 +1,198 @@
+"""What a person does to a job. Each is one rename, or a request to its owner."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from queuectl.errors import BadJob, UnreadableJob, WrongState
+from queuectl.job.history import CANCELLED
+from queuectl.job.model import TRANSITIONS, State
+from queuectl.spool import claiming, finishing, jobfile, output, presence, reservations
+from queuectl.spool.jobs import REASON, Found
+from queuectl.spool.names import FIFO_RANK, Name, rank_of
+from queuectl.system import files
+from queuectl.times import iso, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from queuectl.job.history import Event
+    from queuectl.settings import Settings
+    from queuectl.spool.jobfile import Record
+    from queuectl.spool.root import Root
+
+#: Seconds between the signs of life of a hand that acts on many jobs.
+BEAT_EVERY = 2.0
+
+
+class Hand:
+    """One live owner, under whose name a person acts on jobs, one after the other. Made by `hand`."""
+
+    def __init__(self, root: Root, me: presence.Presence) -> None:
+        self.root = root
+        self._me = me
+        self._beaten_at = time.monotonic()
+
+    @contextlib.contextmanager
+    def claimed(self, found: Found, now: datetime) -> Iterator[tuple[Name, str]]:
+        """The job in processing/ under this hand's name: no worker can start it, no other hand act on it.
+
+        Raises `FileNotFoundError` when somebody else was faster.
+        """
+        if time.monotonic() - self._beaten_at > BEAT_EVERY:
+            self._me.beat(now, 0)
+            self._beaten_at = time.monotonic()
+        name = found.name.owned(self._me.name)
+        path = f"{self.root.folder(State.PROCESSING)}/{name}"
+        if not files.move(found.path, path):
+            raise FileNotFoundError(found.path)
+        try:
+            yield name, path
+        except BaseException:
+            claiming.put_back(self.root, name, found.state)
+            raise
+
+
+@contextlib.contextmanager
+def hand(root: Root, now: datetime) -> Iterator[Hand]:
+    """A hand for any number of acts."""
+    me = presence.join(root, presence.BY_HAND, now)
+    try:
+        yield Hand(root, me)
+    finally:
+        me.leave()
+
+
+def retry(me: Hand, found: Found, settings: Settings, now: datetime) -> str:
+    """Put a failed, dead or completed job back to pending, its tries counted anew; returns its path.
+
+    Raises `WrongState` for a job that waits or runs, `FileNotFoundError` when it moved meanwhile,
+    and `UnreadableJob` when its file has not been mended.
+    """
+    if State.PENDING not in TRANSITIONS[found.state] or found.state is State.PROCESSING:
+        raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
+    _refuse_unreadable(found)
+    with me.claimed(found, now) as (claim, path):
+        reading = _noted(path, finishing.retried(now))
+        fifo = settings.scheduling_mode == "fifo"
+        priority = reading.job.priority
+        rank = claim.rank if priority is None else rank_of(priority, fifo=fifo)
+        due = max(now, reading.job.run_at or now)
+        target = _put(me.root, State.PENDING, path, Name(rank, stamp(due), claim.id))
+    _remove_reason(found)
+    return target
+
+
+def _remove_reason(found: Found) -> None:
+    """Remove what told why a job was put aside; `check --repair` removes what the disk leaves of it.
+
+    The job has moved by now: an error would say that it has not.
+    """
+    with contextlib.suppress(OSError):
+        files.remove(found.path + REASON)
+
+
+def cancel_waiting(me: Hand, found: Found, now: datetime) -> str:
+    """Move a waiting job to dead as cancelled; returns its path.
+
+    Raises `WrongState` for a job that does not wait, `FileNotFoundError` when a worker was faster.
+    """
+    _refuse_unless_waiting(found, "waiting")
+    with me.claimed(found, now) as (claim, path):
+        with contextlib.suppress(files.NotAFile, BadJob):
+            event = {"event": CANCELLED, "at": iso(now), "worker": claim.owner}
+            _noted(path, event | {"error": "cancelled before it ran"})
+        return _put(me.root, State.DEAD, path, claim.free())
+
+
+def run_now(me: Hand, found: Found, now: datetime) -> str:
+    """Let a scheduled job, or the next try of a failed one, come at once; returns its path.
+
+    The tries so far go on counting. Raises `WrongState` for others, `FileNotFoundError` when it
+    moved meanwhile, and `UnreadableJob` when its file cannot be read.
+    """
+    _refuse_unless_waiting(found, "scheduled or waiting for its next try")
+    _refuse_unreadable(found)
+    if found.name.due <= stamp(now):
+        raise WrongState(found.id, "due already", "due later", "It starts as soon as a worker is free.")
+    with me.claimed(found, now) as (claim, path):
+        if claiming.read_ready(path).job.run_at is not None:
+            _edit(path, "run_at", now)
+        return _put(me.root, found.state, path, claim._replace(due=stamp(now)))
+
+
+def set_priority(me: Hand, found: Found, priority: int, settings: Settings, now: datetime) -> str:
+    """Change the priority of a job that waits, in its file and so in its name; returns its path.
+
+    In `fifo` mode a job that is ordered by time alone stays so. Raises as `run_now` does.
+    """
+    _refuse_unless_waiting(found, "waiting")
+    _refuse_unreadable(found)
+    with me.claimed(found, now) as (claim, path):
+        claiming.read_ready(path)
+        _edit(path, "priority", priority)
+        fifo = settings.scheduling_mode == "fifo" and claim.rank == FIFO_RANK
+        # No name comes back to a directory it has left, even if the old priority does.
+        moved = claim.later()._replace(rank=rank_of(priority, fifo=fifo))
+        return _put(me.root, found.state, path, moved)
+
+
+def _refuse_unless_waiting(found: Found, wanted: str) -> None:
+    if found.state not in {State.PENDING, State.FAILED}:
+        raise WrongState(found.id, found.state.label, wanted, "Nothing was changed.")
+
+
+def _refuse_unreadable(found: Found) -> None:
+    try:
+        jobfile.read(found.path)
+    except (BadJob, files.NotAFile, PermissionError) as error:
+        raise UnreadableJob(found.id, found.path, claiming.why(error)) from None
+
+
+def _edit(path: str, key: str, value: int | datetime) -> None:
+    before = files.read(path, files.MAX_WITH_HISTORY)
+    after = jobfile.edited(before, key, value)
+    if after != before:
+        claiming.write_anew(path, after)
+
+
+def _put(root: Root, state: State, path: str, name: Name) -> str:
+    """Move a claim to where it ends. Raises `FileNotFoundError` when it was lost."""
+    target = f"{root.folder(state)}/{claiming.free_name(root, state, name.free())}"
+    if not files.move(path, target):
+        raise FileNotFoundError(path)
+    return target
+
+
+def _noted(path: str, event: Event) -> Record:
+    return claiming.note(path, claiming.read_ready(path), (event,))
+
+
+def delete(root: Root, found: list[Found]) -> Iterator[str]:
+    """Delete finished jobs, each with what it printed, which frees its id; yields the id of each."""
+    logs = output.logs_of(root, {item.id.lower() for item in found})
+    reserved = reservations.listed(root)
+    for item in found:
+        if not files.remove(item.path):
+            continue  # it was put back, or somebody was faster
+        files.remove(item.path + REASON)
+        for path in logs.get(item.id.lower(), ()):
+            files.remove(path)
+        if item.id.lower() in reserved:
+            reservations.drop(root, item.id)
+        yield item.id
+
+
+def spent_worker_logs(root: Root, oldest: datetime) -> list[str]:
+    """The paths of the logs of workers that are gone, and wrote to them last before this."""
+    present = set(presence.described(root))
+    spent = []
+    for worker, path in output.worker_logs(root).items():
+        if worker not in present:
+            with contextlib.suppress(FileNotFoundError):
+                if files.modified(path)[0] <= oldest.timestamp():
+                    spent.append(path)
+    return spent

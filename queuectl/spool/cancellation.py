@@ -1,0 +1,140 @@
+"""Cancelling jobs wherever they are: put aside what waits, ask who runs it, replace who died."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from queuectl.errors import QueueError, WrongState
+from queuectl.job.model import State
+from queuectl.spool import acts, presence, recovery, requests
+from queuectl.system import files
+from queuectl.times import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from queuectl.settings import Settings
+    from queuectl.spool.acts import Hand
+    from queuectl.spool.jobs import Found
+    from queuectl.spool.liveness import Verdict
+    from queuectl.spool.presence import Onlooker
+    from queuectl.spool.recovery import StopRemains
+
+#: What became of a job.
+BEFORE_IT_RAN, WHILE_IT_RAN = "cancelled before it ran", "cancelled while it ran"
+#: Seconds between looks at a job that is about to move.
+_LOOK = 0.02
+
+
+class Cancelling:
+    """Cancels jobs wherever they are: the owners of those that run are all asked, then waited for.
+
+    The caller looks for the jobs, calls `act` for each, `take_over` and `wait` for those that are left,
+    and begins again. The command line and the dashboard do the same, with a patience of their own.
+    """
+
+    def __init__(
+        self,
+        me: Hand,
+        values: Settings,
+        onlooker: Onlooker,
+        stop_remains: StopRemains,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._me = me
+        self._root = me.root
+        self._values = values
+        self._onlooker = onlooker
+        self._stop_remains = stop_remains
+        self._clock = clock
+        self._verdicts: dict[str, Verdict] = {}
+        self._asked: dict[str, list[str]] = {}
+        self._owners: set[str] = set()
+        self._kept: dict[str, str] = {}
+        self._is_told = False
+
+    def withdraw(self) -> None:
+        """Take back what was asked of owners."""
+        for paths in self._asked.values():
+            for path in paths:
+                files.remove(path)
+
+    def act(self, found: Found) -> str | None:
+        """Cancel a job that waits, or ask the owner of one that runs; None where that is not the end.
+
+        Raises `WrongState`, `FileNotFoundError` where the job has moved, and `QueueError` where the
+        owner of a running job will not answer, though it is not dead.
+        """
+        if found.state is State.DEAD and found.id in self._asked:
+            return WHILE_IT_RAN
+        if found.state in {State.DONE, State.DEAD}:
+            raise WrongState(found.id, found.state.label, "waiting or running", "There is nothing to cancel.")
+        if found.state is not State.PROCESSING:
+            acts.cancel_waiting(self._me, found, self._clock())
+            return BEFORE_IT_RAN
+        owner = found.name.owner or ""
+        self._refuse_deaf(found, owner)
+        self._owners.add(owner)
+        verdict = self._judge(owner)
+        if not (verdict.is_dead or verdict.is_open):
+            self._asked.setdefault(found.id, []).append(requests.to_cancel(self._root, found.name))
+        return None
+
+    def _judge(self, owner: str) -> Verdict:
+        """The judgement of this round."""
+        if owner not in self._verdicts:
+            self._verdicts[owner] = self._onlooker.judge(owner, self._values.lock_lease_seconds)
+        return self._verdicts[owner]
+
+    def _refuse_deaf(self, found: Found, owner: str) -> None:
+        verdict = self._judge(owner)
+        if owner in self._kept:
+            raise QueueError(self._kept[owner], "`queuectl check --repair` tries again.")
+        worker = presence.describe(self._root, owner)
+        if worker is None or verdict.is_dead:
+            return
+        if not (worker.hears or worker.kind == presence.BY_HAND):  # a hand holds a job for moments
+            raise QueueError(f"Job {found.id} is held by {owner}.", f"It {worker.how_to_end}")
+        if not verdict.may_answer:
+            raise QueueError(
+                f"Job {found.id} cannot be stopped by its worker {owner}: {verdict.why}.",
+                f"If that is stopped, `kill -CONT {worker.pid}` on {worker.host} lets it go on.",
+            )
+
+    def undecided(self) -> list[tuple[str, Verdict]]:
+        """The owners of which it is not certain yet whether they are dead."""
+        return [(owner, verdict) for owner in self._owners if (verdict := self._judge(owner)).is_open]
+
+    def settle(self, tell: Callable[[str], None]) -> None:
+        """Watch owners until it is certain whether each is dead, for the lease at most."""
+        self._onlooker.settle(self._owners, self._values.lock_lease_seconds, tell)
+
+    def take_over(self) -> None:
+        """Take up the jobs of dead owners; what is left of their commands on this host is ended."""
+        lease = self._values.lock_lease_seconds
+        if any(self._onlooker.judge(owner, lease).is_dead for owner in self._owners - self._kept.keys()):
+            told, kept = recovery.by_hand(
+                self._root, self._onlooker, self._values, self._stop_remains, self._clock()
+            )
+            for owner in kept:
+                said = [one for one in told if f" {owner} " in one]
+                self._kept[owner] = said[0] if said else f"The dead worker {owner} left what cannot be ended."
+        self._verdicts.clear()
+
+    def wait(self, left: Iterable[Found], end: float, tell: Callable[[str], None]) -> None:
+        """Wait until the first of those that run has moved, or an owner no longer may answer."""
+        waiting = list(left)
+        judge_at = time.monotonic() + presence.GLANCE
+        while all(files.exists(found.path) for found in waiting) and (now := time.monotonic()) < end:
+            time.sleep(_LOOK)
+            if now < judge_at:
+                continue
+            if not self._is_told:
+                self._is_told = True
+                tell(f"Waiting for workers to stop {len(waiting)}, {duration(end - now)} at most …")
+            self._verdicts.clear()
+            if not all(self._judge(owner).may_answer for owner in self._owners):
+                return
+            judge_at = now + presence.GLANCE

@@ -1,0 +1,199 @@
+"""Where jobs lie: the names in each directory, looked up by state and by id.
+
+A listing is one look. A job may move between two looks, so absence takes several.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl.errors import BadJob
+from queuectl.job.model import Job, State
+from queuectl.spool import jobfile
+from queuectl.spool.names import (
+    ID_AT,
+    Name,
+    is_unfinished,
+    parse,
+    parse_claim,
+    strangers,
+)
+from queuectl.system import files
+from queuectl.times import from_stamp, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from collections.abc import Set as AbstractSet
+    from datetime import datetime
+
+    from queuectl.spool.root import Root
+
+
+REASON = ".reason.txt"
+SCHEDULED = "scheduled"
+ORDER = (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE)
+WAITING = (State.PENDING, State.FAILED)
+_AT_REST = (*WAITING, State.DEAD, State.DONE)
+#: After this many looks a job that was in none of them is missing.
+LOOKS = 3
+#: A job that was seen is looked for this many times before it counts as one that cannot be caught.
+TRIES = 20
+
+
+class Found(NamedTuple):
+    """A job's file: where it is and, once read, what it says. `job` is None if it cannot be read."""
+
+    state: State
+    name: Name
+    path: str
+    job: Job | None = None
+    unreadable: str = ""
+
+    @property
+    def id(self) -> str:
+        """The id, as the file name tells it."""
+        return self.name.id
+
+    def label(self, now: datetime) -> str:
+        """The state in the words of `list --state`."""
+        if self.state is State.PENDING and self.name.due > stamp(now):
+            return SCHEDULED
+        return self.state.label
+
+
+def name_in(state: State, text: str) -> Name | None:
+    """The parts of a job's file name in the directory of a state, None for any other name."""
+    return parse_claim(text) if state is State.PROCESSING else parse(text)
+
+
+def names_in(root: Root, state: State) -> list[Name]:
+    """The names of all jobs in a state, in no order; other files are passed over."""
+    names = (name_in(state, text) for text in root.texts_in(root.folder(state)))
+    return [name for name in names if name is not None]
+
+
+def found_in(root: Root, state: State) -> list[Found]:
+    """The files of all jobs in a state in the order of their names, not read."""
+    folder = root.folder(state)
+    return [Found(state, name, f"{folder}/{name}") for name in sorted(names_in(root, state), key=str)]
+
+
+def live(root: Root) -> list[Found]:
+    """The files of all jobs that wait or run, each once, not read."""
+    found: dict[str, Found] = {}
+    for state, texts in look(root, WAITING):
+        for text in texts:
+            if (name := name_in(state, text)) is not None:
+                found[name.id] = Found(state, name, f"{root.folder(state)}/{text}")
+    return list(found.values())
+
+
+def names_of(root: Root, job_id: str) -> list[Found]:
+    """Every file that bears this id, whatever its case. One is right, more are duplicates."""
+    wanted = job_id.lower()
+    ends = (f"-{wanted}.yaml", f"-{wanted}@")
+    found = []
+    for state in ORDER:
+        for text in root.texts_in(root.folder(state)):
+            if ends[0] in (lower := text.lower()) or ends[1] in lower:
+                name = name_in(state, text)
+                if name and name.id.lower() == wanted:
+                    found.append(Found(state, name, f"{root.folder(state)}/{text}"))
+    return found
+
+
+def look(root: Root, at_rest: Iterable[State] = _AT_REST) -> Iterator[tuple[State, list[str]]]:
+    """One look at where jobs are: the names in each directory, processing/ before and after each other one.
+
+    Race: jobs move while the directories are listed. Each move of a worker or of a command leads into
+    processing/ or out of it, so one that moves once during a look is in at least one of the listings.
+    A look misses a job only if, in the time of one listing, the job goes through processing/ from a
+    directory that is still to be listed back into one that was listed: it is given back or put back.
+    """
+    passing = State.PROCESSING
+    yield passing, root.texts_in(root.folder(passing))
+    for state in at_rest:
+        yield state, root.texts_in(root.folder(state))
+        yield passing, root.texts_in(root.folder(passing))
+
+
+def ids_in(state: State, texts: Iterable[str]) -> list[str]:
+    """The id in each file name in the directory of a state, or any text for what is no job's."""
+    if state is State.PROCESSING:
+        return [text[ID_AT:].partition("@")[0] for text in texts]
+    return [text[ID_AT:-5] for text in texts]
+
+
+def bearing(root: Root, state: State, texts: list[str], wanted: AbstractSet[str]) -> Iterator[Found]:
+    """Those files in the directory of a state whose ids, in lower case, are among `wanted`."""
+    near = [
+        text for text, job_id in zip(texts, ids_in(state, texts), strict=True) if job_id.lower() in wanted
+    ]
+    for text in near:
+        if (name := name_in(state, text)) is not None:
+            yield Found(state, name, f"{root.folder(state)}/{text}")
+
+
+class Places(NamedTuple):
+    """Where jobs were found, by id, and the last look if it was one to the end."""
+
+    found: dict[str, Found]
+    last: list[tuple[State, list[str]]]
+
+
+def places(root: Root, job_ids: Iterable[str]) -> Places:
+    """Where the jobs of these ids, in any case, are; no file is read.
+
+    However many are looked for, the directories are listed once, and up to `LOOKS` times where
+    some are missing. A job that is in none of so many looks was moved back in each of them.
+    """
+    exactly = set(job_ids)
+    wanted = {job_id.lower() for job_id in exactly}
+    found: dict[str, Found] = {}
+    last: list[tuple[State, list[str]]] = []
+    for _ in range(LOOKS if wanted else 0):
+        last = []
+        for state, texts in look(root):
+            last.append((state, texts))
+            found |= {one.id: one for one in bearing(root, state, texts, wanted)}
+            if exactly <= found.keys():
+                return Places(found, [])
+    return Places(found, last)
+
+
+def bearers(root: Root, job_ids: Iterable[str]) -> dict[str, str]:
+    """Of these ids, in lower case, those that a job has, whatever their case, and as it has them."""
+    return {job_id.lower(): job_id for job_id in places(root, job_ids).found}
+
+
+def read(found: Found) -> Found | None:
+    """The same with what the file says; None when it has moved meanwhile."""
+    try:
+        job = jobfile.read(found.path).job
+    except FileNotFoundError:
+        return None
+    except (BadJob, files.NotAFile, PermissionError) as error:
+        why = error.problem if isinstance(error, BadJob) else (error.strerror or str(error))
+        return Found(found.state, found.name, found.path, None, why)
+    return Found(found.state, found.name, found.path, job)
+
+
+def parse_due(text: str | None) -> datetime | None:
+    """The moment that the RUNAT part of a name tells."""
+    return None if text is None else from_stamp(text)
+
+
+def no_jobs(state: State, texts: list[str]) -> list[str]:
+    """Those names in the directory of a state that are not a job's: `list` passes them over, too."""
+    if state is State.PROCESSING:
+        return [text for text in texts if parse_claim(text) is None]
+    return strangers(texts)
+
+
+def strays(state: State, texts: list[str]) -> list[str]:
+    """Those of `no_jobs` that are nobody's unfinished work, and no reasons of dead jobs."""
+    return [
+        text
+        for text in texts
+        if not is_unfinished(text) and not (state is State.DEAD and text.endswith(REASON))
+    ]

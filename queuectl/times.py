@@ -1,0 +1,179 @@
+"""Durations, moments and file-name stamps: read and written in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from queuectl.errors import BadUsage
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+
+# Patterns that few commands need are compiled when they are used, and kept by `re`.
+_PART = r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)"
+_NUMBER = r"\d+(?:\.\d+)?"
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+LONGEST = 100 * 365 * 86400.0
+#: What a duration and a moment may look like, in words.
+DURATION = "a time such as 90s, 10m, 1h30m or 7d"
+MOMENT = "a moment such as 2026-11-08T15:00:00Z"
+_MOMENT = r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d[\d:.,]*)?|\d{8}T\d{4,6}(?:[.,]\d+)?)\s*(Z|[+-]\d\d(?::?\d\d)?)?"
+#: Seconds or milliseconds since 1970, from 2001 to 2286; `date` writes an @ before them.
+_EPOCH = r"@?(\d{10}(?:\.\d+)?|\d{13})"
+#: A person who enters an earlier moment than this may have meant another year.
+_LONG_AGO = timedelta(days=1)
+
+
+def utc_now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)
+
+
+def iso(moment: datetime) -> str:
+    """`2026-11-22T04:27:00.123456Z`, always with six digits: text order is time order."""
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ" % _parts(moment)  # noqa: UP031 - takes half the time
+
+
+def stamp(moment: datetime) -> str:
+    """`20261122T042700.123456Z`, the form in file names."""
+    return "%04d%02d%02dT%02d%02d%02d.%06dZ" % _parts(moment)  # noqa: UP031 - as above
+
+
+def _parts(moment: datetime) -> tuple[int, ...]:
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond
+
+
+def from_stamp(text: str) -> datetime:
+    """The moment that a file name tells."""
+    return datetime.fromisoformat(f"{text[:8]}T{text[9:]}")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds, from `90`, `90s`, `1.5h`, `1h30m`, `3 min 20 s`, `2d`, `1w`, `250ms`. Raises `ValueError`."""
+    text = text.strip()
+    if is_bare_number(text):
+        seconds = float(text)
+    elif re.fullmatch(rf"{_PART}(?:\s*{_PART})*", text):
+        seconds = sum(float(count) * _SECONDS[unit] for count, unit in re.findall(_PART, text))
+    else:
+        raise ValueError(DURATION)
+    if seconds > LONGEST:
+        raise ValueError(DURATION)
+    return seconds
+
+
+def is_bare_number(text: str) -> bool:
+    """Whether a duration is written without a unit, and so is seconds."""
+    return re.fullmatch(_NUMBER, text.strip()) is not None
+
+
+def parse_moment(text: str, zone: tzinfo | None = UTC) -> datetime:
+    """A moment in ISO 8601, or as seconds or milliseconds since 1970; raises `ValueError`.
+
+    `zone` is the one of a text that names none; None stands for the local time of this host.
+    """
+    if text[4:5] + text[10:11] != "-T":  # else it is what `iso` writes, or as simple
+        text = text.strip()
+        if epoch := re.fullmatch(_EPOCH, text):
+            number = epoch[1]
+            is_milliseconds = len(number) == 13 and "." not in number
+            return datetime.fromtimestamp(float(number) / (1000 if is_milliseconds else 1), UTC)
+        found = re.fullmatch(_MOMENT, text)
+        if found is None:  # Python takes 1796010112000 for a day in 1796
+            raise ValueError(MOMENT)
+        text = found[1] + (found[2] or "")
+    moment = datetime.fromisoformat(text)
+    try:
+        if moment.tzinfo is None and zone is not None:
+            return moment.replace(tzinfo=zone).astimezone(UTC)
+        return moment.astimezone(UTC)
+    except (OverflowError, OSError):
+        raise ValueError(MOMENT) from None
+
+
+def entered_moment(name: str, text: str, now: datetime) -> datetime:
+    """The moment that a person entered for `name`: in local time, with a zone, or `+10m` from now.
+
+    Raises `BadUsage`, also for a moment that has long passed.
+    """
+    text = text.strip()
+    if not text:
+        raise BadUsage(f"{name} is empty.", f"It takes {MOMENT}, or +10m.")
+    if text.startswith("+"):
+        return now + timedelta(seconds=entered_duration(name, text[1:]))
+    try:
+        moment = parse_moment(text, None)
+    except ValueError:
+        raise BadUsage(f"{name}: {text!r} is no moment.", _instead(name, text)) from None
+    if now - moment > _LONG_AGO:
+        raise BadUsage(
+            f"{name}: {text!r} was {(now - moment).days:,} d ago.",
+            f"Correct it; without {name} the job runs as soon as it can.",
+        )
+    return moment
+
+
+def _instead(name: str, text: str) -> str:
+    try:
+        parse_duration(text)
+    except ValueError:
+        return f"It takes {MOMENT}, the same without Z in local time, or +10m from now."
+    length = f"{text}s" if is_bare_number(text) else text
+    return f"For {length} from now write {name} +{length}."
+
+
+def entered_duration(name: str, text: str) -> float:
+    """The seconds that a person entered for `name`; raises `BadUsage`."""
+    if not text.strip():
+        raise BadUsage(f"{name} is empty.", f"It takes {DURATION}.")
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise BadUsage(f"{name}: {text!r} is no length of time.", f"It takes {DURATION}.") from None
+
+
+def shifted(moment: datetime) -> datetime:
+    """One microsecond on: the next name for a job that returns to a directory it has left."""
+    try:
+        return moment + timedelta(microseconds=1)
+    except OverflowError:  # the last moment there is: any other name does
+        return moment - timedelta(days=1)
+
+
+def duration(seconds: float | None) -> str:
+    """`0.42 s`, `12 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
+    if seconds is None:
+        return "-"
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds >= 0.001 else "0 s"
+    whole = round(seconds)
+    for small, big, size in (("s", "min", 60), ("min", "h", 3600), ("h", "d", 86400)):
+        if whole < size * (60 if size < 3600 else 24) or size == 86400:
+            if size == 60 and whole < 60:
+                return f"{whole} s"
+            unit = size // (60 if size <= 3600 else 24)
+            return f"{whole // size} {big} {whole % size // unit} {small}"
+    raise AssertionError("the last unit takes all")
+
+
+def when(moment: datetime, now: datetime) -> str:
+    """A moment as people place it: local time, and how far from now."""
+    away, at = (moment - now).total_seconds(), local(moment)
+    return f"{at} (in {duration(away)})" if away > 0 else f"{at} ({duration(-away)} ago)"
+
+
+def local(moment: datetime) -> str:
+    """A moment by this host's wall clock with its zone, as it can be entered: `2026-11-08 16:00:00+01:00`.
+
+    In UTC at the end of all time, which it is not here yet.
+    """
+    with contextlib.suppress(OverflowError):
+        moment = moment.astimezone()
+    return moment.isoformat(" ", "seconds").replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""What onlookers see of a spool, without changing anything."""

@@ -1,0 +1,141 @@
+"""Waiting until jobs have ended: few of them by their known names, many by listing what waits and runs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from queuectl.job.model import State
+from queuectl.spool import jobs
+from queuectl.spool.jobs import Found
+from queuectl.system import files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from queuectl.spool.root import Root
+
+#: Up to this many jobs are asked for by name; for more, the directories are listed.
+FEW = 100
+#: Seconds between the first two looks, and between later ones that cost nothing.
+FIRST, USUAL = 0.005, 0.25
+#: A look may take this share of the time, unless the pause would become longer than this many seconds.
+SHARE, LONGEST = 0.1, 0.5
+#: An mtime younger than this many seconds proves nothing: another change may bear the same.
+PROVES = 2.0
+_ENDED = (State.DONE, State.DEAD)
+
+
+def pause_after(pause: float, cost: float) -> float:
+    """Seconds until the next look, after a pause of `pause` seconds and a look that took `cost`."""
+    return min(max(min(pause * 1.3, USUAL), cost / SHARE), LONGEST)
+
+
+class Ends:
+    """The jobs that somebody waits for, and what has become of each.
+
+    `ended` holds those that are done or dead, `gone` the ids that no file has any more, `left` all others
+    as they were seen last; of many, `left` keeps those that have ended until few still wait or run.
+    """
+
+    def __init__(self, root: Root, found: Iterable[Found]) -> None:
+        self._root = root
+        self._marks: list[files.Mark] | None = None
+        self.left: dict[str, Found] = {}
+        self.ended: dict[str, Found] = {}
+        self.gone: list[str] = []
+        for one in found:
+            self._take(one)
+        self._total = len(self.left) + len(self.ended)
+        self._live = len(self.left)
+
+    @property
+    def over(self) -> int:
+        """How many wait and run no more, as far as the last look could tell."""
+        return self._total - min(self._live, len(self.left))
+
+    def looks(self, end: float | None = None) -> Iterator[None]:
+        """Look until nothing is left, or until `end` (monotonic); yields after each look."""
+        pause = FIRST
+        while True:
+            begun = time.monotonic()
+            self.look()
+            yield
+            now = time.monotonic()
+            if self.left and end is not None and now >= end:
+                self._settle(list(self.left))
+                yield
+                return
+            if not self.left:
+                return
+            pause = pause_after(pause, now - begun)
+            time.sleep(pause if end is None else min(pause, end - now))
+
+    def look(self) -> None:
+        """Find out once which have ended."""
+        if len(self.left) > FEW:
+            self._list()
+            return
+        if moved := [one for one in self.left.values() if not self._is_there(one)]:
+            self._follow(moved)
+
+    def _is_there(self, one: Found) -> bool:
+        if not self._root.is_shared:
+            return files.exists(one.path)
+        # A share may go on showing a name that it is asked for.
+        folder, _, text = one.path.rpartition("/")
+        return text in self._root.texts_in(folder)
+
+    def _follow(self, moved: list[Found]) -> None:
+        """Find jobs by the names that they have next; those that have none of these by a look."""
+        wanted = {one.id.lower() for one in moved}
+        claims = self._root.texts_in(self._root.folder(State.PROCESSING))
+        claimed = {one.id: one for one in jobs.bearing(self._root, State.PROCESSING, claims, wanted)}
+        lost = []
+        for one in moved:
+            found = claimed.get(one.id) or self._at_its_end(one)
+            if found is None:
+                lost.append(one.id)
+            else:
+                self._take(found)
+        if lost:
+            self._settle(lost)
+
+    def _at_its_end(self, one: Found) -> Found | None:
+        if self._root.is_shared:
+            return None
+        name = one.name.free()
+        ends = (Found(state, name, f"{self._root.folder(state)}/{name}") for state in _ENDED)
+        return next((found for found in ends if files.exists(found.path)), None)
+
+    def _settle(self, job_ids: list[str]) -> None:
+        """Find out where these jobs are, all by the same look."""
+        found = jobs.places(self._root, job_ids).found
+        for job_id in job_ids:
+            if job_id in found:
+                self._take(found[job_id])
+            else:
+                del self.left[job_id]
+                self.gone.append(job_id)
+
+    def _take(self, found: Found) -> None:
+        if found.state in _ENDED:
+            self.left.pop(found.id, None)
+            self.ended[found.id] = found
+        else:
+            self.left[found.id] = found
+
+    def _list(self) -> None:
+        """Count those that still wait or run, unless nothing has changed there; settle the last few."""
+        folders = [self._root.folder(state) for state in (State.PROCESSING, *jobs.WAITING)]
+        marks, now = [files.mark(folder) for folder in folders], time.time()
+        if marks == self._marks and not self._root.is_shared:
+            return
+        live: set[str] = set()
+        for state, texts in jobs.look(self._root, jobs.WAITING):
+            live |= self.left.keys() & set(jobs.ids_in(state, texts))
+        self._live = len(live)
+        is_proof = all(now - mark.mtime_ns / 1e9 > PROVES for mark in marks)
+        self._marks = marks if is_proof else None
+        if len(live) <= FEW:
+            self._settle(list(self.left))

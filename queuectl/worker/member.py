@@ -1,0 +1,363 @@
+"""One who works the spool off: a presence, the names that wait, and the drops; claims one at a time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from queuectl import settings
+from queuectl.errors import IdTaken, StorageTrouble
+from queuectl.job.history import STARTED, Event, last_attempt, moved_by_hand
+from queuectl.job.model import State
+from queuectl.spool import claiming, finishing, ids, jobs, output, presence, recovery
+from queuectl.spool.claiming import Claim, Waiting
+from queuectl.spool.dropping import Drops
+from queuectl.spool.liveness import Standing
+from queuectl.spool.names import parse_claim
+from queuectl.system import files
+from queuectl.times import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from types import TracebackType
+    from typing import Any, Self
+
+    from queuectl.spool.edits import Place
+    from queuectl.spool.names import Name
+    from queuectl.spool.root import Root
+
+#: Seconds between looks for claims of dead workers.
+RECOVERY_EVERY = 2.0
+#: A listing that takes longer, in seconds, is none to be made while nobody watches a command.
+GLANCE = 0.2
+#: What a worker has claimed ahead it begins, or gives back, within moments: so many seconds are waited
+#: for it before nothing counts as left.
+MOMENTS = 0.5
+
+
+class Member:
+    """A claimant of a spool, from `join` to `leave`. Its claims are taken by others once it is dead.
+
+    Used as a context manager it leaves at the end. It hears no requests: `worker stop` and `cancel`
+    tell people so. A program that holds a claim for longer than a
+    third of `lock_lease_seconds` on a network share calls `beat` meanwhile.
+    """
+
+    def __init__(
+        self, root: Root, live: settings.Live, presence_: presence.Presence, listed: Waiting | None
+    ) -> None:
+        self.root = root
+        self.live = live
+        self.presence = presence_
+        self.name = presence_.name
+        self.done = 0
+        self._waiting = listed or Waiting(root)
+        self._abandoned = ids.Abandoned(root)
+        self._drops = Drops(root, self._abandoned)
+        self._unsettled: list[str] = []
+        self._onlooker = presence.Onlooker(root)
+        self._recovered_at = float("-inf")
+        self._told: list[str] = []
+        self._empty_since: float | None = None
+        self._kept: frozenset[str] = frozenset()
+        self._doubted_at = float("-inf")
+        self.doubts: tuple[str, ...] = ()
+
+    @classmethod
+    def join(cls, root: Root, kind: str, now: datetime, listed: Waiting | None = None) -> Member:
+        """Become a member of this spool; `kind` is a word for `worker status`.
+
+        `listed` are the names that wait, where they have just been listed.
+        """
+        live = settings.Live(root.text, is_shared=root.is_shared)
+        return cls(root, live, presence.join(root, kind, now), listed)
+
+    def now(self) -> datetime:
+        """The time that this member goes by: see `Presence.now`."""
+        return self.presence.now()
+
+    def beat(self, now: datetime) -> None:
+        """Show a sign of life to other hosts and, on a share, read its clock."""
+        self.presence.beat(now, self.done)
+        if self.root.is_shared:
+            self.presence.read_clock()
+
+    def leave(self) -> None:
+        """Go; the caller holds no claim any more."""
+        self.presence.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def look(
+        self, now: datetime, heard: Iterable[str] = (), edited: Iterable[Place] = (), *, again: bool = False
+    ) -> None:
+        """Take in what was heard of, list the directories where it is time, and judge the drops."""
+        values = self.live.now()
+        self._waiting.hear(heard)
+        self._waiting.edits.hear(edited)
+        if self._waiting.is_stale(0.0 if again else values.poll_interval):
+            self._waiting.relist(now)
+        candidates = [*self._waiting.strangers, *self._unsettled]
+        self._waiting.strangers = []
+        if candidates:
+            self._unsettled, is_gone = self._drops.look(candidates, self.name, values, now)
+            if is_gone:
+                self._waiting.relist(now)
+                self._waiting.strangers = []
+
+    def glance(self, now: datetime, heard: Iterable[str], edited: Iterable[Place]) -> bool:
+        """Look, as far as that takes no time worth telling; False where there is more to be done."""
+        values = self.live.now()
+        self._waiting.hear(heard)
+        self._waiting.edits.hear(edited)
+        if self._waiting.is_stale(values.poll_interval):
+            if self._waiting.cost > GLANCE:
+                return False
+            self._waiting.relist(now)
+        return not (self._waiting.strangers or self._unsettled)
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether a dropped file is being watched until it is whole."""
+        return bool(self._unsettled)
+
+    def is_drained(self, now: datetime, awaited: Collection[State] = ()) -> bool:
+        """Whether nothing is left to run now: by a fresh look at names, drops and doubtful dates.
+
+        A job of an `awaited` state that is due later is left, too. So is what another has claimed ahead
+        for as long as it may be given back, and what an owner holds that is dead, or of whom that is
+        not known yet (`doubts` says who).
+        """
+        self._waiting.relist(now)
+        self.look(now)
+        self._waiting.doubt(now)
+        if self.is_settling or self.has_due(now) or any(map(self._waiting.later, awaited)):
+            self._empty_since = None
+            return False
+        claims = map(parse_claim, self.root.texts_in(self.root.folder(State.PROCESSING)))
+        held = Counter(name.owner for name in claims if name is not None and name.owner != self.name)
+        if self._is_to_be_taken_over(held):
+            self._empty_since = None
+            return False
+        if not any(count > 1 for count in held.values()):  # none is ahead of its turn, or about to leave
+            return True
+        self._empty_since = self._empty_since or time.monotonic()
+        return time.monotonic() - self._empty_since > MOMENTS
+
+    def _is_to_be_taken_over(self, owners: Iterable[str | None]) -> bool:
+        """Whether one of these owners is dead, or may turn out to be."""
+        if self.doubts and time.monotonic() - self._doubted_at < presence.GLANCE:
+            return True
+        self._doubted_at = time.monotonic()
+        verdicts = {owner: self._onlooker.judge(owner, self.live_lease) for owner in owners if owner}
+        self.doubts = tuple(
+            f"Worker {owner}: {verdict.why}; its jobs are taken over if that lasts"
+            for owner, verdict in verdicts.items()
+            if verdict.is_open
+        )
+        dead = {owner for owner, verdict in verdicts.items() if verdict.standing is Standing.DEAD}
+        if dead - self._kept:
+            self._recovered_at = float("-inf")  # it is time, whenever that was done last
+        return bool(self.doubts or dead - self._kept)
+
+    def later(self, state: State) -> tuple[int, datetime | None]:
+        """How many jobs of a state are due later, and when the first of them is."""
+        return self._waiting.later(state), self._waiting.next_due((state,))
+
+    def has_due(self, now: datetime) -> bool:
+        """Whether any listed job may run now."""
+        return self._waiting.has_due(now)
+
+    @property
+    def live_lease(self) -> float:
+        """`lock_lease_seconds` as last read; asks nothing of a disk that may hang."""
+        return self.live.last.lock_lease_seconds
+
+    @property
+    def live_grace(self) -> float:
+        """`stop_grace_seconds` as last read."""
+        return self.live.last.stop_grace_seconds
+
+    def next_due(self, states: Iterable[State] = (State.PENDING, State.FAILED)) -> datetime | None:
+        """When the next scheduled job (of `pending`) or retry (of `failed`) may run."""
+        return self._waiting.next_due(states)
+
+    def doubt(self, now: datetime) -> None:
+        """While idle: check names that say "later" against their content."""
+        self._waiting.doubt(now)
+
+    def claim(self, now: datetime, most: int = sys.maxsize) -> Claim | None:
+        """Claim the most urgent job that may run now; None when there is none among those listed.
+
+        None, too, when so many files as `most` were no claims after all. Raises `OSError` when the
+        spool is out of reach.
+        """
+        for _ in range(most):
+            taken = self._waiting.take(self.name, now)
+            if taken is None:
+                return None
+            name, source = taken
+            try:
+                claim = self._confirmed(name, source, now)
+                self._waiting.let_go(name)
+                if isinstance(claim, Claim):
+                    return self._vouched(claim, now)
+            except claiming.BeingWritten as one:
+                self._waiting.hold(name, one.written)
+                self._put_back(name, source)
+            except claiming.NotYet as until:
+                self._waiting.postpone(name, until.seconds)
+                self._put_back(name, source)
+            except OSError as error:
+                if error.errno not in claiming.OF_ONE_FILE:
+                    claiming.put_back(self.root, name, source)
+                    raise
+                claiming.bury(self.root, name, name.free(), claiming.why(error))
+            else:
+                if claim is not None:
+                    self._waiting.expect(source, str(claim))
+        return None
+
+    def _put_back(self, name: Name, source: State) -> None:
+        back = claiming.put_back(self.root, name, source)
+        if back is not None:
+            self._waiting.expect(source, str(back))
+
+    def _confirmed(self, name: Name, source: State, now: datetime) -> Claim | Name | None:
+        """As `claiming.confirm` has it; a taken id that the content asks for is given once nobody has it."""
+        try:
+            terms = claiming.Terms(self.root.trust(self.live.last), self._waiting.settled(name))
+            return claiming.confirm(self.root, name, source, now, terms)
+        except claiming.IdContested as wish:
+            right = wish.right
+        verdict = self._abandoned.judge([right.id])[right.id]
+        if isinstance(verdict, IdTaken):
+            reason = f"The id {right.id!r} that it gives itself is taken."
+            claiming.bury(self.root, name, name.free(), reason, claiming.OTHER_ID)
+            return None
+        if verdict > 0:
+            raise claiming.NotYet(verdict)
+        return claiming.file_again(self.root, name, source, right)
+
+    def _vouched(self, claim: Claim, now: datetime) -> Claim:
+        """The claim once its file tells that a person put the job back.
+
+        Crash: else the outcome before that would be taken for one of this claim.
+        """
+        if claim.source is State.PENDING and moved_by_hand(claim.job.history):
+            return self.note(claim, finishing.retried(now))
+        return claim
+
+    def begin(self, claim: Claim) -> tuple[Claim, int, tuple[int, int]] | None:
+        """Open the logs of the next attempt (two descriptors): from here on the claim counts as a run.
+
+        None where it cannot be run: another file with this id has begun this very attempt, or
+        its log cannot be opened. Then it has been put aside, with the reason.
+        """
+        attempt = last_attempt(claim.job.history) + 1
+        while True:
+            try:
+                return claim, attempt, output.open_logs(self.root, claim.id, attempt)
+            except FileExistsError:
+                others = [one for one in jobs.names_of(self.root, claim.id) if one.path != claim.path]
+                if others:
+                    reason = f"Another file has the same id: {others[0].path}."
+                    claiming.bury(self.root, claim.name, claim.name.free(), reason, claiming.OTHER_ID)
+                    return None
+                attempt += 1  # a power cut took the history's last lines, not the log
+            except OSError as error:
+                if StorageTrouble.explains(error) or isinstance(error, FileNotFoundError):
+                    raise
+                # No job is to blame where none can have logs.
+                files.probe(f"{self.root.logs}/.{self.name}.probe")
+                reason = f"Its log cannot be opened: {error}."
+                claiming.bury(self.root, claim.name, claim.name.free(), reason)
+                return None
+
+    def started(self, attempt: int, pid: int | None, now: datetime) -> Event:
+        """The event that tells of a command's start; without `pid`, of one that never came to be."""
+        start: Event = {"event": STARTED, "attempt": attempt, "at": iso(now), "worker": self.name}
+        return start if pid is None else {**start, "pid": pid}
+
+    def complete(self, claim: Claim, facts: dict[str, Any], now: datetime) -> State:
+        """End a claim as done; the facts (exit_code, seconds …) go into the history."""
+        return self.end(claim, finishing.completed(claim, facts, now))
+
+    def fail(self, claim: Claim, facts: dict[str, Any], now: datetime, luck: float) -> State:
+        """End a claim as failed; it is tried again by the policy, or is dead."""
+        return self.end(claim, finishing.failed(claim, facts, self.live.last, now, luck))
+
+    def end(self, claim: Claim, outcome: Event) -> State:
+        """End a claim with an outcome (see `finishing`): recorded first, then moved; where to.
+
+        Raises `FileNotFoundError` when the claim was lost: then nothing was recorded.
+        """
+        return self.settle(self.note(claim, outcome), outcome)
+
+    def note(self, claim: Claim, *added: Event) -> Claim:
+        """Add events to the file of a claim."""
+        return claim.noted(*added, sync=self._sync)
+
+    def note_again(self, claim: Claim) -> Claim:
+        """The same after an error: network file systems report some for what they have written."""
+        return claim.noted_again(sync=self._sync)
+
+    def settle(self, claim: Claim, outcome: Event) -> State:
+        """Move a claim to where the outcome in its file sends it."""
+        state, name = finishing.settle(claim, outcome, sync=self._sync)
+        self.done += 1
+        if state in {State.PENDING, State.FAILED}:
+            self._waiting.expect(state, str(name))
+        return state
+
+    def give_back(self, claim: Claim) -> None:
+        """Put a claim back whose command was never started; it is the next again."""
+        self._waiting.expect(claim.source, str(finishing.give_back(claim)))
+
+    @property
+    def _sync(self) -> bool:
+        return self.live.last.durability == "full"
+
+    def watch(self) -> None:
+        """Look at the beats of all others, also while a command runs."""
+        self._onlooker.watch(self.live_lease)
+
+    @property
+    def is_to_recover(self) -> bool:
+        """Whether it is time to look for claims of dead workers."""
+        every = presence.looks_every(self.live_lease) if self.root.is_shared else RECOVERY_EVERY
+        return time.monotonic() - self._recovered_at >= every
+
+    def recover(
+        self, stop_remains: recovery.StopRemains, now: datetime, held: frozenset[str] = frozenset()
+    ) -> list[str]:
+        """Every few seconds: end the claims of dead workers; returns in words what is new of it.
+
+        `held` are the names of this member's own claims; any other was left by an error of the disk.
+        """
+        if not self.is_to_recover:
+            return []
+        rescue = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains, held)
+        told, self._kept = rescue.recover(now)
+        self._recovered_at = time.monotonic()
+        new = [one for one in told if one not in self._told]
+        self._told = told
+        if new:
+            self._waiting.relist(now)
+        return new
+
+
+def seconds_until(moment: datetime | None, now: datetime, longest: float) -> float:
+    """How long to wait for a moment, never longer than `longest` (clocks are set)."""
+    if moment is None:
+        return longest
+    return min(max(0.0, (moment - now) / timedelta(seconds=1)), longest)
