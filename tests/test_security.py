@@ -173,12 +173,12 @@ SERVE = (
     "Worker(Spool({path!r}).root, 'foreground').run()"
 )
 SEE = (
-    "from queuectl import Spool; from queuectl.spool import explaining; "
-    "print(*(one['state'] for one in explaining.workers(Spool({path!r}))))"
+    "from queuectl import Spool; from queuectl.view import explain; spool = Spool({path!r}); "
+    "print(*(one['state'] for one in explain.workers(spool.root, spool.live.now())))"
 )
 STOP = (
-    "from queuectl import Spool; from queuectl.spool import asking, presence; root = Spool({path!r}).root; "
-    "asking.to_stop(root, presence.described(root), None)"
+    "from queuectl import Spool; from queuectl.spool import requests, presence; root = Spool({path!r}).root; "
+    "requests.to_stop(root, presence.described(root), None)"
 )
 
 
