@@ -651,7 +651,7 @@ def test_dropped_files_whose_ids_are_taken_by_nobody_hold_no_job_up(
             other = Path(spool.find(spool.file({"command": "true", "priority": 9})).path)
             other.write_text(f"id: {job_id}\ncommand: true\npriority: 9\n")
         if way != "ids freed just now":
-            os.utime(f"{spool.root.logs}/{job_id}.1.out", (1, 1))
+            os.utime(f"{spool.root.ids}/{job_id}.id", (1, 1))
     urgent = spool.file({"command": "true", "priority": 10})
     ran: list[str] = []
     with spool.member() as me:
@@ -689,7 +689,7 @@ def test_two_dropped_files_of_one_freed_id_become_one_job(spool: Spool, sleeples
     del sleepless
     spool.file({"id": "mine", "command": "true"})
     Path(spool.find("mine").path).unlink()
-    os.utime(f"{spool.root.logs}/mine.1.out", (1, 1))
+    os.utime(f"{spool.root.ids}/mine.id", (1, 1))
     for name in ("one.yaml", "two.yaml"):
         drop_old(spool, name, "id: mine\ncommand: true\n")
     with spool.member() as me:

@@ -82,7 +82,7 @@ def dropped_in(spool: Spool) -> list[str]:
 
 def recover(spool: Spool, now: datetime) -> None:
     with spool.member() as member:
-        member.recover(lambda _: None, now)
+        member.recover(lambda *_: None, now)
 
 
 def begun(member: Member, claim: Claim, now: datetime) -> Claim:
@@ -565,7 +565,7 @@ def test_two_recoverers_of_one_dead_worker_file_its_job_once(spool: Spool) -> No
     del doomed
     gc.collect()
     with spool.member() as one, spool.member() as other:
-        told = [*one.recover(lambda _: None, now), *other.recover(lambda _: None, now)]
+        told = [*one.recover(lambda *_: None, now), *other.recover(lambda *_: None, now)]
     assert sum("run was lost" in text for text in told) == 1
     (place,) = jobs_in(spool)
     assert place.state is State.PENDING
@@ -599,5 +599,5 @@ def test_what_still_runs_of_a_dead_workers_job_is_stopped_before_the_job_is_file
     gc.collect()
     seen: list[tuple[str, State]] = []
     with spool.member() as member:
-        member.recover(lambda claim: seen.append((claim.id, jobs_in(spool)[0].state)), now)
+        member.recover(lambda _, name, __: seen.append((name.id, jobs_in(spool)[0].state)), now)
     assert seen == [("a", State.PROCESSING)]

@@ -57,7 +57,9 @@ class Edits:
     def compare(self, places: Iterable[Place]) -> None:
         """Note those of these files that were edited since they were compared last, or filed."""
         begun = time.monotonic()
-        if begun < self._next:
+        is_first, is_early = self._next == float("-inf"), begun < self._next
+        if is_early or (is_first and self._root.is_shared):  # each look at a file there may be a round trip
+            self._next = max(self._next, begun)
             return
         marks: dict[Place, files.Mark] = {}
         for place in places:
