@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from queuectl import documents, settings
+from queuectl import documents, settings, times
 from queuectl.errors import Moving, NoSuchJob, StorageTrouble
 from queuectl.job.fields import from_fields
 from queuectl.job.model import Job
@@ -118,7 +117,7 @@ class Spool:
         from queuectl.view import lookup
         from queuectl.view.endings import Ends
 
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else times.clock.monotonic() + timeout
         found = lookup.locate(self.root, job_id)
         while True:
             ends = Ends(self.root, [found])

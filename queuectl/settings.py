@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import documents
+from queuectl import documents, times
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig, nearest
 from queuectl.job.fields import launcher
 from queuectl.job.layout import number, scalar
@@ -416,10 +415,10 @@ class Live:
 
     def now(self) -> Settings:
         """The values in force. Raises `OSError` when the spool is out of reach."""
-        if self._is_shared and time.monotonic() - self._looked < self.last.poll_interval:
+        if self._is_shared and times.clock.monotonic() - self._looked < self.last.poll_interval:
             return self.last
         mark = files.mark(self._file)
-        self._looked = time.monotonic()
+        self._looked = times.clock.monotonic()
         if mark != self._mark and (self._mark is None or self._is_whole(mark)):
             self._read()
             self._mark = mark

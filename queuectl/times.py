@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,35 @@ _EPOCH = r"@?(\d{10}(?:\.\d+)?|\d{13})"
 _LONG_AGO = timedelta(days=1)
 
 
+class Clock:
+    """The clocks of this host. A simulation puts its own object in the place of `clock`."""
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Seconds that nobody sets; they may stand still while the host sleeps."""
+        return time.monotonic()
+
+    def awake(self) -> float:
+        """Seconds that nobody sets and that go on while the host sleeps, where there is such a clock."""
+        if hasattr(time, "CLOCK_BOOTTIME"):
+            return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for this many seconds."""
+        time.sleep(seconds)
+
+
+#: The clock that everything asks. Read it as `times.clock` at each call.
+clock = Clock()
+
+
 def utc_now() -> datetime:
     """The wall clock, in UTC."""
-    return datetime.now(UTC)
+    return clock.now()
 
 
 def iso(moment: datetime) -> str:

@@ -17,8 +17,7 @@ import psutil
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import presence
-from queuectl.system import files
+from queuectl.system import files, locks
 from tests.conftest import ON_A_SHARE
 
 if TYPE_CHECKING:
@@ -241,8 +240,8 @@ def test_what_a_killed_clearance_has_left_of_a_dead_worker_is_cleared(
     folder = Path(spool.root.workers)
     for text in ("web-7-abcd.lock", "web-7-abcd.stop", "05-x-job-1@web-7-abcd.cancel", "web-8-abcd.lock"):
         (folder / text).touch()
-    held = presence.lock_on(str(folder / "web-8-abcd.lock"))
-    held.acquire()  # one that has just begun, and tells nothing of itself yet
+    held = locks.take(str(folder / "web-8-abcd.lock"))
+    assert held is not None  # one that has just begun, and tells nothing of itself yet
     workers.drain()
     assert {path.name for path in folder.iterdir()} == {
         "web-8-abcd.lock",

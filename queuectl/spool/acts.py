@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING
 
+from queuectl import times
 from queuectl.errors import BadJob, UnreadableJob, WrongState
 from queuectl.job.history import CANCELLED
 from queuectl.job.model import TRANSITIONS, State
@@ -34,7 +34,7 @@ class Hand:
     def __init__(self, root: Root, me: presence.Presence) -> None:
         self.root = root
         self._me = me
-        self._beaten_at = time.monotonic()
+        self._beaten_at = times.clock.monotonic()
 
     @contextlib.contextmanager
     def claimed(self, found: Found, now: datetime) -> Iterator[tuple[Name, str]]:
@@ -42,9 +42,9 @@ class Hand:
 
         Raises `FileNotFoundError` when somebody else was faster.
         """
-        if time.monotonic() - self._beaten_at > BEAT_EVERY:
+        if times.clock.monotonic() - self._beaten_at > BEAT_EVERY:
             self._me.beat(now, 0)
-            self._beaten_at = time.monotonic()
+            self._beaten_at = times.clock.monotonic()
         name = found.name.owned(self._me.name)
         path = f"{self.root.folder(State.PROCESSING)}/{name}"
         if not files.move(found.path, path):

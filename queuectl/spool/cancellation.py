@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from queuectl import times
 from queuectl.errors import QueueError, WrongState
 from queuectl.job.model import State
 from queuectl.spool import acts, presence, recovery, requests
@@ -126,9 +126,9 @@ class Cancelling:
     def wait(self, left: Iterable[Found], end: float, tell: Callable[[str], None]) -> None:
         """Wait until the first of those that run has moved, or an owner no longer may answer."""
         waiting = list(left)
-        judge_at = time.monotonic() + presence.GLANCE
-        while all(files.exists(found.path) for found in waiting) and (now := time.monotonic()) < end:
-            time.sleep(_LOOK)
+        judge_at = times.clock.monotonic() + presence.GLANCE
+        while all(files.exists(found.path) for found in waiting) and (now := times.clock.monotonic()) < end:
+            times.clock.sleep(_LOOK)
             if now < judge_at:
                 continue
             if not self._is_told:

@@ -17,10 +17,10 @@ import logging
 import os
 import random
 import stat
-import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl import times
 from queuectl.errors import BadJob, IdTooLong
 from queuectl.job.history import RETRIED, STARTED, Event
 from queuectl.job.layout import to_yaml
@@ -232,7 +232,7 @@ class Waiting:
 
     def age(self) -> float:
         """Seconds since the last listing."""
-        return time.monotonic() - self._listed_at
+        return times.clock.monotonic() - self._listed_at
 
     def is_stale(self, interval: float) -> bool:
         """Whether it is time to list again: after `interval`, or later where listing is dear."""
@@ -240,7 +240,7 @@ class Waiting:
 
     def relist(self, now: datetime) -> None:
         """Look at the directories: the truth, whatever events told."""
-        begun = time.monotonic()
+        begun = times.clock.monotonic()
         moment = stamp(now)
         self._forget_gone(begun)
         for state in self._due:
@@ -261,7 +261,7 @@ class Waiting:
             if state is State.PENDING:
                 self.strangers = odd
         self.edits.compare(self._fronts())
-        self._listed_at = time.monotonic()
+        self._listed_at = times.clock.monotonic()
         self.cost = self._listed_at - begun
 
     def _fronts(self) -> Iterator[Place]:
@@ -343,7 +343,7 @@ class Waiting:
                 continue
             name = split(text)
             if self._is_held(name, source):
-                held = timedelta(seconds=self._held[name.id].until - time.monotonic())
+                held = timedelta(seconds=self._held[name.id].until - times.clock.monotonic())
                 heapq.heappush(self._later[state], stamp(now + held) + text)
                 continue
             mine = name.owned(owner)
@@ -365,7 +365,7 @@ class Waiting:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), processing)
             lost = crowded = self._is_crowded = True
             raced = looked or self._root.is_shared
-            self._gone[text] = time.monotonic()
+            self._gone[text] = times.clock.monotonic()
         return None
 
     def _next(self, *, raced: bool) -> Place | None:
@@ -388,7 +388,7 @@ class Waiting:
         files.probe(f"{folder}/.{owner}.probe")
         if text not in self._refused:
             log.warning("job %s cannot be claimed: %s (%s/%s)", name.id, error.strerror, folder, text)
-        self._refused[text] = time.monotonic() + REFUSED
+        self._refused[text] = times.clock.monotonic() + REFUSED
 
     def _take_note(self, text: str) -> None:
         self._taken[text] = None
@@ -397,7 +397,7 @@ class Waiting:
 
     def hold(self, name: Name, written: float | None) -> None:
         """Leave a job alone for a while, or until its file is heard of, as somebody is writing to it."""
-        now = time.monotonic()
+        now = times.clock.monotonic()
         pause = SETTLE_BLIND
         if written is None:
             pause = HOLD if name.id in self._held else CLOSING
@@ -413,7 +413,7 @@ class Waiting:
 
     def postpone(self, name: Name, seconds: float) -> None:
         """Leave a job alone for this long, or until its file is heard of."""
-        now = time.monotonic()
+        now = times.clock.monotonic()
         self._held[name.id] = Hold(now + seconds, now)
 
     def let_go(self, name: Name) -> None:
@@ -430,7 +430,7 @@ class Waiting:
         hold = self._held.get(name.id)
         if hold is None:
             return False
-        if hold.until > time.monotonic():
+        if hold.until > times.clock.monotonic():
             return True
         if hold.written is None and self._root.being_written(path):
             self.hold(name, None)
@@ -476,10 +476,10 @@ class Waiting:
     def _doubt(self, state: State, now: datetime, is_wrong: Callable[[datetime, Job], bool]) -> None:
         later = self._later[state]
         often = 60 if len(later) <= DOUBTS else 600
-        if time.monotonic() - self._trusted_at > often:
+        if times.clock.monotonic() - self._trusted_at > often:
             self._trusted.clear()
             self._overdue.clear()
-            self._trusted_at = time.monotonic()
+            self._trusted_at = times.clock.monotonic()
         checked = 0
         for entry in later.copy() if len(later) <= DOUBTS else later:
             text = order.name_of_turn(entry)

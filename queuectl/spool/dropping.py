@@ -6,10 +6,10 @@ import contextlib
 import errno
 import logging
 import stat
-import time
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl import times
 from queuectl.errors import BadJob, IdTaken
 from queuectl.job.model import Job, State
 from queuectl.spool import claiming, ids, jobfile, reservations
@@ -92,7 +92,7 @@ class Drops:
         where it was: then pending/ holds names that nobody has listed. Raises `OSError` where the disk
         does not take it: each file is under its own name then.
         """
-        clock = time.monotonic()
+        clock = times.clock.monotonic()
         fifo = settings.scheduling_mode == "fifo"
         rank = rank_of(settings.priority, fifo=fifo)
         turns: dict[str, _Turn] = {}

@@ -6,9 +6,9 @@ that come first are compared with what they were at the listing before. All othe
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl import times
 from queuectl.spool.names import DUE
 from queuectl.system import files
 from queuectl.times import from_stamp
@@ -56,7 +56,7 @@ class Edits:
 
     def compare(self, places: Iterable[Place]) -> None:
         """Note those of these files that were edited since they were compared last, or filed."""
-        begun = time.monotonic()
+        begun = times.clock.monotonic()
         is_first, is_early = self._next == float("-inf"), begun < self._next
         if is_early or (is_first and self._root.is_shared):  # each look at a file there may be a round trip
             self._next = max(self._next, begun)
@@ -71,7 +71,7 @@ class Edits:
             if was_edited(place, mark, self._marks.get(place)):
                 self._doubtful[place] = None
         self._marks = marks
-        ended = time.monotonic()
+        ended = times.clock.monotonic()
         cost = ended - begun
         self._next = ended + (PATIENCE * cost if cost > CHEAP else 0.0)
 

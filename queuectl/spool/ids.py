@@ -10,9 +10,9 @@ So an id that is taken while no file bears it was left by somebody who died, or 
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING
 
+from queuectl import times
 from queuectl.errors import IdTaken
 from queuectl.job.model import State
 from queuectl.spool import jobs, output, reservations
@@ -115,7 +115,7 @@ class Abandoned:
         return {job_id: self._verdict(job_id, holders.get(job_id.lower())) for job_id in wanted}
 
     def _verdict(self, job_id: str, holder: str | None) -> IdTaken | float:
-        key, clock = job_id.lower(), time.monotonic()
+        key, clock = job_id.lower(), times.clock.monotonic()
         if holder is not None or output.was_begun(self._root, job_id, 1):
             self._since.pop(key, None)
             return IdTaken(job_id, holder)
@@ -124,7 +124,7 @@ class Abandoned:
         mark = reservations.mark(self._root, job_id)
         if mark is None:
             return AGAIN
-        age = 0.0 if self._root.is_shared else time.time() - mark.mtime_ns / 1e9
+        age = 0.0 if self._root.is_shared else times.clock.now().timestamp() - mark.mtime_ns / 1e9
         if key not in self._since:
             self._since[key] = clock
             # Race: a job that moves about may be in none of the listings. It is not twice.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.job.model import ID, URGENT
+from queuectl.system import files
 from queuectl.times import from_stamp, shifted, stamp
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def make_id() -> str:
 
     Among a million jobs the chance that any two share one is 1 in a million.
     """
-    first, *_ = drawn = os.urandom(12)
-    return _FIRST[first % len(_FIRST)] + drawn[1:].translate(_LETTERS).decode()
+    drawn: bytes = files.kernel.urandom(12)
+    return _FIRST[drawn[0] % len(_FIRST)] + drawn[1:].translate(_LETTERS).decode()
 
 
 def is_made_id(job_id: str) -> bool:

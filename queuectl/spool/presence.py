@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import documents
+from queuectl import documents, times
 from queuectl.errors import BadJob
 from queuectl.job.layout import scalar
 from queuectl.spool.liveness import Facts, Standing, Verdict, judge
-from queuectl.system import files
+from queuectl.system import files, host, locks
 from queuectl.system.host import host_name, kernel_id
 from queuectl.times import duration, iso, parse_moment, utc_now
 
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
     from typing import Any
-
-    from filelock import FileLock
 
     from queuectl.spool.root import Root
 
@@ -57,57 +53,14 @@ def place_of(root: Root) -> str:
 
 def load() -> None:
     """Import and find out what every worker needs, so that those that are forked share it."""
-    import filelock
-
-    del filelock
+    locks.system.load()
     kernel_id()
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process of this number runs on this kernel, be it a stranger that was given it since."""
-    import psutil
-
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True
-
-
-def _lock(root: Root, name: str) -> FileLock:
-    return lock_on(f"{root.workers}/{name}.lock", root.file_mode)
-
-
-def lock_on(path: str, mode: int = files.PRIVATE) -> FileLock:
-    """A lock on a file, not taken yet; `acquire` raises `Timeout` at once where another one has it."""
-    from filelock import FileLock
-
-    return FileLock(
-        path,
-        timeout=0,
-        mode=mode,
-        fallback_to_soft=False,
-        preserve_lock_file=True,
-        thread_local=False,
-    )
-
-
-def _take(lock: FileLock) -> bool:
-    """Take the lock; False where somebody else has it, be it one who asks just then whose it is."""
-    from filelock import Timeout
-
-    try:
-        lock.acquire()
-    except Timeout:
-        return False
-    return True
 
 
 class Presence:
     """One live worker's description and, where there is one, its lock. Made by `join`, ended by `leave`."""
 
-    def __init__(self, root: Root, name: str, lock: FileLock | None, at: int) -> None:
+    def __init__(self, root: Root, name: str, lock: locks.Lock | None, at: int) -> None:
         self.name = name
         self._root = root
         self._lock = lock  # released when collected, so it is kept
@@ -128,9 +81,9 @@ class Presence:
         before. A disk that is full takes no new file and goes on taking beats.
         """
         with contextlib.suppress(OSError):
-            begun = time.time()
+            begun = times.clock.now().timestamp()
             there = files.server_time(self._root.workers, f".{self.name}.clock.probe")
-            ended = time.time()
+            ended = times.clock.now().timestamp()
             if 0 <= ended - begun <= PROMPT:
                 self.clock_offset = (begun + ended) / 2 - there
 
@@ -167,18 +120,23 @@ class Presence:
             for text in _names_in(self._root):
                 if text == f"{self.name}.stop" or text.endswith(f"@{self.name}.cancel"):
                     files.remove(f"{self._root.workers}/{text}")
-        _unlock(self._lock)
+        _unlock(self._root, self.name, self._lock)
 
 
-def _unlock(lock: FileLock | None) -> None:
-    """Remove the file of a lock, then let go of it; never raises."""
-    if lock is None:
+def _lock_file(root: Root, name: str) -> str:
+    return f"{root.workers}/{name}.lock"
+
+
+def _unlock(root: Root, name: str, lock: locks.Lock | None) -> None:
+    """Remove the file of a lock, then release the lock; never raises."""
+    if root.is_shared:
         return
     if os.name == "posix":
         with contextlib.suppress(OSError):
-            files.remove(lock.lock_file)
-    with contextlib.suppress(OSError):
-        lock.release()
+            files.remove(_lock_file(root, name))
+    if lock is not None:
+        with contextlib.suppress(OSError):
+            lock.release()
 
 
 def join(root: Root, kind: str, now: datetime) -> Presence:
@@ -187,21 +145,20 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
     Raises `OSError` and leaves nothing behind when the disk does not take it.
     """
     while True:
-        name = f"{host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
-        lock = None if root.is_shared else _lock(root, name)
-        try:
-            if lock is not None and files.belongs_to_another(lock.lock_file):
-                with contextlib.suppress(FileExistsError):  # `filelock` would make it as root's own
-                    files.create(lock.lock_file, mode=root.file_mode)
-            if lock is not None and not _take(lock):
+        name = f"{host_name()}-{files.kernel.getpid()}-{files.kernel.urandom(2).hex()}"
+        lock: locks.Lock | None = None
+        if not root.is_shared:
+            try:
+                lock = _take_own_lock(root, name)
+            except OSError:
+                _unlock(root, name, None)  # its file may have been made before it could not be locked
+                raise
+            if lock is None:
                 continue
-        except OSError:
-            _unlock(lock)  # its file may have been made before it could not be locked
-            raise
         facts = {
             "name": name,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            "host": host.here.full_name(),
+            "pid": files.kernel.getpid(),
             "kind": kind,
             "place": place_of(root),
             "started_at": iso(now),
@@ -216,7 +173,7 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
                 lock.release()
             continue
         except BaseException:
-            _unlock(lock)
+            _unlock(root, name, lock)
             raise
         presence = Presence(root, name, lock, len(head))
         try:
@@ -226,6 +183,14 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
             presence.leave()
             raise
         return presence
+
+
+def _take_own_lock(root: Root, name: str) -> locks.Lock | None:
+    path = _lock_file(root, name)
+    if files.belongs_to_another(path):
+        with contextlib.suppress(FileExistsError):  # the lock would make it as root's own
+            files.create(path, mode=root.file_mode)
+    return locks.take(path, root.file_mode)
 
 
 def _beat_line(count: int, now: datetime, jobs_done: int, clock_offset: float | None) -> bytes:
@@ -323,9 +288,9 @@ def members(root: Root) -> list[Description]:
 def spool_time(root: Root) -> float | None:
     """The time by the clock of whoever keeps the spool; None where this process may not ask for it."""
     if not root.is_shared:
-        return time.time()
+        return times.clock.now().timestamp()
     try:
-        return files.server_time(root.workers, f".{host_name()}-{os.getpid()}.probe")
+        return files.server_time(root.workers, f".{host_name()}-{files.kernel.getpid()}.probe")
     except OSError:
         return None
 
@@ -372,7 +337,7 @@ class Onlooker:
     def _describe(self, owner: str) -> Description | None:
         """Its description, if it is there. A name that is asked for too early stays "not there" on NFS."""
         if self._share:
-            clock = time.monotonic()
+            clock = times.clock.monotonic()
             if clock - self._listed_at > _LISTING:
                 self._listed, self._listed_at = frozenset(described(self._root)), clock
             if owner not in self._listed:
@@ -401,7 +366,7 @@ class Onlooker:
             watched = 0.0 if is_locked is not None else self._watched(owner, None, lease)
             return Facts(is_described=False, is_locked=is_locked, watched=watched)
         is_here = self._share and description.place == self._place
-        runs = _runs(description.pid) if is_here else None
+        runs = host.here.runs(description.pid) if is_here else None
         watched = self._watched(owner, description.beat, lease)
         try:
             beaten = files.modified(f"{self._root.workers}/{owner}.yaml")[0]
@@ -409,20 +374,20 @@ class Onlooker:
             return Facts(is_locked=is_locked, runs=runs, watched=watched)
         now = self._now()
         # By the own clock where the share's cannot be asked: whoever may not write takes nothing over.
-        age = max(0.0, (time.time() if now is None else now) - beaten)
+        age = max(0.0, (times.clock.now().timestamp() if now is None else now) - beaten)
         by_hosts = None
         if self._share and now is not None and description.clock_offset is not None:
-            by_hosts = time.time() - (beaten + description.clock_offset)
+            by_hosts = times.clock.now().timestamp() - (beaten + description.clock_offset)
         return Facts(is_locked=is_locked, runs=runs, age=age, age_by_hosts=by_hosts, watched=watched)
 
     def _now(self) -> float | None:
         """The time by the clock of whoever keeps the spool, which is asked for it now and then."""
         if not self._share:
-            return time.time()
+            return times.clock.now().timestamp()
         told, at = self._clock
-        if time.monotonic() - at > _CLOCK:
-            told, at = self._clock = (spool_time(self._root), time.monotonic())
-        return None if told is None else told + time.monotonic() - at
+        if times.clock.monotonic() - at > _CLOCK:
+            told, at = self._clock = (spool_time(self._root), times.clock.monotonic())
+        return None if told is None else told + times.clock.monotonic() - at
 
     def watch(self, lease: float) -> None:
         """Look at every beat that counts. Call it every `looks_every(lease)`, else no time counts.
@@ -448,7 +413,7 @@ class Onlooker:
                     "before anything of it is taken over."
                 )
         while still := [owner for owner, verdict in verdicts.items() if verdict.is_open]:
-            time.sleep(min(GLANCE, max(verdicts[owner].open_for for owner in still)))
+            times.clock.sleep(min(GLANCE, max(verdicts[owner].open_for for owner in still)))
             verdicts |= {owner: self.judge(owner, lease) for owner in still}
 
     def _watched(self, owner: str, beat: int | None, lease: float) -> float:
@@ -457,7 +422,7 @@ class Onlooker:
         Race: after a gap the count begins anew. A share that was away from all of them hid the
         beats of the living, too.
         """
-        now = time.monotonic()
+        now = times.clock.monotonic()
         seen = self._seen.get(owner)
         if seen is None or seen.beat != beat or now - seen.at > GAP * looks_every(lease):
             seen = _Seen(beat, now, now)
@@ -469,20 +434,20 @@ class Onlooker:
 
         It has none where it works over the network, and another user's may not be open to this one.
         """
-        path = f"{self._root.workers}/{owner}.lock"
+        path = _lock_file(self._root, owner)
         if not files.exists(path):
             # A lock that was lost with a power cut, or deleted by hand, tells all the same.
             is_local = description is None or self._is_of_this_disk(description)
             return False if is_local else None
-        lock = _lock(self._root, owner)
         try:
-            if not _take(lock):
-                return True
+            lock = locks.take(path, self._root.file_mode)
         except PermissionError:
             return None
+        if lock is None:
+            return True
         if describe(self._root, owner) is None:
             # Race: it left while we asked; the lock file that we hold is one that we made.
-            files.remove(lock.lock_file)
+            files.remove(path)
         lock.release()
         return False
 
@@ -494,13 +459,11 @@ class Onlooker:
         place, mine = description.place.split("/"), self._place.split("/")
         if place[0] == mine[0]:
             return place[-1] == mine[-1]
-        import psutil
-
         try:
             beaten = files.modified(f"{self._root.workers}/{description.name}.yaml")[0]
         except FileNotFoundError:
             return False
-        return description.host == socket.gethostname() and beaten < psutil.boot_time()
+        return description.host == host.here.full_name() and beaten < host.here.booted_at()
 
     def bury(self, owner: str) -> bool:
         """Clear away what a dead worker left in workers/, once none of its claims is left.

@@ -7,11 +7,10 @@ import os
 import re
 import stat
 import sys
-import time
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import settings
+from queuectl import settings, times
 from queuectl.errors import BadSetting, GivenAway, NotASpool, QueueError, UnsafeSpool
 from queuectl.job.model import State
 from queuectl.spool.names import AROUND_ID, SHORTEST_LIMIT
@@ -134,7 +133,7 @@ class Root:
         """The names in one of the directories of the spool, as its server has them, in no order."""
         if self.filesystem not in _NFS or sys.platform != "linux":
             return files.list_names(folder)
-        known, now = self._listed.get(folder), time.monotonic()
+        known, now = self._listed.get(folder), times.clock.monotonic()
         texts, mark = files.list_marked(folder, known.mark if known and known.is_proven else None)
         self._listed[folder] = listed(known, mark, now)
         return texts

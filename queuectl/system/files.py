@@ -11,8 +11,9 @@ import errno
 import os
 import stat
 import sys
-import time
 from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl import times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -669,7 +670,7 @@ def prepare(path: Path | str, data: bytes, mode: int = PRIVATE, *, sync: bool = 
     Raises `OSError` and leaves nothing behind when the disk does not take it.
     """
     folder, name = os.path.split(path)
-    hidden = f"{folder}/.{name}.{os.urandom(4).hex()}.tmp"
+    hidden = f"{folder}/.{name}.{kernel.urandom(4).hex()}.tmp"
     _fill(hidden, _make(hidden, _NEW, mode), data, sync=sync)
     return hidden
 
@@ -737,10 +738,10 @@ def _create_alone(path: str) -> int:
             pass
         with contextlib.suppress(FileNotFoundError):
             if (now := mark(path)) != seen:
-                seen, since = now, time.monotonic()
-            elif time.monotonic() - since > ABANDONED:
+                seen, since = now, times.clock.monotonic()
+            elif times.clock.monotonic() - since > ABANDONED:
                 remove(path)
-        time.sleep(0.01)
+        times.clock.sleep(0.01)
 
 
 def _is_inode(path: str, inode: int) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import time
 from collections import defaultdict
 from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import settings
+from queuectl import settings, times
 from queuectl.errors import BadJob, BrokenConfig
 from queuectl.job.history import OUTCOMES, destination, last_attempt
 from queuectl.job.model import Job, State
@@ -56,7 +55,7 @@ def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> list[F
     first = list(_look(root, onlooker, lease, now, lambda _: True))
     if not first:
         return []
-    time.sleep(AGAIN)
+    times.clock.sleep(AGAIN)
     paths = {one.path for one in first}
     second = {(one.path, one.problem): one for one in _look(root, onlooker, lease, now, paths.__contains__)}
     return [second[key] for one in first if (key := (one.path, one.problem)) in second]
@@ -207,7 +206,7 @@ def _may_be_filed(root: Root, path: str) -> bool:
 
 def _age(path: str) -> float:
     try:
-        return time.time() - files.mark(path).mtime_ns / 1e9
+        return times.clock.now().timestamp() - files.mark(path).mtime_ns / 1e9
     except FileNotFoundError:
         return 0.0
 

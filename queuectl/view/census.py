@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import threading
-import time
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from itertools import chain, compress, pairwise
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from queuectl import times
 from queuectl.errors import BadJob
 from queuectl.job.model import State
 from queuectl.spool import jobfile, jobs, order
@@ -78,11 +78,11 @@ class Census:
                 self._look_at(state, patient=patient)
 
     def _look_at(self, state: State, *, patient: bool) -> None:
-        begun = time.monotonic()
+        begun = times.clock.monotonic()
         if patient and begun < self._next[state]:
             return
         folder = self._root.folder(state)
-        mark, at = files.mark(folder), time.time()
+        mark, at = files.mark(folder), times.clock.now().timestamp()
         if mark == self._marks[state]:
             return
         texts = self._root.texts_in(folder)
@@ -95,7 +95,7 @@ class Census:
             self._listings[state] = Listing(names, strangers=_strangers(state, texts), read=True)
         # Race: what changes within the grain of the clock leaves the same mark; so a young one is none.
         self._marks[state] = mark if self._stands(state, mark, begun, at) > PROVES else None
-        ended = time.monotonic()
+        ended = times.clock.monotonic()
         cost = ended - begun - looking
         self._next[state] = ended + (PATIENCE * cost if cost > CHEAP else 0.0)
 
@@ -124,9 +124,9 @@ class Census:
         jobs = [text for text in added if WAITING_NAME(text)]
         if not before.read and jobs:  # the count can be told while their times are looked up
             self._listings[state] = Listing(jobs, strangers=strangers)
-        begun = time.monotonic()
+        begun = times.clock.monotonic()
         ended = [self._ends_of(state, some) for some in _gently(jobs)]
-        looking = time.monotonic() - begun
+        looking = times.clock.monotonic() - begun
         for lot in ended:
             self._count(_ENDS[state], lot[0])
         names, ends = _merged([(ends, names), *ended])
@@ -152,7 +152,7 @@ class Census:
 
     def _count(self, word: str, ends: Iterable[int]) -> None:
         minutes = self._minutes[word]
-        oldest = int(time.time()) // 60 - DAY
+        oldest = int(times.clock.now().timestamp()) // 60 - DAY
         minutes.update(end // MINUTE for end in ends)
         for minute in [minute for minute in minutes if minute < oldest]:
             del minutes[minute]
@@ -240,7 +240,7 @@ class Census:
 
     def ended_since(self, word: str, minutes: int) -> int:
         """How many runs have ended so in the last so many minutes."""
-        first = int(time.time()) // 60 - minutes + 1
+        first = int(times.clock.now().timestamp()) // 60 - minutes + 1
         return sum(count for minute, count in self.minutes(word).items() if minute >= first)
 
     def durations(self) -> list[float]:
@@ -293,7 +293,7 @@ class Watch:
         self._asked = threading.Condition()
         self._wanted = 0
         self._done = 0
-        self._asked_at = time.monotonic()
+        self._asked_at = times.clock.monotonic()
         self._looked_at = float("-inf")
         self._closed = False
         self.trouble: OSError | None = None
@@ -305,7 +305,7 @@ class Watch:
         with self._asked:
             self._wanted += 1
             wanted = self._wanted
-            self._asked_at = time.monotonic()
+            self._asked_at = times.clock.monotonic()
             self._asked.notify_all()
             self._asked.wait_for(lambda: self._done >= wanted, seconds)
         return self.census
@@ -313,7 +313,7 @@ class Watch:
     def lately(self, seconds: float) -> Census:
         """The census as it is where the last look is not older than `LATELY`, else as `fresh` gives it."""
         with self._asked:
-            now = time.monotonic()
+            now = times.clock.monotonic()
             if now - self._looked_at <= self.LATELY:
                 self._asked_at = now
                 return self.census
@@ -329,7 +329,7 @@ class Watch:
     def _run(self) -> None:
         while (wanted := self._wait()) is not None:
             try:
-                begun = time.monotonic()
+                begun = times.clock.monotonic()
                 self.census.look()
                 self.trouble = None
                 self._looked_at = begun
@@ -342,7 +342,7 @@ class Watch:
     def _wait(self) -> int | None:
         """Wait for the next look; returns how many were asked for so far, None where it is closed."""
         with self._asked:
-            resting = time.monotonic() - self._asked_at > self.RESTS_AFTER
+            resting = times.clock.monotonic() - self._asked_at > self.RESTS_AFTER
             self._asked.wait_for(
                 lambda: self._closed or self._wanted > self._done, None if resting else self.EVERY
             )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from queuectl import times
 from queuectl.job.history import last_attempt
 from queuectl.job.model import State
 from queuectl.spool import jobs, output
@@ -66,10 +66,10 @@ class DeadLetters:
     ) -> DeadLetters:
         """The letters of a newer listing: what is known of them, and what can be read in so many seconds."""
         known = {name: self.letters[name] for name in names if name in self.letters}
-        end = time.monotonic() + seconds
+        end = times.clock.monotonic() + seconds
         for name in names if len(known) < len(names) else ():
             if name not in known:
-                if time.monotonic() > end:
+                if times.clock.monotonic() > end:
                     break
                 if (letter := read(name)) is not None:
                     known[name] = letter

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from queuectl import times
 from queuectl.job.model import State
 from queuectl.spool import jobs
 from queuectl.spool.jobs import Found
@@ -58,10 +58,10 @@ class Ends:
         """Look until nothing is left, or until `end` (monotonic); yields after each look."""
         pause = FIRST
         while True:
-            begun = time.monotonic()
+            begun = times.clock.monotonic()
             self.look()
             yield
-            now = time.monotonic()
+            now = times.clock.monotonic()
             if self.left and end is not None and now >= end:
                 self._settle(list(self.left))
                 yield
@@ -69,7 +69,7 @@ class Ends:
             if not self.left:
                 return
             pause = pause_after(pause, now - begun)
-            time.sleep(pause if end is None else min(pause, end - now))
+            times.clock.sleep(pause if end is None else min(pause, end - now))
 
     def look(self) -> None:
         """Find out once which have ended."""
@@ -128,7 +128,7 @@ class Ends:
     def _list(self) -> None:
         """Count those that still wait or run, unless nothing has changed there; settle the last few."""
         folders = [self._root.folder(state) for state in (State.PROCESSING, *jobs.WAITING)]
-        marks, now = [files.mark(folder) for folder in folders], time.time()
+        marks, now = [files.mark(folder) for folder in folders], times.clock.now().timestamp()
         if marks == self._marks and not self._root.is_shared:
             return
         live: set[str] = set()

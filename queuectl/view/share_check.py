@@ -24,11 +24,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl import times
 from queuectl.errors import QueueError
 from queuectl.spool import presence
 from queuectl.spool.claiming import SETTLE_BLIND
 from queuectl.spool.root import Root, filesystem, mount_options
-from queuectl.system import files, host
+from queuectl.system import files, host, locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -167,18 +168,18 @@ class Pulse:
 
     def __init__(self) -> None:
         self.at = ""
-        self.since = time.monotonic()
+        self.since = times.clock.monotonic()
         self.is_ended = False
 
     def beat(self, at: str) -> None:
         """Tell what is asked for next; raises `Ended` once nobody waits for it."""
         if self.is_ended:
             raise Ended
-        self.at, self.since = at, time.monotonic()
+        self.at, self.since = at, times.clock.monotonic()
 
     def silence(self) -> float:
         """Seconds since the share has answered."""
-        return time.monotonic() - self.since
+        return times.clock.monotonic() - self.since
 
 
 def _check(folder: Path, patience: float, tell: Callable[[str], None], pulse: Pulse) -> Report:
@@ -214,7 +215,7 @@ class Table:
         self.pulse = pulse
         self._tell = tell
         self._root = Root(path)
-        self.me = f"{host.host_name()}-{os.getpid()}-{os.urandom(2).hex()}"
+        self.me = f"{host.host_name()}-{files.kernel.getpid()}-{files.kernel.urandom(2).hex()}"
         self.other = ""
         self.silent: list[str] = []
         self.ended = [self.me]
@@ -227,16 +228,17 @@ class Table:
         if what := "a link" if place.is_symlink() else "a file" if place.is_file() else None:
             raise QueueError(f"{place} is {what}, where a directory was to be made.", "Delete it.")
         table = cls(str(place), tell, pulse or Pulse())
-        end = time.monotonic() + SEATING
+        end = times.clock.monotonic() + SEATING
         while True:
             try:
                 place.mkdir(exist_ok=True)
                 files.create(f"{place}/.{table.me}.seat")
             except OSError as error:
                 # GlusterFS makes none of a directory that two make at once, and tells both it is there.
-                if error.errno not in {errno.ENOENT, errno.EEXIST, errno.ENODATA} or time.monotonic() > end:
+                is_late = times.clock.monotonic() > end
+                if is_late or error.errno not in {errno.ENOENT, errno.EEXIST, errno.ENODATA}:
                     raise
-                time.sleep(LOOK)
+                times.clock.sleep(LOOK)
             else:
                 return table
 
@@ -258,7 +260,7 @@ class Table:
 
     def find_other(self, patience: float) -> bool:
         """Wait for another one that answers; `silent` are then those that did not."""
-        end = time.monotonic() + patience
+        end = times.clock.monotonic() + patience
         met: set[str] = set()
         while True:
             names = self.names()
@@ -275,10 +277,10 @@ class Table:
             if answered:
                 self.other = answered[0]
                 return True
-            if time.monotonic() > end:
+            if times.clock.monotonic() > end:
                 self.silent = sorted(others)
                 return False
-            time.sleep(LOOK)
+            times.clock.sleep(LOOK)
 
     def names(self) -> list[str]:
         """Everything that lies there."""
@@ -287,18 +289,18 @@ class Table:
 
     def wait(self, step: str) -> float:
         """Wait until the other has come so far; returns the seconds that this took."""
-        begun = time.monotonic()
+        begun = times.clock.monotonic()
         is_told = False
         while f"{self.other}.{step}" not in (names := self.names()):
-            passed = time.monotonic() - begun
+            passed = times.clock.monotonic() - begun
             if f"{self.other}.hello" not in names or passed > STEP:
                 self.ended.append(self.other)
                 raise self.stuck()
             if passed > TELL and not is_told:
                 is_told = True
                 self._tell(f"Waiting for {self.other} to come to its step `{step}`, for {STEP:g} s at most.")
-            time.sleep(LOOK)
-        return time.monotonic() - begun
+            times.clock.sleep(LOOK)
+        return times.clock.monotonic() - begun
 
     def stuck(self) -> QueueError:
         """What to say when the other one has gone away."""
@@ -339,19 +341,19 @@ def _alone(folder: Path, table: Table) -> Alone:
         "list": lambda: files.list_names(table.path),
         "remove": lambda: files.remove(moved),
     }
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    taken: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(TIMES):
         for name, act in steps.items():
             pulse.beat(f"{name} a file")
             begun = time.perf_counter()
             act()
-            times[name].append(time.perf_counter() - begun)
-    trips = {name: round(statistics.median(found), 6) for name, found in times.items()}
+            taken[name].append(time.perf_counter() - begun)
+    trips = {name: round(statistics.median(found), 6) for name, found in taken.items()}
     offsets = []
     for _ in range(3):
-        begun = time.time()
+        begun = times.clock.now().timestamp()
         there = files.server_time(table.path, f".{table.me}.try")
-        offsets.append((begun + time.time()) / 2 - there)
+        offsets.append((begun + times.clock.now().timestamp()) / 2 - there)
     return Alone(
         host.host_name(),
         filesystem(str(folder)),
@@ -396,13 +398,11 @@ def _together(folder: Path, table: Table, alone: Alone) -> Together:
     hello = table.get("hello")
     seen, early = _see(table)
     stale = _list_pairs(table)
-    lock = presence.lock_on(table.common("lock"))
+    lock: locks.Lock | None = None
     beat = f"{table.path}/{table.me}.beat"
-    locked = False
     if table.is_first:
         with contextlib.suppress(OSError, NotImplementedError):  # no locks on this mount
-            lock.acquire()
-            locked = True
+            lock = locks.take(table.common("lock"))
         for number in range(FILES):
             files.create(table.common(f"job-{number}"))
     files.create(beat, b"1")
@@ -411,7 +411,7 @@ def _together(folder: Path, table: Table, alone: Alone) -> Together:
     other_beat = f"{table.path}/{table.other}.beat"
     files.read(other_beat)
     made, claimed = _race(table)
-    excludes = locked if table.is_first else _is_excluded(lock)
+    excludes = lock is not None if table.is_first else _is_excluded(table.common("lock"))
     files.patch(beat, b"2", 0)
     table.put("result", {"made": made, "claimed": claimed, "offset": alone.clock_offset, "lock": excludes})
     theirs = table.get("result")
@@ -420,7 +420,8 @@ def _together(folder: Path, table: Table, alone: Alone) -> Together:
     told = table.get("bye")
     if table.is_first:
         table.wait("gone")
-        lock.release()
+        if lock is not None:
+            lock.release()
         table.ended.append(table.other)
     else:
         table.put("gone", None)
@@ -445,20 +446,20 @@ def _see(table: Table) -> tuple[float, float | None]:
     """How soon a name is seen: half of there and back; and how soon one that was asked for too early."""
     early = table.common("early")
     if table.is_first:
-        begun = time.monotonic()
+        begun = times.clock.monotonic()
         table.put("ping", None)
         table.wait("pong")
-        seen = (time.monotonic() - begun) / 2
+        seen = (times.clock.monotonic() - begun) / 2
         files.create(early)
         table.put("more", None)
         table.wait("enough")
         return seen, None
     table.wait("ping")
     files.exists(early)
-    begun = time.monotonic()
+    begun = times.clock.monotonic()
     table.put("pong", None)
     table.wait("more")
-    seen = (time.monotonic() - begun) / 2
+    seen = (times.clock.monotonic() - begun) / 2
     found = _until(lambda: files.exists(early))
     table.put("enough", None)
     return seen, NEVER if found is None else found
@@ -474,9 +475,9 @@ def _list_pairs(table: Table) -> tuple[int, int]:
         for number in range(PAIRS):
             table.pulse.beat("create two files")
             files.create(table.common(f"pair-{number}-a"))
-            time.sleep(number % 8 / 1000)
+            times.clock.sleep(number % 8 / 1000)
             files.create(table.common(f"pair-{number}-b"))
-            time.sleep(BETWEEN)
+            times.clock.sleep(BETWEEN)
         table.put("paired", None)
         return 0, 0
     table.put("lists", None)
@@ -485,9 +486,9 @@ def _list_pairs(table: Table) -> tuple[int, int]:
         first, second = (os.path.basename(table.common(f"pair-{number}-{one}")) for one in "ab")
         if not _comes(table, first):
             continue
-        time.sleep(BETWEEN / 2)
+        times.clock.sleep(BETWEEN / 2)
         if second not in files.list_names(table.path):
-            time.sleep(BETWEEN / 8)
+            times.clock.sleep(BETWEEN / 8)
             is_stale = second not in files.list_names(table.path)
             is_there = (
                 second in files.list_marked(table.path, None)[0] if hasattr(os, "posix_fadvise") else False
@@ -500,22 +501,22 @@ def _list_pairs(table: Table) -> tuple[int, int]:
 
 def _comes(table: Table, name: str) -> bool:
     """Whether a name comes to be listed as any program lists it."""
-    begun = time.monotonic()
+    begun = times.clock.monotonic()
     while name not in files.list_names(table.path):
         table.pulse.beat("list the directory")
-        if time.monotonic() - begun > TELL:
+        if times.clock.monotonic() - begun > TELL:
             return False
     return True
 
 
 def _until(condition: Callable[[], bool]) -> float | None:
     """The seconds until it holds; None if it does not come to hold."""
-    begun = time.monotonic()
+    begun = times.clock.monotonic()
     while not condition():
-        if time.monotonic() - begun > NEVER:
+        if times.clock.monotonic() - begun > NEVER:
             return None
-        time.sleep(LOOK)
-    return round(time.monotonic() - begun, 3)
+        times.clock.sleep(LOOK)
+    return round(times.clock.monotonic() - begun, 3)
 
 
 def _race(table: Table) -> tuple[list[int], list[int]]:
@@ -532,15 +533,13 @@ def _race(table: Table) -> tuple[list[int], list[int]]:
     return made, claimed
 
 
-def _is_excluded(lock: Any) -> bool | None:
-    from filelock import Timeout
-
+def _is_excluded(path: str) -> bool | None:
     try:
-        lock.acquire()
-    except Timeout:
-        return True
+        lock = locks.take(path)
     except (OSError, NotImplementedError):
         return None
+    if lock is None:
+        return True
     lock.release()
     return False
 

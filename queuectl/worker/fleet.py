@@ -9,10 +9,10 @@ import os
 import re
 import signal
 import sys
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
+from queuectl import times
 from queuectl.errors import Lacking, QueueError, StorageTrouble
 from queuectl.job.model import State
 from queuectl.spool import output, presence
@@ -133,7 +133,7 @@ def start_detached(root: Root, count: int) -> list[str]:
     import subprocess
 
     root.refuse_idle_root()
-    files.probe(f"{root.workers}/.{host.host_name()}-{os.getpid()}.probe")
+    files.probe(f"{root.workers}/.{host.host_name()}-{files.kernel.getpid()}.probe")
     command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
     commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
     try:
@@ -304,7 +304,7 @@ def run(root: Root, kind: str, count: int, until: str = "now") -> int:
     # Race: whoever asks for an end just then is heard by all of them, once they can end in order.
     signal.signal(signal.SIGCHLD, lambda *_: None)  # else some systems forget those that are blocked
     signal.pthread_sigmask(signal.SIG_BLOCK, _awaited())
-    parent = os.getpid()
+    parent = files.kernel.getpid()
     children = _fork(count)
     if not children:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -352,19 +352,19 @@ def await_end(
     """
     left = set(names)
     others: dict[str, str] = {}
-    end = None if patience is None else time.monotonic() + patience
-    judged_at = time.monotonic()
-    while left and (end is None or time.monotonic() < end):
+    end = None if patience is None else times.clock.monotonic() + patience
+    judged_at = times.clock.monotonic()
+    while left and (end is None or times.clock.monotonic() < end):
         for name in left - set(presence.described(root)):
             left.discard(name)
             gone(name)
-        if time.monotonic() - judged_at >= presence.GLANCE:
-            judged_at = time.monotonic()
+        if times.clock.monotonic() - judged_at >= presence.GLANCE:
+            judged_at = times.clock.monotonic()
             verdicts = {name: judge(name) for name in left}
             others |= {name: verdict.why for name, verdict in verdicts.items() if not verdict.may_answer}
             left -= others.keys()
         if left:
-            time.sleep(0.05)
+            times.clock.sleep(0.05)
     return others | dict.fromkeys(sorted(left), "it has not answered in time")
 
 

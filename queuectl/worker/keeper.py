@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl import times
 from queuectl.errors import NotASpool
 from queuectl.job.model import State
 from queuectl.spool import liveness, presence, requests
@@ -42,10 +41,6 @@ BUSY, BRISK = 5.0, 2
 #: A directory's time proves nothing for so many seconds after it last changed: a later change may
 #: bear the same time. Where it is a whole second, the file system may know no shorter ones (FAT: 2 s).
 YOUNG, YOUNG_WHOLE = 0.1, 2.0
-#: A clock that nobody sets and that goes on while the host sleeps, where there is one.
-_awake_or_not = (
-    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
-)
 
 
 class _Seen(NamedTuple):
@@ -72,7 +67,7 @@ class Keeper(threading.Thread):
         self._hearing = threading.Lock()
         self._share = member.root.is_shared
         self._marks: dict[str, _Seen] = {}
-        self._beaten = _awake_or_not()
+        self._beaten = times.clock.awake()
         self._doubted = float("-inf")
         self._back_by, self._late_at = float("inf"), float("-inf")
         self._watched = float("-inf")
@@ -88,7 +83,7 @@ class Keeper(threading.Thread):
 
     def silence(self) -> float:
         """Seconds since the last sign of life that the spool took, a suspension of this host included."""
-        return _awake_or_not() - self._beaten
+        return times.clock.awake() - self._beaten
 
     def watch_output(self, curb: Curb | None) -> None:
         """Curb what a command prints from now on; None is the end of it.
@@ -116,7 +111,7 @@ class Keeper(threading.Thread):
         """
         if not self._share:
             return False
-        now, beaten = _awake_or_not(), self._beaten
+        now, beaten = times.clock.awake(), self._beaten
         silence = now - beaten
         if silence > self.lease * GIVE_UP and self._doubted < beaten:
             self._doubted = now
@@ -125,14 +120,14 @@ class Keeper(threading.Thread):
 
     def was_late(self, since: float) -> bool:
         """Whether a look since then came, or is to come, late: the process stood still, or the disk hangs."""
-        return self._late_at >= since or time.monotonic() > self._back_by + LATE
+        return self._late_at >= since or times.clock.monotonic() > self._back_by + LATE
 
     def run(self) -> None:
         """Look until `end`."""
-        hang_at, done = time.monotonic() + BUSY, 0
+        hang_at, done = times.clock.monotonic() + BUSY, 0
         while self._rests():
             is_brisk, done = self._member.done - done >= BRISK, self._member.done
-            if (not is_brisk or time.monotonic() >= hang_at) and self._bell.hang():
+            if (not is_brisk or times.clock.monotonic() >= hang_at) and self._bell.hang():
                 keep_descriptors()
             try:
                 self.look()
@@ -143,10 +138,10 @@ class Keeper(threading.Thread):
     def _rests(self) -> bool:
         """Wait until it is time to look; False at the end."""
         interval = self._interval()
-        self._back_by = time.monotonic() + interval
+        self._back_by = times.clock.monotonic() + interval
         self._bell.asked.wait(interval)
         self._bell.asked.clear()
-        if (now := time.monotonic()) > self._back_by + LATE:
+        if (now := times.clock.monotonic()) > self._back_by + LATE:
             self._late_at = now
         return not self._is_ending
 
@@ -171,8 +166,8 @@ class Keeper(threading.Thread):
             self._beat_in_time()
         finally:  # a disk that takes no beat may well show what is asked
             self.hear()
-        if time.monotonic() - self._watched >= presence.looks_every(self.lease):
-            self._watched = time.monotonic()
+        if times.clock.monotonic() - self._watched >= presence.looks_every(self.lease):
+            self._watched = times.clock.monotonic()
             self._member.watch()
         if self._may_differ(root.folder(State.PENDING)):
             self.changed = True
@@ -207,7 +202,7 @@ class Keeper(threading.Thread):
 
     def _beat(self) -> None:
         # Race: it is on the disk at some time from here on. Whoever watches it may count from here.
-        begun = _awake_or_not()
+        begun = times.clock.awake()
         try:
             self._member.beat(self._member.now())
         except FileNotFoundError:
@@ -226,7 +221,7 @@ class Keeper(threading.Thread):
         """Whether a directory may hold other names than at the last look."""
         if self._share:
             return True
-        mark, now = files.mark(folder), time.monotonic()
+        mark, now = files.mark(folder), times.clock.monotonic()
         seen = self._marks.get(folder)
         if seen is None or seen.mark != mark:
             self._marks[folder] = _Seen(mark, now)
@@ -278,7 +273,7 @@ class Guard(threading.Thread):
             if command is None or not self._keeper.is_cut_off():
                 begun = None
                 continue
-            now = time.monotonic()
+            now = times.clock.monotonic()
             begun = now if begun is None else begun
             # An engine hears of the end from its launcher alone, and of a kill it does not.
             command.cut_off(at_once=now - begun >= self._keeper.lease * IN_ORDER / 2)

@@ -7,10 +7,10 @@ import errno
 import logging
 import os
 import random
-import time
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from queuectl import times
 from queuectl.errors import Lacking, QueueError, StorageTrouble
 from queuectl.job.history import FAILED, Event
 from queuectl.job.model import HERE, State
@@ -175,7 +175,7 @@ class Worker:
 
         What comes within `ONCE` is one request: a signal may come from a terminal and from a parent.
         """
-        now = time.monotonic()
+        now = times.clock.monotonic()
         if now - self._asked < ONCE:
             return
         self._asked = now
@@ -568,7 +568,7 @@ class Worker:
                 # Others may take this job over after the lease: nothing of it may run by then.
                 self._give_up(run, OUT_OF_REACH)
                 return False
-            now = time.monotonic()
+            now = times.clock.monotonic()
             if due is not None and now >= due:
                 ended = self._put_down(run, self.member.live_grace)
                 ended["error"] = f"it ran longer than its limit of {run.limit:g} s"
@@ -605,10 +605,10 @@ class Worker:
         Race: of a signal that is sent to both either may notice first. A command that ends by one
         may have to wait for ours; one that has a status of its own for it is as quick as the signal.
         """
-        ended = time.monotonic()
+        ended = times.clock.monotonic()
         if status not in BY_THE_STOP:
             return ended - self._asked < ONCE
-        while not self._is_to_end(keeper) and (left := ended + ONCE - time.monotonic()) > 0:
+        while not self._is_to_end(keeper) and (left := ended + ONCE - times.clock.monotonic()) > 0:
             self._control.wait(left)
         return self._is_to_end(keeper)
 
@@ -616,9 +616,9 @@ class Worker:
         limit = keeper.requests.limit
         if limit is not None and limit != self._limit_heard:
             self._limit_heard = limit
-            end = time.monotonic() + limit
+            end = times.clock.monotonic() + limit
             self._stop_by = end if self._stop_by is None else min(end, self._stop_by)
-        late = self._stop_by is not None and time.monotonic() >= self._stop_by
+        late = self._stop_by is not None and times.clock.monotonic() >= self._stop_by
         return late or self._stop is Stop.NOW
 
     def _give_up(self, run: _Run, why: str) -> None:
@@ -725,9 +725,9 @@ class Worker:
 
     def _pay_stuck(self) -> None:
         """Try again, now and then, to record the outcomes whose files could not be changed."""
-        if not self._stuck or time.monotonic() < self._stuck_until:
+        if not self._stuck or times.clock.monotonic() < self._stuck_until:
             return
-        self._stuck_until = time.monotonic() + STUCK
+        self._stuck_until = times.clock.monotonic() + STUCK
         for run in self._stuck.copy():
             self._owed.insert(0, run)
             self._try_to_pay()
@@ -794,7 +794,7 @@ class Worker:
                 "asked to stop, but an outcome is not recorded yet: %s. This worker ends once it is; "
                 "`kill %d` ends it at once, and the run counts as lost.",
                 owed,
-                os.getpid(),
+                files.kernel.getpid(),
             )
 
 

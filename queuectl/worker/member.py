@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from queuectl import settings
+from queuectl import settings, times
 from queuectl.errors import IdTaken, StorageTrouble
 from queuectl.job.history import STARTED, Event, last_attempt, moved_by_hand
 from queuectl.job.model import State
@@ -150,14 +149,14 @@ class Member:
             return False
         if not any(count > 1 for count in held.values()):  # none is ahead of its turn, or about to leave
             return True
-        self._empty_since = self._empty_since or time.monotonic()
-        return time.monotonic() - self._empty_since > MOMENTS
+        self._empty_since = self._empty_since or times.clock.monotonic()
+        return times.clock.monotonic() - self._empty_since > MOMENTS
 
     def _is_to_be_taken_over(self, owners: Iterable[str | None]) -> bool:
         """Whether one of these owners is dead, or may turn out to be."""
-        if self.doubts and time.monotonic() - self._doubted_at < presence.GLANCE:
+        if self.doubts and times.clock.monotonic() - self._doubted_at < presence.GLANCE:
             return True
-        self._doubted_at = time.monotonic()
+        self._doubted_at = times.clock.monotonic()
         verdicts = {owner: self._onlooker.judge(owner, self.live_lease) for owner in owners if owner}
         self.doubts = tuple(
             f"Worker {owner}: {verdict.why}; its jobs are taken over if that lasts"
@@ -335,7 +334,7 @@ class Member:
     def is_to_recover(self) -> bool:
         """Whether it is time to look for claims of dead workers."""
         every = presence.looks_every(self.live_lease) if self.root.is_shared else RECOVERY_EVERY
-        return time.monotonic() - self._recovered_at >= every
+        return times.clock.monotonic() - self._recovered_at >= every
 
     def recover(
         self, stop_remains: recovery.StopRemains, now: datetime, held: frozenset[str] = frozenset()
@@ -348,7 +347,7 @@ class Member:
             return []
         rescue = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains, held)
         told, self._kept = rescue.recover(now)
-        self._recovered_at = time.monotonic()
+        self._recovered_at = times.clock.monotonic()
         new = [one for one in told if one not in self._told]
         self._told = told
         if new:

@@ -17,11 +17,11 @@ import errno
 import os
 import stat
 import sys
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
+from queuectl import times
 from queuectl.job.history import STARTED, last_attempt
 from queuectl.job.model import State
 from queuectl.spool import output
@@ -53,17 +53,18 @@ def stop_remains(root: Root, name: Name, history: tuple[Event, ...] = ()) -> Non
     where the claim is somebody else's by now.
     """
     marks = _Marks.of(root, name, history)
-    until = time.monotonic() + _SLACK
+    until = times.clock.monotonic() + _SLACK
     while True:
-        others = [_Other(one, _environment(one)) for one in psutil.process_iter() if one.pid != os.getpid()]
+        own = files.kernel.getpid()
+        others = [_Other(one, _environment(one)) for one in psutil.process_iter() if one.pid != own]
         found = _found(others, marks)
-        late = time.monotonic() > until
+        late = times.clock.monotonic() > until
         if found and late:
             raise StillRuns(found[0].pid)
         if found:
             _end(found)
         elif not late and any(one.environment == {} and _is_young(one.process) for one in others):
-            time.sleep(_GLANCE)
+            times.clock.sleep(_GLANCE)
         else:
             return
 
@@ -204,7 +205,7 @@ def _environment(process: psutil.Process) -> dict[str, str] | None:
 
 def _is_young(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
-        return not _is_gone(process) and time.time() - process.create_time() < _SLACK
+        return not _is_gone(process) and times.clock.now().timestamp() - process.create_time() < _SLACK
     return False
 
 
