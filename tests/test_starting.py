@@ -18,14 +18,13 @@ from queuectl.spool.names import Name
 from queuectl.spool.wake import Wake
 from queuectl.system import files, processes
 from queuectl.times import stamp, utc_now
-from queuectl.worker import member as members
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.job.history import Event
     from queuectl.spool.jobs import Found
-    from tests.conftest import Evidence, Until, Workers
+    from tests.conftest import Until, Workers
 
     Ended = Callable[[str], Found]
     History = Callable[[str], tuple[Event, ...]]
@@ -141,30 +140,6 @@ def test_a_program_beside_the_directory_of_its_job_is_found_from_there(
     assert printed(spool, job_id) == "from here\n"
 
 
-def test_a_job_claimed_ahead_is_free_for_others_once_the_one_before_it_takes_long(
-    spool: Spool, workers: Workers, evidence: Evidence, until: Until, tmp_path: Path
-) -> None:
-    gate = tmp_path / "gate"
-    for _ in range(20):
-        spool.file("true")
-    long = spool.file(evidence.command(f"while ! test -e {gate}; do sleep 0.02; done"))
-    after = spool.file(evidence.command())
-    first = workers.start()
-    until(lambda: evidence.started() == [long], "the long one runs")
-    until(
-        lambda: [one.id for one in jobs.names_in(spool.root, State.PENDING)] == [after],
-        "the one after it waits",
-        seconds=5,
-    )
-    workers.start()
-    until(lambda: evidence.finished() == [after], "another worker runs it")
-    assert first.is_running
-    gate.touch()
-    for job_id in (long, after):
-        until(lambda: spool.find(job_id).state is State.DONE, "it has ended")  # noqa: B023
-    assert len(spool.find(after).job.history) == 2  # type: ignore[union-attr] # it was read: it has ended
-
-
 def test_files_that_are_no_jobs_keep_no_worker_from_watching_a_command(
     spool: Spool, workers: Workers, history: History
 ) -> None:
@@ -228,7 +203,7 @@ def test_a_spool_whose_path_is_no_text_is_worked_off(tmp_path: Path) -> None:
     assert os.fsencode(printed(spool, job_id)) == os.fsencode(spool.path)
 
 
-def test_a_worker_killed_while_it_has_claimed_ahead_costs_the_other_job_no_try(
+def test_a_worker_that_is_killed_costs_the_jobs_after_its_own_no_try(
     spool: Spool, workers: Workers, history: History
 ) -> None:
     for _ in range(20):
@@ -256,7 +231,7 @@ def test_the_outcomes_of_all_that_ran_are_recorded_by_the_time_the_worker_has_en
 
 
 def test_a_drain_has_the_last_long_jobs_run_side_by_side(spool: Spool, tmp_path: Path, ended: Ended) -> None:
-    """One of two workers claims both, the second ahead: the other must not have ended by then."""
+    """Neither of two workers holds a job that it does not run, and neither ends before the other has both."""
     for _ in range(4):
         spool.file("true")
     one, other = tmp_path / "one", tmp_path / "other"
@@ -284,26 +259,3 @@ def test_a_short_drain_does_not_begin_to_listen(spool: Spool, command: str) -> N
     )
     assert "filelock" in drained.stderr
     assert "watchdog" not in drained.stderr
-
-
-def test_what_another_has_claimed_ahead_is_left_to_a_drain_for_moments(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(members, "MOMENTS", 60.0)
-    for _ in range(2):
-        spool.file("true")
-    with spool.member() as other, spool.member() as me:
-        other.look(utc_now())
-        claims = [other.claim(utc_now()) for _ in range(2)]
-        assert not me.is_drained(utc_now())
-        monkeypatch.setattr(members, "MOMENTS", 0.0)
-        assert me.is_drained(utc_now())
-        monkeypatch.setattr(members, "MOMENTS", 60.0)
-        other.give_back(claims[0])
-        assert not me.is_drained(utc_now())
-        assert me.has_due(utc_now())
-        claim = me.claim(utc_now())
-        assert claim is not None
-        me.complete(claim, {"exit_code": 0}, utc_now())
-        assert me.is_drained(utc_now())  # what the other holds is but the one that it runs
-        other.complete(claims[1], {"exit_code": 0}, utc_now())

@@ -47,8 +47,7 @@ SHORT, LONG = 0.001, 0.02
 
 #: Seconds after which the log tells that a job runs; of shorter ones it tells the end alone.
 TELL = 0.5
-#: A run that takes no longer, in seconds, is brisk: its start is written down together with its end,
-#: and while it lasts the next job may be claimed ahead.
+#: The start of a run that takes no longer than this, in seconds, is written together with its end.
 BRISK = 0.02
 
 #: So many files that turn out to be no jobs are put aside before requests are heard again.
@@ -119,10 +118,8 @@ class _Run:
 class Worker:
     """One worker of one spool. `run` returns when it has been stopped or, draining, is done.
 
-    Between two commands it does no more than it must. What can be done while a command runs is done
-    then: the file of the run before is moved to where its outcome sends it, the directories are
-    looked at and, where commands are brisk, the next job is claimed. That claim is given back as
-    soon as this command turns out to take longer; its start is written down then, too.
+    Between two commands it does no more than it must: the file of a run is moved to where its outcome
+    sends it while the next command runs.
     """
 
     def __init__(
@@ -157,8 +154,6 @@ class Worker:
         self._is_hasty = False
         self._has_told_stop = False
         self._owed_said = ""
-        self._ahead: Claim | None = None
-        self._is_brisk = False
         self._patience = SHORT
         self._spool = processes.decoded(os.fsencode(root.text))
         self._inherited = dict(os.environb) if os.name == "posix" else {}
@@ -219,7 +214,6 @@ class Worker:
             pass  # what is owed is told at the end
         finally:
             with contextlib.suppress(OSError, _InHaste):
-                self._let_go()
                 self._pay()
             if self._guard is not None:
                 self._guard.end()
@@ -266,19 +260,14 @@ class Worker:
         """Run one job, or wait for a ring; False when draining is done."""
         keeper.hear(at_once=True)
         self._pay_stuck()
-        if keeper.requests.paused or keeper.has_lapsed:
-            self._let_go()
-        keeper.has_lapsed &= self._ahead is not None
+        keeper.has_lapsed = False  # no claim is held that others may have taken over
         if self._owed and self._owed[0].claim.unwritten:
-            self._let_go()  # what ran before is not on the disk: no more is run until it is
-            self._pay()
-        claim, self._ahead = self._ahead, None
-        if claim is None:
-            self._recover()
-            claim = self._claim(bell, keeper)
+            self._pay()  # nothing is run until the outcome of the run before is on the disk
+        self._recover()
+        claim = self._claim(bell, keeper)
         if claim is not None:
             self._patience = SHORT
-            self._work(claim, bell, keeper)
+            self._work(claim, keeper)
             return True
         if self._owed:
             self._pay()
@@ -300,18 +289,6 @@ class Worker:
         member.look(now, bell.names(), bell.edited())
         self._tell_settings()
         return None if self._is_held(keeper) else member.claim(now, AT_ONCE)
-
-    def _claim_ahead(self, bell: Bell, keeper: Keeper) -> Claim | None:
-        """Claim the next job if that takes no time: nobody watches the command at hand meanwhile."""
-        member = self.member
-        now = member.now()
-        if (
-            member.is_to_recover
-            or self._is_held(keeper)
-            or not member.glance(now, bell.names(), bell.edited())
-        ):
-            return None
-        return member.claim(now, 1)
 
     @staticmethod
     def _is_held(keeper: Keeper) -> bool:
@@ -401,20 +378,16 @@ class Worker:
 
     # ── one job ───────────────────────────────────────────────────────────────────────────
 
-    def _work(self, claim: Claim, bell: Bell, keeper: Keeper) -> None:
+    def _work(self, claim: Claim, keeper: Keeper) -> None:
         """Run a claimed job to its end; its outcome is owed then."""
         run = self._start(claim, keeper)
         if run is None or run.command is None:
             return
         try:
             self._try_to_pay()
-            if self._is_brisk:
-                with contextlib.suppress(OSError):  # the next step meets it, and sits it out
-                    self._ahead = self._claim_ahead(bell, keeper)
             first = min(BRISK, run.limit) if run.limit else BRISK
             ended = run.command.wait(self._control, first) is Waited.EXITED and not run.command.was_cut_off
             if not ended:
-                self._let_go()
                 keeper.watch_output(run.curb)
                 run.claim = run.claim.recording(
                     spool=self._root.identity, process=processes.identity(run.command.pid)
@@ -485,23 +458,6 @@ class Worker:
             pass  # somebody took us for dead, and it over
         except OSError as error:
             log.error("job %s: it cannot be given back: %s", claim.id, error.strerror)
-
-    def _let_go(self) -> None:
-        """Give the job back that was claimed ahead: whoever is free may take it.
-
-        If the disk does not let us it stays ours, and is the next: the command at hand is watched.
-        """
-        if self._ahead is None:
-            return
-        try:
-            self.member.give_back(self._ahead)
-        except FileNotFoundError:
-            pass  # somebody took us for dead, and it over
-        except OSError as error:
-            if _may_pass(error):
-                return
-            raise
-        self._ahead = None
 
     def _spawn(self, claim: Claim, attempt: int, streams: Streams) -> Command:
         """Start a job's command here, or hand it to the launcher that the job or the config names."""
@@ -589,7 +545,6 @@ class Worker:
     def _close(self, run: _Run, keeper: Keeper) -> None:
         """Take up how a command ended by itself, or by a signal that this worker was sent, too."""
         ended = self._reap(run)
-        self._is_brisk = ended["seconds"] <= BRISK
         if ended["exit_code"] == 0:
             self._owe(run, finishing.completed(run.claim, ended, self.member.now()))
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -30,11 +29,6 @@ if TYPE_CHECKING:
 
 #: Seconds between looks for claims of dead workers.
 RECOVERY_EVERY = 2.0
-#: A listing that takes longer, in seconds, is none to be made while nobody watches a command.
-GLANCE = 0.2
-#: What a worker has claimed ahead it begins, or gives back, within moments: so many seconds are waited
-#: for it before nothing counts as left.
-MOMENTS = 0.5
 
 
 class Member:
@@ -60,7 +54,6 @@ class Member:
         self._onlooker = presence.Onlooker(root)
         self._recovered_at = float("-inf")
         self._told: list[str] = []
-        self._empty_since: float | None = None
         self._kept: frozenset[str] = frozenset()
         self._doubted_at = float("-inf")
         self.doubts: tuple[str, ...] = ()
@@ -113,17 +106,6 @@ class Member:
                 self._waiting.relist(now)
                 self._waiting.strangers = []
 
-    def glance(self, now: datetime, heard: Iterable[str], edited: Iterable[Place]) -> bool:
-        """Look, as far as that takes no time worth telling; False where there is more to be done."""
-        values = self.live.now()
-        self._waiting.hear(heard)
-        self._waiting.edits.hear(edited)
-        if self._waiting.is_stale(values.poll_interval):
-            if self._waiting.cost > GLANCE:
-                return False
-            self._waiting.relist(now)
-        return not (self._waiting.strangers or self._unsettled)
-
     @property
     def is_settling(self) -> bool:
         """Whether a dropped file is being watched until it is whole."""
@@ -132,25 +114,17 @@ class Member:
     def is_drained(self, now: datetime, awaited: Collection[State] = ()) -> bool:
         """Whether nothing is left to run now: by a fresh look at names, drops and doubtful dates.
 
-        A job of an `awaited` state that is due later is left, too. So is what another has claimed ahead
-        for as long as it may be given back, and what an owner holds that is dead, or of whom that is
-        not known yet (`doubts` says who).
+        A job of an `awaited` state that is due later is left, too. So is what an owner holds that is dead,
+        or that may turn out to be (`doubts` says who).
         """
         self._waiting.relist(now)
         self.look(now)
         self._waiting.doubt(now)
         if self.is_settling or self.has_due(now) or any(map(self._waiting.later, awaited)):
-            self._empty_since = None
             return False
         claims = map(parse_claim, self.root.texts_in(self.root.folder(State.PROCESSING)))
-        held = Counter(name.owner for name in claims if name is not None and name.owner != self.name)
-        if self._is_to_be_taken_over(held):
-            self._empty_since = None
-            return False
-        if not any(count > 1 for count in held.values()):  # none is ahead of its turn, or about to leave
-            return True
-        self._empty_since = self._empty_since or times.clock.monotonic()
-        return times.clock.monotonic() - self._empty_since > MOMENTS
+        owners = {name.owner for name in claims if name is not None and name.owner != self.name}
+        return not self._is_to_be_taken_over(owners)
 
     def _is_to_be_taken_over(self, owners: Iterable[str | None]) -> bool:
         """Whether one of these owners is dead, or may turn out to be."""
