@@ -91,10 +91,17 @@ def is_full() -> bool:
     return os.environ.get("QUEUECTL_TRIALS") == "full"
 
 
+#: Directories whose tests form a group of that name, which `pytest` alone does not run.
+GROUPS = ("trials", "shares", "bench")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In full a trial may take hours; what hangs in it is told by its own deadlines."""
-    if is_full():
-        for item in items:
+    """Mark the tests of each group. A full trial may take hours and has its own deadlines."""
+    for item in items:
+        if (group := item.path.parent.name) in GROUPS:
+            item.add_marker(group)
+        if is_full():
             item.add_marker(pytest.mark.timeout(PATIENCE), append=False)
 
 

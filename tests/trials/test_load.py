@@ -112,7 +112,7 @@ MEASURE = """
 import re, sys, time
 from pathlib import Path
 from queuectl import Spool
-from queuectl.job import utc_now
+from queuectl.times import utc_now
 spool = Spool(sys.argv[1])
 begun = time.monotonic()
 with spool.member() as me:

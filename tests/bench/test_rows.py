@@ -15,7 +15,7 @@ import pytest
 from tests.bench.__main__ import ROWS
 from tests.bench.timing import Figure, at_least, at_most, in_turn, quantile, ratios
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what a process uses")
