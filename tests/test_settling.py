@@ -20,7 +20,8 @@ from queuectl.spool.claiming import OURS
 from queuectl.spool.root import Root
 from queuectl.system import files
 from queuectl.times import utc_now
-from queuectl.view import explain, lookup
+from queuectl.view import attention, lookup
+from queuectl.view.attention import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,10 +161,12 @@ def test_a_job_whose_file_stays_open_for_writing_is_reported_once_in_the_log_and
         assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
             f"job {job_id}: it does not run yet"
         ]
-        told = explain.attention(spool.root, lookup.counts(spool.root, utc_now()), [], utc_now())
-        assert any(f"Job {job_id} waits for a program that is writing to its file" in one for one in told)
-    told = explain.attention(spool.root, lookup.counts(spool.root, utc_now()), [], utc_now())
-    assert not any("writing to its file" in one for one in told)
+        told = list(attention.findings(spool.root, lookup.counts(spool.root, utc_now()), [], utc_now()))
+        held = Finding("held", {"job": job_id, "path": str(only(spool.root.folder(State.PENDING)))})
+        assert held in told
+        assert attention.worded(held).startswith(f"Job {job_id} waits for a program that is writing")
+    told = list(attention.findings(spool.root, lookup.counts(spool.root, utc_now()), [], utc_now()))
+    assert "held" not in {one.kind for one in told}
 
 
 @pytest.mark.usefixtures("on_share")

@@ -20,6 +20,7 @@ from queuectl.job.model import State
 from queuectl.spool import output, requests
 from queuectl.times import duration, parse_moment, stamp, when
 from queuectl.view import explain, lookup
+from queuectl.view.attention import findings, worded
 from queuectl.view.wording import visible
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _overview(spool: Spool) -> dict[str, Any]:
         "oldest_pending_seconds": oldest,
         "spool": str(spool.path),
         "paused": requests.is_paused(root),
-        "attention": explain.attention(spool.root, counts, known, spool.clock()),
+        "attention": [worded(one) for one in findings(spool.root, counts, known, now)],
     }
 
 

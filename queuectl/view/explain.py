@@ -1,16 +1,13 @@
-"""What a person asks of the queue, in words: who works, what needs attention, why a job does not run."""
+"""Who works, what keeps jobs from ending, and why a job does not run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from queuectl import settings
-from queuectl.errors import BadSetting
 from queuectl.job.model import State
-from queuectl.spool import claiming, dropping, jobs, order, presence, requests
+from queuectl.spool import jobs, order, presence, requests
 from queuectl.spool.jobs import Found
 from queuectl.spool.liveness import Standing
-from queuectl.spool.names import parse
 from queuectl.system import files
 from queuectl.times import local, parse_moment, stamp, when
 from queuectl.view import lookup
@@ -99,75 +96,6 @@ def hindrances(root: Root, values: Settings, onlooker: Onlooker, job_ids: Contai
                 f"{job} stands still: `kill -CONT {worker['pid']}` on {worker['host']} lets it go on."
             )
     return told
-
-
-def attention(root: Root, counts: lookup.Counts, known: Sequence[dict[str, Any]], now: datetime) -> list[str]:
-    """What a person should look at, a sentence each; empty when all is well."""
-    told = []
-    living = alive(known)
-    if requests.is_paused(root):
-        told.append("Paused: nothing new is started; `queuectl resume` ends that.")
-    if (counts.pending or counts.failed) and not living:
-        told.append("No worker is alive; `queuectl worker start` starts one.")
-    told += [
-        f"Worker {worker['name']}: its process is there, but shows no sign of life; if it is stopped, "
-        f"`kill -CONT {worker['pid']}` on {worker['host']} lets it go on."
-        for worker in known
-        if worker["state"] == "frozen"
-    ]
-    if len(known) > living:
-        told.append(
-            f"{len(known) - living} died at work: the next worker, or `queuectl check --repair`, "
-            "takes up what it left."
-        )
-    clocks = {worker["host"]: worker["clock_offset_seconds"] or 0.0 for worker in known if lives(worker)}
-    told += [
-        presence.clock_warning(offset, host)
-        for host, offset in sorted(clocks.items())
-        if abs(offset) > presence.TOLERANCE
-    ]
-    if counts.dead:
-        told.append(f"{counts.dead} dead: see `queuectl dlq list`.")
-    if counts.first_due and (held := _held(root, counts.first_due, now)):
-        told.append(held)
-    drops = [text for text in counts.strangers if _is_drop(root, text)]
-    if drops:
-        told.append(f"{len(drops)} dropped in pending/, not taken in by a worker yet ({drops[0][8:]}).")
-    known_drops = set(drops)
-    strange = [text for text in counts.strangers if text not in known_drops]
-    if strange:
-        some = ", ".join(strange[:3])
-        many = f"{len(strange)} files or folders that are no jobs are"
-        what = "1 file or folder that is no job is" if len(strange) == 1 else many
-        told.append(f"{what} left alone ({some}): see `queuectl check`.")
-    try:
-        settings.load(root.text)
-    except BadSetting as error:
-        told.append(f"{error} Workers keep the last good values.")
-    return told
-
-
-def _held(root: Root, text: str, now: datetime) -> str | None:
-    """What to say of the job that has waited longest where a program that writes to its file holds it up."""
-    name = parse(text)
-    if name is None or (now - name.due_at).total_seconds() < claiming.LONG_HELD:
-        return None
-    path = f"{root.folder(State.PENDING)}/{text}"
-    try:
-        if root.is_shared:
-            is_open = claiming.may_be_open(files.mark(path).mtime_ns / 1e9, now.timestamp())
-        else:
-            is_open = root.being_written(path) is True
-    except FileNotFoundError:
-        return None
-    return f"Job {name.id} waits for a program that is writing to its file, {path}." if is_open else None
-
-
-def _is_drop(root: Root, text: str) -> bool:
-    """Whether a worker will take this in as a job."""
-    folder, _, name = text.partition("/")
-    is_file = folder == State.PENDING and dropping.is_job_file(name)
-    return is_file and not files.is_folder(f"{root.text}/{text}")
 
 
 def why(

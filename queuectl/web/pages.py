@@ -17,7 +17,7 @@ from queuectl.job.model import State
 from queuectl.spool import jobs, output
 from queuectl.spool.names import ID_AT
 from queuectl.times import iso, parse_moment, stamp
-from queuectl.view import explain, lookup
+from queuectl.view import attention, explain, lookup
 from queuectl.view.census import quantile
 from queuectl.view.dead_letters import command_of, last_words
 from queuectl.view.wording import escaped
@@ -235,9 +235,9 @@ def overview(dashboard: Dashboard, _: Query) -> Page:
         | {
             "health": health(look),
             "attention": [
-                escaped(text)
-                for text in explain.attention(dashboard.spool.root, look.counts, look.workers, look.now)
-                if "queuectl dlq list" not in text  # the page has dead letters of its own
+                escaped(attention.worded(one))
+                for one in attention.findings(dashboard.spool.root, look.counts, look.workers, look.now)
+                if one.kind != "dead-jobs"  # the page has dead letters of its own
             ],
             "meanings": MEANINGS,
             "charts": {
