@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from queuectl import documents, settings, times
-from queuectl.errors import Moving, NoSuchJob, StorageTrouble
+from queuectl.errors import JobMoved, Moving, NoSuchJob, StorageTrouble
 from queuectl.job.fields import from_fields
 from queuectl.job.model import Job
 from queuectl.spool import root as roots
@@ -154,7 +154,7 @@ class Spool:
                 found = lookup.locate(self.root, job_id)
                 try:
                     return act(me, found)
-                except FileNotFoundError:  # it moved meanwhile: look where it is now
+                except JobMoved:  # it moved meanwhile: look where it is now
                     continue
         raise Moving(job_id)
 

@@ -165,6 +165,31 @@ class Moving(QueueError):
         super().__init__(f"Job {job_id} moves too fast to be caught.", "Try again.")
 
 
+class JobMoved(QueueError):
+    """The job's file is not where it was found: somebody moved it meanwhile. Nothing was changed.
+
+    The caller finds the job where it is now, and decides again.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Job {job_id} has moved meanwhile.", f"See `queuectl status {job_id}`.")
+        self.job_id = job_id
+
+
+class ClaimLost(QueueError):
+    """The claim's file is gone though the spool is there: somebody took its owner for dead.
+
+    The job belongs to somebody else by now. Its command must not run on, and nothing is recorded.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"The claim of job {job_id} is lost: somebody else has taken the job over.",
+            f"See `queuectl status {job_id}`.",
+        )
+        self.job_id = job_id
+
+
 class AmbiguousId(QueueError):
     """A prefix that several ids begin with."""
 
@@ -291,6 +316,16 @@ class StorageTrouble(QueueError):
     def explains(cls, error: OSError) -> bool:
         """Whether `error` tells of the storage rather than of a wrong name or permission."""
         return error.errno in cls.ERRNOS
+
+
+class SpoolAway(OSError):
+    """The spool, or a directory of it, is not there, as if its share were not mounted.
+
+    A missing file proves nothing then. `StorageTrouble` explains it; the same call may work later.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ENODEV, "the spool is out of reach: its directory is not there", path)
 
 
 class CutOff(QueueError):

@@ -19,7 +19,7 @@ import pytest
 from queuectl import QueueError, Spool, State
 from queuectl.cli.jobs import Lot
 from queuectl.cli.main import run
-from queuectl.errors import NoSuchJob
+from queuectl.errors import JobMoved, NoSuchJob
 from queuectl.spool import acts, jobs
 from queuectl.system import files
 from queuectl.view import lookup
@@ -112,7 +112,7 @@ def test_a_job_that_is_put_somewhere_else_each_time_is_said_to_move_and_not_to_b
     def act(found: jobs.Found) -> str:
         later = found.path.replace(str(found.name), str(found.name.later()))
         os.rename(found.path, later)
-        raise FileNotFoundError
+        raise JobMoved(found.id)
 
     assert Lot.of(spool, ["moves"]).do_all("moving", act) == 1
     assert "moves too fast" in capfd.readouterr().err

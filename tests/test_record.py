@@ -100,17 +100,17 @@ def test_an_event_is_added_to_the_end_and_nothing_else_changes(tmp_path: Path, l
 
 
 @pytest.mark.parametrize("layout", CLOSED.values(), ids=CLOSED)
-def test_a_layout_that_takes_no_event_is_written_anew_and_says_the_same(tmp_path: Path, layout: str) -> None:
-    path = tmp_path / "job.yaml"
+def test_a_layout_that_takes_no_event_is_written_anew_and_says_the_same(spool: Spool, layout: str) -> None:
+    path = spool.path / "processing" / "job.yaml"
     path.write_bytes(layout.encode())
     before = jobfile.read(str(path))
-    claiming.ready(str(path), before)
+    claiming.ready(spool.root, str(path), before)
     after = jobfile.read(str(path))
     assert after.job == before.job
     last = jobfile.append(str(path), after, (END,))
     assert jobfile.read(str(path)).job == last.job
     assert last.job.history == (*before.job.history, END)
-    assert [one.name for one in tmp_path.iterdir()] == ["job.yaml"]
+    assert [one.name for one in path.parent.iterdir()] == ["job.yaml"]
 
 
 @pytest.mark.parametrize("layout", OPEN.values(), ids=OPEN)

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from queuectl import Spool, State
-from queuectl.errors import BadJob, IdTaken, NoSuchJob, WrongState
+from queuectl.errors import BadJob, ClaimLost, IdTaken, NoSuchJob, SpoolAway, WrongState
 from queuectl.job.history import RETRIED, failures, last_attempt
 from queuectl.spool import finishing, jobfile, names, presence
 from queuectl.system import files
@@ -202,7 +202,7 @@ class Queue(RuleBasedStateMachine):
         try:
             worker.claim = worker.member.note(claim, worker.member.started(attempt, 1, self.now))
             worker.begun = True
-        except FileNotFoundError:
+        except ClaimLost:
             assert not mine
             worker.claim = None
 
@@ -230,7 +230,7 @@ class Queue(RuleBasedStateMachine):
             else:
                 finishing.give_back(claim)
             assert mine
-        except FileNotFoundError:
+        except ClaimLost:
             assert not mine, "a claim was lost that nobody had taken"
         worker.claim = None
 
@@ -520,6 +520,22 @@ def test_a_dead_job_that_has_not_been_mended_is_not_retried_and_stays(spool: Spo
     assert [place.state for place in jobs_in(spool)] == [State.PENDING]
 
 
+def test_a_claim_is_not_lost_while_the_spool_is_away(spool: Spool, tmp_path: Path) -> None:
+    spool.file({"id": "a", "command": "true"})
+    now = utc_now() + timedelta(hours=1)
+    away = tmp_path / "away"
+    with spool.member() as member:
+        claim = run(member, now)
+        spool.path.rename(away)
+        spool.path.mkdir()
+        for end in (lambda: member.complete(claim, {}, now), lambda: finishing.give_back(claim)):
+            with pytest.raises(SpoolAway):
+                end()
+        spool.path.rmdir()
+        away.rename(spool.path)
+        assert member.complete(claim, {}, now) is State.DONE
+
+
 def test_an_owner_that_lost_its_claim_records_nothing(spool: Spool) -> None:
     spool.file({"id": "a", "command": "true"})
     now = utc_now() + timedelta(hours=1)
@@ -532,7 +548,7 @@ def test_an_owner_that_lost_its_claim_records_nothing(spool: Spool) -> None:
             lambda: member.fail(claim, {}, now, 0.0),
             lambda: finishing.give_back(claim),
         ):
-            with pytest.raises(FileNotFoundError):
+            with pytest.raises(ClaimLost):
                 end()
         assert Path(spool.find("a").path).read_bytes() == before
         assert [place.state for place in jobs_in(spool)] == [State.PENDING]

@@ -13,7 +13,16 @@ from queuectl.cli import completion, show
 from queuectl.cli.groups import Group
 from queuectl.cli.interrupts import Interrupts
 from queuectl.cli.places import spool_of
-from queuectl.errors import BadJob, BadUsage, Moving, NoSuchJob, QueueError, StorageTrouble, WrongState
+from queuectl.errors import (
+    BadJob,
+    BadUsage,
+    JobMoved,
+    Moving,
+    NoSuchJob,
+    QueueError,
+    StorageTrouble,
+    WrongState,
+)
 from queuectl.job.model import State
 from queuectl.spool import acts, jobs, presence
 from queuectl.spool.cancellation import Cancelling
@@ -73,7 +82,7 @@ class Lot:
                 try:
                     interrupts.check()
                     said = act(found)
-                except FileNotFoundError:
+                except JobMoved:
                     said = None
                 except QueueError as error:
                     self.refuse(error)

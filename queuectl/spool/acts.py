@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from queuectl import times
-from queuectl.errors import BadJob, UnreadableJob, WrongState
+from queuectl.errors import BadJob, ClaimLost, JobMoved, UnreadableJob, WrongState
 from queuectl.job.history import CANCELLED
 from queuectl.job.model import TRANSITIONS, State
 from queuectl.spool import claiming, finishing, jobfile, output, presence, reservations
@@ -40,7 +40,7 @@ class Hand:
     def claimed(self, found: Found, now: datetime) -> Iterator[tuple[Name, str]]:
         """The job in processing/ under this hand's name: no worker can start it, no other hand act on it.
 
-        Raises `FileNotFoundError` when somebody else was faster.
+        Raises `JobMoved` when somebody else was faster, `SpoolAway` when nothing can be said of it.
         """
         if times.clock.monotonic() - self._beaten_at > BEAT_EVERY:
             self._me.beat(now, 0)
@@ -48,9 +48,12 @@ class Hand:
         name = found.name.owned(self._me.name)
         path = f"{self.root.folder(State.PROCESSING)}/{name}"
         if not files.move(found.path, path):
-            raise FileNotFoundError(found.path)
+            self.root.require_reachable()
+            raise JobMoved(found.id)
         try:
             yield name, path
+        except ClaimLost as error:  # this hand was taken for dead
+            raise JobMoved(found.id) from error
         except BaseException:
             claiming.put_back(self.root, name, found.state)
             raise
@@ -69,14 +72,14 @@ def hand(root: Root, now: datetime) -> Iterator[Hand]:
 def retry(me: Hand, found: Found, settings: Settings, now: datetime) -> str:
     """Put a failed, dead or completed job back to pending, its tries counted anew; returns its path.
 
-    Raises `WrongState` for a job that waits or runs, `FileNotFoundError` when it moved meanwhile,
+    Raises `WrongState` for a job that waits or runs, `JobMoved` when it moved meanwhile,
     and `UnreadableJob` when its file has not been mended.
     """
     if State.PENDING not in TRANSITIONS[found.state] or found.state is State.PROCESSING:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
     _refuse_unreadable(found)
     with me.claimed(found, now) as (claim, path):
-        reading = _noted(path, finishing.retried(now))
+        reading = _noted(me.root, path, finishing.retried(now))
         fifo = settings.scheduling_mode == "fifo"
         priority = reading.job.priority
         rank = claim.rank if priority is None else rank_of(priority, fifo=fifo)
@@ -98,29 +101,29 @@ def _remove_reason(found: Found) -> None:
 def cancel_waiting(me: Hand, found: Found, now: datetime) -> str:
     """Move a waiting job to dead as cancelled; returns its path.
 
-    Raises `WrongState` for a job that does not wait, `FileNotFoundError` when a worker was faster.
+    Raises `WrongState` for a job that does not wait, `JobMoved` when a worker was faster.
     """
     _refuse_unless_waiting(found, "waiting")
     with me.claimed(found, now) as (claim, path):
         with contextlib.suppress(files.NotAFile, BadJob):
             event = {"event": CANCELLED, "at": iso(now), "worker": claim.owner}
-            _noted(path, event | {"error": "cancelled before it ran"})
+            _noted(me.root, path, event | {"error": "cancelled before it ran"})
         return _put(me.root, State.DEAD, path, claim.free())
 
 
 def run_now(me: Hand, found: Found, now: datetime) -> str:
     """Let a scheduled job, or the next try of a failed one, come at once; returns its path.
 
-    The tries so far go on counting. Raises `WrongState` for others, `FileNotFoundError` when it
-    moved meanwhile, and `UnreadableJob` when its file cannot be read.
+    The tries so far go on counting. Raises `WrongState` for others, `JobMoved` when it moved
+    meanwhile, and `UnreadableJob` when its file cannot be read.
     """
     _refuse_unless_waiting(found, "scheduled or waiting for its next try")
     _refuse_unreadable(found)
     if found.name.due <= stamp(now):
         raise WrongState(found.id, "due already", "due later", "It starts as soon as a worker is free.")
     with me.claimed(found, now) as (claim, path):
-        if claiming.read_ready(path).job.run_at is not None:
-            _edit(path, "run_at", now)
+        if claiming.read_ready(me.root, path).job.run_at is not None:
+            _edit(me.root, path, "run_at", now)
         return _put(me.root, found.state, path, claim._replace(due=stamp(now)))
 
 
@@ -132,8 +135,8 @@ def set_priority(me: Hand, found: Found, priority: int, settings: Settings, now:
     _refuse_unless_waiting(found, "waiting")
     _refuse_unreadable(found)
     with me.claimed(found, now) as (claim, path):
-        claiming.read_ready(path)
-        _edit(path, "priority", priority)
+        claiming.read_ready(me.root, path)
+        _edit(me.root, path, "priority", priority)
         fifo = settings.scheduling_mode == "fifo" and claim.rank == FIFO_RANK
         # No name comes back to a directory it has left, even if the old priority does.
         moved = claim.later()._replace(rank=rank_of(priority, fifo=fifo))
@@ -150,25 +153,27 @@ def _refuse_unreadable(found: Found) -> None:
         jobfile.read(found.path)
     except (BadJob, files.NotAFile, PermissionError) as error:
         raise UnreadableJob(found.id, found.path, claiming.why(error)) from None
+    except FileNotFoundError as error:
+        raise JobMoved(found.id) from error
 
 
-def _edit(path: str, key: str, value: int | datetime) -> None:
+def _edit(root: Root, path: str, key: str, value: int | datetime) -> None:
     before = files.read(path, files.MAX_WITH_HISTORY)
     after = jobfile.edited(before, key, value)
     if after != before:
-        claiming.write_anew(path, after)
+        claiming.write_anew(root, path, after)
 
 
 def _put(root: Root, state: State, path: str, name: Name) -> str:
-    """Move a claim to where it ends. Raises `FileNotFoundError` when it was lost."""
+    """Move a claim to where it ends. Raises `ClaimLost` or `SpoolAway`."""
     target = f"{root.folder(state)}/{claiming.free_name(root, state, name.free())}"
     if not files.move(path, target):
-        raise FileNotFoundError(path)
+        raise claiming.lost(root, path)
     return target
 
 
-def _noted(path: str, event: Event) -> Record:
-    return claiming.note(path, claiming.read_ready(path), (event,))
+def _noted(root: Root, path: str, event: Event) -> Record:
+    return claiming.note(root, path, claiming.read_ready(root, path), (event,))
 
 
 def delete(root: Root, found: list[Found]) -> Iterator[str]:

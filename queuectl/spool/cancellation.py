@@ -64,7 +64,7 @@ class Cancelling:
     def act(self, found: Found) -> str | None:
         """Cancel a job that waits, or ask the owner of one that runs; None where that is not the end.
 
-        Raises `WrongState`, `FileNotFoundError` where the job has moved, and `QueueError` where the
+        Raises `WrongState`, `JobMoved` where the job has moved, and `QueueError` where the
         owner of a running job will not answer, though it is not dead.
         """
         if found.state is State.DEAD and found.id in self._asked:

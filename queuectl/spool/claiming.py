@@ -14,14 +14,13 @@ import contextlib
 import errno
 import heapq
 import logging
-import os
 import random
 import stat
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
-from queuectl.errors import BadJob, IdTooLong
+from queuectl.errors import BadJob, ClaimLost, IdTooLong, SpoolAway
 from queuectl.job.history import RETRIED, STARTED, Event
 from queuectl.job.layout import to_yaml
 from queuectl.job.model import Job, State
@@ -32,6 +31,7 @@ from queuectl.spool.names import (
     SHORT_ID,
     WAITING_NAME,
     Name,
+    id_in,
     make_id,
     parse,
     rank_of,
@@ -42,6 +42,7 @@ from queuectl.system import files
 from queuectl.times import parse_moment, stamp
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
@@ -191,21 +192,21 @@ class Claim(NamedTuple):
     def noted(self, *added: Event, sync: bool = False) -> Claim:
         """The claim after these events, and what else was unwritten, were added to its file.
 
-        Raises `FileNotFoundError` when the claim was lost: somebody took this owner for dead.
+        Raises `ClaimLost` or `SpoolAway`.
         """
         events = (*self.unwritten, *added)
-        return self._replace(record=note(self.path, self.record, events, sync=sync), unwritten=())
+        return self._replace(record=note(self.root, self.path, self.record, events, sync=sync), unwritten=())
 
     def noted_again(self, *, sync: bool = False) -> Claim:
         """The same, adding only those of the events that the file does not end with already."""
         try:
-            reading = jobfile.read(self.path)
-        except (BadJob, files.NotAFile) as error:
-            raise FileNotFoundError(errno.ENOENT, "something else has taken its place", self.path) from error
+            reading = read(self.root, self.path)
+        except (BadJob, files.NotAFile) as error:  # something else has taken its place
+            raise ClaimLost(self.id) from error
         history, added = reading.job.history, self.unwritten
         there = next(n for n in range(len(added), -1, -1) if history[len(history) - n :] == added[:n])
         if missing := added[there:]:
-            reading = note(self.path, reading, missing, sync=sync)
+            reading = note(self.root, self.path, reading, missing, sync=sync)
         return self._replace(record=reading, unwritten=())
 
 
@@ -362,7 +363,7 @@ class Waiting:
                 self._pass_over(name, state, owner, error)
                 continue
             if not lost and not files.exists(processing):  # not to another: there is nowhere to claim it into
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), processing)
+                raise SpoolAway(processing)
             lost = crowded = self._is_crowded = True
             raced = looked or self._root.is_shared
             self._gone[text] = times.clock.monotonic()
@@ -531,12 +532,12 @@ def confirm(
     """
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
-        reading = ready(path, _read_whole(root, name, now, terms or Terms()))
+        reading = ready(root, path, _read_whole(root, name, now, terms or Terms()))
     except (BadJob, files.NotAFile, PermissionError) as error:
         given_away = isinstance(error, files.Untrusted) and root.gives_away
         bury(root, name, name.free(), why(error), _GIVEN_AWAY if given_away else None)
         return None
-    except FileNotFoundError:
+    except (FileNotFoundError, ClaimLost):
         return None
     claim = Claim.of(root, name, reading, source)
     right = true_name(claim, now)
@@ -592,13 +593,27 @@ def _written_by_us(job: Job) -> float:
     return max((moment.timestamp() for moment in moments), default=float("-inf"))
 
 
-def read_ready(path: str) -> Record:
-    """Read a claim's file so that events can be added to it; raises as `record.read` does."""
-    return ready(path, jobfile.read(path))
+def lost(root: Root, path: str) -> ClaimLost:
+    """The error for a claim whose file is gone. Raises `SpoolAway` where the whole spool is."""
+    root.require_reachable()
+    return ClaimLost(id_in(path.rpartition("/")[2]))
 
 
-def ready(path: str, reading: Record) -> Record:
-    """The record of a claim whose layout takes further events, written anew where it did not.
+def read(root: Root, path: str, trust: files.Trust | None = None) -> Record:
+    """Read a claim's file. Raises as `jobfile.read` does, `ClaimLost` and `SpoolAway`."""
+    try:
+        return jobfile.read(path, trust)
+    except FileNotFoundError as error:
+        raise lost(root, path) from error
+
+
+def read_ready(root: Root, path: str) -> Record:
+    """Read a claim's file so that events can be added to it. Raises as `read` does."""
+    return ready(root, path, read(root, path))
+
+
+def ready(root: Root, path: str, reading: Record) -> Record:
+    """The record of a claim whose layout takes further events, written again where it did not.
 
     Raises `BadJob`, and changes nothing, where that would not read the same.
     """
@@ -606,21 +621,24 @@ def ready(path: str, reading: Record) -> Record:
         return reading
     text = to_yaml(reading.job).encode()
     anew = jobfile.parse(text)
-    write_anew(path, text)
+    write_anew(root, path, text)
     return anew
 
 
-def note(path: str, reading: Record, added: tuple[Event, ...], *, sync: bool = False) -> Record:
+def note(root: Root, path: str, reading: Record, added: tuple[Event, ...], *, sync: bool = False) -> Record:
     """Add events to a claim's file, and return the record as it is then.
 
-    Raises `FileNotFoundError` when the claim was lost. A file that may be read and not be written
-    to, as one that was copied from a read-only one, is replaced by a copy that may.
+    Raises `ClaimLost` or `SpoolAway`. A file that may be read but not written to, such as a copy of
+    a read-only one, is replaced by a copy that may be written to.
     """
     try:
-        return jobfile.append(path, reading, added, sync=sync)
-    except PermissionError:
-        write_anew(path, files.read(path, files.MAX_WITH_HISTORY))
-        return jobfile.append(path, reading, added, sync=sync)
+        try:
+            return jobfile.append(path, reading, added, sync=sync)
+        except PermissionError:
+            write_anew(root, path, files.read(path, files.MAX_WITH_HISTORY))
+            return jobfile.append(path, reading, added, sync=sync)
+    except FileNotFoundError as error:
+        raise lost(root, path) from error
 
 
 def put_back(root: Root, name: Name, source: State) -> Name | None:
@@ -777,18 +795,21 @@ def free_name(root: Root, state: State, name: Name) -> Name:
     return name
 
 
-def write_anew(path: str, text: bytes) -> None:
+def write_anew(root: Root, path: str, text: bytes) -> None:
     """Put a text in the place of a claim's file.
 
     Crash: what is left is the new text under `.NAME.new`, the old one as `NAME` or `.NAME.old`.
     Recovery puts the old one back and drops the new one. Two files that hold one job must not come
     to lie in two directories, so none of these steps may be undone by a power cut while one before
-    or after it is not: that would make two jobs of them. Raises `FileNotFoundError` when the claim
-    was lost; an error before the old text has moved leaves the file as it was.
+    or after it is not: that would make two jobs of them. Raises `ClaimLost` or `SpoolAway`; an error
+    before the old text has moved leaves the file as it was.
     """
     folder = path.rpartition("/")[0]
     new, old = _halves(path)
-    files.create_like(new, text, path)
+    try:
+        files.create_like(new, text, path)
+    except FileNotFoundError as error:
+        raise lost(root, path) from error
     is_there = False
     try:
         files.sync_folder(folder)
@@ -798,7 +819,7 @@ def write_anew(path: str, text: bytes) -> None:
             with contextlib.suppress(OSError):
                 files.remove(new)
     if not is_there:
-        raise FileNotFoundError(errno.ENOENT, "the claim was lost", path)
+        raise lost(root, path)
     files.move(new, path)
     files.sync_folder(folder)
     files.remove(old)

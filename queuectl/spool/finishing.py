@@ -102,13 +102,13 @@ def give_back(claim: Claim) -> Name:
 
 
 def release(claim: Claim, state: State, name: Name, *, sync: bool = False) -> None:
-    """The rename that ends a claim. Raises `FileNotFoundError` when it was lost."""
+    """The rename that ends a claim. Raises `ClaimLost` or `SpoolAway`."""
     root = claim.root
     target = f"{root.folder(state)}/{name}"
     by_file = sync and root.forgets_names
     move = files.move_synced if by_file else files.move
     if not move(claim.path, target):
-        raise FileNotFoundError(2, "the claim was lost", claim.path)
+        raise claiming.lost(root, claim.path)
     if sync and not by_file:
         files.sync_folder(root.folder(state))
         files.sync_folder(root.folder(State.PROCESSING))

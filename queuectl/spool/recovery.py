@@ -15,10 +15,10 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.errors import BadJob, StorageTrouble
+from queuectl.errors import BadJob, ClaimLost, StorageTrouble
 from queuectl.job.history import FAILED, STARTED, last_attempt, outcome_by
 from queuectl.job.model import State
-from queuectl.spool import claiming, finishing, jobfile, output, presence
+from queuectl.spool import claiming, finishing, output, presence
 from queuectl.spool.claiming import Claim
 from queuectl.spool.names import Name, parse_claim
 from queuectl.spool.presence import Onlooker, described
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 #: Stops whatever still runs on this host of the command of a claim, and returns when nothing does.
 #: It is told the claim's name and its history, empty where that cannot be read. Raises `StillRuns`
-#: where it may not, `FileNotFoundError` where somebody else has taken the claim.
+#: where it may not, `ClaimLost` where somebody else has taken the claim.
 StopRemains = Callable[["Root", Name, tuple["Event", ...]], None]
 
 
@@ -102,7 +102,7 @@ class Rescue(NamedTuple):
         fate = self._fate_of(name.owner)
         try:
             return True, self._end(name, now)
-        except FileNotFoundError:
+        except ClaimLost:
             return True, ""  # another one recovers it, too
         except files.Untrusted:
             return False, ""  # left to a worker that may
@@ -124,7 +124,7 @@ class Rescue(NamedTuple):
         root, owner = self.root, name.owner or ""
         fate = self._fate_of(owner)
         try:
-            reading = jobfile.read(f"{root.folder(State.PROCESSING)}/{name}")
+            reading = claiming.read(root, f"{root.folder(State.PROCESSING)}/{name}")
         except (BadJob, files.NotAFile, PermissionError) as error:
             # Crash: it may have been running. Once it is in dead/ a person may mend it and retry it.
             self._stop(name, ())
@@ -143,7 +143,7 @@ class Rescue(NamedTuple):
             finishing.give_back(claim)
             return f"{fate}; it was not started, and waits again."
         # Root kills nothing that only a stranger's file names.
-        jobfile.read(claim.path, root.trust(self.settings))
+        claiming.read(root, claim.path, root.trust(self.settings))
         self._stop(name, history)
         claim = _taken_over(claim, self.me)
         why = "the disk failed while it ran" if owner == self.me else f"its worker {owner} died while it ran"
@@ -179,15 +179,15 @@ def by_hand(
 
 
 def _taken_over(claim: Claim, me: str) -> Claim:
-    """The claim under a name of our own; raises `FileNotFoundError` where somebody else took it."""
+    """The claim under a name of our own; raises `ClaimLost` where somebody else took it."""
     mine = Claim.of(claim.root, claim.name.owned(me), claim.record, claim.source)
     if not files.move(claim.path, mine.path):
-        raise FileNotFoundError(claim.path)
+        raise claiming.lost(claim.root, claim.path)
     if claim.root.is_shared and files.may_copy(mine.path):
         # Race: the share may hold back what the dead one was writing, and deliver it to this very
         # file, whatever its name, when its host is reached again.
-        claiming.write_anew(mine.path, files.read(mine.path, files.MAX_WITH_HISTORY))
-    return mine._replace(record=claiming.read_ready(mine.path))
+        claiming.write_anew(claim.root, mine.path, files.read(mine.path, files.MAX_WITH_HISTORY))
+    return mine._replace(record=claiming.read_ready(claim.root, mine.path))
 
 
 def _undo_rewrite(root: Root, text: str, belonging: str) -> None:

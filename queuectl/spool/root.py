@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import settings, times
-from queuectl.errors import BadSetting, GivenAway, NotASpool, QueueError, UnsafeSpool
+from queuectl.errors import BadSetting, GivenAway, NotASpool, QueueError, SpoolAway, UnsafeSpool
 from queuectl.job.model import State
 from queuectl.spool.names import AROUND_ID, SHORTEST_LIMIT
 from queuectl.system import files
@@ -270,6 +270,13 @@ class Root:
             present = False
         if not present:
             raise NotASpool(self.text)
+
+    def require_reachable(self) -> None:
+        """Raise `SpoolAway` unless config.yaml is there: then a missing file is missing indeed."""
+        try:
+            self.require()
+        except NotASpool as error:
+            raise SpoolAway(self.text) from error
 
 
 def open_root(path: Path | str) -> Root:

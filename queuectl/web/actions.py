@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from queuectl.errors import BadUsage, NoSuchJob, QueueError, StorageTrouble, WrongState
+from queuectl.errors import BadUsage, JobMoved, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job.model import State
 from queuectl.spool import acts, presence, requests
 from queuectl.spool.cancellation import BEFORE_IT_RAN, Cancelling
@@ -103,7 +103,7 @@ def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Q
             raise NoSuchJob(job_id)
         try:
             return _ON_JOB[what](dashboard, found, form)
-        except FileNotFoundError:  # it moved meanwhile: look where it is now
+        except JobMoved:  # it moved meanwhile: look where it is now
             continue
     raise QueueError(f"Job {job_id} moves about too fast.", "Try again.")
 
@@ -136,7 +136,7 @@ def _delete(dashboard: Dashboard, found: Found, _: Form) -> Said:
     if found.state not in {State.DONE, State.DEAD}:
         raise WrongState(found.id, found.state.label, "completed or dead", "Cancel it first.")
     if not list(acts.delete(dashboard.spool.root, [found])):
-        raise FileNotFoundError(found.path)
+        raise JobMoved(found.id)
     return Said(f"{found.id} is deleted.", to="/jobs")
 
 
@@ -148,7 +148,7 @@ def _cancel(dashboard: Dashboard, job_id: str) -> Said:
         cancelling = Cancelling(me, values, dashboard.onlooker, dashboard.stop_remains, spool.clock)
         before = "it did not run"
         while (found := dashboard.find(job_id)) is not None:
-            with suppress(FileNotFoundError):  # it moved meanwhile: look where it is now
+            with suppress(JobMoved):  # it moved meanwhile: look where it is now
                 if how := cancelling.act(found):
                     cancelling.withdraw()
                     then = before if how == BEFORE_IT_RAN else "its command was stopped"
@@ -234,7 +234,7 @@ class _Batch:
         try:
             acts.retry(me, found, values, self._dashboard.spool.clock())
             self.done += 1
-        except FileNotFoundError:
+        except JobMoved:
             pass  # somebody else was faster
         except QueueError as error:
             self.trouble.append(str(error))

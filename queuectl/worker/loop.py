@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from queuectl import times
-from queuectl.errors import Lacking, QueueError, StorageTrouble
+from queuectl.errors import ClaimLost, Lacking, QueueError, StorageTrouble
 from queuectl.job.history import FAILED, Event
 from queuectl.job.model import HERE, State
 from queuectl.spool import claiming, finishing, output, presence
@@ -398,7 +398,7 @@ class Worker:
                 if keeper.was_late(run.command.began):
                     run.command.look_back()
                 self._close(run, keeper)
-        except FileNotFoundError:
+        except ClaimLost:
             log.error("job %s: the claim was lost; its run is stopped and not recorded", claim.id)
         finally:
             keeper.watch_output(None)
@@ -454,7 +454,7 @@ class Worker:
         """
         try:
             self._insist(lambda: self.member.give_back(claim))
-        except FileNotFoundError:
+        except ClaimLost:
             pass  # somebody took us for dead, and it over
         except OSError as error:
             log.error("job %s: it cannot be given back: %s", claim.id, error.strerror)
@@ -494,8 +494,6 @@ class Worker:
         """Add what is not in the file yet; what the disk or the file does not take is left for later."""
         try:
             self._note(run)
-        except FileNotFoundError:
-            raise
         except OSError as error:
             if not (_may_pass(error) or self._is_of_one_file(error)):
                 raise
@@ -513,7 +511,7 @@ class Worker:
         told = False
         while True:
             if keeper.buried:
-                raise FileNotFoundError(run.claim.path)
+                raise ClaimLost(run.claim.id)
             if keeper.requests.cancelled and run.claim.stem in keeper.requests.cancelled:
                 self._give_up(run, "cancelled")
                 return False
@@ -618,20 +616,22 @@ class Worker:
         self._owed.append(run)
         while len(self._owed) > 1:
             self._pay()
-        with contextlib.suppress(FileNotFoundError):  # the claim was lost, which is told with the move
+        with contextlib.suppress(ClaimLost):  # the claim was lost, which is told with the move
             self._write(run)
 
     def _pay(self) -> None:
         """Record the outcome that was owed first, however long the disk is away."""
-        with contextlib.suppress(FileNotFoundError):  # the claim was lost, which has been told
+        with contextlib.suppress(ClaimLost):  # the claim was lost, which has been told
             self._insist(self._record)
 
     def _try_to_pay(self) -> None:
         """Record the outcome that is owed, if the disk takes it now; the command at hand goes on."""
         try:
             self._record()
+        except ClaimLost:
+            pass  # it has been told
         except OSError as error:
-            if not (isinstance(error, FileNotFoundError) or _may_pass(error)):
+            if not _may_pass(error):
                 raise
             self._tell_trouble(error)
 
@@ -645,10 +645,9 @@ class Worker:
                 self._note(run)
             assert run.outcome is not None  # it is owed
             state = self.member.settle(run.claim, run.outcome)
-        except FileNotFoundError:
-            if self._is_usable():
-                del self._owed[0]
-                log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
+        except ClaimLost:
+            del self._owed[0]
+            log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
             raise
         except OSError as error:
             if not self._is_of_one_file(error):
@@ -664,8 +663,6 @@ class Worker:
         reason = f"Its outcome could not be written to its file ({error.strerror}): {run.in_words()}."
         try:
             claiming.bury(self._root, run.claim.name, run.claim.name.free(), reason, claiming.RAN)
-        except FileNotFoundError:
-            log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
         except OSError as why:
             if run not in self._stuck:
                 log.error(
@@ -703,16 +700,14 @@ class Worker:
     def _insist(self, act: Callable[[], T]) -> T:
         """Do it, however long the disk is full or away: until then the claim keeps the job safe.
 
-        Raises `FileNotFoundError` when the claim is lost while the spool is there, the `OSError` that
-        only this file meets, and `_InHaste` at a second signal: a limit to stop is no reason to forget
-        an outcome.
+        Raises `ClaimLost`, the `OSError` that only this file meets, and `_InHaste` at a second signal:
+        a limit to stop is no reason to forget an outcome.
         """
         while True:
             try:
                 return act()
             except OSError as error:
-                gone = isinstance(error, FileNotFoundError)
-                if (gone and self._is_usable()) or self._is_of_one_file(error):
+                if self._is_of_one_file(error):
                     raise
                 self._is_to_end(self._keeper)
                 self._tell_trouble(error)

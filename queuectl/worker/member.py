@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from queuectl import settings, times
-from queuectl.errors import IdTaken, StorageTrouble
+from queuectl.errors import ClaimLost, IdTaken, StorageTrouble
 from queuectl.job.history import STARTED, Event, last_attempt, moved_by_hand
 from queuectl.job.model import State
 from queuectl.spool import claiming, finishing, ids, jobs, output, presence, recovery
@@ -183,7 +183,7 @@ class Member:
                 claim = self._confirmed(name, source, now)
                 self._waiting.let_go(name)
                 if isinstance(claim, Claim):
-                    return self._vouched(claim, now)
+                    return claim
             except claiming.BeingWritten as one:
                 self._waiting.hold(name, one.written)
                 self._put_back(name, source)
@@ -209,7 +209,10 @@ class Member:
         """As `claiming.confirm` has it; a taken id that the content asks for is given once nobody has it."""
         try:
             terms = claiming.Terms(self.root.trust(self.live.last), self._waiting.settled(name))
-            return claiming.confirm(self.root, name, source, now, terms)
+            claim = claiming.confirm(self.root, name, source, now, terms)
+            return self._vouched(claim, now) if isinstance(claim, Claim) else claim
+        except ClaimLost:
+            return None  # somebody took this member for dead, and the job with it
         except claiming.IdContested as wish:
             right = wish.right
         verdict = self._abandoned.judge([right.id])[right.id]
@@ -272,7 +275,7 @@ class Member:
     def end(self, claim: Claim, outcome: Event) -> State:
         """End a claim with an outcome (see `finishing`): recorded first, then moved; where to.
 
-        Raises `FileNotFoundError` when the claim was lost: then nothing was recorded.
+        Raises `ClaimLost`, and nothing is recorded then, or `SpoolAway`.
         """
         return self.settle(self.note(claim, outcome), outcome)
 

@@ -13,7 +13,6 @@ A process is of a claim's command if one of these holds:
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import sys
@@ -25,6 +24,7 @@ from queuectl import times
 from queuectl.job.history import STARTED, last_attempt
 from queuectl.job.model import State
 from queuectl.spool import output
+from queuectl.spool.claiming import lost
 from queuectl.spool.recovery import StillRuns
 from queuectl.system import files
 from queuectl.system.processes import identity
@@ -49,7 +49,7 @@ def stop_remains(root: Root, name: Name, history: tuple[Event, ...] = ()) -> Non
     """Kill every process that the command of a dead owner's claim started, and wait until none is left.
 
     `history` is empty where the claim's file cannot be read. Raises `StillRuns` where a process is
-    another user's, or does not end: it may wait for a disk that hangs. Raises `FileNotFoundError`
+    another user's, or does not end: it may wait for a disk that hangs. Raises `ClaimLost`
     where the claim is somebody else's by now.
     """
     marks = _Marks.of(root, name, history)
@@ -99,7 +99,7 @@ class _Marks(NamedTuple):
         # Race: another one may have recovered the claim, and a log of the job's next run be among these.
         path = f"{root.folder(State.PROCESSING)}/{name}"
         if not files.exists(path):
-            raise FileNotFoundError(errno.ENOENT, "the claim was lost", path)
+            raise lost(root, path)
         return cls(environment, _recorded(root, history), logs)
 
     def name(self, other: _Other) -> bool:
