@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from queuectl import documents, settings, times
-from queuectl.errors import JobMoved, Moving, NoSuchJob, StorageTrouble
+from queuectl.errors import JobMoved, Moving, NoSuchJob, NotMounted, StorageTrouble
 from queuectl.job.fields import from_fields
 from queuectl.job.model import Job
 from queuectl.spool import root as roots
+from queuectl.system import fstab
 from queuectl.times import utc_now
 
 if TYPE_CHECKING:
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from queuectl.spool.acts import Hand
+    from queuectl.spool.filing import Filed
     from queuectl.spool.jobs import Found
     from queuectl.spool.root import Root
+    from queuectl.worker.member import Member
 
 
 class Spool:
@@ -40,8 +44,13 @@ class Spool:
     def create(cls, path: str | Path, *, shared: bool = False) -> Spool:
         """Make a spool, private to its owner or shared by its directory's group, and open it.
 
-        One that is there is opened as it is, or becomes shared.
+        One that is there is opened as it is, or becomes shared. Raises `NotMounted` below a mount point
+        whose file system /etc/fstab names and nobody has mounted, and `QueueError` for what is no empty
+        directory.
         """
+        place = os.path.abspath(path)
+        if not os.path.exists(f"{place}/{settings.FILE}") and (point := fstab.unmounted_at(place)):
+            raise NotMounted(place, point)
         return cls(roots.create(path, roots.SHARED if shared else None).text)
 
     @property
@@ -64,7 +73,7 @@ class Spool:
         self._warned = self.live.trouble
         return values
 
-    def file(self, job: Job | str | dict[str, Any]) -> str:
+    def file(self, job: Job | str | Mapping[str, object]) -> str:
         """File one job (a `Job`, a shell command, or a mapping of fields); returns its id.
 
         When this returns the job is on disk (`durability`). Raises `IdTaken` or `BadJob`, and
@@ -74,11 +83,10 @@ class Spool:
         for filed in self.file_many([job]):
             if filed.error:
                 raise filed.error
-            job_id: str = filed.id
-            return job_id
+            return filed.id
         raise AssertionError("one job gives one answer")
 
-    def file_many(self, jobs: Iterable[Job | str | dict[str, Any]]) -> Iterator[Any]:
+    def file_many(self, jobs: Iterable[Job | str | Mapping[str, object]]) -> Iterator[Filed]:
         """File many jobs in their order, syncing few times; yields a `Filed` for each."""
         from queuectl.spool.filing import file_jobs
 
@@ -158,21 +166,22 @@ class Spool:
                     continue
         raise Moving(job_id)
 
-    def member(self, kind: str = "program") -> Any:
+    def member(self, kind: str = "program") -> Member:
         """Join as one who claims jobs: `with spool.member() as me: claim = me.claim(…)`."""
         from queuectl.worker.member import Member
 
         return Member.join(self.root, kind, self.clock())
 
 
-def _job(job: Job | str | dict[str, Any]) -> Job:
+def _job(job: Job | str | Mapping[str, object]) -> Job:
     """The job, each field of which was put through the same checks as one from a file."""
     if isinstance(job, str):
         return from_fields({"command": job})
     return from_fields(_textual(job._asdict() if isinstance(job, Job) else job))
 
 
-def _textual(value: Any) -> Any:
+def _textual(value: object) -> documents.Node:
+    """A Python value as the tree of text that a job file gives: `from_fields` takes nothing else."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int | float):

@@ -67,9 +67,6 @@ def text_of(data: bytes) -> str:
 
 def load(text: str) -> Document:
     """Read a text that holds one document, JSON or YAML; raises `BadDocument`."""
-    plain = _plain(text)
-    if plain is not None:
-        return plain
     documents = load_all(text)
     if len(documents) != 1:
         raise BadDocument("it is empty" if not documents else "it holds several documents")
@@ -78,14 +75,21 @@ def load(text: str) -> Document:
 
 def load_all(text: str) -> list[Document]:
     """Read every document of a text. What begins with a brace or bracket is tried as JSON first."""
+    plain = _plain(text)
+    if plain is not None:
+        return plain
     if text.lstrip()[:1] in {"{", "["}:
         with contextlib.suppress(ValueError):
             return [Document(load_json(text))]
     return list(_load_yaml(text))
 
 
-# A key and a value on one line of printable ASCII, plain or between double quotes without escapes.
-_PLAIN_LINE = r'([a-z_]{1,99}): (?:"([ !#-\[\]-~]*)"|([A-Za-z0-9_./](?:[!-9;-~]|:(?=[!-~])| +(?=[!"$-~]))*))'
+# A key and a value on one line of printable ASCII, plain or between double quotes without escapes; a comment.
+_PAIR = (
+    r'([a-z_][a-z_-]{0,98}): +(?:"([ !#-\[\]-~]*)"|([A-Za-z0-9_./](?:[!-9;-~]|:(?=[!-~])| +(?=[!"$-~]))*))'
+)
+_COMMENT = r"#[^\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]*"
+_PLAIN_LINE = rf"{_PAIR}(?: +{_COMMENT})?| *(?:{_COMMENT})?"
 
 
 @cache
@@ -93,28 +97,35 @@ def _plain_line() -> re.Pattern[str]:
     return re.compile(_PLAIN_LINE)  # which those who only file do without
 
 
-def _plain(text: str) -> Document | None:
-    """Read what most job files are: lines of `key: value`, an open key as the last; else None.
+def _plain(text: str) -> list[Document] | None:
+    """Read what most job files and configs are: lines of `key: value` and comments, an open key as the last.
 
-    Only what every YAML reader takes for the same. Importing one, and using it, takes longer than
-    all else that is done to a job that was just filed.
+    None for all else, and for what YAML readers do not agree about. Importing one takes longer than filing
+    a job.
     """
     lines = text.removesuffix("\n").split("\n")
     tree: dict[str, Node] = {}
     is_open = lines[-1][-1:] == ":" and lines[-1][:-1].isidentifier() and lines[-1].isascii()
     last = lines.pop()[:-1] if is_open else ""
     fits = _plain_line().fullmatch
-    for line in lines:
+    pairs = first = 0
+    key = last
+    for number, line in enumerate(lines, 1):
         found = fits(line)
         if found is None:
             return None
-        key, quoted, value = found.groups()
-        tree[key] = quoted if value is None else None if value in NULLS else value
+        if found[1] is not None:
+            key, quoted, value = found.groups()
+            tree[key] = quoted if value is None else None if value in NULLS else value
+            first = first or number
+            pairs += 1
     if is_open:
         tree[last] = None
-    if len(tree) != len(lines) + is_open or not NULLS.isdisjoint(tree):
+    if len(tree) != pairs + is_open or not NULLS.isdisjoint(tree):
         return None
-    return Document(tree, indent=0, last_key=last or key, is_open=is_open, line=1)
+    if not tree:
+        return []
+    return [Document(tree, 0, last_key=last or key, is_open=is_open, line=first or len(lines) + 1)]
 
 
 class Bare(str):

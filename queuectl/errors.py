@@ -7,12 +7,9 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Self
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
+    from typing import Self
 
 
 class QueueError(Exception):
@@ -113,6 +110,17 @@ class BadUsage(QueueError):
     """Options or arguments that do not go together."""
 
     exit_status = 2
+
+
+class LongAgo(BadUsage):
+    """A moment that was entered for `name` and is more than a day ago: perhaps a slip of the keys."""
+
+    def __init__(self, name: str, text: str, moment: datetime, days: int) -> None:
+        super().__init__(
+            f"{name}: {text!r} was {days:,} d ago.",
+            f"Correct it; without {name} the job runs as soon as it can.",
+        )
+        self.moment = moment
 
 
 class IdTaken(QueueError):
@@ -229,6 +237,18 @@ def _holds_something(folder: str) -> bool:
         return bool(os.listdir(folder))
     except OSError:
         return False
+
+
+class NotMounted(QueueError):
+    """A new spool would be hidden: it would lie below a mount point of a file system that is not mounted."""
+
+    def __init__(self, path: str, point: str) -> None:
+        import shlex  # few errors need it
+
+        super().__init__(
+            f"{path} would be hidden: /etc/fstab has a mount for {point}, which is not mounted now.",
+            f"Run `mount {shlex.quote(point)}`, then try again.",
+        )
 
 
 class UnsafeSpool(QueueError):

@@ -198,12 +198,6 @@ def doubt(name: str, value: Any) -> str | None:
     return None
 
 
-# A lone dash begins a list in YAML, and some control characters end a comment there.
-_COMMENT = r"#[^\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]*"
-_PAIR = r"([A-Za-z_-]+):[ ]+(?!-(?:[ ]|$))([A-Za-z0-9._-]+)[ ]*"
-_LINE = re.compile(rf"{_PAIR}(?:[ ]{_COMMENT})?|[ ]*(?:{_COMMENT})?")
-
-
 class Reading(NamedTuple):
     """What a config.yaml says: the values that it sets, and what is wrong with the others.
 
@@ -252,14 +246,6 @@ def is_null(text: str) -> bool:
 
 
 def _pairs(text: str) -> Iterable[tuple[str, Any]]:
-    """Keys and values. Where all lines are plain `key: value`, a YAML parser would say the same.
-
-    Importing one takes longer than all else that `enqueue` does.
-    """
-    matches = [_LINE.fullmatch(line) for line in text.split("\n")]
-    plain = [(match[1], match[2]) for match in matches if match and match[1]]
-    if all(matches) and len(dict(plain)) == len(plain):
-        return [(word, None if is_null(value) else value) for word, value in plain]
     try:
         found = documents.load_all(text)
     except BadDocument as error:

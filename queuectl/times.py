@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from queuectl.errors import BadUsage
+from queuectl.errors import BadUsage, LongAgo
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -25,8 +25,12 @@ MOMENT = "a moment such as 2026-11-08T15:00:00Z"
 _MOMENT = r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d[\d:.,]*)?|\d{8}T\d{4,6}(?:[.,]\d+)?)\s*(Z|[+-]\d\d(?::?\d\d)?)?"
 #: Seconds or milliseconds since 1970, from 2001 to 2286; `date` writes an @ before them.
 _EPOCH = r"@?(\d{10}(?:\.\d+)?|\d{13})"
-#: A person who enters an earlier moment than this may have meant another year.
+#: An entered moment that is further in the past than this may be a slip of the keys.
 _LONG_AGO = timedelta(days=1)
+
+
+class NoSuchTime(ValueError):
+    """A local time that clocks skip, as they are put forward then."""
 
 
 class Clock:
@@ -100,9 +104,11 @@ def is_bare_number(text: str) -> bool:
 
 
 def parse_moment(text: str, zone: tzinfo | None = UTC) -> datetime:
-    """A moment in ISO 8601, or as seconds or milliseconds since 1970; raises `ValueError`.
+    """A moment in ISO 8601, or as seconds or milliseconds since 1970.
 
-    `zone` is the one of a text that names none; None stands for the local time of this host.
+    `zone` applies to a text that names none; None is the local time of this host. Raises `ValueError`, for
+    a local time that the clock skips in spring its kind `NoSuchTime`. Of a local time that comes twice in
+    autumn the first is taken.
     """
     if text[4:5] + text[10:11] != "-T":  # else it is what `iso` writes, or as simple
         text = text.strip()
@@ -114,19 +120,22 @@ def parse_moment(text: str, zone: tzinfo | None = UTC) -> datetime:
         if found is None:  # Python takes 1796010112000 for a day in 1796
             raise ValueError(MOMENT)
         text = found[1] + (found[2] or "")
-    moment = datetime.fromisoformat(text)
+    written = datetime.fromisoformat(text)
     try:
-        if moment.tzinfo is None and zone is not None:
-            return moment.replace(tzinfo=zone).astimezone(UTC)
-        return moment.astimezone(UTC)
+        if written.tzinfo is not None:
+            return written.astimezone(UTC)
+        moment = written.replace(tzinfo=zone).astimezone(UTC)
+        if zone is not UTC and moment.astimezone(zone).replace(tzinfo=None) != written:
+            raise NoSuchTime(MOMENT)
     except (OverflowError, OSError):
         raise ValueError(MOMENT) from None
+    return moment
 
 
 def entered_moment(name: str, text: str, now: datetime) -> datetime:
     """The moment that a person entered for `name`: in local time, with a zone, or `+10m` from now.
 
-    Raises `BadUsage`, also for a moment that has long passed.
+    Raises `BadUsage`; where the moment is more than a day ago, its kind `LongAgo`.
     """
     text = text.strip()
     if not text:
@@ -135,13 +144,15 @@ def entered_moment(name: str, text: str, now: datetime) -> datetime:
         return now + timedelta(seconds=entered_duration(name, text[1:]))
     try:
         moment = parse_moment(text, None)
+    except NoSuchTime:
+        raise BadUsage(
+            f"{name}: the local time {text!r} does not exist: clocks are put forward then.",
+            "Write an hour earlier or later, or the moment in UTC with a Z behind it.",
+        ) from None
     except ValueError:
         raise BadUsage(f"{name}: {text!r} is no moment.", _instead(name, text)) from None
     if now - moment > _LONG_AGO:
-        raise BadUsage(
-            f"{name}: {text!r} was {(now - moment).days:,} d ago.",
-            f"Correct it; without {name} the job runs as soon as it can.",
-        )
+        raise LongAgo(name, text, moment, (now - moment).days)
     return moment
 
 

@@ -270,6 +270,24 @@ def test_a_time_that_cannot_be_meant_is_refused(shell: Shell, flag: str, text: s
     assert shell.jobs() == []
 
 
+@pytest.mark.parametrize(("answer", "status", "filed"), [("y\n", 0, 1), ("n\n", 2, 0), ("\n", 2, 0)])
+def test_on_a_terminal_a_moment_in_the_far_past_asks_whether_it_is_meant(
+    shell: Shell, answer: str, status: int, filed: int
+) -> None:
+    terminal = shell.terminal("enqueue", "--run-at", "2001-01-01T12:00Z", "true")
+    terminal.until("'2001-01-01T12:00Z' was ")
+    terminal.until("Is it meant?")
+    terminal.type(answer)
+    assert terminal.end() == status
+    assert [job["run_at"] for job in shell.jobs()] == [datetime(2001, 1, 1, 12, tzinfo=UTC)] * filed
+
+
+def test_a_moment_in_the_far_past_is_taken_unasked_with_yes(shell: Shell) -> None:
+    assert "add --yes" in shell.refused("enqueue", "--run-at", "2001-01-01", "true", status=2)
+    shell("enqueue", "--yes", "--run-at", "2001-01-01T12:00Z", "--id", "a", "true")
+    assert moment(shell.fields("a")["run_at"]) == datetime(2001, 1, 1, 12, tzinfo=UTC)
+
+
 def test_milliseconds_since_1970_are_that_moment(shell: Shell) -> None:
     shell("enqueue", "--id", "a", "--run-at", "4102444800000", "true")
     shell("enqueue", '{"id": "b", "command": "true", "run_at": 4102444800}')

@@ -248,6 +248,7 @@ def test_a_job_whose_file_was_held_open_is_looked_at_again_without_a_word(
             assert due is not None
             assert due <= utc_now() + timedelta(seconds=0.1)
         claim = until(lambda: me.claim(utc_now()), "the hold is over")
+        assert claim
         me.give_back(claim)
 
 

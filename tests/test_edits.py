@@ -114,6 +114,7 @@ def test_an_edit_is_heard_and_what_the_queue_does_itself_is_not(
     with spool.member() as me:
         me.look(utc_now(), again=True)
         claim = me.claim(utc_now())
+        assert claim
         if state is State.FAILED:
             me.fail(claim, {"exit_code": 1}, utc_now() - HOUR, 0.5)
     if state is State.PENDING:
@@ -144,6 +145,7 @@ def test_of_many_listed_jobs_the_one_that_was_made_urgent_is_claimed_next(
         else:
             assert not me.is_drained(utc_now())  # which lists, however short ago it was listed
         claim = me.claim(utc_now())
+        assert claim
         assert (claim.id, claim.name.rank) == (chosen.id, 1)
 
 
@@ -218,7 +220,9 @@ def test_the_time_at_which_a_job_first_ran_puts_off_no_retry(spool: Spool) -> No
     job_id = spool.file({"command": "true", "run_at": iso(utc_now() - HOUR)})
     with spool.member() as me:
         me.look(utc_now(), again=True)
-        me.fail(me.claim(utc_now()), {"exit_code": 1}, utc_now(), 0.0)
+        claim = me.claim(utc_now())
+        assert claim
+        me.fail(claim, {"exit_code": 1}, utc_now(), 0.0)
         before = spool.find(job_id).path
         me.look(utc_now(), again=True)
         assert me.claim(utc_now()) is None

@@ -47,7 +47,12 @@ def drop(spool: Spool, name: str, text: str) -> Path:
 def look(spool: Spool, until: Until) -> None:
     """Take in all that was dropped."""
     with spool.member() as me:
-        until(lambda: me.look(utc_now(), again=True) or not me.is_settling, "all drops are taken in")
+
+        def are_taken_in() -> bool:
+            me.look(utc_now(), again=True)
+            return not me.is_settling
+
+        until(are_taken_in, "all drops are taken in")
 
 
 # ── ids that were made up ─────────────────────────────────────────────────────────────────────

@@ -269,6 +269,10 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("+0", NOON),
         ("1795348800", NOON),
         ("2026-11-21T13:00", NOON - timedelta(days=1)),
+        ("2027-03-28T03:00", datetime(2027, 3, 28, 1, tzinfo=UTC)),
+        ("2027-03-28T02:30Z", datetime(2027, 3, 28, 2, 30, tzinfo=UTC)),
+        ("2027-03-28T02:30+01:00", datetime(2027, 3, 28, 1, 30, tzinfo=UTC)),
+        ("2027-10-31T02:30", datetime(2027, 10, 31, 0, 30, tzinfo=UTC)),
     ],
 )
 def test_a_moment_that_a_person_enters_is_local_unless_it_has_a_zone(text: str, moment: datetime) -> None:
@@ -282,6 +286,7 @@ def test_what_a_person_is_shown_is_local_with_its_zone_and_reads_back(moment: da
     assert local(moment).endswith(("+01:00", "+02:00"))
 
 
+@pytest.mark.usefixtures("berlin")
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -294,6 +299,9 @@ def test_what_a_person_is_shown_is_local_with_its_zone_and_reads_back(moment: da
         ("17960101120000", r"is no moment"),
         ("2025-11-22T12:00Z", r"was 365 d ago\. Correct it; without --run-at the job runs"),
         ("0026-11-22", r"was [\d,]+ d ago"),
+        ("2027-03-28 02:30", r"'2027-03-28 02:30' does not exist: clocks are put forward then\. Write an"),
+        ("2027-03-28T02:00", r"does not exist"),
+        ("2027-03-28T02:59:59.999999", r"does not exist"),
     ],
 )
 def test_a_moment_that_cannot_be_meant_is_refused_in_words(text: str, said: str) -> None:

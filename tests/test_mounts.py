@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queuectl import Spool
-from queuectl.errors import GivenAway, QueueError, UnsafeSpool
+from queuectl.cli import main
+from queuectl.errors import GivenAway, NotMounted, QueueError, UnsafeSpool
 from queuectl.job.model import State
 from queuectl.spool import root as roots
 from queuectl.spool.root import FOLDERS, Root
-from queuectl.system import files
+from queuectl.system import files, fstab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,60 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         return tmp_path
 
     return mount
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str], None]:
+    """Makes /etc/fstab name a mount point, and the system say that these are mounted."""
+
+    def tell(named: Path, mounted: str = "") -> None:
+        point = str(named).replace(" ", "\\040")
+        for name, text in (
+            ("FSTAB", f"# {point}2\nserver:/x {point} nfs4 noauto 0 0\n"),
+            ("MOUNTED", mounted),
+        ):
+            (tmp_path / name).write_text(text)
+            monkeypatch.setattr(fstab, name, str(tmp_path / name))
+
+    return tell
+
+
+@pytest.mark.parametrize("below", ["", "spool", "team/spool"])
+@pytest.mark.parametrize("command", ["init DIR", "-s DIR enqueue true", "-s DIR worker start --drain"])
+def test_no_spool_is_made_where_a_mount_of_fstab_will_hide_it(
+    tmp_path: Path,
+    tables: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    below: str,
+    command: str,
+) -> None:
+    point = tmp_path / "the share"
+    place = point / below
+    place.parent.mkdir(parents=True, exist_ok=True)
+    point.mkdir(exist_ok=True)
+    tables(point)
+    words = [str(place) if word == "DIR" else word for word in command.split()]
+    assert main.run(words) == 1
+    said = capsys.readouterr().err
+    if below or command == "init DIR":
+        assert f"{place} would be hidden: /etc/fstab has a mount for {point}, which is not mounted" in said
+        assert f"Run `mount '{point}'`, then try again." in said
+    assert not (place / "config.yaml").exists()
+
+
+def test_a_spool_is_made_on_what_is_mounted_and_beside_what_is_not(
+    tmp_path: Path, tables: Callable[..., None]
+) -> None:
+    point = tmp_path / "share"
+    point.mkdir()
+    (tmp_path / "link").symlink_to(point)
+    tables(point, f"36 35 0:55 / {point} rw - nfs4 server:/x rw\n")
+    Spool.create(point / "spool")
+    tables(point)
+    Spool.create(tmp_path / "share2")
+    assert Spool.create(point / "spool").path == point / "spool"  # it is there: nothing is made
+    with pytest.raises(NotMounted):
+        Spool.create(tmp_path / "link/other")
 
 
 class Mapped:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,6 +61,28 @@ def test_each_key_takes_what_is_within_its_bounds_and_no_more(
             parse_value(name, text)
         with pytest.raises(BadSetting, match=f"^{name}: "):
             parse(f"{name}: '{text}'\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        template(),
+        template({"max_retries": 5}),
+        "# ä comment\n\nmax-retries:   5  # five\n  # more\npoll_interval: 2.5\n",
+        "",
+        "\n",
+        "launcher: srun --ntasks=1\ndurability: full",
+    ],
+)
+def test_a_plain_config_is_read_as_yaml_has_it_without_importing_a_yaml_reader(text: str) -> None:
+    read = "import sys; from queuectl import settings; print(settings.read(sys.argv[1]).values)"
+    read += "; assert 'yaml' not in sys.modules"
+    got = subprocess.run([sys.executable, "-c", read, text], capture_output=True, text=True, check=True)
+    meant = {
+        key_name(key): parse_value(key_name(key), str(item))
+        for key, item in (yaml.safe_load(text) or {}).items()
+    }
+    assert got.stdout == f"{meant}\n"
 
 
 def test_the_bounds_are_told_for_every_key() -> None:

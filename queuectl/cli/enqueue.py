@@ -13,7 +13,7 @@ import click
 from queuectl import documents
 from queuectl.cli import completion, options, show
 from queuectl.cli.places import spool_or_new
-from queuectl.errors import BadDocument, BadJob, BadUsage, Completed, OutputTrouble, QueueError
+from queuectl.errors import BadDocument, BadJob, BadUsage, Completed, LongAgo, OutputTrouble, QueueError
 from queuectl.job.fields import ALIASES, from_fields
 from queuectl.times import entered_moment, iso, utc_now
 
@@ -86,14 +86,12 @@ def enqueue_command(
     what: tuple[str, ...],
     command: str | None,
     files: tuple[str, ...],
-    run_at: str | None,
-    delay: str | None,
-    cwd: str | None,
     env: tuple[str, ...],
     lines: bool,
     again: bool,
+    yes: bool,
     as_json: bool,
-    **plain: str | None,
+    **texts: str | None,
 ) -> int:
     """File jobs; prints the id of each, one a line.
 
@@ -101,14 +99,21 @@ def enqueue_command(
     standard error and the exit status is not 0.
     """
     del what  # it is in the line, with what click does not tell of it
-    said = {key: value for key, value in plain.items() if value is not None}
-    flags = options.fields(said, run_at, delay, cwd, env)
+    said = {key: text for key, text in texts.items() if text is not None}
+    flags = options.fields(said, env, lambda past: yes or _is_meant(past))
     sources = list(_sources(ctx.meta["line"], command, files, lines=lines))
     if len(sources) > 1 and "id" in said:
         raise BadUsage("--id cannot be given to several jobs.", "Write an id into each of them.")
     if again:
         sources = [source._replace(fields=_undone(source.fields)) for source in sources]
     return _file(ctx, sources, flags, as_json=as_json)
+
+
+def _is_meant(past: LongAgo) -> bool:
+    """Ask a person whether a moment of long ago is meant; raises `BadUsage` where nobody can be asked."""
+    if not show.can_ask():
+        raise BadUsage(past.problem, f"{past.remedy} If it is meant, add --yes.")
+    return show.ask(f"{past.problem} Is it meant?")
 
 
 def _undone(fields: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -7,11 +7,11 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.errors import BadUsage, QueueError
+from queuectl.errors import BadUsage, LongAgo, QueueError
 from queuectl.times import entered_duration, entered_moment, iso, utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
 
@@ -48,8 +48,11 @@ OTHERS = (
     Option(("--file", "-f"), "files", "FILE", "JSON, JSON lines or YAML.", repeats=True),
     Option(("--lines",), "lines", None, "One shell command a line, from FILE or standard input."),
     Option(("--again",), "again", None, "File records, too, whose state is completed."),
+    Option(("--yes", "-y"), "yes", None, "Do not ask whether a --run-at in the far past is meant."),
     Option(("--json",), "as_json", None, "Print a JSON object a job instead of its id."),
 )
+#: The fields that are made from the text of their options; those of the others are the text as it stands.
+_MADE = frozenset({"run_at", "delay", "cwd", "env"})
 _HELP = Option(("--help", "-h"), "help", None, "")
 _BY_NAME = {name: option for option in (*FIELDS, *OTHERS, _HELP) for name in option.names}
 
@@ -144,12 +147,21 @@ def _refuse_late(late: str, options: list[str], words: list[str]) -> None:
     )
 
 
+def _never(past: LongAgo) -> bool:
+    del past
+    return False
+
+
 def fields(
-    plain: dict[str, str], run_at: str | None, delay: str | None, cwd: str | None, env: Iterable[str]
+    given: Mapping[str, str], env: Iterable[str], is_meant: Callable[[LongAgo], bool] = _never
 ) -> dict[str, Any]:
-    """The fields that were given as options; `plain` are those whose text is the value as it stands."""
-    found: dict[str, Any] = {name: in_utf8(text) for name, text in plain.items()} | times(run_at, delay)
-    if cwd is not None:
+    """The job's fields from the options' texts, `env` from its NAME=VALUE words.
+
+    `is_meant` decides whether a `run_at` of long ago is taken. Raises `BadUsage`.
+    """
+    found: dict[str, Any] = {key: in_utf8(text) for key, text in given.items() if key not in _MADE}
+    found |= _run_at(given.get("run_at"), given.get("delay"), is_meant)
+    if (cwd := given.get("cwd")) is not None:
         found["cwd"] = _seen_from_here(in_utf8(cwd))
     if variables := dict(_variable(in_utf8(text)) for text in env):
         found["env"] = variables
@@ -169,14 +181,19 @@ def in_utf8(word: str) -> str:
     return word
 
 
-def times(run_at: str | None, delay: str | None) -> dict[str, str]:
-    """The field `run_at`, if one of the two was given; raises `BadUsage`."""
+def _run_at(run_at: str | None, delay: str | None, is_meant: Callable[[LongAgo], bool]) -> dict[str, str]:
+    """The field `run_at`, if one of the two options was given."""
     if run_at is not None and delay is not None:
         raise BadUsage("--run-at and --delay say the same.", "Give one of them.")
     if delay is not None:
         moment = utc_now() + timedelta(seconds=entered_duration("--delay", delay.strip().removeprefix("+")))
     elif run_at is not None:
-        moment = entered_moment("--run-at", run_at, utc_now())
+        try:
+            moment = entered_moment("--run-at", run_at, utc_now())
+        except LongAgo as past:
+            if not is_meant(past):
+                raise
+            moment = past.moment
     else:
         return {}
     return {"run_at": iso(moment)}

@@ -1,6 +1,6 @@
-"""A plain `enqueue` and `worker start` without click, whose import takes longer than what they do.
+"""A plain `enqueue` without click, whose import takes longer than filing a job.
 
-What is not plain, and what cannot be done, is left to the whole command line: it tells people.
+Any other command line, and any that fails, goes to the whole command line, which words the errors.
 """
 
 from __future__ import annotations
@@ -15,18 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-#: Those whose text is not the value as it stands.
-_LOOKED_INTO = {"run_at", "delay", "cwd", "env"}
 _SPOOL = ("--spool", "-s")
-#: The options of workers that stay, with what `fleet.run` wants to know of each.
-_STAYING = {
-    "--drain": ("drain", "now"),
-    "--drain=now": ("drain", "now"),
-    "--drain=retries": ("drain", "retries"),
-    "--drain=all": ("drain", "all"),
-    "--foreground": ("foreground", "now"),
-    "-f": ("foreground", "now"),
-}
 
 
 def run(arguments: Sequence[str]) -> int | None:
@@ -37,59 +26,13 @@ def run(arguments: Sequence[str]) -> int | None:
     where, rest = None, list(arguments)
     if len(rest) > 1 and rest[0] in _SPOOL:
         where, rest = rest[1], rest[2:]
-    if rest[:1] == ["enqueue"]:
-        return _enqueue(where, rest[1:])
-    if rest[:2] == ["worker", "start"]:
-        return _work(where, rest[2:])
-    return None
-
-
-def _work(where: str | None, options: list[str]) -> int | None:
-    """Be the workers that stay in the foreground until they end."""
-    count = 1
-    words = [word for word in options if word not in _STAYING]
-    if words[:1] in (["--count"], ["-n"]) and len(words) == 2 and words[1] in map(str, range(1, 1000)):
-        count = int(words[1])
-    elif words:
-        return None
-    given = {_STAYING[word] for word in options if word in _STAYING}
-    if len(given) != 1:
-        return None
-    ((kind, until),) = given
-    _hold_ctrl_c()
-    from queuectl.api import Spool
-    from queuectl.cli.places import place
-    from queuectl.spool import requests
-
-    try:
-        root = Spool(place(where)).root
-        if requests.is_paused(root):
-            return None
-    except (QueueError, OSError):
-        return None
-    try:
-        from queuectl.worker import fleet
-
-        return fleet.run(root, kind, count, until)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told, or raised again
-        return _told(error)
+    return _enqueue(where, rest[1:]) if rest[:1] == ["enqueue"] else None
 
 
 def _told(error: BaseException) -> int:
     from queuectl.cli.main import told
 
     return told(error)
-
-
-def _hold_ctrl_c() -> None:
-    """Let a Ctrl-C wait until the workers are there to end in order.
-
-    Python forgets some that come within an import, and makes another error of others.
-    """
-    import signal
-
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _enqueue(where: str | None, options: list[str]) -> int | None:
@@ -149,9 +92,7 @@ def _read(arguments: list[str]) -> tuple[dict[str, str], list[str], str | list[s
 def _fields(given: dict[str, str], env: list[str], command: str | list[str] | None) -> dict[str, Any]:
     from queuectl.cli import options
 
-    plain = {name: text for name, text in given.items() if name not in _LOOKED_INTO}
-    run_at, delay, cwd = (given.get(name) for name in ("run_at", "delay", "cwd"))
-    fields = options.fields(plain, run_at, delay, cwd, env)
+    fields = options.fields(given, env)
     if command is not None:
         fields["command"] = command
-    return fields if cwd is not None else fields | {"cwd": options.here()}
+    return fields if "cwd" in fields else fields | {"cwd": options.here()}

@@ -253,9 +253,19 @@ def sure(question: str, yes: bool) -> bool:
     """Whether to go on with something that destroys; raises `BadUsage` where nobody can be asked."""
     if yes:
         return True
-    if not (sys.stdin.isatty() and notes_are_read()):
+    if not can_ask():
         raise BadUsage(
             f"{question} There is no terminal to ask on, so nothing was done.",
             "Add --yes to go on, or --dry-run to see what would go.",
         )
-    return click.confirm(question, err=True)
+    return ask(question)
+
+
+def can_ask() -> bool:
+    """Whether a person can read a question and answer it."""
+    return sys.stdin.isatty() and notes_are_read()
+
+
+def ask(question: str) -> bool:
+    """A person's yes or no."""
+    return click.confirm(visible(question), err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 
 import click
@@ -39,11 +40,13 @@ def worker_command() -> None:
 @click.pass_context
 def _start(ctx: click.Context, count: int, foreground: bool, drain: str | None) -> int:
     """Start workers; prints their names."""
-    from queuectl.worker import fleet
-
     spool = spool_or_new(ctx)
     if requests.is_paused(spool.root):
         show.note("The queue is paused: workers start nothing before `queuectl resume`.")
+    if foreground or drain is not None:
+        _hold_ctrl_c()
+    from queuectl.worker import fleet
+
     if drain is not None:
         return fleet.run(spool.root, presence.DRAIN, count, drain)
     if foreground:
@@ -55,6 +58,12 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: str | None) 
         raise
     _say_started(names)
     return 0
+
+
+def _hold_ctrl_c() -> None:
+    """Hold Ctrl-C back until `fleet.run` handles it: Python drops a signal that arrives within an import."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _say_started(names: list[str]) -> None:

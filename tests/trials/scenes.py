@@ -93,11 +93,13 @@ def claimed(scene: Scene, *, begun: bool = True) -> Claim:
     member = scene.spool.member()
     now = utc_now()
     member.look(now)
-    claim: Claim = member.claim(now)
+    claim = member.claim(now)
     assert claim
     KEPT.append(member)
     if begun:
-        claim, attempt, logs = member.begin(claim)
+        begun_ = member.begin(claim)
+        assert begun_
+        claim, attempt, logs = begun_
         files.close(*logs)
         return claim.noted(member.started(attempt, 0, now))
     return claim

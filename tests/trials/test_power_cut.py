@@ -162,6 +162,7 @@ def test_with_full_durability_an_outcome_that_was_recorded_is_there_after_a_real
         for _ in range(random.randrange(1, 20)):
             member.look(member.now())
             claim = member.claim(member.now())
+            assert claim
             member.complete(claim, {"exit_code": 0}, member.now())
             told.append(claim.id)
         disk.cut()
