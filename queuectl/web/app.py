@@ -10,13 +10,13 @@ import logging
 import os
 from collections import defaultdict
 from contextlib import suppress
+from functools import partial
 from importlib import resources
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
-from anyio import to_thread
 from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,15 +28,16 @@ from starlette.routing import Route
 from queuectl.errors import NotASpool, QueueError, StorageTrouble
 from queuectl.spool import output
 from queuectl.view import metrics, wording
-from queuectl.web import actions, guard, live, pages, rendering
+from queuectl.web import actions, guard, hangs, live, pages, rendering
 from queuectl.web.actions import Form, Question, Said
 from queuectl.web.guard import Guard, SecurityHeaders, address_of, local_path, own_cookies
+from queuectl.web.hangs import Hangs, Threads
 from queuectl.web.login import Lock
 from queuectl.web.pages import Page, Query
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from typing import Any
 
     from starlette.requests import Request
@@ -59,33 +60,43 @@ def build(dashboard: Dashboard, rules: Rules, closing: asyncio.Event) -> ASGIApp
     Who must show a token and has not is answered by an application of its own, the door. It knows
     nothing of the spool, so nothing of the spool comes out there.
     """
-    lock = Lock(rules)
+    lock, threads = Lock(rules), Threads()
     entry = Entry(dashboard, rules, lock)
-    routes = Routes(dashboard, rules, closing)
+    routes = Routes(dashboard, rules, closing, threads)
+
+    def looking(act: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that reads the spool: it raises `Hangs` if the spool does not answer in time."""
+
+        async def endpoint(request: Request) -> Response:
+            return await threads.within(hangs.LOOKING, partial(act, request))
+
+        return endpoint
+
     public = [
-        Route("/healthz", entry.healthz),
+        Route("/healthz", looking(entry.healthz)),
         Route("/static/{name}", entry.static),
         Route("/login", entry.login, methods=["POST"]),
     ]
     door = Starlette(
         routes=[*public, Route("/{path:path}", entry.ask, methods=["GET", "POST"])],
-        exception_handlers={HTTPException: entry.on_http_error, Exception: on_fault},
+        exception_handlers={HTTPException: entry.on_http_error, Hangs: entry.on_hang, Exception: on_fault},
     )
     inside = Starlette(
         routes=[
             *public,
-            Route("/metrics", routes.metrics),
+            Route("/metrics", looking(routes.metrics)),
             Route("/live", routes.live),
-            Route("/jobs/{job_id}/output/{attempt}/{stream}", routes.output),
-            Route("/jobs/{job_id}/error/{attempt}", routes.error),
-            Route("/jobs/{job_id}/file", routes.file),
-            Route("/new", routes.new),
+            Route("/jobs/{job_id}/output/{attempt}/{stream}", looking(routes.output)),
+            Route("/jobs/{job_id}/error/{attempt}", looking(routes.error)),
+            Route("/jobs/{job_id}/file", looking(routes.file)),
+            Route("/new", looking(routes.new)),
             Route("/{path:path}", routes.act, methods=["POST"]),
-            Route("/{path:path}", routes.page),
+            Route("/{path:path}", looking(routes.page)),
         ],
         middleware=[Middleware(Guard, rules=rules, lock=lock, door=door)],
         exception_handlers={
             HTTPException: routes.on_http_error,
+            Hangs: routes.on_hang,
             QueueError: routes.on_refusal,
             NotASpool: routes.on_trouble,
             OSError: routes.on_trouble,
@@ -114,6 +125,10 @@ class Entry:
         except (QueueError, OSError):
             return PlainTextResponse("The spool is out of reach.\n", 503)
         return PlainTextResponse("ok\n")
+
+    async def on_hang(self, _: Request, __: Exception) -> Response:
+        """The spool does not answer: no more is told to those without a token."""
+        return PlainTextResponse("The spool is out of reach.\n", 503)
 
     async def static(self, request: Request) -> Response:
         """A file of our own."""
@@ -159,10 +174,11 @@ def on_fault(request: Request, error: Exception) -> Response:
 class Routes:
     """What answers each address."""
 
-    def __init__(self, dashboard: Dashboard, rules: Rules, closing: asyncio.Event) -> None:
+    def __init__(self, dashboard: Dashboard, rules: Rules, closing: asyncio.Event, threads: Threads) -> None:
         self._dashboard = dashboard
         self._rules = rules
         self._closing = closing
+        self._threads = threads
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────
 
@@ -207,12 +223,12 @@ class Routes:
             "token": _HIDDEN.format(self._rules.csrf, here),
         }
 
-    def live(self, request: Request) -> Response:
+    async def live(self, request: Request) -> Response:
         """The stream of what changes on a page."""
         asked = _query(request)
         path, _, query = local_path(asked.text("page")).partition("?")
         shown = live.Shown(unquote(path), Query.parse(query), asked.text("shown"), self._frame(request))
-        events = live.stream(self._dashboard, shown, self._closing)
+        events = live.stream(self._dashboard, shown, self._closing, self._threads)
         return _streamed(request, events, "text/event-stream")
 
     def output(self, request: Request) -> Response:
@@ -267,7 +283,7 @@ class Routes:
     async def act(self, request: Request) -> Response:
         """Do what a button says, then go back to the page with its result."""
         form = await _form(request)
-        return await to_thread.run_sync(self._acted, request, form)
+        return await self._threads.within(hangs.ACTING, partial(self._acted, request, form))
 
     def _acted(self, request: Request, form: Form) -> Response:
         path, back = request.scope["path"], local_path(form.one("back"))
@@ -358,24 +374,34 @@ class Routes:
 
     # ── what goes wrong ──────────────────────────────────────────────────────────────────────
 
-    def on_http_error(self, request: Request, error: Exception) -> Response:
+    async def on_http_error(self, request: Request, error: Exception) -> Response:
         """No such page, no such method, a form that is too large."""
         assert isinstance(error, HTTPException)
-        return self._refused(request, *_told(error), error.status_code)
+        told = *_told(error), error.status_code
+        return await self._refused(request, lambda: pages.refusal(self._dashboard, *told))
 
-    def on_refusal(self, request: Request, error: Exception) -> Response:
+    async def on_refusal(self, request: Request, error: Exception) -> Response:
         """The queue says no."""
         assert isinstance(error, QueueError)
-        status = {3: 404, 75: 503}.get(error.exit_status, 400)
-        return self._refused(request, error.problem, error.remedy, status)
+        told = error.problem, error.remedy, {3: 404, 75: 503}.get(error.exit_status, 400)
+        return await self._refused(request, lambda: pages.refusal(self._dashboard, *told))
 
-    def on_trouble(self, request: Request, error: Exception) -> Response:
+    async def on_trouble(self, request: Request, error: Exception) -> Response:
         """The disk says no."""
         assert isinstance(error, OSError | NotASpool)
-        return self._answered(request, pages.away(self._dashboard, error))
+        return await self._refused(request, lambda: pages.away(self._dashboard, error))
 
-    def _refused(self, request: Request, problem: str, remedy: str, status: int) -> Response:
-        return self._answered(request, pages.refusal(self._dashboard, problem, remedy, status))
+    async def on_hang(self, request: Request, error: Exception) -> Response:
+        """The disk says nothing; the page shows what was seen last, and asks the disk for nothing."""
+        assert isinstance(error, Hangs)
+        return self._answered(request, pages.out_of_reach(self._dashboard, error))
+
+    async def _refused(self, request: Request, make: Callable[[], Page]) -> Response:
+        try:
+            page = await self._threads.within(hangs.LOOKING, make)
+        except Hangs as error:
+            return await self.on_hang(request, error)
+        return self._answered(request, page)
 
     def _answered(self, request: Request, page: Page) -> Response:
         """What is wrong: as a page for a browser, else as two lines."""

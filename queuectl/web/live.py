@@ -8,25 +8,24 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from anyio import to_thread
-
 from queuectl.times import iso
-from queuectl.web import pages, rendering
+from queuectl.web import hangs, pages, rendering
+from queuectl.web.hangs import Hangs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from typing import Any
 
     from queuectl.web.dashboard import Dashboard
+    from queuectl.web.hangs import Threads
     from queuectl.web.pages import Page, Query
 
 EVERY = 1.0
 #: A page is made again after this many times the seconds that making it took.
 PATIENCE = 10
-#: A spool that has not answered for this many seconds is in trouble.
-SILENCE = 5.0
 #: The words inside change by themselves, and the page's script changes them.
 _TIME = re.compile(r"(<time [^>]*>)[^<]*</time>")
 
@@ -41,7 +40,9 @@ class Shown:
     frame: Mapping[str, Any]
 
 
-async def stream(dashboard: Dashboard, shown: Shown, closing: asyncio.Event) -> AsyncIterator[bytes]:
+async def stream(
+    dashboard: Dashboard, shown: Shown, closing: asyncio.Event, threads: Threads
+) -> AsyncIterator[bytes]:
     """Server-sent events: `part` with the id and HTML of each part that differs from the last one sent.
 
     `tick` tells the time of the server and, in `trouble`, why what is shown may be old, "" if it is
@@ -52,10 +53,10 @@ async def stream(dashboard: Dashboard, shown: Shown, closing: asyncio.Event) -> 
     yield b"retry: 2000\n\n"
     while not closing.is_set():
         begun = time.monotonic()
-        making = asyncio.ensure_future(to_thread.run_sync(_made, dashboard, shown, sent))
+        making = asyncio.ensure_future(threads.call(partial(_made, dashboard, shown, sent)))
         while not (await asyncio.wait([making], timeout=EVERY))[0]:
-            if time.monotonic() - begun > SILENCE:
-                trouble = f"The spool has not answered for {time.monotonic() - begun:.0f} s."
+            if (silence := time.monotonic() - begun) > hangs.LOOKING:
+                trouble = Hangs(silence).problem
             yield _tick(dashboard, trouble)
         page, changed = making.result()
         name = name or (page.name if page.name != pages.AWAY else "")

@@ -553,7 +553,11 @@ def refusal(dashboard: Dashboard, problem: str, remedy: str, status: int) -> Pag
 
 def away(dashboard: Dashboard, error: OSError | NotASpool) -> Page:
     """What stands for any page while the spool is out of reach; the page itself comes when it is back."""
-    told = _what_is_wrong(dashboard, error)
+    return out_of_reach(dashboard, _what_is_wrong(dashboard, error))
+
+
+def out_of_reach(dashboard: Dashboard, told: QueueError) -> Page:
+    """The same where what is wrong is known; the disk is not asked for anything."""
     frame = Look.remembered(dashboard, told.problem).frame
     facts = frame | {"problem": escaped(told.problem), "remedy": escaped(told.remedy)}
     return Page(AWAY, "The spool is away", (AWAY,), facts, status=503)
