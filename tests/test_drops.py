@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import claiming, jobs, requests
+from queuectl.spool import holds, jobs, requests
 from queuectl.spool.jobs import REASON
 from queuectl.system import files
 from queuectl.times import utc_now
@@ -213,7 +213,7 @@ def test_a_waiting_job_that_an_editor_is_saving_is_not_run_by_halves(
 def test_a_job_whose_file_is_held_open_moves_no_more_and_is_claimed_once_its_closing_is_heard(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claiming, "HOLD", 3600.0)
+    monkeypatch.setattr(holds, "HOLD", 3600.0)
     job_id = spool.file("true")
     folder = spool.root.folder(State.PENDING)
     with spool.member() as me:
@@ -236,7 +236,7 @@ def test_a_job_whose_file_is_held_open_moves_no_more_and_is_claimed_once_its_clo
 def test_a_job_whose_file_was_held_open_is_looked_at_again_without_a_word(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
-    monkeypatch.setattr(claiming, "HOLD", 0.1)
+    monkeypatch.setattr(holds, "HOLD", 0.1)
     job_id = spool.file("true")
     with spool.member() as me:
         with Path(spool.find(job_id).path).open("a"):

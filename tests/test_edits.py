@@ -13,8 +13,8 @@ import pytest
 from queuectl import Spool, State
 from queuectl.job.layout import scalar
 from queuectl.spool import presence
-from queuectl.spool.claiming import smallest
 from queuectl.spool.edits import Place, was_edited
+from queuectl.spool.order import smallest
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system import files
 from queuectl.times import iso, stamp, utc_now

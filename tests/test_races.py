@@ -17,8 +17,8 @@ from queuectl import QueueError, Spool, State
 from queuectl.errors import IdTaken, NoSuchJob, WrongState
 from queuectl.job.history import last_attempt
 from queuectl.spool import finishing, jobs, requests
-from queuectl.spool.claiming import Waiting
 from queuectl.spool.root import Root
+from queuectl.spool.waiting import Waiting
 from queuectl.system import files
 from queuectl.times import iso, utc_now
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from queuectl.job.history import Event
-    from queuectl.spool.claiming import Claim
+    from queuectl.spool.claims import Claim
     from queuectl.spool.names import Name
     from queuectl.worker.member import Member
     from tests.conftest import AtOnce, Evidence, Until, Workers

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from queuectl import Job, Spool
 from queuectl.errors import BadJob
 from queuectl.job.layout import to_yaml
-from queuectl.spool import claiming, jobfile
+from queuectl.spool import claims, jobfile
 from queuectl.system import files
 from queuectl.times import utc_now
 
@@ -104,7 +104,7 @@ def test_a_layout_that_takes_no_event_is_written_anew_and_says_the_same(spool: S
     path = spool.path / "processing" / "job.yaml"
     path.write_bytes(layout.encode())
     before = jobfile.read(str(path))
-    claiming.ready(spool.root, str(path), before)
+    claims.ready(spool.root, str(path), before)
     after = jobfile.read(str(path))
     assert after.job == before.job
     last = jobfile.append(str(path), after, (END,))

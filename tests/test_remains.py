@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from queuectl.job.history import Event
-    from queuectl.spool.claiming import Claim
+    from queuectl.spool.claims import Claim
     from tests.conftest import Until, Workers
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="no sessions")

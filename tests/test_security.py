@@ -19,7 +19,7 @@ import pytest
 
 from queuectl import Spool, State, settings
 from queuectl.errors import BadSetting, QueueError, UnsafeSpool
-from queuectl.spool import claiming, output, presence, requests, reservations
+from queuectl.spool import claiming, claims, output, presence, requests, reservations
 from queuectl.spool.jobs import REASON
 from queuectl.spool.names import Name
 from queuectl.spool.root import FOLDERS
@@ -666,7 +666,7 @@ def test_a_worker_never_runs_what_a_swapped_link_leads_to(
     rounds = 0
     while rounds < size(300, 10_000) or (len(set(claimed)) < 2 and time.monotonic() < end):
         claim = claiming.confirm(spool.root, name, State.PENDING, utc_now())
-        claimed.append(claim.job.command if isinstance(claim, claiming.Claim) else claim)
+        claimed.append(claim.job.command if isinstance(claim, claims.Claim) else claim)
         rounds += 1
         for text in files.list_names(spool.root.folder(State.DEAD)):
             files.remove(f"{spool.root.folder(State.DEAD)}/{text}")

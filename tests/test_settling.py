@@ -15,8 +15,8 @@ import pytest
 
 from queuectl import settings
 from queuectl.job.model import State
-from queuectl.spool import claiming, dropping
-from queuectl.spool.claiming import OURS
+from queuectl.spool import dropping, holds
+from queuectl.spool.holds import OURS
 from queuectl.spool.root import Root
 from queuectl.system import files
 from queuectl.times import utc_now
@@ -114,7 +114,7 @@ def test_a_config_that_an_editor_has_just_emptied_does_not_hold_on_a_share(spool
 def test_a_job_that_was_changed_moments_ago_waits_until_it_has_stood_still(
     spool: Spool, member: Member, monkeypatch: pytest.MonkeyPatch, until: Until, text: str
 ) -> None:
-    monkeypatch.setattr(claiming, "SETTLE_BLIND", 0.1)
+    monkeypatch.setattr(holds, "SETTLE_BLIND", 0.1)
     job_id = spool.file("true")
     write(only(spool.root.folder(State.PENDING)), text, age=0)
     assert claims(member) == []
@@ -151,8 +151,8 @@ def test_a_retry_is_not_held_up_on_a_share_by_what_the_queue_itself_wrote(
 def test_a_job_whose_file_stays_open_for_writing_is_reported_once_in_the_log_and_by_status(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(claiming, "LONG_HELD", 0.0)
-    monkeypatch.setattr(claiming, "HOLD", 0.0)
+    monkeypatch.setattr(holds, "LONG_HELD", 0.0)
+    monkeypatch.setattr(holds, "HOLD", 0.0)
     job_id = spool.file("true")
     path = only(spool.root.folder(State.PENDING))
     with path.open("a"), caplog.at_level(logging.WARNING), spool.member() as member:

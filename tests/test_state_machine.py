@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from queuectl.spool.claiming import Claim
+    from queuectl.spool.claims import Claim
     from queuectl.worker.member import Member
 
 MAX_RETRIES = 2

@@ -16,7 +16,7 @@ from queuectl.view import endings
 from queuectl.view.endings import FEW, FIRST, LONGEST, USUAL, Ends, pause_after
 
 if TYPE_CHECKING:
-    from queuectl.spool.claiming import Claim
+    from queuectl.spool.claims import Claim
     from queuectl.worker.member import Member
     from tests.conftest import Counting
 

@@ -9,7 +9,7 @@ from queuectl import times
 from queuectl.errors import BadJob, ClaimLost, JobMoved, UnreadableJob, WrongState
 from queuectl.job.history import CANCELLED
 from queuectl.job.model import TRANSITIONS, State
-from queuectl.spool import claiming, finishing, jobfile, output, presence, reservations
+from queuectl.spool import aside, claims, finishing, jobfile, jobs, output, presence, reservations
 from queuectl.spool.jobs import REASON, Found
 from queuectl.spool.names import FIFO_RANK, Name, rank_of
 from queuectl.system import files
@@ -55,7 +55,7 @@ class Hand:
         except ClaimLost as error:  # this hand was taken for dead
             raise JobMoved(found.id) from error
         except BaseException:
-            claiming.put_back(self.root, name, found.state)
+            claims.put_back(self.root, name, found.state)
             raise
 
 
@@ -122,7 +122,7 @@ def run_now(me: Hand, found: Found, now: datetime) -> str:
     if found.name.due <= stamp(now):
         raise WrongState(found.id, "due already", "due later", "It starts as soon as a worker is free.")
     with me.claimed(found, now) as (claim, path):
-        if claiming.read_ready(me.root, path).job.run_at is not None:
+        if claims.read_ready(me.root, path).job.run_at is not None:
             _edit(me.root, path, "run_at", now)
         return _put(me.root, found.state, path, claim._replace(due=stamp(now)))
 
@@ -135,7 +135,7 @@ def set_priority(me: Hand, found: Found, priority: int, settings: Settings, now:
     _refuse_unless_waiting(found, "waiting")
     _refuse_unreadable(found)
     with me.claimed(found, now) as (claim, path):
-        claiming.read_ready(me.root, path)
+        claims.read_ready(me.root, path)
         _edit(me.root, path, "priority", priority)
         fifo = settings.scheduling_mode == "fifo" and claim.rank == FIFO_RANK
         # No name comes back to a directory it has left, even if the old priority does.
@@ -152,7 +152,7 @@ def _refuse_unreadable(found: Found) -> None:
     try:
         jobfile.read(found.path)
     except (BadJob, files.NotAFile, PermissionError) as error:
-        raise UnreadableJob(found.id, found.path, claiming.why(error)) from None
+        raise UnreadableJob(found.id, found.path, aside.why(error)) from None
     except FileNotFoundError as error:
         raise JobMoved(found.id) from error
 
@@ -161,19 +161,19 @@ def _edit(root: Root, path: str, key: str, value: int | datetime) -> None:
     before = files.read(path, files.MAX_WITH_HISTORY)
     after = jobfile.edited(before, key, value)
     if after != before:
-        claiming.write_anew(root, path, after)
+        claims.write_anew(root, path, after)
 
 
 def _put(root: Root, state: State, path: str, name: Name) -> str:
     """Move a claim to where it ends. Raises `ClaimLost` or `SpoolAway`."""
-    target = f"{root.folder(state)}/{claiming.free_name(root, state, name.free())}"
+    target = f"{root.folder(state)}/{jobs.free_name(root, state, name.free())}"
     if not files.move(path, target):
-        raise claiming.lost(root, path)
+        raise claims.lost(root, path)
     return target
 
 
 def _noted(root: Root, path: str, event: Event) -> Record:
-    return claiming.note(root, path, claiming.read_ready(root, path), (event,))
+    return claims.note(root, path, claims.read_ready(root, path), (event,))
 
 
 def delete(root: Root, found: list[Found]) -> Iterator[str]:

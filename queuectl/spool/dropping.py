@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import times
 from queuectl.errors import BadJob, IdTaken
 from queuectl.job.model import Job, State
-from queuectl.spool import claiming, ids, jobfile, reservations
-from queuectl.spool.claiming import SETTLE_BLIND
+from queuectl.spool import aside, claims, ids, jobfile, jobs, reservations
+from queuectl.spool.holds import SETTLE_BLIND
 from queuectl.spool.names import Name, id_from_file_name, is_made_id, make_id, rank_of
 from queuectl.system import files
 from queuectl.times import stamp
@@ -190,7 +190,7 @@ class Drops:
             if not files.exists(dropped):
                 files.move(path, dropped)
                 return
-        claiming.put_back(self._root, drop.name, State.PENDING)
+        claims.put_back(self._root, drop.name, State.PENDING)
 
     def _file(self, drop: _Drop, now: datetime, *, fifo: bool) -> Job | None:
         """File a claimed drop, or put it aside; returns its job where the id that it names is taken."""
@@ -199,7 +199,7 @@ class Drops:
             try:
                 job = jobfile.read(self._paths(drop)[1]).job
             except (BadJob, files.NotAFile, PermissionError) as error:
-                self._put_aside(drop, claiming.why(error))
+                self._put_aside(drop, aside.why(error))
                 return None
             if job.id is None and not is_made_id(suggested.lower()):
                 own = ids.take_like(self._root, suggested)
@@ -220,7 +220,7 @@ class Drops:
         root = self._root
         mark = reservations.mark(root, own)
         rank = drop.name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
-        target = claiming.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
+        target = jobs.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
         path, filed = self._paths(drop)[1], f"{root.folder(State.PENDING)}/{target}"
         files.move(path, filed)
         # Race: stopped for long before that, this worker lost the id to somebody who took it for abandoned.
@@ -229,7 +229,7 @@ class Drops:
             and not reservations.make(root, own)
             and files.move(filed, path)
         ):
-            self._put_aside(drop, str(IdTaken(own, own)), claiming.OTHER_ID)
+            self._put_aside(drop, str(IdTaken(own, own)), aside.OTHER_ID)
 
     def _settle(
         self, contested: list[tuple[_Drop, Job]], clock: float, now: datetime, *, fifo: bool
@@ -245,7 +245,7 @@ class Drops:
             if isinstance(verdict, IdTaken) and job.id is None:
                 self._enter(drop, ids.take_like(self._root, own), job, now, fifo=fifo)
             elif isinstance(verdict, IdTaken):
-                self._put_aside(drop, str(verdict), claiming.OTHER_ID)
+                self._put_aside(drop, str(verdict), aside.OTHER_ID)
             elif verdict <= 0:
                 self._enter(drop, own, job, now, fifo=fifo)
                 verdicts[own] = IdTaken(own, own)
@@ -260,7 +260,7 @@ class Drops:
     def _put_aside(self, drop: _Drop, reason: str, remedy: str | None = None) -> None:
         own = ids.take_like(self._root, id_from_file_name(drop.text))
         try:
-            claiming.bury(self._root, drop.name, drop.name._replace(id=own, owner=None), reason, remedy)
+            aside.bury(self._root, drop.name, drop.name._replace(id=own, owner=None), reason, remedy)
         except BaseException:
             ids.release(self._root, [own])
             raise

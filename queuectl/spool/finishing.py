@@ -23,7 +23,7 @@ from queuectl.job.history import (
     last_attempt,
 )
 from queuectl.job.model import State
-from queuectl.spool import claiming
+from queuectl.spool import claims, jobs
 from queuectl.system import files
 from queuectl.times import iso, parse_moment, stamp
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from queuectl.settings import Settings
-    from queuectl.spool.claiming import Claim
+    from queuectl.spool.claims import Claim
     from queuectl.spool.names import Name
 
 
@@ -89,14 +89,14 @@ def settle(claim: Claim, outcome: Event, *, sync: bool = False) -> tuple[State, 
         name = name.later()
     elif state is State.FAILED:
         name = name._replace(due=stamp(parse_moment(outcome["next_try"])))
-    name = claiming.free_name(claim.root, state, name)
+    name = jobs.free_name(claim.root, state, name)
     release(claim, state, name, sync=sync)
     return state, name
 
 
 def give_back(claim: Claim) -> Name:
     """Put a claim back whose command was never started; nothing is recorded. Returns its new name."""
-    name = claiming.free_name(claim.root, claim.source, claim.name.later())
+    name = jobs.free_name(claim.root, claim.source, claim.name.later())
     release(claim, claim.source, name)
     return name
 
@@ -108,7 +108,7 @@ def release(claim: Claim, state: State, name: Name, *, sync: bool = False) -> No
     by_file = sync and root.forgets_names
     move = files.move_synced if by_file else files.move
     if not move(claim.path, target):
-        raise claiming.lost(root, claim.path)
+        raise claims.lost(root, claim.path)
     if sync and not by_file:
         files.sync_folder(root.folder(state))
         files.sync_folder(root.folder(State.PROCESSING))

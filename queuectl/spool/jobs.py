@@ -178,6 +178,13 @@ def read(found: Found) -> Found | None:
     return Found(found.state, found.name, found.path, job)
 
 
+def free_name(root: Root, state: State, name: Name) -> Name:
+    """The name, moved on by microseconds until nothing in that directory bears it."""
+    while files.exists(f"{root.folder(state)}/{name}"):
+        name = name.later()
+    return name
+
+
 def parse_due(text: str | None) -> datetime | None:
     """The moment that the RUNAT part of a name tells."""
     return None if text is None else from_stamp(text)

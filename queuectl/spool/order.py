@@ -7,10 +7,12 @@ urgent first; the others follow in the order in which they come to be due. `mome
 from __future__ import annotations
 
 import heapq
+import random
 from bisect import bisect_left
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl.job.model import State
 from queuectl.spool.names import DUE
 
 if TYPE_CHECKING:
@@ -108,3 +110,82 @@ class Sorted(NamedTuple):
     def oldest(self) -> str | None:
         """The one that has been due for longest."""
         return oldest(self.names[rank.low] for rank in self.ranks if rank.low < rank.later)
+
+
+class Lineup:
+    """The names that wait, by state: a heap of those that are due and one of those that are not."""
+
+    def __init__(self) -> None:
+        self._due: dict[State, list[str]] = {State.PENDING: [], State.FAILED: []}
+        self._later: dict[State, list[str]] = {State.PENDING: [], State.FAILED: []}
+
+    def fill(self, state: State, due: list[str], later: list[str]) -> None:
+        """Take these names in place of all that the state has."""
+        later = [turn(text) for text in later]
+        heapq.heapify(due)
+        heapq.heapify(later)
+        self._due[state], self._later[state] = due, later
+
+    def add(self, state: State, text: str, moment: str | None = None) -> None:
+        """Take in a name that is due at this moment, or at the one that it gives."""
+        heapq.heappush(self._later[state], turn(text) if moment is None else moment + text)
+
+    def add_due(self, state: State, text: str) -> None:
+        """Take in a name that is due, whatever it says."""
+        heapq.heappush(self._due[state], text)
+
+    def promote(self, moment: str) -> bool:
+        """Move to the due names those whose time has come; whether any name is due."""
+        for state, later in self._later.items():
+            while later and later[0] <= moment:
+                heapq.heappush(self._due[state], name_of_turn(heapq.heappop(later)))
+        return any(self._due.values())
+
+    def pop(self, spread: int = 1) -> tuple[State, str] | None:
+        """Take out the most urgent due name, or any of the first `spread` of its rank."""
+        pending, failed = self._due[State.PENDING], self._due[State.FAILED]
+        if not pending and not failed:
+            return None
+        is_pending = pending and (not failed or pending[0] <= failed[0])
+        state = State.PENDING if is_pending else State.FAILED
+        due = self._due[state]
+        near = [heapq.heappop(due)]
+        for _ in range(random.randrange(spread) if spread > 1 else 0):  # noqa: S311 - spreading, not secrecy
+            if not due or due[0][:2] != near[0][:2]:
+                break
+            near.append(heapq.heappop(due))
+        chosen = near.pop()
+        for text in near:
+            heapq.heappush(due, text)
+        return state, chosen
+
+    def first(self, count: int) -> Iterator[tuple[State, str]]:
+        """The first names of each heap, `count` at most of each; they stay in it."""
+        for state in self._due:
+            yield from ((state, text) for text in smallest(self._due[state], count))
+            yield from ((state, name_of_turn(entry)) for entry in smallest(self._later[state], count))
+
+    def next_due(self, states: Iterable[State]) -> str | None:
+        """The stamp at which the next of the later names is due."""
+        firsts = [self._later[state][0] for state in states if self._later[state]]
+        return min(firsts)[: DUE.stop - DUE.start] if firsts else None
+
+    def later(self, state: State) -> Iterator[str]:
+        """The names that are not due yet, in no order."""
+        return map(name_of_turn, self._later[state])
+
+    def count_later(self, state: State) -> int:
+        """How many names are not due yet."""
+        return len(self._later[state])
+
+
+def smallest(heap: list[str], count: int) -> Iterator[str]:
+    """The first few of a heap in their order, whatever its size; it stays as it is."""
+    ahead = [(text, 0) for text in heap[:1]]
+    while ahead and count:
+        count -= 1
+        text, at = heapq.heappop(ahead)
+        yield text
+        for child in (2 * at + 1, 2 * at + 2):
+            if child < len(heap):
+                heapq.heappush(ahead, (heap[child], child))

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.errors import BadJob, ClaimLost, StorageTrouble
 from queuectl.job.history import FAILED, STARTED, last_attempt, outcome_by
 from queuectl.job.model import State
-from queuectl.spool import claiming, finishing, output, presence
-from queuectl.spool.claiming import Claim
+from queuectl.spool import aside, claims, finishing, output, presence
+from queuectl.spool.claims import Claim
 from queuectl.spool.names import Name, parse_claim
 from queuectl.spool.presence import Onlooker, described
 from queuectl.system import files
@@ -80,7 +80,7 @@ class Rescue(NamedTuple):
                 dead[owner] = not self.onlooker.is_alive(owner, self.settings.lock_lease_seconds)
             return owner is not None and dead[owner]
 
-        for text, belonging in list(claiming.leftovers(self.root)):
+        for text, belonging in list(claims.leftovers(self.root)):
             if is_dead(parse_claim(belonging)):
                 _undo_rewrite(self.root, text, belonging)
         for text in self.root.texts_in(self.root.folder(State.PROCESSING)):
@@ -124,12 +124,12 @@ class Rescue(NamedTuple):
         root, owner = self.root, name.owner or ""
         fate = self._fate_of(owner)
         try:
-            reading = claiming.read(root, f"{root.folder(State.PROCESSING)}/{name}")
+            reading = claims.read(root, f"{root.folder(State.PROCESSING)}/{name}")
         except (BadJob, files.NotAFile, PermissionError) as error:
             # Crash: it may have been running. Once it is in dead/ a person may mend it and retry it.
             self._stop(name, ())
-            reason = f"{fate[:1].upper()}{fate[1:]}. {claiming.why(error)}"
-            where = claiming.bury(root, name, name.free(), reason)
+            reason = f"{fate[:1].upper()}{fate[1:]}. {aside.why(error)}"
+            where = aside.bury(root, name, name.free(), reason)
             return f"{fate} and its file cannot be read; see {where}."
         history = reading.job.history
         failed = bool(history) and history[-1].get("event") == FAILED and "next_try" in history[-1]
@@ -143,7 +143,7 @@ class Rescue(NamedTuple):
             finishing.give_back(claim)
             return f"{fate}; it was not started, and waits again."
         # Root kills nothing that only a stranger's file names.
-        claiming.read(root, claim.path, root.trust(self.settings))
+        claims.read(root, claim.path, root.trust(self.settings))
         self._stop(name, history)
         claim = _taken_over(claim, self.me)
         why = "the disk failed while it ran" if owner == self.me else f"its worker {owner} died while it ran"
@@ -154,7 +154,7 @@ class Rescue(NamedTuple):
             if error.errno != errno.EFBIG:
                 raise
             reason = f"Its run was lost, as {why}, and its file takes no more: {error.strerror}."
-            where = claiming.bury(root, claim.name, claim.name.free(), reason, claiming.RAN)
+            where = aside.bury(root, claim.name, claim.name.free(), reason, aside.RAN)
             return f"{fate}, its run was lost; see {where}."
         state, _ = finishing.settle(claim, lost)
         return f"{fate}, its run was lost; it is {state.label}."
@@ -182,12 +182,12 @@ def _taken_over(claim: Claim, me: str) -> Claim:
     """The claim under a name of our own; raises `ClaimLost` where somebody else took it."""
     mine = Claim.of(claim.root, claim.name.owned(me), claim.record, claim.source)
     if not files.move(claim.path, mine.path):
-        raise claiming.lost(claim.root, claim.path)
+        raise claims.lost(claim.root, claim.path)
     if claim.root.is_shared and files.may_copy(mine.path):
         # Race: the share may hold back what the dead one was writing, and deliver it to this very
         # file, whatever its name, when its host is reached again.
-        claiming.write_anew(claim.root, mine.path, files.read(mine.path, files.MAX_WITH_HISTORY))
-    return mine._replace(record=claiming.read_ready(claim.root, mine.path))
+        claims.write_anew(claim.root, mine.path, files.read(mine.path, files.MAX_WITH_HISTORY))
+    return mine._replace(record=claims.read_ready(claim.root, mine.path))
 
 
 def _undo_rewrite(root: Root, text: str, belonging: str) -> None:

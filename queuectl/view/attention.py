@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import settings
 from queuectl.errors import BadSetting
 from queuectl.job.model import State
-from queuectl.spool import claiming, dropping, presence, requests
+from queuectl.spool import dropping, holds, presence, requests
 from queuectl.spool.names import parse
 from queuectl.system import files
 from queuectl.view import explain
@@ -86,12 +86,12 @@ def _workers(workers: Sequence[dict[str, Any]]) -> Iterator[Finding]:
 def _held(root: Root, text: str, now: datetime) -> Iterator[Finding]:
     """The job that has waited longest, if a program that writes to its file holds it up."""
     name = parse(text)
-    if name is None or (now - name.due_at).total_seconds() < claiming.LONG_HELD:
+    if name is None or (now - name.due_at).total_seconds() < holds.LONG_HELD:
         return
     path = f"{root.folder(State.PENDING)}/{text}"
     try:
         if root.is_shared:
-            is_open = claiming.may_be_open(files.mark(path).mtime_ns / 1e9, now.timestamp())
+            is_open = holds.may_be_open(files.mark(path).mtime_ns / 1e9, now.timestamp())
         else:
             is_open = root.being_written(path) is True
     except FileNotFoundError:

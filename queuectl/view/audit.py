@@ -12,7 +12,18 @@ from queuectl import settings, times
 from queuectl.errors import BadJob, BrokenConfig
 from queuectl.job.history import OUTCOMES, destination, last_attempt
 from queuectl.job.model import Job, State
-from queuectl.spool import claiming, dropping, ids, jobfile, output, recovery, reservations
+from queuectl.spool import (
+    aside,
+    claiming,
+    claims,
+    dropping,
+    ids,
+    jobfile,
+    jobs,
+    output,
+    recovery,
+    reservations,
+)
 from queuectl.spool.jobs import REASON
 from queuectl.spool.names import Name, id_in, is_unfinished, parse, parse_claim, split
 from queuectl.spool.presence import Onlooker, described
@@ -139,17 +150,17 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
     except FileNotFoundError:
         return
     except (BadJob, files.NotAFile, PermissionError) as error:
-        yield Finding(path, f"it cannot be read: {claiming.why(error).rstrip('.')}", "Mend it by hand.")
+        yield Finding(path, f"it cannot be read: {aside.why(error).rstrip('.')}", "Mend it by hand.")
         return
     if state in {State.PENDING, State.FAILED}:
-        claim = claiming.Claim.of(root, name, reading, state)
+        claim = claims.Claim.of(root, name, reading, state)
         right = claiming.true_name(claim, now)
         if right:
             yield Finding(
                 path,
                 f"its content asks for the name {right}",
                 "A worker or `--repair` files it again under that name.",
-                lambda: files.move(path, f"{root.folder(state)}/{claiming.free_name(root, state, right)}"),
+                lambda: files.move(path, f"{root.folder(state)}/{jobs.free_name(root, state, right)}"),
             )
     if state is State.DONE:
         yield from _done(root, name, reading.job, path)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import times
 from queuectl.errors import QueueError
 from queuectl.spool import presence
-from queuectl.spool.claiming import SETTLE_BLIND
+from queuectl.spool.holds import SETTLE_BLIND
 from queuectl.spool.root import Root, filesystem, mount_options
 from queuectl.system import files, host, locks
 

@@ -16,9 +16,9 @@ from queuectl import times
 from queuectl.errors import Lacking, QueueError, StorageTrouble
 from queuectl.job.model import State
 from queuectl.spool import output, presence
-from queuectl.spool.claiming import Waiting
 from queuectl.spool.presence import DETACHED, DRAIN, FOREGROUND
 from queuectl.spool.root import Root, open_root
+from queuectl.spool.waiting import Waiting
 from queuectl.spool.wake import load_ear
 from queuectl.system import files, host, processes
 from queuectl.times import local, utc_now

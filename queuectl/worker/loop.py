@@ -14,7 +14,7 @@ from queuectl import times
 from queuectl.errors import ClaimLost, Lacking, QueueError, StorageTrouble
 from queuectl.job.history import FAILED, Event
 from queuectl.job.model import HERE, State
-from queuectl.spool import claiming, finishing, output, presence
+from queuectl.spool import aside, claiming, finishing, output, presence
 from queuectl.spool.output import Curb
 from queuectl.spool.root import filesystem, mend
 from queuectl.spool.wake import Bell, Wake
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from threading import Thread
     from typing import Any, TypeVar
 
-    from queuectl.spool.claiming import Claim, Waiting
+    from queuectl.spool.claims import Claim
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
+    from queuectl.spool.waiting import Waiting
 
     T = TypeVar("T")
 
@@ -662,7 +663,7 @@ class Worker:
         """Put a run's job aside whose file does not take the outcome; one that cannot be moved stays ours."""
         reason = f"Its outcome could not be written to its file ({error.strerror}): {run.in_words()}."
         try:
-            claiming.bury(self._root, run.claim.name, run.claim.name.free(), reason, claiming.RAN)
+            aside.bury(self._root, run.claim.name, run.claim.name.free(), reason, aside.RAN)
         except OSError as why:
             if run not in self._stuck:
                 log.error(

@@ -10,11 +10,12 @@ from queuectl import settings, times
 from queuectl.errors import ClaimLost, IdTaken, StorageTrouble
 from queuectl.job.history import STARTED, Event, last_attempt, moved_by_hand
 from queuectl.job.model import State
-from queuectl.spool import claiming, finishing, ids, jobs, output, presence, recovery
-from queuectl.spool.claiming import Claim, Waiting
+from queuectl.spool import aside, claiming, claims, finishing, holds, ids, jobs, output, presence, recovery
+from queuectl.spool.claims import Claim
 from queuectl.spool.dropping import Drops
 from queuectl.spool.liveness import Standing
 from queuectl.spool.names import parse_claim
+from queuectl.spool.waiting import Waiting
 from queuectl.system import files
 from queuectl.times import iso
 
@@ -181,34 +182,34 @@ class Member:
             name, source = taken
             try:
                 claim = self._confirmed(name, source, now)
-                self._waiting.let_go(name)
+                self._waiting.holds.let_go(name)
                 if isinstance(claim, Claim):
                     return claim
-            except claiming.BeingWritten as one:
-                self._waiting.hold(name, one.written)
+            except holds.BeingWritten as one:
+                self._waiting.holds.hold(name, one.written)
                 self._put_back(name, source)
-            except claiming.NotYet as until:
-                self._waiting.postpone(name, until.seconds)
+            except holds.NotYet as until:
+                self._waiting.holds.postpone(name, until.seconds)
                 self._put_back(name, source)
             except OSError as error:
                 if error.errno not in claiming.OF_ONE_FILE:
-                    claiming.put_back(self.root, name, source)
+                    claims.put_back(self.root, name, source)
                     raise
-                claiming.bury(self.root, name, name.free(), claiming.why(error))
+                aside.bury(self.root, name, name.free(), aside.why(error))
             else:
                 if claim is not None:
                     self._waiting.expect(source, str(claim))
         return None
 
     def _put_back(self, name: Name, source: State) -> None:
-        back = claiming.put_back(self.root, name, source)
+        back = claims.put_back(self.root, name, source)
         if back is not None:
             self._waiting.expect(source, str(back))
 
     def _confirmed(self, name: Name, source: State, now: datetime) -> Claim | Name | None:
         """As `claiming.confirm` has it; a taken id that the content asks for is given once nobody has it."""
         try:
-            terms = claiming.Terms(self.root.trust(self.live.last), self._waiting.settled(name))
+            terms = claiming.Terms(self.root.trust(self.live.last), self._waiting.holds.settled(name))
             claim = claiming.confirm(self.root, name, source, now, terms)
             return self._vouched(claim, now) if isinstance(claim, Claim) else claim
         except ClaimLost:
@@ -218,10 +219,10 @@ class Member:
         verdict = self._abandoned.judge([right.id])[right.id]
         if isinstance(verdict, IdTaken):
             reason = f"The id {right.id!r} that it gives itself is taken."
-            claiming.bury(self.root, name, name.free(), reason, claiming.OTHER_ID)
+            aside.bury(self.root, name, name.free(), reason, aside.OTHER_ID)
             return None
         if verdict > 0:
-            raise claiming.NotYet(verdict)
+            raise holds.NotYet(verdict)
         return claiming.file_again(self.root, name, source, right)
 
     def _vouched(self, claim: Claim, now: datetime) -> Claim:
@@ -247,7 +248,7 @@ class Member:
                 others = [one for one in jobs.names_of(self.root, claim.id) if one.path != claim.path]
                 if others:
                     reason = f"Another file has the same id: {others[0].path}."
-                    claiming.bury(self.root, claim.name, claim.name.free(), reason, claiming.OTHER_ID)
+                    aside.bury(self.root, claim.name, claim.name.free(), reason, aside.OTHER_ID)
                     return None
                 attempt += 1  # a power cut took the history's last lines, not the log
             except OSError as error:
@@ -256,7 +257,7 @@ class Member:
                 # No job is to blame where none can have logs.
                 files.probe(f"{self.root.logs}/.{self.name}.probe")
                 reason = f"Its log cannot be opened: {error}."
-                claiming.bury(self.root, claim.name, claim.name.free(), reason)
+                aside.bury(self.root, claim.name, claim.name.free(), reason)
                 return None
 
     def started(self, attempt: int, pid: int | None, now: datetime) -> Event:

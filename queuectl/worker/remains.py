@@ -24,7 +24,7 @@ from queuectl import times
 from queuectl.job.history import STARTED, last_attempt
 from queuectl.job.model import State
 from queuectl.spool import output
-from queuectl.spool.claiming import lost
+from queuectl.spool.claims import lost
 from queuectl.spool.recovery import StillRuns
 from queuectl.system import files
 from queuectl.system.processes import identity

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.job.history import Event
-    from queuectl.spool.claiming import Claim
+    from queuectl.spool.claims import Claim
 
 
 DEADLY = 9

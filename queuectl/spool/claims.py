@@ -1,0 +1,207 @@
+"""A claim: the job that one owner may run, and its file in processing/ for as long as the claim lasts.
+
+An event is appended by path, without creating a file: a lost claim leaves nothing to append to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl.errors import BadJob, ClaimLost
+from queuectl.job.history import STARTED, Event
+from queuectl.job.layout import to_yaml
+from queuectl.job.model import Job, State
+from queuectl.spool import jobfile
+from queuectl.spool.jobs import free_name
+from queuectl.spool.names import Name, id_in
+from queuectl.system import files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from queuectl.spool.jobfile import Record
+    from queuectl.spool.root import Root
+
+
+class Claim(NamedTuple):
+    """A job that this owner, and nobody else, may run: its file, and what the file says."""
+
+    root: Root
+    name: Name
+    record: Record
+    source: State
+    #: Where the file is for as long as the claim lasts.
+    path: str
+    #: Events that the file is to get and has not yet.
+    unwritten: tuple[Event, ...] = ()
+
+    @classmethod
+    def of(cls, root: Root, name: Name, reading: Record, source: State) -> Claim:
+        """The claim that this name tells of."""
+        return cls(root, name, reading, source, f"{root.folder(State.PROCESSING)}/{name}")
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.name.id
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its ending: no other claim has or had it."""
+        return str(self.name).removesuffix(".yaml")
+
+    @property
+    def owner(self) -> str:
+        """The worker whose claim it is."""
+        assert self.name.owner is not None
+        return self.name.owner
+
+    @property
+    def job(self) -> Job:
+        """What is to run."""
+        return self.record.job
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """The history as it will be once all is written."""
+        return (*self.job.history, *self.unwritten)
+
+    def adding(self, *events: Event) -> Claim:
+        """The claim with events that its file is to get."""
+        return self._replace(unwritten=(*self.unwritten, *events))
+
+    def recording(self, **facts: Any) -> Claim:
+        """The claim with facts added to the start that its file is to get; without one it is the same."""
+        if not self.unwritten or self.unwritten[0].get("event") != STARTED:
+            return self
+        return self._replace(unwritten=({**self.unwritten[0], **facts}, *self.unwritten[1:]))
+
+    def noted(self, *added: Event, sync: bool = False) -> Claim:
+        """The claim after these events, and what else was unwritten, were added to its file.
+
+        Raises `ClaimLost` or `SpoolAway`.
+        """
+        events = (*self.unwritten, *added)
+        return self._replace(record=note(self.root, self.path, self.record, events, sync=sync), unwritten=())
+
+    def noted_again(self, *, sync: bool = False) -> Claim:
+        """The same, adding only those of the events that the file does not end with already."""
+        try:
+            reading = read(self.root, self.path)
+        except (BadJob, files.NotAFile) as error:  # something else has taken its place
+            raise ClaimLost(self.id) from error
+        history, added = reading.job.history, self.unwritten
+        there = next(n for n in range(len(added), -1, -1) if history[len(history) - n :] == added[:n])
+        if missing := added[there:]:
+            reading = note(self.root, self.path, reading, missing, sync=sync)
+        return self._replace(record=reading, unwritten=())
+
+
+def lost(root: Root, path: str) -> ClaimLost:
+    """The error for a claim whose file is gone. Raises `SpoolAway` where the whole spool is."""
+    root.require_reachable()
+    return ClaimLost(id_in(path.rpartition("/")[2]))
+
+
+def read(root: Root, path: str, trust: files.Trust | None = None) -> Record:
+    """Read a claim's file. Raises as `jobfile.read` does, `ClaimLost` and `SpoolAway`."""
+    try:
+        return jobfile.read(path, trust)
+    except FileNotFoundError as error:
+        raise lost(root, path) from error
+
+
+def read_ready(root: Root, path: str) -> Record:
+    """Read a claim's file so that events can be added to it. Raises as `read` does."""
+    return ready(root, path, read(root, path))
+
+
+def ready(root: Root, path: str, reading: Record) -> Record:
+    """The record of a claim whose layout takes further events, written again where it did not.
+
+    Raises `BadJob`, and changes nothing, where that would not read the same.
+    """
+    if reading.columns is not None:
+        return reading
+    text = to_yaml(reading.job).encode()
+    anew = jobfile.parse(text)
+    write_anew(root, path, text)
+    return anew
+
+
+def note(root: Root, path: str, reading: Record, added: tuple[Event, ...], *, sync: bool = False) -> Record:
+    """Add events to a claim's file, and return the record as it is then.
+
+    Raises `ClaimLost` or `SpoolAway`. A file that may be read but not written to, such as a copy of
+    a read-only one, is replaced by a copy that may be written to.
+    """
+    try:
+        try:
+            return jobfile.append(path, reading, added, sync=sync)
+        except PermissionError:
+            write_anew(root, path, files.read(path, files.MAX_WITH_HISTORY))
+            return jobfile.append(path, reading, added, sync=sync)
+    except FileNotFoundError as error:
+        raise lost(root, path) from error
+
+
+def put_back(root: Root, name: Name, source: State) -> Name | None:
+    """Undo a claim that cannot be read now, as far as the disk lets us; recovery does what it does not.
+
+    Returns the job's new name, None where it is not put back.
+    """
+    with contextlib.suppress(OSError):
+        path = f"{root.folder(State.PROCESSING)}/{name}"
+        # Two files hold the job where it was not written anew to the end: neither must leave here.
+        if any(files.exists(half) for half in _halves(path)):
+            return None
+        back = free_name(root, source, name.later())
+        if files.move(path, f"{root.folder(source)}/{back}"):
+            return back
+    return None
+
+
+def write_anew(root: Root, path: str, text: bytes) -> None:
+    """Put a text in the place of a claim's file.
+
+    Crash: what is left is the new text under `.NAME.new`, the old one as `NAME` or `.NAME.old`.
+    Recovery puts the old one back and drops the new one. Two files that hold one job must not come
+    to lie in two directories, so none of these steps may be undone by a power cut while one before
+    or after it is not: that would make two jobs of them. Raises `ClaimLost` or `SpoolAway`; an error
+    before the old text has moved leaves the file as it was.
+    """
+    folder = path.rpartition("/")[0]
+    new, old = _halves(path)
+    try:
+        files.create_like(new, text, path)
+    except FileNotFoundError as error:
+        raise lost(root, path) from error
+    is_there = False
+    try:
+        files.sync_folder(folder)
+        is_there = files.move(path, old)
+    finally:
+        if not is_there:
+            with contextlib.suppress(OSError):
+                files.remove(new)
+    if not is_there:
+        raise lost(root, path)
+    files.move(new, path)
+    files.sync_folder(folder)
+    files.remove(old)
+    files.sync_folder(folder)
+
+
+def _halves(path: str) -> tuple[str, str]:
+    """Where the new and the old text of a claim's file are while it is written anew."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/.{name}.new", f"{folder}/.{name}.old"
+
+
+def leftovers(root: Root) -> Iterable[tuple[str, str]]:
+    """Dot files that a rewrite left in processing/: each with the claim's name it belongs to."""
+    for text in root.texts_in(root.folder(State.PROCESSING)):
+        if text.startswith(".") and text.endswith((".new", ".old")):
+            yield text, text[1:-4]
