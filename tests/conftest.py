@@ -6,18 +6,20 @@ import contextlib
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psutil
 import pytest
 
-from queuectl import Spool, State
+from queuectl import Spool, State, times
 from queuectl.job.history import Event, last_attempt
 from queuectl.spool import jobs, presence, requests
 from queuectl.system import files
@@ -26,6 +28,7 @@ from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
     from multiprocessing.context import ForkProcess
     from pathlib import Path
 
@@ -91,6 +94,17 @@ def is_full() -> bool:
     return os.environ.get("QUEUECTL_TRIALS") == "full"
 
 
+def pytest_configure() -> None:
+    """Let the tests' children start with signals as usual, also under `nohup` and `trap '' INT`.
+
+    A program that is started inherits an ignored signal, but not a handler. With a handler that does
+    nothing pytest itself goes on ignoring the signal.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
 #: Directories whose tests form a group of that name, which `pytest` alone does not run.
 GROUPS = ("trials", "shares", "bench")
 
@@ -132,6 +146,34 @@ def threads_left() -> Iterator[None]:
 @pytest.fixture
 def spool(new_spool: Callable[[str], Spool]) -> Spool:
     return new_spool("spool")
+
+
+class StoppedClock(times.Clock):
+    """A clock of the test's own: time passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+        self.set_by = timedelta()  # by how much somebody has set the wall clock
+        self._begun = super().now()
+
+    def now(self) -> datetime:
+        return self._begun + timedelta(seconds=self.passed) + self.set_by
+
+    def monotonic(self) -> float:
+        return self.passed
+
+    def awake(self) -> float:
+        return self.passed
+
+    def sleep(self, seconds: float) -> None:
+        self.passed += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
+    stopped = StoppedClock()
+    monkeypatch.setattr(times, "clock", stopped)
+    return stopped
 
 
 class Counting:

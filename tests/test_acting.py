@@ -12,6 +12,7 @@ import pytest
 from queuectl import Spool, State
 from queuectl.errors import BadJob, WrongState
 from queuectl.spool import acts, jobfile
+from queuectl.spool.names import FIFO_RANK
 from queuectl.system import files
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ def failed(spool: Spool, job_id: str) -> None:
         claim = me.note(claim, me.started(attempt, None, spool.clock()))
         files.close(out, err)
         assert me.fail(claim, {"exit_code": 1}, spool.clock(), 0.0) is State.FAILED
+
+
+def test_in_fifo_mode_a_job_that_is_retried_is_ordered_by_time_alone(spool: Spool) -> None:
+    spool.root.config.write_text("scheduling_mode: fifo\n")
+    for job_id, fields in {"urgent": {"priority": 10}, "plain": {}}.items():
+        spool.file({"id": job_id, "command": "true", **fields})
+        spool.cancel_waiting(job_id)
+        spool.retry(job_id)
+    assert [spool.find(job_id).name.rank for job_id in ("urgent", "plain")] == [FIFO_RANK] * 2
 
 
 def test_a_scheduled_job_that_is_to_run_now_runs(

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from queuectl.spool import presence
+from queuectl.spool.wake import Bell, Wake
+from queuectl.worker.keeper import Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl import Spool
-    from tests.conftest import Until
+    from tests.conftest import StoppedClock
 
-LEASE = 0.4
+    Beat = Callable[[int, str], None]
+
+LEASE = 100
 NAME = "elsewhere-7-abcd"
 MOMENTS = ["1970-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z"]
 
 
 @pytest.fixture
-def beat(spool: Spool) -> Callable[[int, str], None]:
+def beat(spool: Spool) -> Beat:
     """Shows a sign of life of a worker on another host, whose clock says so."""
 
     def show(count: int, at: str) -> None:
@@ -44,15 +49,50 @@ def onlooker(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> presence.Onlooker
 
 @pytest.mark.parametrize("at", MOMENTS)
 def test_a_beat_that_changes_is_life_and_one_that_stood_still_for_the_lease_is_death(
-    beat: Callable[[int, str], None], onlooker: presence.Onlooker, until: Until, at: str
+    beat: Beat, onlooker: presence.Onlooker, clock: StoppedClock, at: str
 ) -> None:
-    begun = time.monotonic()
-    count = 0
-    while time.monotonic() - begun < 2 * LEASE:
-        beat(count := count + 1, at)
+    every = presence.looks_every(LEASE)
+    for count in range(20):
+        beat(count, at)
         assert onlooker.is_alive(NAME, LEASE)
-    begun = time.monotonic()
-    until(lambda: not onlooker.is_alive(NAME, LEASE), "it is taken for dead", seconds=10)
-    assert time.monotonic() - begun >= LEASE * 0.9
-    beat(count + 1, at)
+        clock.passed += every
+    beat(20, at)
     assert onlooker.is_alive(NAME, LEASE)
+    still_since = clock.passed
+    while onlooker.is_alive(NAME, LEASE):
+        clock.passed += every
+    assert LEASE <= clock.passed - still_since < LEASE + every
+    beat(21, at)
+    assert onlooker.is_alive(NAME, LEASE)
+
+
+@pytest.mark.parametrize("set_by", [timedelta(days=400), timedelta(days=-400)])
+def test_a_wall_clock_that_is_set_shortens_and_lengthens_no_lease(
+    beat: Beat, onlooker: presence.Onlooker, clock: StoppedClock, set_by: timedelta
+) -> None:
+    beat(1, MOMENTS[1])
+    assert onlooker.is_alive(NAME, LEASE)
+    clock.set_by = set_by
+    watched, every = 0.0, presence.looks_every(LEASE)
+    while watched < LEASE:
+        assert onlooker.is_alive(NAME, LEASE)
+        clock.passed += every
+        watched += every
+    assert not onlooker.is_alive(NAME, LEASE)
+
+
+@pytest.mark.parametrize("set_by", [timedelta(days=400), timedelta(days=-400)])
+def test_a_worker_s_own_silence_is_not_measured_by_the_wall_clock(
+    spool: Spool, clock: StoppedClock, set_by: timedelta
+) -> None:
+    wake = Wake()
+    with spool.member() as me, contextlib.closing(wake):
+        keeper = Keeper(me, wake, Bell(spool.root, wake))
+        clock.set_by = set_by
+        assert keeper.silence() == 0
+        assert not keeper.is_silent()
+        clock.passed += keeper.lease
+        assert keeper.silence() == keeper.lease
+        assert keeper.is_silent()
+        keeper.look()
+        assert keeper.silence() == 0

@@ -455,6 +455,33 @@ def test_a_file_is_created_once(tmp_path: Path) -> None:
         assert path.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda path: os.close(files.open_log(path)),
+        lambda path: files.open_append(path).close(),
+        lambda path: files.patch(path, b"mine", 0),
+        lambda path: os.close(files.open_update(path)),
+        lambda path: files.keep_newest_lines(path, 1),
+        lambda path: files.rewrite(path, lambda _: (b"mine", 0o600)),
+    ],
+    ids=["open_log", "open_append", "patch", "open_update", "keep_newest_lines", "rewrite"],
+)
+def test_nothing_is_written_through_a_symlink(
+    tmp_path: Path, act: Callable[[Path], object], is_there: bool
+) -> None:
+    target = tmp_path / "target"
+    if is_there:
+        target.write_text("theirs\n" * 9)
+    (tmp_path / "a").symlink_to("target")
+    with pytest.raises(OSError):  # noqa: PT011 - ELOOP, or NotAFile where the kernel has no such flag
+        act(tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
+    assert target.exists() == is_there
+    assert not is_there or target.read_text() == "theirs\n" * 9
+
+
 def test_nothing_is_created_through_a_dangling_symlink(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("elsewhere")
     for make in (files.create, files.create_synced):

@@ -20,6 +20,7 @@ import pytest
 from queuectl import Spool, State
 from queuectl.spool import holds, jobs, requests
 from queuectl.spool.jobs import REASON
+from queuectl.spool.names import FIFO_RANK
 from queuectl.system import files
 from queuectl.times import utc_now
 from queuectl.view import lookup
@@ -173,6 +174,15 @@ def test_fields_of_a_dropped_job_decide_its_place_and_time(
     workers.drain()
     assert evidence.started() == ["urgent", "plain"]
     assert spool.view(spool.find("late"))["state"] == "scheduled"
+
+
+def test_in_fifo_mode_dropped_files_are_ordered_by_time_alone(spool: Spool, workers: Workers) -> None:
+    with spool.root.config.open("a") as config:
+        config.write("scheduling_mode: fifo\n")
+    for job_id, more in {"urgent": "priority: 10\n", "plain": ""}.items():
+        pending(spool, f"{job_id}.yaml").write_text(f"command: 'true'\n{more}")
+    workers.drain()
+    assert [spool.find(job_id).name.rank for job_id in ("urgent", "plain")] == [FIFO_RANK] * 2
 
 
 # ── unfinished files ──────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ASK = """
 import sys
-from queuectl import disk
+from queuectl.system import files as disk
 print("ready", flush=True)
 answers = {disk.being_written(sys.argv[1]) for _ in range(20_000)}
 print(len(answers - {None}))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl import Spool
+    from tests.conftest import StoppedClock
 
 LEASE = 3600
 
@@ -56,17 +57,18 @@ def test_an_owner_of_another_boot_is_dead_at_once_only_where_it_was_this_machine
     me.leave()
 
 
-def test_time_in_which_nobody_looked_does_not_count(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "GAP", 0.1)
+def test_time_in_which_nobody_looked_does_not_count(spool: Spool, clock: StoppedClock) -> None:
     me = presence.join(spool.root, "test", utc_now())
     text = (spool.path / f"workers/{me.name}.yaml").read_text()
     elsewhere = text.replace(presence.place_of(spool.root), "another").replace(me.name, "other-1-abcd")
     (spool.path / "workers/other-1-abcd.yaml").write_text(elsewhere)
-    onlooker, lease = presence.Onlooker(spool.root), 0.4
+    onlooker, lease = presence.Onlooker(spool.root), 100
     assert onlooker.is_alive("other-1-abcd", lease)
-    time.sleep(2 * lease)  # the share was away from all, say
-    assert onlooker.is_alive("other-1-abcd", lease)
-    wait_until(lambda: not onlooker.is_alive("other-1-abcd", lease), "it is silent while it is looked at")
+    clock.passed += 10 * lease  # the share was away from all, say
+    seen_again = clock.passed
+    while onlooker.is_alive("other-1-abcd", lease):
+        clock.passed += presence.looks_every(lease)
+    assert clock.passed - seen_again >= lease
     me.leave()
 
 
@@ -77,7 +79,7 @@ def keeper(spool: Spool) -> Iterator[Keeper]:
         yield Keeper(me, control, Bell(spool.root, control))
 
 
-def test_a_worker_watches_the_beats_of_others_also_on_a_local_disk(spool: Spool) -> None:
+def test_a_worker_watches_the_beats_of_others_also_on_a_local_disk(spool: Spool, clock: StoppedClock) -> None:
     """Else nobody watches them while it is busy, and each look of its own would begin to count anew."""
     name, lease = "elsewhere-1-abcd", 1
     with spool.root.config.open("a") as config:
@@ -87,15 +89,15 @@ def test_a_worker_watches_the_beats_of_others_also_on_a_local_disk(spool: Spool)
         text = (spool.path / f"workers/{me.name}.yaml").read_text()
         text = text.replace(presence.place_of(spool.root), "another/place").replace(me.name, name)
         (spool.path / f"workers/{name}.yaml").write_text(text)
+        clock.passed += 1
         me.look(utc_now())
         claim = me.claim(utc_now())
         assert claim
         os.rename(claim.path, claim.path.replace(me.name, name))
         Keeper(me, wake, Bell(spool.root, wake)).look()
-        begun = time.monotonic()
-        wait_until(lambda: time.monotonic() - begun > lease, "the lease has passed")
+        clock.passed += lease
         told = me.recover(lambda *_: None, utc_now())
-    assert f"Job {job_id}: its worker {name} died before it ran; it waits again." in told
+    assert f"Job {job_id}: its worker {name} died; it was not started, and waits again." in told
 
 
 def test_a_request_that_leaves_the_folder_the_time_of_a_change_before_it_is_heard(

@@ -373,7 +373,7 @@ def test_a_change_is_in_force_at_the_next_look(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [b"max_retries: many\n", b"max_retries: [\n", b"\xff\xfe", b"a: 1\n", b"\0"]
+    "broken", [b"max_retries: many\n", b"max_retries: [\n", b"\xff\xfea", b"\xe9", b"a: 1\n", b"\0"]
 )
 def test_a_broken_config_keeps_the_last_good_values_and_says_so(tmp_path: Path, broken: bytes) -> None:
     path = tmp_path / "config.yaml"

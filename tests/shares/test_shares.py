@@ -42,14 +42,14 @@ with open(sys.argv[1], "w") as job:
 
 MAKE = """
 import sys
-from queuectl import disk
+from queuectl.system import files as disk
 for number in range(2000):
     disk.create(f"{sys.argv[1]}/{number}")
     print(number)
 """
 LOOK_FOR = """
 import sys
-from queuectl import disk
+from queuectl.system import files as disk
 from queuectl.errors import StorageTrouble
 for number in range(2000):
     is_there = False
