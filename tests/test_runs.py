@@ -20,7 +20,7 @@ from tests.conftest import changed
 
 if TYPE_CHECKING:
     from queuectl.job.history import Event
-    from queuectl.spool.claiming import Claim
+    from queuectl.spool.claims import Claim
     from queuectl.worker.member import Member
     from tests.conftest import Evidence, Until, Workers
 
