@@ -37,7 +37,7 @@ class Spool:
         self.root: Root = roots.open_root(path)
         self.clock = clock
         #: What config.yaml says, read again when it has changed, and what is wrong with it.
-        self.live = settings.Live(self.root.text)
+        self.live = settings.Live(self.root.text, self.root.medium)
         self._warned: str | None = None
 
     @classmethod

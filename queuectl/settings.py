@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, Literal
 
+    from queuectl.system.medium import Medium
+
 FILE = "config.yaml"
 LAST_GOOD = "The last good values stay in force."
 NOBODY = "none"
@@ -389,9 +391,9 @@ class Live:
     `poll_interval`.
     """
 
-    def __init__(self, root: Path | str, *, is_shared: bool = False) -> None:
+    def __init__(self, root: Path | str, medium: Medium) -> None:
         self._root = root
-        self._is_shared = is_shared
+        self._medium = medium
         self._looked = float("-inf")
         self._file = f"{root}/{FILE}"
         self._mark: files.Mark | None = None
@@ -401,7 +403,7 @@ class Live:
 
     def now(self) -> Settings:
         """The values in force. Raises `OSError` when the spool is out of reach."""
-        if self._is_shared and times.clock.monotonic() - self._looked < self.last.poll_interval:
+        if times.clock.monotonic() - self._looked < self.last.poll_interval and self._medium.is_remote:
             return self.last
         mark = files.mark(self._file)
         self._looked = times.clock.monotonic()
@@ -429,7 +431,7 @@ class Live:
         Race: an editor empties the file before it writes it, and an empty one is all defaults. The
         values that were in force hold until then; at first there are none.
         """
-        if not self._is_shared:
+        if self._medium.tells_writers:
             return not files.being_written(self._file)
         stands = mark == self._seen
         self._seen = mark

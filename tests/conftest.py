@@ -242,11 +242,12 @@ class Process:
 
 def changed(changes: str) -> list[str]:
     """The words of a program that becomes a worker once it has changed how one is made."""
-    imports = "import sys; from queuectl.spool.root import Root; from queuectl.worker import fleet, loop"
+    spool = "from queuectl.spool.root import Root; from queuectl.system.medium import Medium"
+    imports = f"import sys; {spool}; from queuectl.worker import fleet, loop"
     return [sys.executable, "-c", f"{imports}; {changes}; sys.exit(fleet.main(sys.argv[-2:]))"]
 
 
-ON_A_SHARE = changed("Root.is_shared = True")
+ON_A_SHARE = changed("Medium.is_shared = True")
 
 
 def commands_of(spool: Spool) -> list[psutil.Process]:

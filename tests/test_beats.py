@@ -12,6 +12,7 @@ import pytest
 
 from queuectl.spool import presence
 from queuectl.spool.wake import Bell, Wake
+from queuectl.system.medium import Medium
 from queuectl.worker.keeper import Keeper
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def beat(spool: Spool) -> Beat:
 @pytest.fixture
 def onlooker(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> presence.Onlooker:
     """On a share: elsewhere a worker of another boot could only be dead."""
-    monkeypatch.setattr(type(spool.root), "is_shared", True)
+    monkeypatch.setattr(Medium, "is_shared", True)
     return presence.Onlooker(spool.root)
 
 

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from queuectl import Spool, State
+from queuectl.system.medium import Medium
 from queuectl.view import census as census_module
 from queuectl.view import explain, lookup, metrics
 from queuectl.view.census import Census, Watch, quantile
@@ -114,7 +115,7 @@ def test_on_a_share_a_directory_is_believed_once_it_has_stood_still_by_our_own_w
     spool: Spool, counting: Counting, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     census = Census(spool.root)
-    monkeypatch.setitem(vars(spool.root), "is_shared", True)
+    monkeypatch.setattr(Medium, "is_shared", True)
     monkeypatch.setattr(census_module, "PROVES", 0.3)
     make_old(spool)  # the clock of the share is behind
 
@@ -144,6 +145,8 @@ def test_of_many_finished_jobs_only_the_last_ones_are_read(
 ) -> None:
     monkeypatch.setattr(census_module, "SAMPLE", 5)
     finished(spool, 40, 60)
+    assert spool.root.medium.hears_all  # the list of mounts has been read
+    counting.calls.clear()
     looked(census)
     assert counting.calls["open"] == 5
 

@@ -12,9 +12,8 @@ from queuectl import Spool
 from queuectl.cli import main
 from queuectl.errors import GivenAway, NotMounted, QueueError, UnsafeSpool
 from queuectl.job.model import State
-from queuectl.spool import root as roots
-from queuectl.spool.root import FOLDERS, Root
-from queuectl.system import files, fstab
+from queuectl.spool.root import FOLDERS
+from queuectl.system import files, fstab, mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +36,7 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         told.write_text(
             f"36 35 {os.major(device)}:{os.minor(device)} / /x rw - {kind} //server/x {options}\n"
         )
-        monkeypatch.setattr(roots, "MOUNTS", str(told))
+        monkeypatch.setattr(mounts, "MOUNTS", str(told))
         return tmp_path
 
     return mount
@@ -207,8 +206,8 @@ ALICE, NOBODY = 4201, 65534
 def test_filing_is_refused_where_no_worker_of_root_would_run_what_root_files(
     mounted: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, kind: str, uid: int, words: str
 ) -> None:
+    monkeypatch.setattr(mounts, "on_block_device", lambda _: False)
     spool = Spool.create(mounted(kind, "rw") / "spool")
-    monkeypatch.setattr(Root, "_may_be_shared", True)
     with monkeypatch.context() as patch:
         patch.setattr(files, "kernel", Squashed(uid))
         with pytest.raises(GivenAway, match=words):
@@ -224,7 +223,7 @@ def test_filing_is_not_refused_where_the_owner_of_the_spool_gets_what_root_files
     place = Spool.create(mounted("cifs", "rw") / "spool").path
     os.chown(place, ALICE, -1)
     spool = Spool(place)
-    monkeypatch.setattr(Root, "_may_be_shared", True)
+    monkeypatch.setattr(mounts, "on_block_device", lambda _: False)
     monkeypatch.setattr(files, "kernel", Squashed(ALICE))
     assert os.stat(spool.find(spool.file("true")).path).st_uid == ALICE
     with pytest.raises(QueueError, match="a worker of root does not run"):
@@ -236,7 +235,7 @@ def test_an_init_that_would_make_a_spool_of_nobody_is_refused_and_leaves_nothing
     mounted: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = mounted("nfs4", "rw")
-    monkeypatch.setattr(Root, "_may_be_shared", True)
+    monkeypatch.setattr(mounts, "on_block_device", lambda _: False)
     monkeypatch.setattr(files, "kernel", Squashed(NOBODY))
     with pytest.raises(GivenAway, match="no_root_squash"):
         Spool.create(place / "spool")

@@ -20,6 +20,7 @@ from queuectl.spool import finishing, jobs, requests
 from queuectl.spool.root import Root
 from queuectl.spool.waiting import Waiting
 from queuectl.system import files
+from queuectl.system.medium import Medium
 from queuectl.times import iso, utc_now
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from queuectl.job.history import Event
     from queuectl.spool.claims import Claim
     from queuectl.spool.names import Name
+    from queuectl.spool.root import Root
     from queuectl.worker.member import Member
     from tests.conftest import AtOnce, Evidence, Until, Workers
 
@@ -133,7 +135,7 @@ class _Cached:
 def test_a_name_that_a_share_goes_on_listing_is_tried_once(
     quick_spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Root, "is_shared", True)
+    monkeypatch.setattr(Medium, "is_shared", True)
     monkeypatch.setattr(files, "kernel", _Cached())
     quick_spool.file({"command": "true"})
     waiting = Waiting(quick_spool.root)

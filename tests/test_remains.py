@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import root as roots
 from queuectl.spool.root import Root
 from queuectl.system import host, processes
+from queuectl.system import mounts as system_mounts
 from queuectl.worker.remains import stop_remains
 from tests.conftest import problems_left_in
 
@@ -269,7 +269,7 @@ def test_a_share_is_known_by_its_own_name_for_the_directory_by_whatever_mount(
         root, point, source = mount.format(tmp=tmp_path).split(" ")
         lines.append(f"36 35 {number} {root} {point} rw - nfs4 {source.replace('SHARE', SHARE)} rw\n")
     told.write_text("".join(lines))
-    monkeypatch.setattr(roots, "MOUNTS", str(told))
+    monkeypatch.setattr(system_mounts, "MOUNTS", str(told))
     assert Root(tmp_path / path).identity == identity.format(tmp=tmp_path)
 
 

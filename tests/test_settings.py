@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from queuectl import settings
 from queuectl.errors import BadSetting
 from queuectl.settings import KEYS, Settings, edited, key_name, parse, parse_value, template
+from queuectl.system.medium import Medium
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -366,7 +367,7 @@ def test_a_missing_config_is_missing_and_no_default(tmp_path: Path) -> None:
 def test_a_change_is_in_force_at_the_next_look(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("max_retries: 1\n")
-    live = settings.Live(tmp_path)
+    live = settings.Live(tmp_path, Medium(str(tmp_path), tmp_path.stat()))
     assert live.now().max_retries == 1
     path.write_text("max_retries: 22\n")
     assert live.now().max_retries == 22
@@ -378,7 +379,7 @@ def test_a_change_is_in_force_at_the_next_look(tmp_path: Path) -> None:
 def test_a_broken_config_keeps_the_last_good_values_and_says_so(tmp_path: Path, broken: bytes) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("max_retries: 1\n")
-    live = settings.Live(tmp_path)
+    live = settings.Live(tmp_path, Medium(str(tmp_path), tmp_path.stat()))
     assert live.now().max_retries == 1
     assert live.trouble is None
     path.write_bytes(broken)
@@ -391,14 +392,14 @@ def test_a_broken_config_keeps_the_last_good_values_and_says_so(tmp_path: Path, 
 
 def test_the_first_look_at_a_broken_config_takes_what_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("launcher: srun\nmax_retries: many\n")
-    live = settings.Live(tmp_path)
+    live = settings.Live(tmp_path, Medium(str(tmp_path), tmp_path.stat()))
     assert (live.now().launcher, live.now().max_retries) == ("srun", settings.DEFAULTS.max_retries)
     assert "What cannot be read has its default." in str(live.trouble)
 
 
 def test_a_config_that_went_away_is_trouble_of_the_disk(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
-    live = settings.Live(tmp_path)
+    live = settings.Live(tmp_path, Medium(str(tmp_path), tmp_path.stat()))
     live.now()
     os.unlink(tmp_path / "config.yaml")
     with pytest.raises(FileNotFoundError):
@@ -408,7 +409,7 @@ def test_a_config_that_went_away_is_trouble_of_the_disk(tmp_path: Path) -> None:
 def test_a_file_that_is_being_saved_is_read_once_it_is_whole(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("max_retries: 7\n")
-    live = settings.Live(tmp_path)
+    live = settings.Live(tmp_path, Medium(str(tmp_path), tmp_path.stat()))
     assert live.now().max_retries == 7
     with config.open("w") as file:
         assert live.now().max_retries == 7
@@ -423,4 +424,4 @@ def test_the_first_look_reads_a_file_that_somebody_holds_open_for_writing(tmp_pa
     config = tmp_path / "config.yaml"
     config.write_text("max_retries: 7\n")
     with config.open("a"):
-        assert settings.Live(tmp_path).now().max_retries == 7
+        assert settings.Live(tmp_path, Medium(str(tmp_path), tmp_path.stat())).now().max_retries == 7

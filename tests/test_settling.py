@@ -17,8 +17,8 @@ from queuectl import settings
 from queuectl.job.model import State
 from queuectl.spool import dropping, holds
 from queuectl.spool.holds import OURS
-from queuectl.spool.root import Root
 from queuectl.system import files
+from queuectl.system.medium import Medium
 from queuectl.times import utc_now
 from queuectl.view import attention, lookup
 from queuectl.view.attention import Finding
@@ -39,7 +39,7 @@ def only(folder: str) -> Path:
 @pytest.fixture
 def on_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """A share whose client refuses every lease, as those of servers without delegations and oplocks do."""
-    monkeypatch.setattr(Root, "is_shared", True)
+    monkeypatch.setattr(Medium, "is_shared", True)
     if sys.platform == "linux":
         import fcntl
 
@@ -94,15 +94,16 @@ def test_a_dropped_file_is_taken_in_on_a_share_that_grants_no_leases(
 @pytest.mark.usefixtures("on_share")
 def test_a_changed_config_holds_on_a_share_that_grants_no_leases(spool: Spool, until: Until) -> None:
     spool.root.config.write_text("poll_interval: 0.05\n")
-    live = settings.Live(spool.root.text, is_shared=True)
+    live = settings.Live(spool.root.text, spool.root.medium)
     assert live.now().max_retries == settings.DEFAULTS.max_retries
     spool.root.config.write_text("poll_interval: 0.05\nmax_retries: 7\n")
     until(lambda: live.now().max_retries == 7, "the new value holds")
 
 
+@pytest.mark.usefixtures("on_share")
 def test_a_config_that_an_editor_has_just_emptied_does_not_hold_on_a_share(spool: Spool) -> None:
     spool.root.config.write_text("poll_interval: 0.05\nmax_retries: 7\n")
-    live = settings.Live(spool.root.text, is_shared=True)
+    live = settings.Live(spool.root.text, spool.root.medium)
     assert live.now().max_retries == 7
     spool.root.config.write_text("")
     time.sleep(0.06)

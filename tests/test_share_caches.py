@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queuectl.job.model import State
-from queuectl.spool.root import GRAIN, Root, listed
 from queuectl.system import files
+from queuectl.system.medium import GRAIN, Medium, listed
 from queuectl.times import utc_now
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Late(Kernel):
 def test_the_clock_of_a_share_is_not_read_off_a_file_that_was_written_in_place(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Root, "is_shared", True)
+    monkeypatch.setattr(Medium, "is_shared", True)
     monkeypatch.setattr(files, "kernel", Late())
     with spool.member() as me:
         me.beat(utc_now())
@@ -70,7 +70,7 @@ class Full(Kernel):
 def test_a_sign_of_life_gets_through_on_a_share_that_takes_no_new_file(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Root, "is_shared", True)
+    monkeypatch.setattr(Medium, "is_shared", True)
     with spool.member() as me:
         path = f"{spool.root.workers}/{me.name}.yaml"
         before = files.read(path)
@@ -105,7 +105,7 @@ def test_a_job_that_was_filed_in_the_tick_of_the_last_listing_is_seen_on_nfs(
 ) -> None:
     kernel = Stale()
     monkeypatch.setattr(files, "kernel", kernel)
-    monkeypatch.setattr(Root, "filesystem", kind)
+    monkeypatch.setattr(Medium, "filesystem", kind)
     folder = spool.root.folder(State.PENDING)
     assert spool.root.texts_in(folder) == []
     tick = os.stat(folder)
@@ -119,8 +119,8 @@ def test_a_directory_that_has_stood_still_is_listed_from_the_cache(
 ) -> None:
     kernel = Stale()
     monkeypatch.setattr(files, "kernel", kernel)
-    monkeypatch.setattr(Root, "filesystem", "nfs")
-    monkeypatch.setattr("queuectl.spool.root.GRAIN", 0.0)
+    monkeypatch.setattr(Medium, "filesystem", "nfs")
+    monkeypatch.setattr("queuectl.system.medium.GRAIN", 0.0)
     folder = spool.root.folder(State.PENDING)
     for _ in range(5):
         spool.root.texts_in(folder)

@@ -17,6 +17,7 @@ import pytest
 from queuectl import Spool, State
 from queuectl.spool import presence, requests
 from queuectl.spool.wake import Bell, Wake
+from queuectl.system.medium import Medium
 from queuectl.worker.keeper import Keeper, is_over
 from tests.conftest import ON_A_SHARE, changed
 
@@ -156,7 +157,7 @@ def test_a_beat_that_comes_later_than_the_lease_does_not_undo_it_on_a_share(
     control = Wake()
     with short.member() as me, contextlib.closing(control):
         me.live.now()
-        monkeypatch.setitem(vars(short.root), "is_shared", shared)
+        monkeypatch.setattr(Medium, "is_shared", shared)
         keeper = Keeper(me, control, Bell(short.root, control))
         until(lambda: keeper.silence() > LEASE, "the lease is over")
         assert keeper.is_cut_off() is shared

@@ -12,6 +12,7 @@ import pytest
 from queuectl import Spool, State
 from queuectl.errors import NoSuchJob
 from queuectl.spool import jobs
+from queuectl.system.medium import Medium
 from queuectl.view import endings
 from queuectl.view.endings import FEW, FIRST, LONGEST, USUAL, Ends, pause_after
 
@@ -150,7 +151,7 @@ def test_on_a_share_no_name_is_asked_for_that_may_be_answered_from_a_cache(
     spool: Spool, counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting = filed(spool, 2)
-    monkeypatch.setattr(type(spool.root), "is_shared", True)
+    monkeypatch.setattr(Medium, "is_shared", True)
     counting.calls.clear()
     waiting.look()
     with spool.member() as me:

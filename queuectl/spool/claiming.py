@@ -91,7 +91,7 @@ def _read_whole(root: Root, name: Name, now: datetime, terms: Terms) -> Record:
     Raises `BeingWritten` for one that may not be whole, else as `record.read` does.
     """
     path = f"{root.folder(State.PROCESSING)}/{name}"
-    if not root.is_shared:
+    if root.medium.tells_writers:
         data = files.read_settled(path, files.MAX_WITH_HISTORY, terms.trust)
         if data is None:
             raise BeingWritten(name.id, None)

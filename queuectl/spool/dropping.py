@@ -138,7 +138,7 @@ class Drops:
             return _Turn.GONE
 
     def _has_settled(self, path: str, mark: files.Mark, still: float, now: datetime) -> bool:
-        if self._root.is_shared:
+        if not self._root.medium.tells_writers:
             return still >= SETTLE_BLIND and _same(_opened_mark(path, mark), mark)
         written = files.being_written(path)
         if written is None:
@@ -173,7 +173,7 @@ class Drops:
             if seen is not None:
                 self._seen[drop.text] = seen._replace(again=clock + REFUSED, turn=_Turn.ALONE)
             return _Turn.ALONE
-        if self._root.is_shared and seen and not _same(files.mark(path), seen.mark):
+        if not self._root.medium.answers_truly and seen and not _same(files.mark(path), seen.mark):
             files.move(path, dropped)
             return _Turn.SOON
         return _Turn.WHOLE

@@ -58,7 +58,8 @@ class Edits:
         """Note those of these files that were edited since they were compared last, or filed."""
         begun = times.clock.monotonic()
         is_first, is_early = self._next == float("-inf"), begun < self._next
-        if is_early or (is_first and self._root.is_shared):  # each look at a file there may be a round trip
+        # A look at each file on a share may be a round trip.
+        if is_early or (is_first and self._root.medium.is_remote):
             self._next = max(self._next, begun)
             return
         marks: dict[Place, files.Mark] = {}

@@ -85,7 +85,7 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
     Raises `FiledAllTheSame` where some could not be taken back, as workers had them already.
     """
     # On a share the content must be there before the name: another host may claim it at once.
-    sync = settings.durability != "none" or root.is_shared
+    sync = settings.durability != "none" or root.medium.is_remote
     drafts: list[files.Draft] = []
     published: list[files.Draft] = []
     taken: list[Name] = []
@@ -95,7 +95,7 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
         _refuse_given_away(root, settings, drafts)
         if sync:
             _sync(root, drafts, taken)
-        if settings.durability != "none" and root.forgets_names:
+        if settings.durability != "none" and root.medium.forgets_names:
             _publish_synced(root, drafts, published)
         else:
             _publish(root, drafts, published)
@@ -228,7 +228,7 @@ def _sync(root: Root, drafts: list[files.Draft], taken: list[Name]) -> None:
     files.sync(drafts)
     if taken:
         # Crash: without this the job could survive a power cut that its id does not.
-        if root.forgets_names:
+        if root.medium.forgets_names:
             from queuectl.spool import reservations
 
             files.sync_files([reservations.path_of(root, name.id) for name in taken])

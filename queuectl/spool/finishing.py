@@ -105,7 +105,7 @@ def release(claim: Claim, state: State, name: Name, *, sync: bool = False) -> No
     """The rename that ends a claim. Raises `ClaimLost` or `SpoolAway`."""
     root = claim.root
     target = f"{root.folder(state)}/{name}"
-    by_file = sync and root.forgets_names
+    by_file = sync and root.medium.forgets_names
     move = files.move_synced if by_file else files.move
     if not move(claim.path, target):
         raise claims.lost(root, claim.path)

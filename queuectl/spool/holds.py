@@ -119,7 +119,7 @@ class Holds:
         now = times.clock.monotonic()
         if hold.until > now:
             return hold.until - now
-        if hold.written is None and self._root.being_written(path):
+        if hold.written is None and self._root.medium.being_written(path):
             self.hold(name, None)
             return self._held[name.id].until - now
         return None

@@ -124,7 +124,7 @@ class Abandoned:
         mark = reservations.mark(self._root, job_id)
         if mark is None:
             return AGAIN
-        age = 0.0 if self._root.is_shared else times.clock.now().timestamp() - mark.mtime_ns / 1e9
+        age = 0.0 if self._root.medium.has_own_clock else times.clock.now().timestamp() - mark.mtime_ns / 1e9
         if key not in self._since:
             self._since[key] = clock
             # Race: a job that moves about may be in none of the listings. It is not twice.

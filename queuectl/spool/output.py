@@ -92,7 +92,7 @@ def is_written(root: Root, job_id: str, attempt: int) -> bool:
     False on a share, where nobody can tell, and where the system does not.
     """
     paths = [log_path(root, job_id, attempt, stream) for stream in STREAMS]
-    return not root.is_shared and any(map(files.being_written, paths))
+    return any(map(root.medium.being_written, paths))
 
 
 def owner_of_log(name: str) -> tuple[str, int] | None:

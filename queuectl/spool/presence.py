@@ -129,7 +129,7 @@ def _lock_file(root: Root, name: str) -> str:
 
 def _unlock(root: Root, name: str, lock: locks.Lock | None) -> None:
     """Remove the file of a lock, then release the lock; never raises."""
-    if root.is_shared:
+    if not root.medium.locks_tell:
         return
     if os.name == "posix":
         with contextlib.suppress(OSError):
@@ -147,7 +147,7 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
     while True:
         name = f"{host_name()}-{files.kernel.getpid()}-{files.kernel.urandom(2).hex()}"
         lock: locks.Lock | None = None
-        if not root.is_shared:
+        if root.medium.locks_tell:
             try:
                 lock = _take_own_lock(root, name)
             except OSError:
@@ -177,7 +177,7 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
             raise
         presence = Presence(root, name, lock, len(head))
         try:
-            if root.is_shared:
+            if root.medium.has_own_clock:
                 presence.learn_clock()
         except BaseException:
             presence.leave()
@@ -287,7 +287,7 @@ def members(root: Root) -> list[Description]:
 
 def spool_time(root: Root) -> float | None:
     """The time by the clock of whoever keeps the spool; None where this process may not ask for it."""
-    if not root.is_shared:
+    if not root.medium.has_own_clock:
         return times.clock.now().timestamp()
     try:
         return files.server_time(root.workers, f".{host_name()}-{files.kernel.getpid()}.probe")
@@ -327,7 +327,7 @@ class Onlooker:
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._share = root.is_shared
+        self._medium = root.medium
         self._place = place_of(root)
         self._seen: dict[str, _Seen] = {}
         self._listed: frozenset[str] = frozenset()
@@ -336,7 +336,7 @@ class Onlooker:
 
     def _describe(self, owner: str) -> Description | None:
         """Its description, if it is there. A name that is asked for too early stays "not there" on NFS."""
-        if self._share:
+        if not self._medium.answers_truly:
             clock = times.clock.monotonic()
             if clock - self._listed_at > _LISTING:
                 self._listed, self._listed_at = frozenset(described(self._root)), clock
@@ -348,7 +348,7 @@ class Onlooker:
         """Whether the owner runs on this kernel, so that its processes can be seen from here."""
         description = self._describe(owner)
         if description is None:
-            return owner.startswith(f"{host_name()}-") and not self._share
+            return owner.startswith(f"{host_name()}-") and self._medium.locks_tell
         return description.place == self._place
 
     def is_alive(self, owner: str, lease: float) -> bool:
@@ -361,11 +361,11 @@ class Onlooker:
 
     def _look(self, owner: str, lease: float) -> Facts:
         description = self._describe(owner)
-        is_locked = None if self._share else self._locked(owner, description)
+        is_locked = self._locked(owner, description) if self._medium.locks_tell else None
         if description is None:
             watched = 0.0 if is_locked is not None else self._watched(owner, None, lease)
             return Facts(is_described=False, is_locked=is_locked, watched=watched)
-        is_here = self._share and description.place == self._place
+        is_here = not self._medium.locks_tell and description.place == self._place
         runs = host.here.runs(description.pid) if is_here else None
         watched = self._watched(owner, description.beat, lease)
         try:
@@ -376,13 +376,13 @@ class Onlooker:
         # By the own clock where the share's cannot be asked: whoever may not write takes nothing over.
         age = max(0.0, (times.clock.now().timestamp() if now is None else now) - beaten)
         by_hosts = None
-        if self._share and now is not None and description.clock_offset is not None:
+        if self._medium.has_own_clock and now is not None and description.clock_offset is not None:
             by_hosts = times.clock.now().timestamp() - (beaten + description.clock_offset)
         return Facts(is_locked=is_locked, runs=runs, age=age, age_by_hosts=by_hosts, watched=watched)
 
     def _now(self) -> float | None:
         """The time by the clock of whoever keeps the spool, which is asked for it now and then."""
-        if not self._share:
+        if not self._medium.has_own_clock:
             return times.clock.now().timestamp()
         told, at = self._clock
         if times.clock.monotonic() - at > _CLOCK:
@@ -397,7 +397,7 @@ class Onlooker:
         names = set(_names_in(self._root))
         for text in names:
             owner, _, ending = text.rpartition(".")
-            if ending == "yaml" and (self._share or f"{owner}.lock" not in names):
+            if ending == "yaml" and (not self._medium.locks_tell or f"{owner}.lock" not in names):
                 self.judge(owner, lease)
 
     def settle(self, owners: Iterable[str], lease: float, tell: Callable[[str], None]) -> None:
@@ -482,7 +482,7 @@ class Onlooker:
 
         Not on a share, where a lock may prove nothing of a worker that has just begun.
         """
-        names = set() if self._share else set(_names_in(self._root))
+        names = set(_names_in(self._root)) if self._medium.locks_tell else set()
         for text in names:
             owner = _owner_of(text)
             if owner and f"{owner}.yaml" not in names and self._locked(owner, None) is False:

@@ -183,7 +183,7 @@ def _taken_over(claim: Claim, me: str) -> Claim:
     mine = Claim.of(claim.root, claim.name.owned(me), claim.record, claim.source)
     if not files.move(claim.path, mine.path):
         raise claims.lost(claim.root, claim.path)
-    if claim.root.is_shared and files.may_copy(mine.path):
+    if claim.root.medium.writes_late and files.may_copy(mine.path):
         # Race: the share may hold back what the dead one was writing, and deliver it to this very
         # file, whatever its name, when its host is reached again.
         claims.write_anew(claim.root, mine.path, files.read(mine.path, files.MAX_WITH_HISTORY))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from queuectl import settings, times
+from queuectl import settings
 from queuectl.errors import BadSetting, GivenAway, NotASpool, QueueError, SpoolAway, UnsafeSpool
 from queuectl.job.model import State
 from queuectl.spool.names import AROUND_ID, SHORTEST_LIMIT
-from queuectl.system import files
+from queuectl.system import files, mounts
+from queuectl.system.medium import Medium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,63 +26,6 @@ LOGS, WORKERS = "logs", "workers"
 FOLDERS = (*(str(state) for state in State), LOGS, WORKERS)
 #: Made when the first id is chosen.
 IDS = "ids"
-
-_LOCAL = frozenset(
-    [
-        "ext2",
-        "ext3",
-        "ext4",
-        "xfs",
-        "btrfs",
-        "zfs",
-        "f2fs",
-        "jfs",
-        "tmpfs",
-        "ramfs",
-        "overlay",
-        "bcachefs",
-        "reiserfs",
-        "vfat",
-        "exfat",
-        "ntfs3",
-        "fuseblk",
-        "apfs",
-        "hfs",
-        "ufs",
-        "ntfs",
-        "erofs",
-        "squashfs",
-    ]
-)
-
-#: Where Linux tells what is mounted.
-MOUNTS = "/proc/self/mountinfo"
-#: A directory's time proves nothing for this many seconds: a later change may bear the same one.
-GRAIN = 2.0
-#: Where a listing may be out of date for as long as the directory does not change again.
-_NFS = frozenset({"nfs", "nfs4"})
-#: What makes all files private to their owner where the mount says what their modes are, and no `chmod` does.
-_MODES = {
-    **dict.fromkeys(["cifs", "smb3"], "file_mode=0600,dir_mode=0700"),
-    **dict.fromkeys(["vfat", "exfat", "ntfs", "ntfs3", "fuseblk"], "umask=077"),
-}
-#: Options with which modes are those that the server keeps all the same.
-_REAL_MODES = frozenset({"posix", "unix", "modefromsid", "cifsacl", "permissions", "acl"})
-
-
-class Listed(NamedTuple):
-    """A directory's mark, since when it is known, and whether an uncached listing since then proves it."""
-
-    mark: files.Mark
-    since: float
-    is_proven: bool = False
-
-
-def listed(known: Listed | None, mark: files.Mark, now: float) -> Listed:
-    """What is known of a directory after a listing of it at `now` (monotonic) found this mark."""
-    if known is None or known.mark != mark:
-        return Listed(mark, now)
-    return known._replace(is_proven=known.is_proven or now - known.since >= GRAIN)
 
 
 class Root:
@@ -96,7 +39,6 @@ class Root:
 
     def __init__(self, path: Path | str) -> None:
         self.text = os.path.abspath(path)
-        self._listed: dict[str, Listed] = {}
         self._folders = {state: f"{self.text}/{state.value}" for state in State}
         self.logs = f"{self.text}/{LOGS}"
         self.workers = f"{self.text}/{WORKERS}"
@@ -120,50 +62,18 @@ class Root:
         return self._folders[state]
 
     @cached_property
-    def filesystem(self) -> str:
-        """The type of the file system that holds the spool, in the system's words."""
-        return filesystem(self.text)
-
-    @cached_property
-    def is_shared(self) -> bool:
-        """Whether other hosts may see this directory: events do not tell of what they do there."""
-        return self.filesystem not in _LOCAL
+    def medium(self) -> Medium:
+        """The file system that holds the spool."""
+        return Medium(self.text, self._facts)
 
     def texts_in(self, folder: str) -> list[str]:
         """The names in one of the directories of the spool, as its server has them, in no order."""
-        if self.filesystem not in _NFS or sys.platform != "linux":
-            return files.list_names(folder)
-        known, now = self._listed.get(folder), times.clock.monotonic()
-        texts, mark = files.list_marked(folder, known.mark if known and known.is_proven else None)
-        self._listed[folder] = listed(known, mark, now)
-        return texts
-
-    def being_written(self, path: str) -> bool | None:
-        """Whether anybody has a file open for writing; None where that cannot be told, as on any share.
-
-        A share is not asked: NFS and SMB clients refuse the lease that tells it also where their
-        server grants no delegation or oplock, and then every file would count as being written.
-        """
-        return None if self.is_shared else files.being_written(path)
-
-    @cached_property
-    def forgets_names(self) -> bool:
-        """Whether a power cut of the server may take names from a directory that was synced.
-
-        SMB and SFTP clients do nothing when a directory is synced, and GlusterFS bricks neither: each file
-        has to be synced under its name. NFS servers have a name on disk before they answer.
-        """
-        return self._may_be_shared and self.is_shared and self.filesystem not in _NFS
+        return self.medium.names_in(folder)
 
     @property
     def gives_away(self) -> bool:
-        """Whether what root makes may come to belong to another user, and root is who asks."""
-        return settings.is_root() and self._may_be_shared and self.is_shared
-
-    @property
-    def _may_be_shared(self) -> bool:
-        """False for what lies on a block device: of that no more is asked where little time is taken."""
-        return sys.platform != "win32" and not os.major(self._facts.st_dev)
+        """Whether this is root, and files that root makes may come to belong to another user."""
+        return settings.is_root() and self.medium.maps_owners
 
     @cached_property
     def _facts(self) -> os.stat_result:
@@ -179,7 +89,7 @@ class Root:
         another inode whenever it has forgotten the last: there it is the name of the directory on the
         share, by which its workers go, too.
         """
-        share = _name_on_share(self.text) if self.is_shared else None
+        share = self.medium.name_there
         if share is None:
             return f"{self._facts.st_dev:x}#{self._facts.st_ino}"
         return share.encode("ascii", "backslashreplace").decode()
@@ -234,9 +144,9 @@ class Root:
         if trust is None or owner in trust.owners or (owner == self._facts.st_uid and owner != _OVERFLOW):
             return
         mends = "Do it"
-        if self.filesystem in _NFS:
+        if self.medium.is_nfs:
             mends = "Export it with `no_root_squash`, or do it"
-        elif self.filesystem in _MODES:
+        elif self.medium.makes_modes_up:
             mends = "Mount it with `-o uid=root`, or do it"
         user = files.user_name(owner)
         raise GivenAway(
@@ -257,7 +167,7 @@ class Root:
                 f"Start it as that user, `sudo -u '#{owner}' queuectl -s {self.text} worker start`, "
                 + (
                     "or mount it with `-o uid=root`."
-                    if self.filesystem in _MODES
+                    if self.medium.makes_modes_up
                     else "or set trusted_users."
                 ),
             )
@@ -459,11 +369,11 @@ def _unsafe(place: str, problem: str, command: str) -> UnsafeSpool:
 
 def _owning_options(place: str) -> tuple[str, str] | None:
     """The type of a mount that makes owner and modes up, and the options that make them private to us."""
-    mount = _mount(place)
-    if mount is None or mount.kind not in _MODES or not _REAL_MODES.isdisjoint(mount.options.split(",")):
+    mount = mounts.mount_of(place)
+    if mount is None or not mount.makes_modes_up:
         return None
     whose = f"uid={files.user_name(os.geteuid())},gid={files.group_name(os.getegid())}"
-    return mount.kind, f"{whose},{_MODES[mount.kind]}"
+    return mount.kind, f"{whose},{mounts.PRIVATE_OPTIONS[mount.kind]}"
 
 
 #: The owner of files whose true owner this system does not know: root, seen from a container or over NFS.
@@ -518,75 +428,3 @@ def _own_group(facts: os.stat_result) -> bool:
     except KeyError:
         return False
     return owner.pw_gid == group.gr_gid and set(group.gr_mem) <= {owner.pw_name}
-
-
-def filesystem(path: str) -> str:
-    """The type of the file system that holds `path`, in the system's words."""
-    if mount := _mount(path):
-        return mount.kind
-    import psutil
-
-    parts = [
-        part
-        for part in psutil.disk_partitions(all=True)
-        if os.path.commonpath([path, part.mountpoint]) == part.mountpoint
-    ]
-    return max(parts, key=lambda part: len(part.mountpoint)).fstype.lower() if parts else "unknown"
-
-
-def mount_options(path: str) -> set[str]:
-    """What the mount that holds `path` was made with, where the system tells."""
-    mount = _mount(path)
-    return set(mount.options.split(",")) if mount else set()
-
-
-class _Mount(NamedTuple):
-    """A line of /proc/self/mountinfo: the file system's type, what is mounted, the options of both.
-
-    `root` is the directory of the file system that is seen at the mount point.
-    """
-
-    kind: str
-    source: str
-    options: str
-    root: str
-    point: str
-
-
-def _mount(path: str) -> _Mount | None:
-    """A mount of the file system that holds `path` (Linux)."""
-    return next(iter(_mounts(path)), None)
-
-
-def _name_on_share(path: str) -> str | None:
-    """What names a directory on its share, by whatever mount it is reached; None where none is known."""
-    real = os.path.realpath(path)
-    around = [one for one in _mounts(path) if os.path.commonpath([real, one.point]) == one.point]
-    if not around:
-        return None
-    mount = max(around, key=lambda one: len(one.point))
-    inside = os.path.normpath(f"/{mount.root}/{os.path.relpath(real, mount.point)}").lstrip("/")
-    return f"{mount.source.rstrip('/')}/{inside}".rstrip("/")
-
-
-def _mounts(path: str) -> list[_Mount]:
-    """Every mount of the file system that holds `path` (Linux)."""
-    if sys.platform != "linux":
-        return []
-    number = os.stat(path).st_dev
-    wanted = f"{os.major(number)}:{os.minor(number)}"
-    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
-        lines = mounts.read().splitlines()
-    found = []
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        _, _, device, root, point, *_ = before.split(" ")
-        if device == wanted:
-            kind, source, options = after.split(" ", 2)
-            found.append(_Mount(kind, source, options, _plain(root), _plain(point)))
-    return found
-
-
-def _plain(text: str) -> str:
-    """A path as it is, from how mountinfo writes spaces, line ends and backslashes."""
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)

@@ -35,8 +35,6 @@ log = logging.getLogger("queuectl")
 SPREAD = 32
 #: A listing may be this many times as old as it took to make: listing costs 5 % at most.
 PATIENCE = 20
-#: A share may go on listing a name that is gone for this many seconds (sshfs: 20).
-STALE = 30.0
 #: A job whose file alone cannot be moved (an immutable one) is passed over for this many seconds.
 REFUSED = 5.0
 #: How many of the names that were claimed last are remembered, lest one be claimed twice.
@@ -138,7 +136,7 @@ class Waiting:
         A local disk tells the truth: there a name that is listed again was put back by hand.
         """
         if self._gone:
-            kept = STALE if self._root.is_shared else 0.0
+            kept = self._root.medium.lists_gone_for
             self._gone = {text: at for text, at in self._gone.items() if clock - at < kept}
 
     def hear(self, texts: Iterable[str]) -> None:
@@ -192,7 +190,7 @@ class Waiting:
             state, text = place
             source = f"{self._root.folder(state)}/{text}"
             # A look costs a tenth of a rename that is lost; on a share both cost a round trip.
-            looked = crowded and not self._root.is_shared
+            looked = crowded and not self._root.medium.is_remote
             if looked and not files.exists(source):
                 self._is_crowded = True
                 continue
@@ -218,7 +216,7 @@ class Waiting:
             if not lost and not files.exists(processing):  # not to another: there is nowhere to claim it into
                 raise SpoolAway(processing)
             lost = crowded = self._is_crowded = True
-            raced = looked or self._root.is_shared
+            raced = looked or self._root.medium.is_remote
             self._gone[text] = times.clock.monotonic()
         return None
 

@@ -90,10 +90,10 @@ def _held(root: Root, text: str, now: datetime) -> Iterator[Finding]:
         return
     path = f"{root.folder(State.PENDING)}/{text}"
     try:
-        if root.is_shared:
+        if not root.medium.tells_writers:
             is_open = holds.may_be_open(files.mark(path).mtime_ns / 1e9, now.timestamp())
         else:
-            is_open = root.being_written(path) is True
+            is_open = root.medium.being_written(path) is True
     except FileNotFoundError:
         return
     if is_open:

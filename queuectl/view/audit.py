@@ -211,7 +211,7 @@ def _may_be_filed(root: Root, path: str) -> bool:
 
     It holds its draft open until it publishes it. Where that cannot be told, an old one is nobody's.
     """
-    is_open = root.being_written(path)
+    is_open = root.medium.being_written(path)
     return _age(path) <= STALLED if is_open is None else is_open
 
 
@@ -243,7 +243,7 @@ def _left_behind(root: Root, known: set[str]) -> Iterator[Finding]:
     borne = _borne(root) if orphans or unknown else set()
     for text, job_id in orphans.items():
         path = f"{root.logs}/{text}"
-        if job_id not in borne and _age(path) > ids.FILING_TAKES and not root.being_written(path):
+        if job_id not in borne and _age(path) > ids.FILING_TAKES and not root.medium.being_written(path):
             yield Finding(path, "no job has its id", "`--repair` deletes it.", _removal(path))
     for job_id in sorted(unknown - borne):
         # Race: who takes a dropped file in takes its id just before the file bears it.

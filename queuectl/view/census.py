@@ -101,7 +101,7 @@ class Census:
 
     def _stands(self, state: State, mark: files.Mark, clock: float, now: float) -> float:
         """For how long a directory has stood still; that of a share by our watch, not by its clock."""
-        if not self._root.is_shared:
+        if not self._root.medium.has_own_clock:
             return now - mark.mtime_ns / 1e9
         if self._first[state][0] != mark:
             self._first[state] = (mark, clock)

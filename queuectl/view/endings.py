@@ -80,7 +80,7 @@ class Ends:
             self._follow(moved)
 
     def _is_there(self, one: Found) -> bool:
-        if not self._root.is_shared:
+        if self._root.medium.answers_truly:
             return files.exists(one.path)
         # A share may go on showing a name that it is asked for.
         folder, _, text = one.path.rpartition("/")
@@ -102,7 +102,7 @@ class Ends:
             self._settle(lost)
 
     def _at_its_end(self, one: Found) -> Found | None:
-        if self._root.is_shared:
+        if not self._root.medium.answers_truly:
             return None
         name = one.name.free()
         ends = (Found(state, name, f"{self._root.folder(state)}/{name}") for state in _ENDED)
@@ -129,7 +129,7 @@ class Ends:
         """Count those that still wait or run, unless nothing has changed there; settle the last few."""
         folders = [self._root.folder(state) for state in (State.PROCESSING, *jobs.WAITING)]
         marks, now = [files.mark(folder) for folder in folders], times.clock.now().timestamp()
-        if marks == self._marks and not self._root.is_shared:
+        if marks == self._marks and self._root.medium.hears_all:
             return
         live: set[str] = set()
         for state, texts in jobs.look(self._root, jobs.WAITING):

@@ -135,7 +135,7 @@ def _why_waiting(
     if found.unreadable:
         yield f"its file cannot be read: {found.unreadable}"
     if found.name.due <= stamp(now):
-        if root.being_written(found.path):
+        if root.medium.being_written(found.path):
             yield "a program has its file open for writing"
         ahead = before() if before else _before(root, found, now)
         yield f"{ahead:,} jobs before it" if ahead != 1 else "1 job before it"

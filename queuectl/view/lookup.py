@@ -73,7 +73,7 @@ def find(root: Root, word: str) -> Found:
 def again(root: Root, found: Found) -> Found:
     """The same job as it is now: read where it was seen last, if it is there still; raises as `find` does."""
     # A share may go on showing a name that it is asked for.
-    reading = None if root.is_shared else read(found)
+    reading = read(found) if root.medium.answers_truly else None
     return reading or find(root, found.id)
 
 

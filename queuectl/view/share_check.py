@@ -28,8 +28,8 @@ from queuectl import times
 from queuectl.errors import QueueError
 from queuectl.spool import presence
 from queuectl.spool.holds import SETTLE_BLIND
-from queuectl.spool.root import Root, filesystem, mount_options
-from queuectl.system import files, host, locks
+from queuectl.spool.root import Root
+from queuectl.system import files, host, locks, mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -356,7 +356,7 @@ def _alone(folder: Path, table: Table) -> Alone:
         offsets.append((begun + times.clock.now().timestamp()) / 2 - there)
     return Alone(
         host.host_name(),
-        filesystem(str(folder)),
+        mounts.filesystem(str(folder)),
         round(statistics.median(offsets), 3),
         trips,
         *_character(table, path),
@@ -377,7 +377,7 @@ def _character(table: Table, path: str) -> tuple[bool | None, str | None, bool, 
         keeps_modes = _takes_mode(path, 0o640) & _takes_mode(path, 0o600)
         is_private = not files.kernel.lstat(path).st_mode & 0o077
     table.pulse.beat("sync a directory")
-    syncs = not Root(table.path).forgets_names
+    syncs = not Root(table.path).medium.forgets_names
     try:
         files.sync_folder(table.path)
     except OSError:
@@ -584,7 +584,7 @@ def judged(folder: Path, alone: Alone, together: Together | None, silent: Sequen
 
 
 def _remarks_on_mount(folder: Path, alone: Alone) -> list[str]:
-    options = mount_options(str(folder))
+    options = mounts.mount_options(str(folder))
     remarks = []
     if alone.filesystem.startswith("nfs") and options & {"soft", "softerr"}:
         remarks.append(

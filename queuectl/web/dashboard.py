@@ -59,7 +59,7 @@ class Dashboard:
         #: What has been read of the dead jobs: a value, replaced as a whole.
         self._letters = DeadLetters()
         #: The settings, read again when the file has changed.
-        self.live = settings.Live(spool.path)
+        self.live = settings.Live(spool.root.text, spool.root.medium)
         self.onlooker = Onlooker(spool.root)
         self._workers: list[dict[str, Any]] = []
         self._workers_at = float("-inf")
@@ -90,7 +90,7 @@ class Dashboard:
     def workers(self) -> list[dict[str, Any]]:
         """Every worker: who it is, whether it lives, what it does. A share is not asked for each page."""
         clock = time.monotonic()
-        if not self.spool.root.is_shared or clock - self._workers_at > SHARED:
+        if not self.spool.root.medium.is_remote or clock - self._workers_at > SHARED:
             self._workers = explain.workers(self.spool.root, self.spool.live.now(), self.onlooker)
             self._workers_at = clock
         return self._workers

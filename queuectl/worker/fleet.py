@@ -212,7 +212,7 @@ def _list_once(root: Root) -> Waiting | None:
     What comes before they listen is met when they fall idle, or list again. On a share each must
     know first by how much this host's clock is wrong.
     """
-    if root.is_shared:
+    if root.medium.has_own_clock:
         return None
     listed = Waiting(root)
     with contextlib.suppress(OSError):  # the worker meets it, and sits it out

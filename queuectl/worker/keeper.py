@@ -65,7 +65,7 @@ class Keeper(threading.Thread):
         self._bell = bell
         self._is_ending = False
         self._hearing = threading.Lock()
-        self._share = member.root.is_shared
+        self._medium = member.root.medium
         self._marks: dict[str, _Seen] = {}
         self._beaten = times.clock.awake()
         self._doubted = float("-inf")
@@ -109,7 +109,7 @@ class Keeper(threading.Thread):
         Never on a local disk, where nobody does: the lock is held. A worker of which they did all
         the same finds out by its next beat (`buried`).
         """
-        if not self._share:
+        if self._medium.locks_tell:
             return False
         now, beaten = times.clock.awake(), self._beaten
         silence = now - beaten
@@ -147,11 +147,11 @@ class Keeper(threading.Thread):
 
     @property
     def _is_told(self) -> bool:
-        return self._bell.is_listening and not self._share
+        return self._bell.is_listening and self._medium.hears_all
 
     def _interval(self) -> float:
         beat = liveness.beats_every(self.lease)
-        if not self._share:
+        if self._medium.hears_all:
             # A request to stop is heard as it is made, and its limit once it has been written.
             is_calm = self.curb is None and not self.requests.stop
             return min(TOLD, beat) if is_calm and self._is_told else LOOK
@@ -178,7 +178,7 @@ class Keeper(threading.Thread):
     def hear(self, *, at_once: bool = False) -> None:
         """Take in what is asked of this worker. `at_once` asks nothing of a share that may be slow."""
         root = self._member.root
-        if at_once and self._share:
+        if at_once and self._medium.is_remote:
             return
         with self._hearing:  # else the older of two listings might have the last word
             if not self._may_differ(root.workers):
@@ -194,7 +194,7 @@ class Keeper(threading.Thread):
                 self._bell.ring()
 
     def _beat_in_time(self) -> None:
-        news = not self._share and self._member.done != self._done_told
+        news = not self._medium.is_remote and self._member.done != self._done_told
         if (news and self.silence() >= TELL_DONE) or self.silence() >= liveness.beats_every(self.lease):
             self._done_told = self._member.done
             self._member.live.now()
@@ -214,12 +214,12 @@ class Keeper(threading.Thread):
             self._control.ring()
             self._bell.ring()
             return
-        self.has_lapsed |= self._share and self.silence() >= self.lease
+        self.has_lapsed |= not self._medium.locks_tell and self.silence() >= self.lease
         self._beaten = begun
 
     def _may_differ(self, folder: str) -> bool:
         """Whether a directory may hold other names than at the last look."""
-        if self._share:
+        if not self._medium.hears_all:
             return True
         mark, now = files.mark(folder), times.clock.monotonic()
         seen = self._marks.get(folder)

@@ -16,7 +16,7 @@ from queuectl.job.history import FAILED, Event
 from queuectl.job.model import HERE, State
 from queuectl.spool import aside, claiming, finishing, output, presence
 from queuectl.spool.output import Curb
-from queuectl.spool.root import filesystem, mend
+from queuectl.spool.root import mend
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system import files, processes
 from queuectl.system.processes import Cannot, Command, Streams, Waited
@@ -201,7 +201,7 @@ class Worker:
             with contextlib.suppress(OSError, QueueError):
                 keeper.look()  # what was asked before we came, such as a pause, holds from the start
             self._begin(keeper)
-            if self._root.is_shared:
+            if self._root.medium.is_remote:
                 self._guard = Guard(keeper)
                 self._begin(self._guard)
             while not self._is_to_end(keeper) and not keeper.buried:
@@ -247,9 +247,8 @@ class Worker:
                 self.member.leave()
 
     def _where(self) -> str:
-        if not self._root.is_shared:
-            return ""
-        return f" on a share ({filesystem(self._root.text)}): it looks every poll_interval"
+        medium = self._root.medium
+        return "" if medium.hears_all else f" on a share ({medium.filesystem}): it looks every poll_interval"
 
     def _is_to_end(self, keeper: Keeper) -> bool:
         """Whether anybody has asked this worker to stop, by a signal or by a file."""

@@ -65,7 +65,7 @@ class Member:
 
         `listed` are the names that wait, where they have just been listed.
         """
-        live = settings.Live(root.text, is_shared=root.is_shared)
+        live = settings.Live(root.text, root.medium)
         return cls(root, live, presence.join(root, kind, now), listed)
 
     def now(self) -> datetime:
@@ -75,7 +75,7 @@ class Member:
     def beat(self, now: datetime) -> None:
         """Show a sign of life to other hosts and, on a share, read its clock."""
         self.presence.beat(now, self.done)
-        if self.root.is_shared:
+        if self.root.medium.has_own_clock:
             self.presence.read_clock()
 
     def leave(self) -> None:
@@ -311,7 +311,7 @@ class Member:
     @property
     def is_to_recover(self) -> bool:
         """Whether it is time to look for claims of dead workers."""
-        every = presence.looks_every(self.live_lease) if self.root.is_shared else RECOVERY_EVERY
+        every = RECOVERY_EVERY if self.root.medium.locks_tell else presence.looks_every(self.live_lease)
         return times.clock.monotonic() - self._recovered_at >= every
 
     def recover(

@@ -29,9 +29,9 @@ KNOWN = re.compile(r', "", ')
 # a command takes that the tracer holds up tells nothing; so the second word tells what is brisk.
 AS_ON_A_SHARE = """
 import sys
-from queuectl.spool.root import Root
+from queuectl.system.medium import Medium
 from queuectl.worker import fleet, loop
-Root.is_shared = True
+Medium.is_shared = True
 loop.BRISK = float(sys.argv[2])
 sys.exit(fleet.main([sys.argv[1], "drain"]))
 """
@@ -52,7 +52,7 @@ def traced(spool: Spool, log: Path, brisk: float) -> Counter[str]:
 def test_a_job_costs_less_than_a_dozen_file_operations(
     spool: Spool, tmp_path: Path, brisk: float, command: str, most: int
 ) -> None:
-    assert not Root(spool.path).is_shared
+    assert Root(spool.path).medium.hears_all
     spool.root.config.write_text("poll_interval: 3600\nlock_lease_seconds: 3600\n")
     counted = []
     for number, jobs in enumerate((FEW, MANY)):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.errors import IdTaken
-from queuectl.spool.root import Root
 from queuectl.system import files
+from queuectl.system.medium import Medium
 from queuectl.times import utc_now
 from tests.conftest import places_in
 from tests.trials.power import Cut, Disk, Recorder, Tree, taken_of
@@ -149,7 +149,7 @@ def test_no_power_cut_loses_what_was_promised_doubles_it_or_leaves_a_half_that_r
     what: str,
     by_file: bool,
 ) -> None:
-    monkeypatch.setattr(Root, "forgets_names", by_file)
+    monkeypatch.setattr(Medium, "forgets_names", by_file)
     before, action = ACTIONS[what]
     scene = Scene(new_spool("spool"), tmp_path / "told")
     before(scene)

@@ -1,0 +1,172 @@
+"""The medium of a spool, a local disk or a share of some kind, and what may be relied on there.
+
+Every difference between media is a question to `Medium`. The facts behind the answers were measured
+on ext4, NFSv3, NFSv4.2, SMB 3.1.1, GlusterFS 10 and sshfs 3.7.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl import times
+from queuectl.system import files, mounts
+
+if TYPE_CHECKING:
+    import os
+
+#: File systems that one kernel alone has mounted.
+_LOCAL = frozenset(
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "reiserfs"}
+    | {"tmpfs", "ramfs", "overlay", "erofs", "squashfs"}
+    | {"vfat", "exfat", "ntfs", "ntfs3", "fuseblk", "apfs", "hfs", "ufs"}
+)
+_NFS = frozenset({"nfs", "nfs4"})
+#: Seconds for which a share may go on listing a name that is gone (sshfs: 20).
+_LISTS_GONE = 30.0
+#: Seconds for which a directory must have kept its time before the time proves that nothing changed.
+GRAIN = 2.0
+
+
+class Listed(NamedTuple):
+    """A directory's mark, since when it is known, and whether an uncached listing since then proves it."""
+
+    mark: files.Mark
+    since: float
+    is_proven: bool = False
+
+
+def listed(known: Listed | None, mark: files.Mark, now: float) -> Listed:
+    """What is known of a directory after a listing at `now` (monotonic) that found `mark`."""
+    if known is None or known.mark != mark:
+        return Listed(mark, now)
+    return known._replace(is_proven=known.is_proven or now - known.since >= GRAIN)
+
+
+class Medium:
+    """The file system that holds one spool.
+
+    Nothing is asked of the system before the first question, and a question of durability on a block
+    device is answered without reading the list of mounts: a plain `enqueue` asks no other.
+    """
+
+    def __init__(self, path: str, facts: os.stat_result) -> None:
+        self._path = path
+        self.has_device = mounts.on_block_device(facts)
+        self._listed: dict[str, Listed] = {}
+
+    @cached_property
+    def filesystem(self) -> str:
+        """The type of the file system, as the system names it: `ext4`, `nfs4`, `cifs`, `fuse.sshfs`."""
+        return mounts.filesystem(self._path)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts may have the directory, too. Ask one of the questions below instead."""
+        return self.filesystem not in _LOCAL
+
+    @property
+    def hears_all(self) -> bool:
+        """Whether events and the times of directories show every change.
+
+        A share sends no event for what another host changes.
+        """
+        return not self.is_shared
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether each look is a round trip, which may take seconds or hang."""
+        return self.is_shared
+
+    @property
+    def has_own_clock(self) -> bool:
+        """Whether another host's clock dates the files."""
+        return self.is_shared
+
+    @property
+    def locks_tell(self) -> bool:
+        """Whether a file lock tells if its worker lives; else its beats must.
+
+        Two sshfs mounts both get a lock, NFS depends on mount options, and GlusterFS drops locks that are
+        held.
+        """
+        return not self.is_shared
+
+    @property
+    def answers_truly(self) -> bool:
+        """Whether a question about one name is answered as things are now.
+
+        A share answers from a cache: a name stays "not there" for up to 28 s on NFS if it was asked for
+        too early, and attributes may be old. Only a listing shows what other hosts have made.
+        """
+        return not self.is_shared
+
+    @property
+    def tells_writers(self) -> bool:
+        """Whether a lease may be tried, which tells if anybody has a file open for writing.
+
+        NFS and SMB clients refuse it also where their server grants no delegation or oplock, and then
+        every file would seem to be being written.
+        """
+        return not self.is_shared
+
+    @property
+    def writes_late(self) -> bool:
+        """Whether writes of a host that is cut off may arrive after others took its files over."""
+        return self.is_shared
+
+    @property
+    def keeps_inodes(self) -> bool:
+        """Whether a file keeps its inode number. FUSE makes new ones when it has forgotten a file."""
+        return not self.is_shared
+
+    @property
+    def lists_gone_for(self) -> float:
+        """Seconds for which a listing may show a name that is gone."""
+        return _LISTS_GONE if self.is_shared else 0.0
+
+    @property
+    def forgets_names(self) -> bool:
+        """Whether a power cut of the server may take names from a directory that was synced.
+
+        The SMB and SFTP clients and GlusterFS do nothing when a directory is synced: each file has to be
+        synced under its name. An NFS server has a name on disk before it answers.
+        """
+        return not self.has_device and self.is_shared and self.filesystem not in _NFS
+
+    @property
+    def maps_owners(self) -> bool:
+        """Whether a file that one user makes may belong to another."""
+        return not self.has_device and self.is_shared
+
+    @property
+    def is_nfs(self) -> bool:
+        """Whether an NFS server decides to whom files belong."""
+        return self.filesystem in _NFS
+
+    @property
+    def makes_modes_up(self) -> bool:
+        """Whether the mount options may decide about owner and modes of files."""
+        return self.filesystem in mounts.PRIVATE_OPTIONS
+
+    @property
+    def name_there(self) -> str | None:
+        """The server's name for the directory of the spool; None for a local disk, or if unknown."""
+        return mounts.name_on_share(self._path) if self.is_shared else None
+
+    def names_in(self, folder: str) -> list[str]:
+        """The names in a directory, as its server has them, in no order.
+
+        A listing on NFS is made fresh by dropping the cached one, unless that is proven to be good.
+        """
+        if not self.is_nfs or sys.platform != "linux":
+            return files.list_names(folder)
+        known, now = self._listed.get(folder), times.clock.monotonic()
+        names, mark = files.list_marked(folder, known.mark if known and known.is_proven else None)
+        self._listed[folder] = listed(known, mark, now)
+        return names
+
+    def being_written(self, path: str) -> bool | None:
+        """Whether anybody has a file open for writing; None where nothing tells that."""
+        return files.being_written(path) if self.tells_writers else None
