@@ -19,8 +19,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.spool import holds, jobs, requests
-from queuectl.spool.jobs import REASON
-from queuectl.spool.names import FIFO_RANK
+from queuectl.spool.names import FIFO_RANK, REASON
 from queuectl.system import files
 from queuectl.times import utc_now
 from queuectl.view import lookup

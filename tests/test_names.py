@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from queuectl import Spool, State
 from queuectl.job.model import ID
 from queuectl.spool import names
-from queuectl.spool.names import Name
+from queuectl.spool.names import Kind, Name
 from queuectl.times import stamp, utc_now
 
 quick = settings(max_examples=150, deadline=None, database=None)
@@ -56,7 +56,9 @@ cut_names = st.builds(lambda name, end: str(name)[:end], waiting_names, st.integ
 @quick
 @given(st.lists(st.one_of(waiting_names.map(str), odd_names, cut_names), max_size=8))
 def test_many_names_together_are_told_apart_as_each_is_alone(texts: list[str]) -> None:
-    assert names.strangers(texts) == [text for text in texts if not names.WAITING_NAME(text)]
+    for state in State:
+        alone = [text for text in texts if names.classify(state, text) is not Kind.JOB]
+        assert names.odd(state, texts) == alone
 
 
 @quick
@@ -243,3 +245,27 @@ def test_urgent_jobs_run_first_and_equals_in_the_order_of_their_filing(tmp_path:
     for job_id, priority in (("a", 1), ("b", 9), ("c", 1), ("d", 9), ("e", 10)):
         spool.file({"id": job_id, "command": "true", "priority": priority})
     assert all_claims(spool, utc_now() + timedelta(hours=1)) == ["e", "b", "d", "a", "c"]
+
+
+A_JOB = "05-20261122T042700.123456Z-resize-42.yaml"
+A_CLAIM = "05-20261122T042700.123456Z-resize-42@web1-42-9f3c.yaml"
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "kind"),
+    [
+        (State.PENDING, A_JOB, Kind.JOB),
+        (State.PENDING, A_CLAIM, Kind.DROP),
+        (State.PENDING, "resize.YML", Kind.DROP),
+        (State.PENDING, ".resize.json", Kind.UNFINISHED),
+        (State.PENDING, "resize.yaml~", Kind.UNFINISHED),
+        (State.PENDING, "notes.txt", Kind.STRANGER),
+        (State.PROCESSING, A_CLAIM, Kind.JOB),
+        (State.PROCESSING, A_JOB, Kind.STRANGER),
+        (State.DONE, "resize.yaml", Kind.STRANGER),
+        (State.DEAD, f"{A_JOB}{names.REASON}", Kind.REASON),
+        (State.FAILED, f"{A_JOB}{names.REASON}", Kind.STRANGER),
+    ],
+)
+def test_a_file_name_is_one_thing_in_one_directory(state: State, text: str, kind: Kind) -> None:
+    assert names.classify(state, text) is kind

@@ -17,8 +17,7 @@ import pytest
 from queuectl import Spool, State
 from queuectl.errors import IdTooLong
 from queuectl.spool import jobs
-from queuectl.spool.jobs import REASON
-from queuectl.spool.names import AROUND_ID, SHORT_ID, SHORTEST_LIMIT, Name
+from queuectl.spool.names import AROUND_ID, REASON, SHORT_ID, SHORTEST_LIMIT, Name
 from queuectl.system import files
 from queuectl.times import utc_now
 from queuectl.worker.fleet import log_to
@@ -285,7 +284,7 @@ def test_an_id_that_is_too_long_for_the_file_system_is_refused(
             spool.file({"id": "x" * length, "command": "true"})
     spool.file({"id": "x" * SHORT_ID, "command": "true"})
     assert sorted(len(found.id) for found in spool.list()) == [SHORT_ID, 100]
-    assert len(os.listdir(spool.root.logs)) == 2
+    assert len(os.listdir(spool.root.ids)) == 2
 
 
 def test_a_file_system_without_room_for_the_names_of_a_queue_is_refused(

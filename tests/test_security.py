@@ -20,8 +20,7 @@ import pytest
 from queuectl import Spool, State, settings
 from queuectl.errors import BadSetting, QueueError, UnsafeSpool
 from queuectl.spool import claiming, claims, output, presence, requests, reservations
-from queuectl.spool.jobs import REASON
-from queuectl.spool.names import Name
+from queuectl.spool.names import REASON, Name
 from queuectl.spool.root import FOLDERS
 from queuectl.system import files, host, processes
 from queuectl.times import utc_now

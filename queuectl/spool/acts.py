@@ -10,8 +10,7 @@ from queuectl.errors import BadJob, ClaimLost, JobMoved, UnreadableJob, WrongSta
 from queuectl.job.history import CANCELLED
 from queuectl.job.model import TRANSITIONS, State
 from queuectl.spool import aside, claims, finishing, jobfile, jobs, output, presence, reservations
-from queuectl.spool.jobs import REASON, Found
-from queuectl.spool.names import FIFO_RANK, Name, rank_of
+from queuectl.spool.names import FIFO_RANK, REASON, Name, rank_of
 from queuectl.system import files
 from queuectl.times import iso, stamp
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from queuectl.job.history import Event
     from queuectl.settings import Settings
     from queuectl.spool.jobfile import Record
+    from queuectl.spool.jobs import Found
     from queuectl.spool.root import Root
 
 #: Seconds between the signs of life of a hand that acts on many jobs.

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import BadJob, IdTooLong
 from queuectl.job.model import State
-from queuectl.spool import jobs
 from queuectl.spool.jobs import free_name
-from queuectl.spool.names import SHORT_ID, Name, make_id
+from queuectl.spool.names import REASON, SHORT_ID, Name, make_id
 from queuectl.system import files
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
     remedy = remedy or _remedy(f"{root.folder(State.PROCESSING)}/{name}")
     unchanged = "unchanged" if remedy == RAN else "unchanged, and no worker runs it"
     text = f"{reason}\n\nThe file beside this one is {unchanged}. {remedy.format(target)}\n"
-    beside = f"{dead}/{target}{jobs.REASON}"
+    beside = f"{dead}/{target}{REASON}"
     files.remove(beside)  # of a file that was here before under this name, and was moved on by hand
     files.create(beside, text.encode("utf-8", "replace"), root.file_mode)
     is_there = False

@@ -14,7 +14,7 @@ from queuectl.errors import BadJob, IdTaken
 from queuectl.job.model import Job, State
 from queuectl.spool import aside, claims, ids, jobfile, jobs, reservations
 from queuectl.spool.holds import SETTLE_BLIND
-from queuectl.spool.names import Name, id_from_file_name, is_made_id, make_id, rank_of
+from queuectl.spool.names import Kind, Name, classify, id_from_file_name, is_made_id, make_id, rank_of
 from queuectl.system import files
 from queuectl.times import stamp
 
@@ -34,13 +34,6 @@ LONG = 10.0
 
 #: Seconds from one try to the next where the system refuses to move one file (an immutable one).
 REFUSED = 5.0
-
-_ENDINGS = (".yaml", ".yml", ".json")
-
-
-def is_job_file(text: str) -> bool:
-    """Whether a file of this name is meant as a job."""
-    return text[:1] != "." and text.lower().endswith(_ENDINGS)
 
 
 class _Turn(Enum):
@@ -98,7 +91,8 @@ class Drops:
         turns: dict[str, _Turn] = {}
         contested: list[tuple[_Drop, Job]] = []
         try:
-            for text in dict.fromkeys(filter(is_job_file, names)):
+            drops = [text for text in names if classify(State.PENDING, text) is Kind.DROP]
+            for text in dict.fromkeys(drops):
                 turn = self._turn_of(text, clock, now)
                 if turn is _Turn.WHOLE:
                     drop = _Drop(text, Name(rank, stamp(now), make_id(), owner))

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.errors import BadJob
 from queuectl.job.model import Job, State
 from queuectl.spool import jobfile
-from queuectl.spool.names import (
-    ID_AT,
-    Name,
-    is_unfinished,
-    parse,
-    parse_claim,
-    strangers,
-)
+from queuectl.spool.names import ID_AT, Name, name_in
 from queuectl.system import files
 from queuectl.times import from_stamp, stamp
 
@@ -29,7 +22,6 @@ if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
 
-REASON = ".reason.txt"
 SCHEDULED = "scheduled"
 ORDER = (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE)
 WAITING = (State.PENDING, State.FAILED)
@@ -59,11 +51,6 @@ class Found(NamedTuple):
         if self.state is State.PENDING and self.name.due > stamp(now):
             return SCHEDULED
         return self.state.label
-
-
-def name_in(state: State, text: str) -> Name | None:
-    """The parts of a job's file name in the directory of a state, None for any other name."""
-    return parse_claim(text) if state is State.PROCESSING else parse(text)
 
 
 def names_in(root: Root, state: State) -> list[Name]:
@@ -188,19 +175,3 @@ def free_name(root: Root, state: State, name: Name) -> Name:
 def parse_due(text: str | None) -> datetime | None:
     """The moment that the RUNAT part of a name tells."""
     return None if text is None else from_stamp(text)
-
-
-def no_jobs(state: State, texts: list[str]) -> list[str]:
-    """Those names in the directory of a state that are not a job's: `list` passes them over, too."""
-    if state is State.PROCESSING:
-        return [text for text in texts if parse_claim(text) is None]
-    return strangers(texts)
-
-
-def strays(state: State, texts: list[str]) -> list[str]:
-    """Those of `no_jobs` that are nobody's unfinished work, and no reasons of dead jobs."""
-    return [
-        text
-        for text in texts
-        if not is_unfinished(text) and not (state is State.DEAD and text.endswith(REASON))
-    ]

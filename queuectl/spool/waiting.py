@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import times
 from queuectl.errors import BadJob, SpoolAway
 from queuectl.job.model import State
-from queuectl.spool import aside, jobfile, jobs, order
+from queuectl.spool import aside, jobfile, jobs, names, order
 from queuectl.spool.claiming import LEEWAY, has_failed_after, true_name
 from queuectl.spool.claims import Claim
 from queuectl.spool.edits import FIRST, Edits, Place
 from queuectl.spool.holds import Holds
-from queuectl.spool.names import WAITING_NAME, Name, parse, split, strangers
+from queuectl.spool.names import Kind, Name, classify, parse, split
 from queuectl.system import files
 from queuectl.times import stamp
 
@@ -114,7 +114,7 @@ class Waiting:
         self._forget_gone(begun)
         for state in jobs.WAITING:
             texts = self._root.texts_in(self._root.folder(state))
-            odd = strangers(texts)
+            odd = names.odd(state, texts)
             if odd or self._gone or self._refused:
                 refused = [text for text, until in self._refused.items() if until > begun]
                 passed_over = {*odd, *self._gone, *refused}
@@ -145,7 +145,7 @@ class Waiting:
             self._doubts.trust_again(text)
             if self.holds and (name := parse(text)):
                 self.holds.hear(name)
-            if not WAITING_NAME(text):
+            if classify(State.PENDING, text) is not Kind.JOB:
                 self.strangers.append(text)
             else:
                 self.expect(State.PENDING, text)

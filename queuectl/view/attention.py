@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import settings
 from queuectl.errors import BadSetting
 from queuectl.job.model import State
-from queuectl.spool import dropping, holds, presence, requests
-from queuectl.spool.names import parse
+from queuectl.spool import holds, presence, requests
+from queuectl.spool.names import Kind, classify, parse
 from queuectl.system import files
 from queuectl.view import explain
 
@@ -115,5 +115,5 @@ def _strangers(root: Root, texts: Sequence[str]) -> Iterator[Finding]:
 def _is_drop(root: Root, text: str) -> bool:
     """Whether a worker will take this in as a job."""
     folder, _, name = text.partition("/")
-    is_file = folder == State.PENDING and dropping.is_job_file(name)
+    is_file = folder == State.PENDING and classify(State.PENDING, name) is Kind.DROP
     return is_file and not files.is_folder(f"{root.text}/{text}")

@@ -16,7 +16,6 @@ from queuectl.spool import (
     aside,
     claiming,
     claims,
-    dropping,
     ids,
     jobfile,
     jobs,
@@ -24,8 +23,7 @@ from queuectl.spool import (
     recovery,
     reservations,
 )
-from queuectl.spool.jobs import REASON
-from queuectl.spool.names import Name, id_in, is_unfinished, parse, parse_claim, split
+from queuectl.spool.names import REASON, Kind, Name, classify, id_in, name_in, parse, parse_claim, split
 from queuectl.spool.presence import Onlooker, described
 from queuectl.spool.requests import PAUSED
 from queuectl.spool.root import FOLDERS, IDS, Root
@@ -125,7 +123,7 @@ def _names(root: Root, state: State, known: dict[str, list[str]]) -> Iterator[Fi
     """Files that are no jobs; the paths of those that are come into `known` under their ids."""
     folder = root.folder(state)
     for text in root.texts_in(folder):
-        name = parse_claim(text) if state is State.PROCESSING else parse(text)
+        name = name_in(state, text)
         if name is None:
             yield from _no_job(root, state, text, f"{folder}/{text}")
         else:
@@ -180,23 +178,22 @@ def _done(root: Root, name: Name, job: Job, path: str) -> Iterator[Finding]:
 
 
 def _no_job(root: Root, state: State, text: str, path: str) -> Iterator[Finding]:
-    if text.startswith("."):
-        yield from _hidden(root, state, text, path)
-    elif state is State.DEAD and text.endswith(REASON):
-        return
-    elif state is State.PENDING and dropping.is_job_file(text):
+    kind = classify(state, text)
+    if kind is Kind.UNFINISHED:
+        yield from _unfinished(root, state, text, path)
+    elif kind is Kind.DROP:
         if files.is_folder(path):
             yield Finding(path, "a directory is not a job", "Move it elsewhere by hand.")
         elif _age(path) > FRESH:
             yield Finding(path, "no worker has taken it in yet", "Start one: `queuectl worker start`.")
     elif state is State.PROCESSING and parse(text):
         yield Finding(path, "a job that no worker has claimed", "Move it to pending/ by hand.")
-    elif not is_unfinished(text):
+    elif kind is Kind.STRANGER:
         yield Finding(path, "its name is not that of a job", "Rename it to NAME.yaml, or move it elsewhere.")
 
 
-def _hidden(root: Root, state: State, text: str, path: str) -> Iterator[Finding]:
-    if _age(path) <= FRESH:
+def _unfinished(root: Root, state: State, text: str, path: str) -> Iterator[Finding]:
+    if text[:1] != "." or _age(path) <= FRESH:
         return
     if text.endswith(".tmp"):
         if _may_be_filed(root, path):
@@ -265,7 +262,7 @@ def _borne(root: Root) -> set[str]:
         for _ in range(2)
         for state in State
         for text in root.texts_in(root.folder(state))
-        if not (text.startswith(".") and any(_hidden(root, state, text, f"{root.folder(state)}/{text}")))
+        if not (text.startswith(".") and any(_unfinished(root, state, text, f"{root.folder(state)}/{text}")))
     }
 
 

@@ -16,7 +16,7 @@ from queuectl import times
 from queuectl.errors import BadJob
 from queuectl.job.model import State
 from queuectl.spool import jobfile, jobs, order
-from queuectl.spool.names import WAITING_NAME, parse_claim
+from queuectl.spool.names import name_in, odd
 from queuectl.system import files
 from queuectl.times import stamp
 from queuectl.view import lookup
@@ -90,9 +90,11 @@ class Census:
         if state in _ENDS:
             looking = self._take_ended(state, texts)
         else:
-            fits = parse_claim if state is State.PROCESSING else WAITING_NAME
-            names = sorted(text for text in texts if fits(text))
-            self._listings[state] = Listing(names, strangers=_strangers(state, texts), read=True)
+            others = odd(state, texts)
+            passed_over = set(others)
+            found = sorted(text for text in texts if text not in passed_over)
+            strangers = tuple(sorted(lookup.to_report(state, others)))
+            self._listings[state] = Listing(found, strangers=strangers, read=True)
         # Race: what changes within the grain of the clock leaves the same mark; so a young one is none.
         self._marks[state] = mark if self._stands(state, mark, begun, at) > PROVES else None
         ended = times.clock.monotonic()
@@ -120,8 +122,9 @@ class Census:
         if len(names) + len(added) > len(present):
             stays = [name in present for name in names]
             names, ends = list(compress(names, stays)), array("q", compress(ends, stays))
-        strangers = _strangers(state, added)
-        jobs = [text for text in added if WAITING_NAME(text)]
+        others = set(odd(state, list(added)))
+        strangers = tuple(sorted(lookup.to_report(state, others)))
+        jobs = list(added - others)
         if not before.read and jobs:  # the count can be told while their times are looked up
             self._listings[state] = Listing(jobs, strangers=strangers)
         begun = times.clock.monotonic()
@@ -228,7 +231,7 @@ class Census:
         for state in (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE):
             end = f"-{job_id}@" if state is State.PROCESSING else f"-{job_id}.yaml"
             for name in self._listings[state].names:
-                if end in name and (parsed := jobs.name_in(state, name)) and parsed.id == job_id:
+                if end in name and (parsed := name_in(state, name)) and parsed.id == job_id:
                     yield state, name
 
     def minutes(self, word: str) -> Counter[int]:
@@ -269,10 +272,6 @@ def _merged(lots: list[tuple[array[int], list[str]]]) -> tuple[list[str], array[
         names.append(name)
         ends.append(end)
     return names, ends
-
-
-def _strangers(state: State, texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(jobs.strays(state, jobs.no_jobs(state, list(texts)))))
 
 
 def quantile(ordered: list[float], share: float) -> float | None:

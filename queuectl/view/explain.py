@@ -8,6 +8,7 @@ from queuectl.job.model import State
 from queuectl.spool import jobs, order, presence, requests
 from queuectl.spool.jobs import Found
 from queuectl.spool.liveness import Standing
+from queuectl.spool.names import REASON, odd
 from queuectl.system import files
 from queuectl.times import local, parse_moment, stamp, when
 from queuectl.view import lookup
@@ -145,7 +146,7 @@ def _remedy(found: Found) -> str:
     again = f"`queuectl retry {found.id}` runs it again"
     if found.job is None:
         return f"mend {found.path}, then {again}"
-    reason = f"{found.path}{jobs.REASON}"
+    reason = f"{found.path}{REASON}"
     return f"what helps is told in {reason}" if files.exists(reason) else again
 
 
@@ -154,7 +155,7 @@ def _before(root: Root, found: Found, now: datetime) -> int:
     listed = (root.texts_in(root.folder(state)) for state in jobs.WAITING)
     due = (order.split(texts, stamp(now))[0] for texts in listed)
     ahead = (order.before(names, own) for names in due)
-    return sum(len(names) - len(jobs.no_jobs(State.PENDING, names)) for names in ahead)
+    return sum(len(names) - len(odd(State.PENDING, names)) for names in ahead)
 
 
 def clock(text: str | None) -> str:

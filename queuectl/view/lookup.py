@@ -12,26 +12,26 @@ from queuectl.job.model import Job, State
 from queuectl.spool import jobfile, order, reservations
 from queuectl.spool.jobs import (
     ORDER,
-    REASON,
     SCHEDULED,
     TRIES,
     WAITING,
     Found,
     look,
-    name_in,
-    no_jobs,
     parse_due,
     places,
     read,
-    strays,
 )
 from queuectl.spool.names import (
     DUE,
     ID_AT,
+    REASON,
+    Kind,
+    classify,
     is_made_id,
+    name_in,
+    odd,
     parse,
     priority_of,
-    strangers,
 )
 from queuectl.system import files
 from queuectl.times import iso, stamp
@@ -171,7 +171,7 @@ class _Asked(NamedTuple):
             due, later = order.split(texts, stamp(self.now))
             due, later = [] if self.word == SCHEDULED else due, [] if self.word == "pending" else later
             return order.in_turn(due, later, self.limit)
-        return sorted(texts) if state is State.PROCESSING else _newest_first(folder, texts, self.limit)
+        return sorted(texts) if state is State.PROCESSING else _newest_first(folder, state, texts, self.limit)
 
 
 def _all_in_order(root: Root, asked: _Asked) -> Iterator[Found]:
@@ -195,9 +195,9 @@ def _snapshot(root: Root, states: Iterable[State]) -> dict[State, list[str]]:
     return texts | {State.PROCESSING: list(passing)}
 
 
-def _newest_first(folder: str, texts: list[str], limit: int | None) -> list[str]:
+def _newest_first(folder: str, state: State, texts: list[str], limit: int | None) -> list[str]:
     """The names of jobs, those that were written to last first; of many `limit` and a few more."""
-    passed_over = set(strangers(texts))
+    passed_over = set(odd(state, texts))
     dated = []
     for text in texts:
         if text not in passed_over:
@@ -273,6 +273,11 @@ def reason_for(found: Found) -> str:
     return str(last.get("error") or last.get("event"))
 
 
+def to_report(state: State, others: Iterable[str]) -> list[str]:
+    """Those of the names that are no jobs that a person should see: drops to be taken in, and strangers."""
+    return [text for text in others if classify(state, text) in {Kind.DROP, Kind.STRANGER}]
+
+
 class Counts(NamedTuple):
     """How many jobs there are in each state, and what the names alone tell."""
 
@@ -307,11 +312,11 @@ def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = Non
     """Count by listing each directory once, where that has not been done; no file is read."""
     moment = stamp(now)
     texts = texts or listed(root)
-    odd = {state: no_jobs(state, texts[state]) for state in State}
-    passed_over = set(odd[State.PENDING])
+    others = {state: odd(state, texts[state]) for state in State}
+    passed_over = set(others[State.PENDING])
     waiting = [text for text in texts[State.PENDING] if text not in passed_over]
     due, later = order.split(waiting, moment)
-    tally = {state: len(texts[state]) - len(odd[state]) for state in State}
+    tally = {state: len(texts[state]) - len(others[state]) for state in State}
     return Counts(
         pending=len(due),
         scheduled=len(later),
@@ -320,7 +325,9 @@ def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = Non
         failed=tally[State.FAILED],
         dead=tally[State.DEAD],
         first_due=order.oldest(due),
-        strangers=tuple(f"{state.value}/{text}" for state in State for text in strays(state, odd[state])),
+        strangers=tuple(
+            f"{state.value}/{text}" for state in State for text in to_report(state, others[state])
+        ),
     )
 
 

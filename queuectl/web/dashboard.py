@@ -10,6 +10,7 @@ from queuectl import settings
 from queuectl.job.model import ID, State
 from queuectl.spool import jobs, requests
 from queuectl.spool.jobs import Found
+from queuectl.spool.names import name_in
 from queuectl.spool.presence import Onlooker
 from queuectl.spool.recovery import StillRuns
 from queuectl.system import files
@@ -124,7 +125,7 @@ class Dashboard:
     def _seen(self, job_id: str) -> Iterator[Found]:
         """Where it was seen last and, as it moves on under the same name, where it goes from there."""
         for state, text in self.lately().lookup(job_id):
-            name = jobs.name_in(state, text)
+            name = name_in(state, text)
             if name is not None:
                 yield self._at(state, name)
                 if state is State.PROCESSING:
@@ -145,7 +146,7 @@ class Dashboard:
     def read_names(self, state: State, names: Iterable[str]) -> Iterator[Found]:
         """The jobs in these files; those that have moved meanwhile are passed over."""
         for text in names:
-            name = jobs.name_in(state, text)
+            name = name_in(state, text)
             reading = self._read(self._at(state, name)) if name else None
             if reading is not None:
                 yield reading

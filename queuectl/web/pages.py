@@ -14,8 +14,8 @@ from queuectl import __version__, settings
 from queuectl.errors import NotASpool, QueueError, StorageTrouble
 from queuectl.job.history import OUTCOMES, last_attempt
 from queuectl.job.model import State
-from queuectl.spool import jobs, output
-from queuectl.spool.names import ID_AT
+from queuectl.spool import output
+from queuectl.spool.names import ID_AT, name_in
 from queuectl.times import iso, parse_moment, stamp
 from queuectl.view import attention, explain, lookup
 from queuectl.view.census import quantile
@@ -488,7 +488,7 @@ def dead(dashboard: Dashboard, query: Query) -> Page:
 
 
 def _id(state: State, text: str) -> str:
-    name = jobs.name_in(state, text)
+    name = name_in(state, text)
     return name.id if name else ""
 
 
