@@ -16,8 +16,8 @@ def main() -> NoReturn:
     """Run the command line and exit with its status."""
     # What is imported stays: looking through it for garbage takes a tenth of the start.
     gc.disable()
-    _hold_standard_streams()
     try:
+        _hold_standard_streams()
         status = _run()
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")

@@ -35,16 +35,18 @@ if TYPE_CHECKING:
     from queuectl.spool.jobs import Found
 
 FAST = "poll_interval: 0.05\nbackoff_base: 0\nbackoff_jitter: 0\n"
+#: A wait for something that should come at once fails after this. So long, for a machine that is busy.
+PATIENT = 60.0
 T = TypeVar("T")
 
 
 class Until(Protocol):
     """Waits for a condition and returns what made it true; fails after so many seconds."""
 
-    def __call__(self, condition: Callable[[], T], what: str, seconds: float = 15.0) -> T: ...
+    def __call__(self, condition: Callable[[], T], what: str, seconds: float = PATIENT) -> T: ...
 
 
-def wait_until(condition: Callable[[], T], what: str, seconds: float = 15.0) -> T:
+def wait_until(condition: Callable[[], T], what: str, seconds: float = PATIENT) -> T:
     end = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > end:
@@ -236,7 +238,7 @@ class Process:
         self.popen.kill()
         self.popen.wait()
 
-    def wait(self, seconds: float = 30.0) -> int:
+    def wait(self, seconds: float = PATIENT) -> int:
         return self.popen.wait(seconds)
 
 
@@ -282,7 +284,7 @@ class Workers:
         self.started.append(process)
         return process
 
-    def drain(self, count: int = 1, seconds: float = 60.0) -> None:
+    def drain(self, count: int = 1, seconds: float = PATIENT) -> None:
         """Have workers run everything that may run now, and end."""
         assert [process.wait(seconds) for process in [self.start("drain") for _ in range(count)]] == [
             0
@@ -328,7 +330,7 @@ def ended(spool: Spool) -> Callable[[str], Found]:
     """Waits until a job is done or dead."""
 
     def wait(job_id: str) -> Found:
-        found = spool.wait(job_id, 20)
+        found = spool.wait(job_id, PATIENT)
         assert found, f"{job_id} is still {spool.find(job_id)}"
         return found
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 T = TypeVar("T")
 FAST = "poll_interval: 0.05\nbackoff_base: 0\nbackoff_jitter: 0\nstop_grace_seconds: 0.1\n"
-SECONDS = 20.0
+#: A wait for something that should come at once fails after this. So long, for a machine that is busy.
+SECONDS = 60.0
 SGR = re.compile(r"\x1b\[[\d;]*m")
 _ESCAPES = re.compile(r"\x1b\[[?\d;]*[A-Za-z]")
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
@@ -247,7 +248,7 @@ class Shell:
             capture_output=True,
             cwd=cwd or self.home,
             env=self._env(env),
-            timeout=60,
+            timeout=100,
             check=False,
         )
         err = done.stderr.decode("utf-8", "replace")

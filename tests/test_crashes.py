@@ -160,7 +160,7 @@ def test_a_running_worker_takes_over_from_a_killed_one(
     until(lambda: evidence.started() == [job_id], "it runs")
     workers.start()
     worker.kill()
-    until(lambda: evidence.finished() == [job_id], "another worker has run it", seconds=6)
+    until(lambda: evidence.finished() == [job_id], "another worker has run it")
 
 
 @pytest.mark.usefixtures("audited")
@@ -176,7 +176,7 @@ def test_a_job_that_kills_its_worker_is_dead_after_its_attempts_and_others_are_u
             spool.find(killer).state is State.DEAD
         )
 
-    until(all_ended, "all jobs have ended", seconds=40)
+    until(all_ended, "all jobs have ended")
     assert kinds(history(killer)).count("lost") == 3
     assert len(evidence.started(killer)) == 3
     assert Counter(one for one in evidence.started() if one != killer) == Counter(others)

@@ -485,15 +485,21 @@ def test_a_job_that_was_cancelled_may_be_retried_on_the_same_worker(
 
 
 def test_a_cancellation_that_came_too_late_does_not_stop_a_later_run(
-    spool: Spool, workers: Workers, until: Until, ended: Ended
+    spool: Spool, workers: Workers, evidence: Evidence, tmp_path: Path, until: Until, ended: Ended
 ) -> None:
-    job_id = spool.file("true")
+    gate = tmp_path / "gate"
+    body = f"test $QUEUECTL_ATTEMPT = 1 || until test -e {gate}; do sleep 0.02; done"
+    job_id = spool.file(evidence.command(body))
     worker = workers.start()
     claim = ended(job_id).name.owned(worker.name)
-    requests.to_cancel(spool.root, claim)
-    until_heard(worker.name, spool, until)
+    request = requests.to_cancel(spool.root, claim)
     spool.retry(job_id)
+    until(lambda: len(evidence.started(job_id)) == 2, "it runs again")
+    until_heard(worker.name, spool, until)
+    assert os.path.exists(request), "it has been there all the time"
+    gate.touch()
     assert ended(job_id).state is State.DONE
+    assert evidence.finished() == [job_id] * 2
 
 
 def test_a_worker_asked_to_stop_finishes_the_job_at_hand(

@@ -749,6 +749,6 @@ def test_a_running_job_whose_file_is_made_something_else_harms_no_other(
     elif other == "no job":
         path.write_text("[")
     good = spool.file(evidence.command())
-    until(lambda: good in evidence.finished(), "the next one runs", seconds=10)
+    until(lambda: good in evidence.finished(), "the next one runs")
     assert "completed" not in (tmp_path / "away").read_text()
     workers.stop()
