@@ -369,6 +369,17 @@ class FiledAllTheSame(QueueError):
         )
 
 
+class NotPrinted(QueueError):
+    """The jobs are filed, and standard output does not take their ids."""
+
+    def __init__(self, job_ids: list[str], error: OSError) -> None:
+        some = ", ".join(job_ids[:3]) + (" and others" if len(job_ids) > 3 else "")
+        super().__init__(
+            f"The id cannot be printed of {some}: {error.strerror}.",
+            "The jobs are filed all the same; see `queuectl list`.",
+        )
+
+
 class OutputTrouble(OSError):
     """Standard output does not take what is printed; the spool has no part in it."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from click.shell_completion import CompletionItem
+import click
+from click.shell_completion import CompletionItem, get_completion_class
 
 from queuectl.cli.places import spool_of
 from queuectl.errors import QueueError
@@ -13,8 +14,6 @@ from queuectl.job.model import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeAlias
-
-    import click
 
     from queuectl.spool.root import Root
 
@@ -79,3 +78,20 @@ def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comple
 def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Completes the names of directories."""
     return [CompletionItem(incomplete, type="dir")]
+
+
+@click.command(
+    "completion",
+    epilog="\b\nExamples:\n  queuectl completion bash > ~/.local/share/bash-completion/completions/queuectl\n"
+    "  queuectl completion zsh  > ~/.zfunc/_queuectl\n"
+    "  queuectl completion fish > ~/.config/fish/completions/queuectl.fish",
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion_command(ctx: click.Context, shell: str) -> None:
+    """Print the completion script of a shell; it completes job ids, too."""
+    made = get_completion_class(shell)
+    if made is None:
+        raise QueueError(f"There is no completion for {shell}.", "Use bash, zsh or fish.")
+    root = ctx.find_root().command
+    click.echo(made(root, {}, "queuectl", "_QUEUECTL_COMPLETE").source())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl import documents, settings
-from queuectl.cli import show
+from queuectl.cli import printer
 from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig
@@ -53,7 +53,7 @@ def _get(ctx: click.Context, key: str) -> None:
     _, broken = settings.readable(spool.path)
     if broken is not None and broken.hides(name):
         raise broken
-    show.line(settings.shown(getattr(spool.settings(), name)))
+    printer.line(settings.shown(getattr(spool.settings(), name)))
 
 
 class _Values(click.Command):
@@ -84,9 +84,9 @@ def _set(ctx: click.Context, key: str, value: str) -> None:
     if name == "trusted_users" and known != settings.NOBODY:
         root.refuse_trust()
     _change(root, name, text)
-    show.line(f"{name}: {text}")
+    printer.line(f"{name}: {text}")
     if doubt:
-        show.note(doubt)
+        printer.note(doubt)
 
 
 @config_command.command("unset", epilog="\b\nExample:\n  queuectl config unset max-retries")
@@ -96,7 +96,7 @@ def _unset(ctx: click.Context, key: str) -> None:
     """Go back to the default."""
     name = settings.key_name(key)
     _change(spool_of(ctx).root, name, None)
-    show.line(f"{name}: {settings.shown(getattr(settings.DEFAULTS, name))} (the default)")
+    printer.line(f"{name}: {settings.shown(getattr(settings.DEFAULTS, name))} (the default)")
 
 
 def _list(ctx: click.Context, as_json: bool) -> None:
@@ -105,11 +105,11 @@ def _list(ctx: click.Context, as_json: bool) -> None:
     for name, key in settings.KEYS.items():
         value, default = getattr(values, name), getattr(settings.DEFAULTS, name)
         if as_json:
-            show.as_json({"key": name, "value": value, "default": default, "meaning": key.meaning})
+            printer.as_json({"key": name, "value": value, "default": default, "meaning": key.meaning})
         else:
             rows.append((name, settings.shown(value), settings.shown(default), key.meaning))
     if not as_json:
-        show.table(("KEY", "VALUE", "DEFAULT", "MEANING"), rows, wraps=True)
+        printer.table(("KEY", "VALUE", "DEFAULT", "MEANING"), rows, wraps=True)
 
 
 for _name in ("list", "show"):

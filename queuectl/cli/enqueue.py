@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from queuectl import documents
-from queuectl.cli import completion, options, show
+from queuectl.cli import completion, options, printer
 from queuectl.cli.places import spool_or_new
-from queuectl.errors import BadDocument, BadJob, BadUsage, Completed, LongAgo, OutputTrouble, QueueError
+from queuectl.errors import (
+    BadDocument,
+    BadJob,
+    BadUsage,
+    Completed,
+    LongAgo,
+    NotPrinted,
+    OutputTrouble,
+    QueueError,
+)
 from queuectl.job.fields import ALIASES, from_fields
 from queuectl.times import entered_moment, iso, utc_now
 
@@ -111,9 +120,9 @@ def enqueue_command(
 
 def _is_meant(past: LongAgo) -> bool:
     """Ask a person whether a moment of long ago is meant; raises `BadUsage` where nobody can be asked."""
-    if not show.can_ask():
+    if not printer.can_ask():
         raise BadUsage(past.problem, f"{past.remedy} If it is meant, add --yes.")
-    return show.ask(f"{past.problem} Is it meant?")
+    return printer.ask(f"{past.problem} Is it meant?")
 
 
 def _undone(fields: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -280,11 +289,11 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
         raise _placed(*refused[0])
     if completed:
         are = "1 job is" if completed == 1 else f"{completed:,} jobs are"
-        show.note(f"{are} completed already and not filed; --again files such jobs, too.")
+        printer.note(f"{are} completed already and not filed; --again files such jobs, too.")
     spool = spool_or_new(ctx)
     told: list[str] = []
     try:
-        with show.progress("filing", len(jobs), least=show.MANY) as advance:
+        with printer.progress("filing", len(jobs), least=printer.MANY) as advance:
             for place, filed in zip(places, spool.file_many(jobs), strict=False):
                 if filed.error is None:
                     told.append(filed.id)
@@ -295,25 +304,22 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
         try:
             _tell(spool, told, as_json=as_json)
         except OutputTrouble as error:
-            show.drop(1)
-            raise QueueError(
-                f"The ids cannot be printed: {error.strerror}.",
-                "The jobs are filed all the same; see `queuectl list`.",
-            ) from None
+            printer.drop(1)
+            raise NotPrinted(told, error) from None
     return _report(refused, len(told), len(sources))
 
 
 def _tell(spool: Spool, told: list[str], *, as_json: bool) -> None:
     if not as_json:
         for job_id in told:
-            click.echo(job_id)
+            printer.line(job_id)
         return
     from queuectl.spool import jobs
     from queuectl.view import lookup
 
     for job_id, answer in lookup.find_each(spool.root, told).items():
         # Race: a worker may have it by now.
-        show.as_json(spool.view(jobs.read(lookup.meant(answer)) or spool.find(job_id)))
+        printer.as_json(spool.view(jobs.read(lookup.meant(answer)) or spool.find(job_id)))
 
 
 def _placed(place: str, why: QueueError) -> QueueError:
@@ -326,8 +332,8 @@ def _report(refused: list[tuple[str, QueueError]], filed: int, given: int) -> in
     if given == 1:
         raise _placed(*refused[0])
     for place, why in refused:
-        show.note(f"{place}: {why}")
-    show.note(f"Filed {filed} of {given} jobs; {len(refused)} refused.")
+        printer.note(f"{place}: {why}")
+    printer.note(f"Filed {filed} of {given} jobs; {len(refused)} refused.")
     return 1
 
 

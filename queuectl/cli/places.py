@@ -47,14 +47,14 @@ def spool_of(ctx: click.Context) -> Spool:
 
 def spool_or_new(ctx: click.Context) -> Spool:
     """The spool, made where nothing of that name exists yet but its parent does."""
-    from queuectl.cli import show
+    from queuectl.cli import printer
 
     path = place_of(ctx)
     if not os.path.exists(path):
         make_way_to_own(path)
         if os.path.isdir(os.path.dirname(path)):
             Spool.create(path)
-            show.note(f"Made a new spool: {path}")
+            printer.note(f"Made a new spool: {path}")
     return Spool(path)
 
 

@@ -9,7 +9,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from queuectl.errors import QueueError
+from queuectl.cli import boundary
+from queuectl.errors import NotPrinted, QueueError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,12 +30,6 @@ def run(arguments: Sequence[str]) -> int | None:
     return _enqueue(where, rest[1:]) if rest[:1] == ["enqueue"] else None
 
 
-def _told(error: BaseException) -> int:
-    from queuectl.cli.main import told
-
-    return told(error)
-
-
 def _enqueue(where: str | None, options: list[str]) -> int | None:
     """File a job and print its id."""
     given = _read(options)
@@ -48,25 +43,19 @@ def _enqueue(where: str | None, options: list[str]) -> int | None:
         spool, job = Spool(place(where)), from_fields(_fields(*given))
     except (QueueError, OSError, ValueError):
         return None
-    try:
-        job_id = spool.file(job)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told, or raised again
-        return _told(error)  # what was tried once is not tried again
-    return _tell(job_id)
+    # From here on an error is reported as it is: what was tried once is not tried again.
+    return boundary.status_of(lambda: _print(spool.file(job)))
 
 
-def _tell(job_id: str) -> int:
+def _print(job_id: str) -> None:
     try:
         sys.stdout.write(f"{job_id}\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        problem = f"The id {job_id} cannot be printed: {error.strerror}."
-        sys.stderr.write(f"Error: {problem}\nThe job is filed all the same.\n")
-        return 1
-    return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try again at its end
+        raise NotPrinted([job_id], error) from None
 
 
 def _read(arguments: list[str]) -> tuple[dict[str, str], list[str], str | list[str] | None] | None:

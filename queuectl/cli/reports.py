@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
-import io
-import re
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
-from queuectl.cli import completion, show
-from queuectl.cli.groups import Group
+from queuectl.cli import completion, printer
 from queuectl.cli.places import spool_of
-from queuectl.errors import BadUsage, QueueError
+from queuectl.errors import BadUsage
 from queuectl.job.history import last_attempt
 from queuectl.job.model import State
 from queuectl.spool import output, requests
@@ -24,11 +19,8 @@ from queuectl.view.attention import findings, worded
 from queuectl.view.wording import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
     from typing import Any
-
-    from click.shell_completion import CompletionItem
 
     from queuectl.api import Spool
     from queuectl.spool.jobs import Found
@@ -55,18 +47,18 @@ def status_command(ctx: click.Context, job_id: str | None, as_json: bool, watch:
     if job_id is not None:
         found = spool.find(job_id)
         if as_json:
-            show.as_json(spool.view(found))
+            printer.as_json(spool.view(found))
         elif watch:
-            show.watch(lambda: _job_text(spool, lookup.again(spool.root, found)))
+            printer.watch(lambda: _job_text(spool, lookup.again(spool.root, found)))
         else:
-            click.echo(_job_text(spool, found), nl=False)
+            printer.text(_job_text(spool, found))
     elif as_json:
-        show.as_json(_overview(spool))
+        printer.as_json(_overview(spool))
     elif watch:
         batch = _Batch()
-        show.watch(lambda: _overview_text(_overview(spool), batch))
+        printer.watch(lambda: _overview_text(_overview(spool), batch))
     else:
-        click.echo(_overview_text(_overview(spool)), nl=False)
+        printer.text(_overview_text(_overview(spool)))
 
 
 def _overview(spool: Spool) -> dict[str, Any]:
@@ -110,7 +102,7 @@ def _overview_text(facts: dict[str, Any], batch: _Batch | None = None) -> str:
     lines = [f"spool      {visible(facts['spool'])}"]
     for word, count in facts["counts"].items():
         shown = f"{word:<11}{count:>11,}"
-        lines.append(click.style(shown, fg=show.COLOURS[word]) if show.colour() and count else shown)
+        lines.append(click.style(shown, fg=printer.COLOURS[word]) if printer.colour() and count else shown)
     lines.append(f"workers    {facts['workers']:>11,}")
     average, oldest = facts["average_duration_seconds"], facts["oldest_pending_seconds"]
     lines.append(f"average    {duration(average):>11}   of a completed job's last run")
@@ -125,7 +117,7 @@ def _job_text(spool: Spool, found: Found) -> str:
     now = spool.clock()
     view = spool.view(found)
     label = view["state"]
-    state = click.style(label, fg=show.COLOURS.get(label)) if show.colour() else label
+    state = click.style(label, fg=printer.COLOURS.get(label)) if printer.colour() else label
     job = found.job
     pairs: list[tuple[str, Any]] = [
         ("job", found.id),
@@ -194,16 +186,16 @@ def list_command(
     spool = spool_of(ctx)
     if as_json:
         for found in spool.list(state, limit):
-            show.as_json(spool.view(found))
+            printer.as_json(spool.view(found))
     elif watch:
-        if not show.is_terminal():
+        if not printer.is_terminal():
             raise BadUsage("--watch wants a terminal.", "Leave it out in a pipe.")
         height = max(5, (limit or 1000))
         batch = _Batch()
-        show.watch(lambda: _live_list(spool, state, min(height, show.console().height - 6), batch))
+        printer.watch(lambda: _live_list(spool, state, min(height, printer.console().height - 6), batch))
     else:
         rows = (_row(found, spool.clock()) for found in spool.list(state, limit))
-        show.table(COLUMNS, rows, state_column=1, none="No jobs.")
+        printer.table(COLUMNS, rows, state_column=1, none="No jobs.")
 
 
 COLUMNS = ("ID", "STATE", "PRI", "RUNS", "WHEN", "COMMAND")
@@ -216,7 +208,7 @@ def _live_list(spool: Spool, state: str | None, limit: int, batch: _Batch) -> An
     now = spool.clock()
     rows = [[visible(str(cell)) for cell in _row(found, now)] for found in spool.list(state, limit)]
     head = batch.line(lookup.counts(spool.root, now).as_dict())
-    return Group(Text(head), show.rich_table(COLUMNS, rows, state_column=1))
+    return Group(Text(head), printer.rich_table(COLUMNS, rows, state_column=1))
 
 
 def _row(found: Found, now: datetime) -> tuple[Any, ...]:
@@ -238,186 +230,3 @@ def _when(found: Found, label: str, now: datetime) -> str:
         if isinstance(at, str):
             return f"{duration(max(0.0, (now - parse_moment(at)).total_seconds()))} ago"
     return f"{duration(max(0.0, (now - found.name.due_at).total_seconds()))} ago"
-
-
-# ── output ────────────────────────────────────────────────────────────────────────────────────
-
-
-def _complete_id(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A job that has not run has no output, but its output can be followed."""
-    states = completion.ANY if ctx.params.get("follow") else completion.HAVE_RUN
-    return completion.ids_in(*states)(ctx, parameter, incomplete)
-
-
-def _output_options(command: Any) -> Any:
-    for option in (
-        click.option("--follow", "-f", is_flag=True, help="Go on until the job ends."),
-        click.option("--stderr", "err", is_flag=True, help="Only standard error, byte for byte."),
-        click.option("--stdout", "out", is_flag=True, help="Only standard output, byte for byte."),
-        click.option("--attempt", "-a", type=click.IntRange(min=1), help="Which run; else the last."),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object and nothing else."),
-        click.argument("job_id", shell_complete=_complete_id),
-    ):
-        command = option(command)
-    return command
-
-
-@click.group("output", cls=Group)
-def output_command() -> None:
-    """What jobs printed."""
-
-
-@output_command.command("get", epilog="\b\nExample:\n  queuectl output get resize-42 --stdout > result.txt")
-@_output_options
-@click.pass_context
-def _get(ctx: click.Context, /, **options: Any) -> None:
-    """Captured stdout and stderr, exit code and completion time of a run."""
-    _print_output(spool_of(ctx), **options)
-
-
-@click.command("logs", epilog="\b\nExample:\n  queuectl logs resize-42 --follow")
-@_output_options
-@click.pass_context
-def logs_command(ctx: click.Context, /, **options: Any) -> None:
-    """What a job printed: the short form of `output get`."""
-    _print_output(spool_of(ctx), **options)
-
-
-def _print_output(
-    spool: Spool, job_id: str, attempt: int | None, *, as_json: bool, out: bool, err: bool, follow: bool
-) -> None:
-    found = spool.find(job_id)
-    if as_json and follow:
-        raise BadUsage("--json and --follow do not go together.", "Leave one of them out.")
-    if follow:
-        streams = [name for name, wanted in (("out", out), ("err", err)) if wanted]
-        _follow(spool, found, streams or ["out", "err"], attempt)
-        return
-    runs = {run["attempt"]: run for run in lookup.runs_of(found.job)} if found.job else {}
-    if not runs:
-        raise QueueError(f"Job {found.id} has not run yet.", f"See `queuectl status {found.id}`.")
-    number = attempt or max(runs)
-    if number not in runs:
-        raise QueueError(f"Job {found.id} has no run {number}.", f"Its last run is {max(runs)}.")
-    run = runs[number]
-    texts = {
-        stream: (block for _, block in output.read_log(spool.root, found.id, number, stream))
-        for stream in output.STREAMS
-    }
-    if as_json:
-        whole = {f"std{s}": b"".join(text).decode("utf-8", "replace") for s, text in texts.items()}
-        facts = {key: run.get(key) for key in ("exit_code", "signal", "error", "worker", "started_at")}
-        show.as_json(
-            {"id": found.id, "attempt": number, **whole, **facts, "completed_at": run.get("ended_at")}
-        )
-        return
-    paper = _Paper()
-    if out or err:
-        for stream in [name for name, wanted in (("out", out), ("err", err)) if wanted]:
-            paper.emit(stream, texts[stream])
-        paper.finish()
-        return
-    ended = run.get("ended_at")
-    print_head = f"run {number}: {run.get('outcome') or 'running'}"
-    if run.get("exit_code") is not None:
-        print_head += f", exit code {run['exit_code']}"
-    show.line(print_head + (f", completed at {explain.clock(ended)}" if ended else ""))
-    for stream in output.STREAMS:
-        show.line(f"── std{stream} ──")
-        paper.emit(stream, texts[stream])
-        paper.finish()
-        paper.end_line()
-
-
-_BREAKS = re.compile(r"([\t\n])")
-
-
-class _Paper:
-    """Where the streams of runs are printed: byte for byte into a pipe or file, as text on a terminal.
-
-    On a terminal control characters are shown and not obeyed, but for line ends, and tabs, which become
-    spaces. A carriage return ends a line, so that each state of a progress bar has its own.
-    """
-
-    def __init__(self) -> None:
-        self._is_terminal = show.is_terminal()
-        self._decoders: dict[object, io.IncrementalNewlineDecoder] = {}
-        self._last: object = None
-        self._column = 0
-
-    def emit(self, stream: object, blocks: Iterable[bytes]) -> None:
-        """Print more of a stream; a character or line end may come in two parts."""
-        sys.stdout.flush()
-        for block in blocks:
-            if self._is_terminal:
-                self._print(stream, self._decoder(stream).decode(block))
-            elif block:
-                sys.stdout.buffer.write(block)
-                self._column = 0 if block.endswith(b"\n") else 1
-        sys.stdout.flush()
-
-    def finish(self) -> None:
-        """Print what of a character was left over; on a terminal begin a new line."""
-        if self._is_terminal:
-            for stream, decoder in self._decoders.items():
-                self._print(stream, decoder.decode(b"", final=True))
-            self._decoders.clear()
-            self.end_line()
-
-    def end_line(self) -> None:
-        """Begin a new line if the last one is not ended."""
-        if self._column:
-            sys.stdout.write("\n")
-            self._column = 0
-
-    def _decoder(self, stream: object) -> io.IncrementalNewlineDecoder:
-        if stream not in self._decoders:
-            utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-            self._decoders[stream] = io.IncrementalNewlineDecoder(utf8, translate=True)
-        return self._decoders[stream]
-
-    def _print(self, stream: object, text: str) -> None:
-        if not text:
-            return
-        if stream != self._last:
-            self.end_line()
-        self._last = stream
-        for part in _BREAKS.split(text):
-            shown = "\n" if part == "\n" else " " * (8 - self._column % 8) if part == "\t" else visible(part)
-            self._column = 0 if part == "\n" else self._column + len(shown)
-            sys.stdout.write(shown)
-
-
-def _has_ended(found: Found, run: int | None) -> bool:
-    runs = lookup.runs_of(found.job) if found.job else []
-    return any(one["attempt"] == run and "outcome" in one for one in runs)
-
-
-def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) -> None:
-    """Print what comes, run after run, until the job is done or dead; or one run to its end.
-
-    Where another run begins, a line on standard error says so: what is piped stays what the job printed.
-    """
-    sent: dict[tuple[int, str], int] = {}
-    paper = _Paper()
-    run = only or (last_attempt(found.job.history) if found.job else 0)
-    first = max(1, run)
-    while True:
-        ended = found.state in {State.DONE, State.DEAD} or _has_ended(found, only)
-        last = only or max(run, last_attempt(found.job.history) if found.job else 0)
-        # A log that is asked for before its run has begun would stay "not there" for a while on NFS.
-        for number in range(max(first, run), last + 1):
-            if number > max(first, run):
-                paper.finish()
-                show.note(f"── run {number} ──")
-            for stream in streams:
-                at = sent.get((number, stream), 0)
-                for place, block in output.read_log(spool.root, found.id, number, stream, at):
-                    paper.emit((number, stream), [block])
-                    sent[number, stream] = place
-        run = last
-        if ended:
-            paper.finish()
-            return
-        time.sleep(0.1)
-        found = lookup.again(spool.root, found)

@@ -1,4 +1,4 @@
-"""`init`, `check`, `version`, `completion`: the directory as a whole, and the command itself."""
+"""`init` and `check`: the directory as a whole."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from queuectl import __version__
 from queuectl.api import Spool
-from queuectl.cli import completion, show
+from queuectl.cli import completion, printer
 from queuectl.cli.places import absolute, make_way_to_own, place_of, spool_of
-from queuectl.errors import BadUsage, QueueError
+from queuectl.errors import BadUsage
 from queuectl.job.model import State
 from queuectl.times import entered_duration
 
@@ -29,7 +28,7 @@ def init_command(ctx: click.Context, where: str | None, shared: bool) -> None:
     known = (path / "config.yaml").exists()
     spool = Spool.create(path, shared=shared)
     whose = f", {'now ' if known else ''}shared by the group {spool.root.group}" if shared else ""
-    show.line(f"{spool.path} {'was a spool already' if known else 'is a new spool'}{whose}")
+    printer.line(f"{spool.path} {'was a spool already' if known else 'is a new spool'}{whose}")
 
 
 @click.command(
@@ -70,18 +69,18 @@ def check_command(
         from queuectl.worker.remains import stop_remains
 
         owners = {name.owner for name in jobs.names_in(spool.root, State.PROCESSING) if name.owner}
-        onlooker.settle(owners.union(described(spool.root)), values.lock_lease_seconds, show.note)
+        onlooker.settle(owners.union(described(spool.root)), values.lock_lease_seconds, printer.note)
         found = audit.repair(spool.root, onlooker, values, stop_remains, spool.clock())
     else:
         found = audit.check(spool.root, onlooker, values.lock_lease_seconds, spool.clock())
     for item in found:
         if as_json:
-            show.as_json({"path": item.path, "problem": item.problem, "remedy": item.remedy})
+            printer.as_json({"path": item.path, "problem": item.problem, "remedy": item.remedy})
         else:
-            show.line(f"{item.path}: {item.problem}. {item.remedy}")
+            printer.line(f"{item.path}: {item.problem}. {item.remedy}")
     if not as_json:
         left = "left to mend by hand" if repair else "found"
-        show.note(f"{len(found)} {left}." if found else "Everything is in its place.")
+        printer.note(f"{len(found)} {left}." if found else "Everything is in its place.")
     return 1 if found else 0
 
 
@@ -95,12 +94,12 @@ VERDICTS = {
 def _check_share(folder: Path, patience: float, as_json: bool) -> int:
     from queuectl.view import share_check
 
-    report = share_check.check(folder, patience, show.note)
+    report = share_check.check(folder, patience, printer.note)
     if as_json:
-        show.as_json(report.as_dict())
+        printer.as_json(report.as_dict())
         return 1 if report.verdict == "unsafe" else 0
     alone, both = report.alone, report.together
-    show.facts(
+    printer.facts(
         [
             ("file system", alone.filesystem),
             *(
@@ -115,7 +114,7 @@ def _check_share(folder: Path, patience: float, as_json: bool) -> int:
         ]
     )
     if both is not None:
-        show.facts(
+        printer.facts(
             [
                 (f"clock of {both.other_host}", f"{both.other_clock_offset:+.1f} s to the share's"),
                 (
@@ -133,36 +132,11 @@ def _check_share(folder: Path, patience: float, as_json: bool) -> int:
                 ("change", f"seen after {_ms(both.change_seen_after)}"),
             ]
         )
-    show.line(VERDICTS[report.verdict])
+    printer.line(VERDICTS[report.verdict])
     for remark in report.remarks:
-        show.line(f"- {remark}")
+        printer.line(f"- {remark}")
     return 1 if report.verdict == "unsafe" else 0
 
 
 def _ms(seconds: float | None) -> str:
     return "never" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-@click.command("version", epilog="\b\nExample:\n  queuectl version")
-def version_command() -> None:
-    """Print the version."""
-    click.echo(f"queuectl {__version__}")
-
-
-@click.command(
-    "completion",
-    epilog="\b\nExamples:\n  queuectl completion bash > ~/.local/share/bash-completion/completions/queuectl\n"
-    "  queuectl completion zsh  > ~/.zfunc/_queuectl\n"
-    "  queuectl completion fish > ~/.config/fish/completions/queuectl.fish",
-)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion_command(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of a shell; it completes job ids, too."""
-    from click.shell_completion import get_completion_class
-
-    made = get_completion_class(shell)
-    if made is None:
-        raise QueueError(f"There is no completion for {shell}.", "Use bash, zsh or fish.")
-    root = ctx.find_root().command
-    click.echo(made(root, {}, "queuectl", "_QUEUECTL_COMPLETE").source())

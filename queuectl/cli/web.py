@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from queuectl.cli import show
+from queuectl.cli import printer
 from queuectl.cli.places import spool_of
 from queuectl.errors import BadUsage, QueueError
 
@@ -69,8 +69,8 @@ def webui_command(
         )
     options = Options(host, port, token, names, read_only, allow_submit)
     server = Server(spool_of(ctx), options, stop_remains)
-    show.line(f"{server.address}")
-    show.note("Ctrl-C ends it.")
+    printer.line(f"{server.address}")
+    printer.note("Ctrl-C ends it.")
     sys.stdout.flush()
     if open_:
         server.open_browser()

@@ -7,7 +7,7 @@ from functools import partial
 
 import click
 
-from queuectl.cli import completion, show
+from queuectl.cli import completion, printer
 from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of, spool_or_new
 from queuectl.errors import QueueError
@@ -42,7 +42,7 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: str | None) 
     """Start workers; prints their names."""
     spool = spool_or_new(ctx)
     if requests.is_paused(spool.root):
-        show.note("The queue is paused: workers start nothing before `queuectl resume`.")
+        printer.note("The queue is paused: workers start nothing before `queuectl resume`.")
     if foreground or drain is not None:
         _hold_ctrl_c()
     from queuectl.worker import fleet
@@ -68,7 +68,7 @@ def _hold_ctrl_c() -> None:
 
 def _say_started(names: list[str]) -> None:
     for name in names:
-        click.echo(name)
+        printer.line(name)
 
 
 @worker_command.command(
@@ -97,23 +97,23 @@ def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> in
         verdict = onlooker.judge(name, lease)
         if verdict.is_dead:
             dead.append(name)
-            show.note(f"{name} is dead: {verdict.why}. `queuectl check --repair` takes up what it left.")
+            printer.note(f"{name} is dead: {verdict.why}. `queuectl check --repair` takes up what it left.")
         elif known[name].hears:
             asked.append(name)
         else:
             deaf.append(name)
-            show.note(f"{name} {known[name].how_to_end}")
+            printer.note(f"{name} {known[name].how_to_end}")
     requests.to_stop(spool.root, [*asked, *dead], limit)  # one that is silent may come back
     if not asked:
         if not deaf:
-            show.note("No worker is alive.")
+            printer.note("No worker is alive.")
         return 1 if deaf else 0
     patience = None if limit is None else limit + spool.settings().stop_grace_seconds + 30
     most = "" if patience is None else f", {duration(patience)} at most"
-    show.note(f"Waiting for {len(asked)} to finish the job at hand{most} …")
-    left = fleet.await_end(spool.root, asked, patience, partial(onlooker.judge, lease=lease), show.line)
+    printer.note(f"Waiting for {len(asked)} to finish the job at hand{most} …")
+    left = fleet.await_end(spool.root, asked, patience, partial(onlooker.judge, lease=lease), printer.line)
     for name, why in left.items():
-        show.note(f"{name} has not stopped: {why}.")
+        printer.note(f"{name} has not stopped: {why}.")
     return 1 if left or deaf else 0
 
 
@@ -131,10 +131,10 @@ def _status(ctx: click.Context, as_json: bool) -> None:
     facts = explain.workers(spool.root, spool.live.now())
     if as_json:
         for worker in facts:
-            show.as_json(worker)
+            printer.as_json(worker)
         return
-    if not facts and show.is_terminal():
-        show.note("No workers.")
+    if not facts and printer.is_terminal():
+        printer.note("No workers.")
         return
     now = spool.clock()
 
@@ -155,7 +155,7 @@ def _status(ctx: click.Context, as_json: bool) -> None:
         )
         for worker in facts
     ]
-    show.table(("NAME", "HOST", "PID", "STATE", "JOB", "SINCE", "BEAT", "CLOCK", "DONE"), rows)
+    printer.table(("NAME", "HOST", "PID", "STATE", "JOB", "SINCE", "BEAT", "CLOCK", "DONE"), rows)
 
 
 def _clock(offset: float | None) -> str:
@@ -168,7 +168,7 @@ def pause_command(ctx: click.Context) -> None:
     """Start nothing new; what runs goes on."""
     spool = spool_of(ctx)
     requests.pause(spool.root, spool.clock())
-    show.line("paused")
+    printer.line("paused")
 
 
 @click.command("resume", epilog="\b\nExample:\n  queuectl resume")
@@ -176,4 +176,4 @@ def pause_command(ctx: click.Context) -> None:
 def resume_command(ctx: click.Context) -> None:
     """Let workers claim jobs again."""
     was = requests.resume(spool_of(ctx).root)
-    show.line("resumed" if was else "it was not paused")
+    printer.line("resumed" if was else "it was not paused")

@@ -111,6 +111,11 @@ def line(text: str = "") -> None:
     click.echo(visible(text))
 
 
+def text(made: str) -> None:
+    """Lines with their colours, whose parts have been made visible."""
+    click.echo(made, nl=False)
+
+
 def note(text: str) -> None:
     """A remark for people, on standard error: never part of what a program reads."""
     try:
@@ -234,7 +239,7 @@ def progress(what: str, total: int, *, least: int = 1) -> Iterator[Callable[[int
 def watch(draw: Callable[[], Any], interval: float = 0.5) -> None:
     """Redraw until Ctrl-C; without a terminal, draw once."""
     if not is_terminal():
-        click.echo(draw(), nl=False)
+        text(draw())
         return
     from rich.live import Live
     from rich.text import Text
