@@ -33,7 +33,9 @@ from queuectl.web.actions import Form, Question, Said
 from queuectl.web.guard import Guard, SecurityHeaders, address_of, local_path, own_cookies
 from queuectl.web.hangs import Hangs, Threads
 from queuectl.web.login import Lock
-from queuectl.web.pages import Page, Query
+from queuectl.web.pages import forms, refusals
+from queuectl.web.pages.frame import Query
+from queuectl.web.pages.job import error_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from queuectl.spool.jobs import Found
     from queuectl.web.dashboard import Dashboard
     from queuectl.web.guard import Rules
+    from queuectl.web.pages.frame import Page
 
 log = logging.getLogger("queuectl")
 
@@ -247,7 +250,7 @@ class Routes:
     def error(self, request: Request) -> Response:
         """The whole of an error, of which pages show the beginning: that of a run, or of the job (0)."""
         found, attempt = self._job(request), _attempt(request)
-        text = pages.error_of(found, attempt)
+        text = error_of(found, attempt)
         if not text:
             raise HTTPException(404)
         return _kept(request, f"{found.id}.error.txt", [text.encode("utf-8", "replace")])
@@ -276,7 +279,7 @@ class Routes:
         """The form for a new job, where this server takes any."""
         if not self._dashboard.allow_submit or self._dashboard.read_only:
             raise HTTPException(404)
-        return self._shown(request, pages.new(self._dashboard, Query()))
+        return self._shown(request, forms.new(self._dashboard, Query()))
 
     # ── acting ───────────────────────────────────────────────────────────────────────────────
 
@@ -293,7 +296,7 @@ class Routes:
         except QueueError as error:
             if path == "/new" and self._dashboard.takes_jobs:
                 typed = Query({name: form.one(name) for name in form.values})
-                return self._shown(request, pages.new(self._dashboard, typed, str(error)))
+                return self._shown(request, forms.new(self._dashboard, typed, str(error)))
             if isinstance(error, _NotAllowed):
                 raise
             done = Said(str(error), bad=True)
@@ -324,7 +327,7 @@ class Routes:
             "fields": [(name, value) for name, value in form.again() if name != "back"],
             "back": back,
         }
-        page = pages.question(self._dashboard, asked)
+        page = forms.question(self._dashboard, asked)
         return Response(
             rendering.whole(page, self._frame(request, back)), media_type="text/html; charset=utf-8"
         )
@@ -378,23 +381,23 @@ class Routes:
         """No such page, no such method, a form that is too large."""
         assert isinstance(error, HTTPException)
         told = *_told(error), error.status_code
-        return await self._refused(request, lambda: pages.refusal(self._dashboard, *told))
+        return await self._refused(request, lambda: refusals.refusal(self._dashboard, *told))
 
     async def on_refusal(self, request: Request, error: Exception) -> Response:
         """The queue says no."""
         assert isinstance(error, QueueError)
         told = error.problem, error.remedy, {3: 404, 75: 503}.get(error.exit_status, 400)
-        return await self._refused(request, lambda: pages.refusal(self._dashboard, *told))
+        return await self._refused(request, lambda: refusals.refusal(self._dashboard, *told))
 
     async def on_trouble(self, request: Request, error: Exception) -> Response:
         """The disk says no."""
         assert isinstance(error, OSError | NotASpool)
-        return await self._refused(request, lambda: pages.away(self._dashboard, error))
+        return await self._refused(request, lambda: refusals.away(self._dashboard, error))
 
     async def on_hang(self, request: Request, error: Exception) -> Response:
         """The disk says nothing; the page shows what was seen last, and asks the disk for nothing."""
         assert isinstance(error, Hangs)
-        return self._answered(request, pages.out_of_reach(self._dashboard, error))
+        return self._answered(request, refusals.out_of_reach(self._dashboard, error))
 
     async def _refused(self, request: Request, make: Callable[[], Page]) -> Response:
         try:

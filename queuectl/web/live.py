@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from queuectl.times import iso
 from queuectl.web import hangs, pages, rendering
 from queuectl.web.hangs import Hangs
+from queuectl.web.pages.frame import AWAY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from queuectl.web.dashboard import Dashboard
     from queuectl.web.hangs import Threads
-    from queuectl.web.pages import Page, Query
+    from queuectl.web.pages.frame import Page, Query
 
 EVERY = 1.0
 #: A page is made again after this many times the seconds that making it took.
@@ -59,8 +60,8 @@ async def stream(
                 trouble = Hangs(silence).problem
             yield _tick(dashboard, trouble)
         page, changed = making.result()
-        name = name or (page.name if page.name != pages.AWAY else "")
-        if page.name not in {name, pages.AWAY}:
+        name = name or (page.name if page.name != AWAY else "")
+        if page.name not in {name, AWAY}:
             yield _event("reload", {})
             return
         trouble = page.facts["trouble"]

@@ -15,13 +15,14 @@ from queuectl import times
 from queuectl.times import parse_moment
 from queuectl.view import wording
 from queuectl.web.actions import MANY
-from queuectl.web.pages import LIMITS, address
+from queuectl.web.pages.frame import address
+from queuectl.web.pages.job import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from queuectl.web.pages import Page
+    from queuectl.web.pages.frame import Page
 
 _TICKED = re.compile(r"`([^`]*)`")
 

@@ -15,7 +15,7 @@ from queuectl.system import files
 from queuectl.web import pages
 from queuectl.web.dashboard import Dashboard
 from queuectl.web.guard import HEADERS
-from queuectl.web.pages import Query
+from queuectl.web.pages.frame import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,9 +12,11 @@ import pytest
 
 from queuectl.times import utc_now
 from queuectl.view.census import Watch
-from queuectl.web import chart, pages
+from queuectl.web import chart
 from queuectl.web.dashboard import Dashboard
-from queuectl.web.pages import Query
+from queuectl.web.pages.dead import page as dead_page
+from queuectl.web.pages.frame import Query
+from queuectl.web.pages.job import page as job_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,9 +85,9 @@ def test_a_page_of_many_dead_letters_is_made_before_all_have_been_read(
     for index in range(4):
         dead(f"job-{index}")
     monkeypatch.setattr(module, "READING", -1.0)
-    assert pages.dead(dashboard, Query()).facts["unread"] >= 3
+    assert dead_page(dashboard, Query()).facts["unread"] >= 3
     monkeypatch.setattr(module, "READING", 60.0)
-    facts = pages.dead(dashboard, Query()).facts
+    facts = dead_page(dashboard, Query()).facts
     assert (facts["unread"], [group["count"] for group in facts["groups"]]) == (0, [4])
 
 
@@ -117,7 +119,7 @@ def test_many_who_read_dead_letters_at_once_disturb_nobody(
     def look() -> None:
         begin.wait()
         for _ in range(30):
-            pages.dead(dashboard, Query.parse("q=job"))
+            dead_page(dashboard, Query.parse("q=job"))
 
     with ThreadPoolExecutor(7) as pool:
         looking = [pool.submit(look) for _ in range(7)]
@@ -157,7 +159,7 @@ def test_a_job_s_page_lists_no_directory_that_was_looked_at_lately(
         for _ in range(3):
             spool.file("true")  # so that the directory has changed
             counting.listed.clear()
-            assert pages.job(dashboard, "shown", Query()).status == 200
+            assert job_page(dashboard, "shown", Query()).status == 200
             assert set(counting.listed) <= {"processing", "workers"}
         spool.cancel_waiting("shown")
-        assert pages.job(dashboard, "shown", Query()).facts["job"]["state"] == "dead"
+        assert job_page(dashboard, "shown", Query()).facts["job"]["state"] == "dead"

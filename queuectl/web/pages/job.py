@@ -1,0 +1,104 @@
+"""One job: how it stands and why, its runs, what it printed, its file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queuectl.job.model import State
+from queuectl.spool import output
+from queuectl.times import parse_moment
+from queuectl.view import explain, lookup
+from queuectl.view.wording import escaped
+from queuectl.web.pages import refusals
+from queuectl.web.pages.frame import Page, Query
+from queuectl.web.pages.look import Look
+from queuectl.web.pages.rows import MEANINGS, figure, moment, reason, row
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import Any
+
+    from queuectl.spool.jobs import Found
+    from queuectl.web.dashboard import Dashboard
+
+#: The page shows this many bytes at the end of each stream.
+TAIL = 64 * 1024
+#: The page shows this many characters of a text, and a link to the whole.
+LIMITS = {"error": 1000, "run": 300, "command": 16_000, "file": 32_000}
+
+
+def page(dashboard: Dashboard, job_id: str, query: Query) -> Page:
+    """One job: how it stands and why, its runs, what it printed, its file."""
+    found = dashboard.find(job_id)
+    if found is None:
+        return refusals.missing(dashboard, f"There is no job {job_id!r} in this spool.")
+    look = Look.take(dashboard, dashboard.lately())
+    runs = lookup.runs_of(found.job) if found.job else []
+    numbers = [run["attempt"] for run in runs]
+    number = query.number("run", numbers[-1] if numbers else 1)
+    number = number if number in numbers else (numbers[-1] if numbers else 0)
+    file = dashboard.file_bytes(found)
+    facts = look.frame | {
+        "job": row(look, found),
+        "why": escaped(_why(look, found)),
+        "runs": _timeline(runs, look.now),
+        "run": number,
+        "latest": not numbers or number == numbers[-1],
+        "output": {stream: tail(dashboard, found.id, number, stream) for stream in output.STREAMS}
+        if number
+        else {},
+        "file": None if file is None else file.decode("utf-8", "replace"),
+        "state_meaning": MEANINGS[found.label(look.now)],
+    }
+    return Page("job", found.id, ("job-head", "job-runs", "job-output", "job-facts", "job-file"), facts)
+
+
+def _why(look: Look, found: Found) -> str:
+    before = look.census.before
+    text = explain.why(
+        look.dashboard.spool.root,
+        look.dashboard.spool.live.now(),
+        found,
+        look.now,
+        lambda: before(str(found.name), look.now),
+    )
+    return text.partition(" (`queuectl retry")[0] if found.state is State.DEAD else text
+
+
+def _timeline(runs: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """The runs, newest first, each with its duration as a percentage of the longest."""
+    told = []
+    for run in runs:
+        begun, seconds = moment(run.get("started_at")), figure(run.get("seconds"))
+        if seconds is None and begun and not run.get("outcome"):
+            seconds = max(0.0, (now - parse_moment(begun)).total_seconds())
+        words = {key: escaped(value) for key, value in run.items() if isinstance(value, str)}
+        figures = {key: figure(run.get(key)) for key in ("cpu_seconds", "max_rss_kb")}
+        outcome = words.get("outcome") or "running"
+        told.append(run | words | figures | {"started_at": begun, "seconds": seconds, "outcome": outcome})
+    longest = max((run["seconds"] or 0.0 for run in told), default=0.0) or 1.0
+    return [run | {"share": round(100 * (run["seconds"] or 0.0) / longest, 1)} for run in reversed(told)]
+
+
+def tail(dashboard: Dashboard, job_id: str, attempt: int, stream: str) -> dict[str, Any]:
+    """The end of what a run printed: at most `TAIL` bytes, from the start of a line if possible.
+
+    `trouble` says why it cannot be read; the rest of the page is shown all the same.
+    """
+    told: dict[str, Any] = {"size": 0, "shown": 0, "text": ""}
+    try:
+        size, data = output.tail(dashboard.spool.root, job_id, attempt, stream, TAIL)
+    except OSError as error:
+        return told | {"trouble": escaped(error.strerror or str(error))}
+    text = data.decode("utf-8", "replace")
+    if size > len(data):
+        text = text.partition("\n")[2] or text
+    return told | {"size": size, "shown": len(data), "text": text}
+
+
+def error_of(found: Found, attempt: int) -> str:
+    """The whole error of a run, "" if it has none; for run 0, why the job is dead."""
+    if attempt == 0:
+        return reason(found)
+    runs = lookup.runs_of(found.job) if found.job else []
+    return next((str(run.get("error") or "") for run in runs if run["attempt"] == attempt), "")

@@ -1,0 +1,105 @@
+"""A job as a row of a table: what `status --json` shows of it, and more."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from queuectl.job.history import OUTCOMES, last_attempt
+from queuectl.job.model import State
+from queuectl.spool.names import name_in
+from queuectl.times import iso, parse_moment, stamp
+from queuectl.view import lookup
+from queuectl.view.dead_letters import command_of, last_words
+from queuectl.view.wording import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from queuectl.spool.jobs import Found
+    from queuectl.web.pages.look import Look
+
+#: The number of jobs on a page.
+ROWS = 50
+STATES = ("processing", "pending", "scheduled", "failed", "dead", "completed")
+MEANINGS = {
+    "processing": "running now",
+    "pending": "waiting for a worker",
+    "scheduled": "due later",
+    "failed": "will be tried again",
+    "completed": "ended with status 0",
+    "dead": "needs a person",
+}
+
+
+def row(look: Look, found: Found) -> dict[str, Any]:
+    """A job as `status --json` shows it, with the further facts of a table row."""
+    view = lookup.view(found, look.dashboard.settings(), look.now)
+    history = found.job.history if found.job else ()
+    runs = lookup.runs_of(found.job) if found.job else []
+    last = runs[-1] if runs else {}
+    ended = history[-1].get("at") if history and history[-1].get("event") in OUTCOMES else None
+    line, why = command_of(found), reason(found)
+    waits = found.state in {State.PENDING, State.FAILED}
+    return view | {
+        "command_line": line,
+        "runs": last_attempt(history),
+        "started_at": moment(last.get("started_at")),
+        "ended_at": moment(ended),
+        "seconds": figure(last.get("seconds")),
+        "due_at": iso(found.name.due_at),
+        "is_due": found.name.due <= stamp(look.now),
+        "reason": why or None,
+        "last_words": last_words(look.dashboard.spool.root, found) or None,
+        "can": _possible(look, found.state, waits=waits),
+        "file_name": str(found.name),
+    }
+
+
+def reason(found: Found) -> str:
+    """Why a job is dead, or how its last run ended; "" if neither is known."""
+    if found.state is State.DEAD:
+        return escaped(lookup.reason_for(found))
+    error = lookup.exit_of(found.job.history).get("error") if found.job else found.unreadable
+    return escaped(str(error or ""))
+
+
+def figure(value: Any) -> float | None:
+    """A number in a history; None if the text there is not a finite number."""
+    good = isinstance(value, int | float) and math.isfinite(value) and abs(value) < 10**12
+    return float(value) if good else None
+
+
+def moment(value: Any) -> str | None:
+    """A time in a history; None if the text there is not a time."""
+    try:
+        return iso(parse_moment(value)) if value else None
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def _possible(look: Look, state: State, *, waits: bool) -> list[str]:
+    if look.dashboard.read_only:
+        return []
+    can = []
+    if state in {State.FAILED, State.DEAD, State.DONE}:
+        can.append("retry")
+    if waits or state is State.PROCESSING:
+        can.append("cancel")
+    if waits:
+        can += ["run", "priority"]
+    if state in {State.DEAD, State.DONE}:
+        can.append("delete")
+    return can
+
+
+def rows(look: Look, state: State, names: Iterable[str]) -> list[dict[str, Any]]:
+    """The rows of the jobs in these files; a job that has moved meanwhile is left out."""
+    return [row(look, found) for found in look.dashboard.read_names(state, names)]
+
+
+def id_in(state: State, text: str) -> str:
+    """The id in a file name, "" if it is no name of a job."""
+    name = name_in(state, text)
+    return name.id if name else ""
