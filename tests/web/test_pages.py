@@ -100,7 +100,7 @@ def test_the_overview_tells_counts_bars_failures_and_the_oldest(
 
 def test_pages_of_jobs_hold_fifty_and_lead_to_one_another(server: Server, spool: Spool, until: Until) -> None:
     finished(spool, 120)
-    until(lambda: facts(server, "/jobs.json?state=completed")["total"] == 120)
+    until(lambda: facts(server, "/jobs.json?state=completed")["total"] == 120, "all are counted")
     seen = []
     for number in (1, 2, 3):
         told = facts(server, f"/jobs.json?state=completed&page={number}")
