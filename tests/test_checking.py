@@ -107,3 +107,12 @@ def test_the_draft_of_a_filing_that_was_stopped_is_left_alone(spool: Spool) -> N
     assert [found.path for found in check(spool)] == [draft]
     assert repair(spool) == []
     assert not os.path.exists(draft)
+
+
+def test_every_kind_of_finding_has_a_problem_and_a_remedy(spool: Spool) -> None:
+    facts = dict.fromkeys(["why", "remedy", "other", "owner", "right"], "this")
+    for kind in audit.SENTENCES:
+        found = audit.Finding(kind, f"{spool.path}/a file", facts)
+        assert found.problem
+        assert found.remedy.endswith(".")
+        assert "{" not in found.problem + found.remedy

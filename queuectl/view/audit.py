@@ -1,4 +1,4 @@
-"""The auditor: reads the whole spool and reports, or mends, whatever does not belong."""
+"""The auditor reads the whole spool, and reports or mends everything that does not belong there."""
 
 from __future__ import annotations
 
@@ -30,29 +30,77 @@ from queuectl.spool.root import FOLDERS, IDS, Root
 from queuectl.system import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from queuectl.spool.liveness import Verdict
 
-#: Dot files of a writer that is still at work are younger than this many seconds.
+#: A dot file younger than this many seconds may be a writer's that is still at work.
 FRESH = 60.0
-#: Seconds after which a draft is nobody's where the system cannot tell whether it is open.
+#: A draft older than this many seconds is abandoned, where the system cannot tell whether it is open.
 STALLED = 3600.0
-#: Seconds between the two looks that must agree: what a move leaves for moments is gone by then.
+#: Seconds between the two looks that must agree: a move that was under way is over by then.
 AGAIN = 0.1
 
 
-class Finding(NamedTuple):
-    """One thing that does not belong: where, what is wrong, what to do, and what does it.
+_DELETED = "`--repair` deletes it."
+#: What is wrong and what to do, for each kind of finding; in braces its facts, and its path for a shell.
+SENTENCES = {
+    "bad-config": ("{why}", "{remedy} Workers keep the last good values."),
+    "unreadable-config": ("it cannot be read: {why}", "Mend it by hand."),
+    "not-of-a-spool": ("it is no part of a spool", "Move it elsewhere by hand."),
+    "same-id": (
+        "its id is also that of {other}",
+        "Look at both and move one of them out of the spool: `mv {quoted} ~/`.",
+    ),
+    "dead-owner": ("its worker {owner} is dead", "`--repair` files it again ({why})."),
+    "unreadable-job": ("it cannot be read: {why}", "Mend it by hand."),
+    "misnamed": (
+        "its content asks for the name {right}",
+        "A worker or `--repair` files it again under that name.",
+    ),
+    "done-without-success": (
+        "it is in done/, and did not end with status 0",
+        "Move it to pending/ by hand.",
+    ),
+    "done-without-a-run": (
+        "it is in done/, and nothing shows that it ever ran",
+        "Move it to pending/ by hand, or prune it.",
+    ),
+    "folder": ("a directory is not a job", "Move it elsewhere by hand."),
+    "drop": ("no worker has taken it in yet", "Start one: `queuectl worker start`."),
+    "unclaimed": ("a job that no worker has claimed", "Move it to pending/ by hand."),
+    "stranger": ("its name is not that of a job", "Rename it to NAME.yaml, or move it elsewhere."),
+    "draft": ("a filing that was cut off left it", _DELETED),
+    "rewrite": ("a rewrite that was cut off left it", "`--repair` mends it."),
+    "reason": ("its job has gone", _DELETED),
+    "log": ("no job has its id", _DELETED),
+    "id": ("no job has this id", "`--repair` frees it."),
+    "dead-worker": ("this worker is dead", "`--repair` clears it ({why})."),
+    "left-by-worker": ("it belongs to no live worker", _DELETED),
+}
 
-    Without `mend` it is for a person, or for the recovery that precedes every repair.
+
+class Finding(NamedTuple):
+    """One thing that does not belong: its kind, a key of `SENTENCES`, where it is, and what they name.
+
+    `mend` repairs it. Without one it is for a person, or for the recovery that precedes every repair.
     """
 
+    kind: str
     path: str
-    problem: str
-    remedy: str
+    facts: Mapping[str, object] = {}
     mend: Callable[[], object] | None = None
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in words."""
+        return SENTENCES[self.kind][0].format(**self.facts, quoted=shlex.quote(self.path))
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do, in words."""
+        return SENTENCES[self.kind][1].format(**self.facts, quoted=shlex.quote(self.path))
 
 
 def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> list[Finding]:
@@ -66,8 +114,8 @@ def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> list[F
         return []
     times.clock.sleep(AGAIN)
     paths = {one.path for one in first}
-    second = {(one.path, one.problem): one for one in _look(root, onlooker, lease, now, paths.__contains__)}
-    return [second[key] for one in first if (key := (one.path, one.problem)) in second]
+    second = {(one.path, one.kind): one for one in _look(root, onlooker, lease, now, paths.__contains__)}
+    return [second[key] for one in first if (key := (one.path, one.kind)) in second]
 
 
 def _look(
@@ -91,24 +139,20 @@ def _look(
 
 
 def _duplicates(places: list[str]) -> Iterator[Finding]:
-    """Files that bear one id. What runs is left where it is, and nothing is to be deleted unseen."""
+    """Files with one id. What runs stays where it is; a person looks at both before moving one."""
     first, *others = sorted(places, key=lambda path: f"/{State.PROCESSING}/" not in path)
     for path in others:
-        yield Finding(
-            path,
-            f"its id is also that of {first}",
-            f"Look at both and move one of them out of the spool: `mv {shlex.quote(path)} ~/`.",
-        )
+        yield Finding("same-id", path, {"other": first})
 
 
 def _config(root: Root) -> Iterator[Finding]:
     try:
         settings.load(root.text)
     except BrokenConfig as error:
-        problem = f"{error.why[:1].lower()}{error.why[1:]}".rstrip(".")
-        yield Finding(str(root.config), problem, f"{error.remedy} Workers keep the last good values.")
+        why = f"{error.why[:1].lower()}{error.why[1:]}".rstrip(".")
+        yield Finding("bad-config", str(root.config), {"why": why, "remedy": error.remedy})
     except OSError as error:
-        yield Finding(str(root.config), f"it cannot be read: {error.strerror}", "Mend it by hand.")
+        yield Finding("unreadable-config", str(root.config), {"why": error.strerror})
 
 
 def _strays(root: Root) -> Iterator[Finding]:
@@ -116,11 +160,11 @@ def _strays(root: Root) -> Iterator[Finding]:
         if text not in {*FOLDERS, IDS, settings.FILE} and not text.startswith("."):
             if text.upper().startswith("README"):
                 continue
-            yield Finding(f"{root.text}/{text}", "it is no part of a spool", "Move it elsewhere by hand.")
+            yield Finding("not-of-a-spool", f"{root.text}/{text}")
 
 
 def _names(root: Root, state: State, known: dict[str, list[str]]) -> Iterator[Finding]:
-    """Files that are no jobs; the paths of those that are come into `known` under their ids."""
+    """Files that are no jobs; adds the paths of jobs to `known`, under their ids."""
     folder = root.folder(state)
     for text in root.texts_in(folder):
         name = name_in(state, text)
@@ -136,8 +180,7 @@ def _job(root: Root, path: str, verdict_on: Callable[[str], Verdict], now: datet
     name = parse_claim(text) or split(text)
     verdict = verdict_on(name.owner) if state is State.PROCESSING and name.owner else None
     if verdict is not None and verdict.is_dead:
-        remedy = f"`--repair` files it again ({verdict.why})."
-        yield Finding(path, f"its worker {name.owner} is dead", remedy)
+        yield Finding("dead-owner", path, {"owner": name.owner, "why": verdict.why})
     elif state is not State.DEAD:
         yield from _content(root, state, name, path, now)
 
@@ -148,16 +191,16 @@ def _content(root: Root, state: State, name: Name, path: str, now: datetime) -> 
     except FileNotFoundError:
         return
     except (BadJob, files.NotAFile, PermissionError) as error:
-        yield Finding(path, f"it cannot be read: {aside.why(error).rstrip('.')}", "Mend it by hand.")
+        yield Finding("unreadable-job", path, {"why": aside.why(error).rstrip(".")})
         return
     if state in {State.PENDING, State.FAILED}:
         claim = claims.Claim.of(root, name, reading, state)
         right = claiming.true_name(claim, now)
         if right:
             yield Finding(
+                "misnamed",
                 path,
-                f"its content asks for the name {right}",
-                "A worker or `--repair` files it again under that name.",
+                {"right": right},
                 lambda: files.move(path, f"{root.folder(state)}/{jobs.free_name(root, state, right)}"),
             )
     if state is State.DONE:
@@ -168,13 +211,9 @@ def _done(root: Root, name: Name, job: Job, path: str) -> Iterator[Finding]:
     # A power cut may take the last lines of a job that is done, and leave its move and its logs.
     last = job.history[-1] if job.history else {}
     if last.get("event") in OUTCOMES and destination(last) is not State.DONE:
-        yield Finding(path, "it is in done/, and did not end with status 0", "Move it to pending/ by hand.")
+        yield Finding("done-without-success", path)
     elif not last_attempt(job.history) and not output.was_begun(root, name.id, 1):
-        yield Finding(
-            path,
-            "it is in done/, and nothing shows that it ever ran",
-            "Move it to pending/ by hand, or prune it.",
-        )
+        yield Finding("done-without-a-run", path)
 
 
 def _no_job(root: Root, state: State, text: str, path: str) -> Iterator[Finding]:
@@ -183,13 +222,13 @@ def _no_job(root: Root, state: State, text: str, path: str) -> Iterator[Finding]
         yield from _unfinished(root, state, text, path)
     elif kind is Kind.DROP:
         if files.is_folder(path):
-            yield Finding(path, "a directory is not a job", "Move it elsewhere by hand.")
+            yield Finding("folder", path)
         elif _age(path) > FRESH:
-            yield Finding(path, "no worker has taken it in yet", "Start one: `queuectl worker start`.")
+            yield Finding("drop", path)
     elif state is State.PROCESSING and parse(text):
-        yield Finding(path, "a job that no worker has claimed", "Move it to pending/ by hand.")
+        yield Finding("unclaimed", path)
     elif kind is Kind.STRANGER:
-        yield Finding(path, "its name is not that of a job", "Rename it to NAME.yaml, or move it elsewhere.")
+        yield Finding("stranger", path)
 
 
 def _unfinished(root: Root, state: State, text: str, path: str) -> Iterator[Finding]:
@@ -198,15 +237,16 @@ def _unfinished(root: Root, state: State, text: str, path: str) -> Iterator[Find
     if text.endswith(".tmp"):
         if _may_be_filed(root, path):
             return
-        yield Finding(path, "a filing that was cut off left it", "`--repair` deletes it.", _removal(path))
+        yield _to_delete("draft", path)
     elif state is State.PROCESSING and text.endswith((".old", ".new")):
-        yield Finding(path, "a rewrite that was cut off left it", "`--repair` mends it.")
+        yield Finding("rewrite", path)
 
 
 def _may_be_filed(root: Root, path: str) -> bool:
-    """Whether the filing that made this draft may go on: it may have been stopped, or the disk hang.
+    """Whether the filing that made this draft may still go on: its process may be stopped, or the disk hang.
 
-    It holds its draft open until it publishes it. Where that cannot be told, an old one is nobody's.
+    A filing holds its draft open until it publishes it. Where the system cannot tell, an old draft is
+    abandoned.
     """
     is_open = root.medium.being_written(path)
     return _age(path) <= STALLED if is_open is None else is_open
@@ -219,17 +259,17 @@ def _age(path: str) -> float:
         return 0.0
 
 
-def _removal(path: str) -> Callable[[], object]:
-    return lambda: files.remove(path)
+def _to_delete(kind: str, path: str) -> Finding:
+    return Finding(kind, path, mend=lambda: files.remove(path))
 
 
 def _reasons(root: Root, known: set[str]) -> Iterator[Finding]:
-    """Reasons of jobs that are nowhere; that of a job that was mended and moved on tells no lie."""
+    """Reasons of jobs that are nowhere. The reason of a job that was mended and moved back may stay."""
     for text in root.texts_in(root.folder(State.DEAD)):
         name = parse(text.removesuffix(REASON)) if text.endswith(REASON) else None
         if name is not None and name.id.lower() not in known:
             path = f"{root.folder(State.DEAD)}/{text}"
-            yield Finding(path, "its job has gone", "`--repair` deletes it.", _removal(path))
+            yield _to_delete("reason", path)
 
 
 def _left_behind(root: Root, known: set[str]) -> Iterator[Finding]:
@@ -241,21 +281,20 @@ def _left_behind(root: Root, known: set[str]) -> Iterator[Finding]:
     for text, job_id in orphans.items():
         path = f"{root.logs}/{text}"
         if job_id not in borne and _age(path) > ids.FILING_TAKES and not root.medium.being_written(path):
-            yield Finding(path, "no job has its id", "`--repair` deletes it.", _removal(path))
+            yield _to_delete("log", path)
     for job_id in sorted(unknown - borne):
-        # Race: who takes a dropped file in takes its id just before the file bears it.
+        # Race: a worker that takes in a dropped file takes its id just before it renames the file.
         mark = reservations.mark(root, job_id)
         path = reservations.path_of(root, job_id)
         if mark is not None and _age(path) > ids.FILING_TAKES:
-            mend = partial(ids.free, root, job_id, mark)
-            yield Finding(path, "no job has this id", "`--repair` frees it.", mend)
+            yield Finding("id", path, mend=partial(ids.free, root, job_id, mark))
 
 
 def _borne(root: Root) -> set[str]:
-    """The ids, in lower case, that any name bears, also while it is written; not what was cut off then.
+    """The ids, in lower case, in the names of jobs and of drafts that may still be filed.
 
-    Race: a job may move from a directory not yet listed to one just listed. Two looks that are short
-    find it, the one that reads each job may not.
+    Race: a job may move from a directory not yet listed to one just listed. Two quick looks find it; the
+    slow one that reads each job may not.
     """
     return {
         id_in(text).lower()
@@ -271,8 +310,7 @@ def _workers(root: Root, verdict_on: Callable[[str], Verdict]) -> Iterator[Findi
     for owner in known:
         verdict = verdict_on(owner)
         if verdict.is_dead:
-            remedy = f"`--repair` clears it ({verdict.why})."
-            yield Finding(f"{root.workers}/{owner}.yaml", "this worker is dead", remedy)
+            yield Finding("dead-worker", f"{root.workers}/{owner}.yaml", {"why": verdict.why})
     for text in root.texts_in(root.workers):
         stem, _, ending = text.rpartition(".")
         path = f"{root.workers}/{text}"
@@ -284,7 +322,7 @@ def _workers(root: Root, verdict_on: Callable[[str], Verdict]) -> Iterator[Findi
             continue
         if ending == "cancel" and stem.rpartition("@")[2] in known:
             continue
-        yield Finding(path, "it belongs to no live worker", "`--repair` deletes it.", _removal(path))
+        yield _to_delete("left-by-worker", path)
 
 
 def repair(
@@ -300,10 +338,10 @@ def repair(
     """
     recovery.by_hand(root, onlooker, values, stop_remains, now)
     left = []
-    for finding_ in check(root, onlooker, values.lock_lease_seconds, now):
-        if finding_.mend is None:
-            left.append(finding_)
+    for found in check(root, onlooker, values.lock_lease_seconds, now):
+        if found.mend is None:
+            left.append(found)
         else:
             with contextlib.suppress(FileNotFoundError):
-                finding_.mend()
+                found.mend()
     return left
