@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +12,7 @@ from queuectl.job.fields import launcher
 from queuectl.job.layout import number, scalar
 from queuectl.job.model import HERE
 from queuectl.job.policy import Policy
-from queuectl.system import files
+from queuectl.system import files, users
 from queuectl.times import DURATION, is_bare_number, parse_duration
 
 if TYPE_CHECKING:
@@ -288,10 +287,10 @@ def _read_file(path: str) -> Reading:
         values, faults = read(documents.text_of(files.read(path)))
     except BadDocument as error:
         return Reading({}, {"": BadSetting(error.problem, error.remedy)})
-    if values.get("trusted_users", NOBODY) != NOBODY and is_root():
+    if values.get("trusted_users", NOBODY) != NOBODY and users.is_root():
         try:
             # Whoever may name trusted users may run commands as root.
-            return read(documents.text_of(files.read(path, trust=files.Trust(frozenset({0}), False))))
+            return read(documents.text_of(files.read(path, trust=users.Trust(frozenset({0}), False))))
         except files.Untrusted:
             del values["trusted_users"]
             faults["trusted_users"] = BadSetting(
@@ -299,11 +298,6 @@ def _read_file(path: str) -> Reading:
                 f"Run `chown root {path}` and `chmod go-w {path}`.",
             )
     return Reading(values, faults)
-
-
-def is_root() -> bool:
-    """Whether this process may do anything, and so must not be made to."""
-    return os.name == "posix" and os.geteuid() == 0
 
 
 @cache
@@ -317,12 +311,7 @@ def _id_of(user: str) -> int | None:
     """The number of a user, given by name or by number; None where this system knows no such name."""
     if user.isdigit():
         return int(user)
-    import pwd
-
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except KeyError:
-        return None
+    return users.user_id(user)
 
 
 def template(values: Mapping[str, Any] | None = None) -> str:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from queuectl import documents
 from queuectl.errors import BadDocument, BadEncoding
-from queuectl.system import files
+from queuectl.system import drafts, files, logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -459,12 +459,12 @@ def test_a_file_is_created_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "act",
     [
-        lambda path: os.close(files.open_log(path)),
-        lambda path: files.open_append(path).close(),
+        lambda path: os.close(logs.open_log(path)),
+        lambda path: logs.open_append(path).close(),
         lambda path: files.patch(path, b"mine", 0),
-        lambda path: os.close(files.open_update(path)),
-        lambda path: files.keep_newest_lines(path, 1),
-        lambda path: files.rewrite(path, lambda _: (b"mine", 0o600)),
+        lambda path: os.close(logs.open_update(path)),
+        lambda path: logs.keep_newest_lines(path, 1),
+        lambda path: drafts.rewrite(path, lambda _: (b"mine", 0o600)),
     ],
     ids=["open_log", "open_append", "patch", "open_update", "keep_newest_lines", "rewrite"],
 )
@@ -494,8 +494,8 @@ def test_files_are_private_to_their_owner(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         files.create(tmp_path / "a")
-        files.publish(files.draft(tmp_path, "b", b"", sync=False))
-        files.close(files.open_new(tmp_path / "c"), files.open_log(tmp_path / "d"))
+        drafts.publish(drafts.draft(tmp_path, "b", b"", sync=False))
+        files.close(logs.open_new(tmp_path / "c"), logs.open_log(tmp_path / "d"))
     finally:
         os.umask(old)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
@@ -526,11 +526,11 @@ class _Fickle:
 #: What makes something that must be new, and what also takes what is there.
 NEW: dict[str, Callable[[str], object]] = {
     "create": files.create,
-    "open_new": lambda path: files.close(files.open_new(path)),
+    "open_new": lambda path: files.close(logs.open_new(path)),
 }
 ANY: dict[str, Callable[[str], object]] = {
-    "open_log": lambda path: files.close(files.open_log(path)),
-    "open_append": lambda path: files.open_append(path).close(),
+    "open_log": lambda path: files.close(logs.open_log(path)),
+    "open_append": lambda path: logs.open_append(path).close(),
 }
 
 
@@ -562,42 +562,44 @@ def test_a_log_that_another_host_looks_for_while_it_is_made_is_opened(
     """GlusterFS tells EEXIST of it even where it may be there."""
     (tmp_path / "log").write_bytes(b"before\n")
     monkeypatch.setattr(files, "kernel", _Fickle(1))
-    with files.open_append(tmp_path / "log") as log:
+    with logs.open_append(tmp_path / "log") as log:
         log.write(b"after\n")
     assert (tmp_path / "log").read_bytes() == b"before\nafter\n"
 
 
 def test_a_draft_is_hidden_until_it_is_published_and_whole_then(tmp_path: Path) -> None:
     before = descriptors()
-    draft = files.draft(tmp_path, "a.yaml", b"command: x\n", sync=True)
+    draft = drafts.draft(tmp_path, "a.yaml", b"command: x\n", sync=True)
     assert os.listdir(tmp_path) == [".a.yaml.tmp"]
-    files.sync([draft])
-    files.publish(draft)
+    drafts.sync([draft])
+    drafts.publish(draft)
     assert os.listdir(tmp_path) == ["a.yaml"]
     assert (tmp_path / "a.yaml").read_bytes() == b"command: x\n"
     assert descriptors() == before
 
 
-@pytest.mark.parametrize("count", [1, files.SYNCS - 1, files.SYNCS, 200])
+@pytest.mark.parametrize("count", [1, drafts.SYNCS - 1, drafts.SYNCS, 200])
 def test_each_of_many_drafts_is_synced(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = _Synced()
     monkeypatch.setattr(files, "kernel", synced)
-    drafts = [files.draft(tmp_path, f"{number}.yaml", b"command: x\n", sync=False) for number in range(count)]
-    files.sync(drafts)
-    assert sorted(synced.seen) == sorted(draft.fd for draft in drafts)
-    for draft in drafts:
-        files.discard(draft)
+    written = [
+        drafts.draft(tmp_path, f"{number}.yaml", b"command: x\n", sync=False) for number in range(count)
+    ]
+    drafts.sync(written)
+    assert sorted(synced.seen) == sorted(draft.fd for draft in written)
+    for draft in written:
+        drafts.discard(draft)
 
 
 def test_a_sync_that_one_of_many_drafts_is_refused_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drafts = [files.draft(tmp_path, f"{number}.yaml", b"", sync=False) for number in range(100)]
-    monkeypatch.setattr(files, "kernel", _Synced(refused=drafts[50].fd))
+    written = [drafts.draft(tmp_path, f"{number}.yaml", b"", sync=False) for number in range(100)]
+    monkeypatch.setattr(files, "kernel", _Synced(refused=written[50].fd))
     with pytest.raises(OSError, match="Input/output error"):
-        files.sync(drafts)
-    for draft in drafts:
-        files.discard(draft)
+        drafts.sync(written)
+    for draft in written:
+        drafts.discard(draft)
 
 
 class _Synced:
@@ -619,7 +621,7 @@ class _Synced:
 
 def test_a_discarded_draft_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
-    files.discard(files.draft(tmp_path, "a.yaml", b"x", sync=False))
+    drafts.discard(drafts.draft(tmp_path, "a.yaml", b"x", sync=False))
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
@@ -627,7 +629,7 @@ def test_a_discarded_draft_leaves_nothing(tmp_path: Path) -> None:
 def test_a_draft_whose_name_is_too_long_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
     with pytest.raises(OSError, match="too long"):
-        files.draft(tmp_path, "a" * 251, b"x", sync=True)
+        drafts.draft(tmp_path, "a" * 251, b"x", sync=True)
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
@@ -635,7 +637,7 @@ def test_a_draft_whose_name_is_too_long_leaves_nothing(tmp_path: Path) -> None:
 def test_a_draft_that_the_disk_takes_half_of_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
     with files_no_longer_than(10), pytest.raises(OSError, match="File too large"):
-        files.draft(tmp_path, "a.yaml", b"x" * 100, sync=True)
+        drafts.draft(tmp_path, "a.yaml", b"x" * 100, sync=True)
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
@@ -643,7 +645,7 @@ def test_a_draft_that_the_disk_takes_half_of_leaves_nothing(tmp_path: Path) -> N
 def test_a_draft_does_not_take_over_the_draft_of_another(tmp_path: Path) -> None:
     (tmp_path / ".a.yaml.tmp").write_bytes(b"of another")
     with pytest.raises(FileExistsError):
-        files.draft(tmp_path, "a.yaml", b"mine", sync=False)
+        drafts.draft(tmp_path, "a.yaml", b"mine", sync=False)
     assert (tmp_path / ".a.yaml.tmp").read_bytes() == b"of another"
 
 
@@ -651,29 +653,29 @@ def test_publishing_where_the_directory_has_gone_fails_and_leaves_nothing(tmp_pa
     gone = tmp_path / "gone"
     gone.mkdir()
     before = descriptors()
-    elsewhere = files.draft(tmp_path, "a.yaml", b"x", sync=False)
-    moved = files.Draft(elsewhere.fd, elsewhere.hidden, f"{gone}/a.yaml")
+    elsewhere = drafts.draft(tmp_path, "a.yaml", b"x", sync=False)
+    moved = drafts.Draft(elsewhere.fd, elsewhere.hidden, f"{gone}/a.yaml")
     gone.rmdir()
     with pytest.raises(FileNotFoundError):
-        files.publish(moved)
+        drafts.publish(moved)
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
 
 def test_publishing_a_draft_that_was_deleted_fails(tmp_path: Path) -> None:
     before = descriptors()
-    draft = files.draft(tmp_path, "a.yaml", b"x", sync=False)
+    draft = drafts.draft(tmp_path, "a.yaml", b"x", sync=False)
     (tmp_path / ".a.yaml.tmp").unlink()
     with pytest.raises(FileNotFoundError):
-        files.publish(draft)
+        drafts.publish(draft)
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
 
 def test_replacing_puts_the_new_content_there_whole(tmp_path: Path) -> None:
     before = descriptors()
-    files.replace(tmp_path / "a", b"one")
-    files.replace(tmp_path / "a", b"two")
+    drafts.replace(tmp_path / "a", b"one")
+    drafts.replace(tmp_path / "a", b"two")
     assert (tmp_path / "a").read_bytes() == b"two"
     assert os.listdir(tmp_path) == ["a"]
     assert descriptors() == before
@@ -684,9 +686,9 @@ def test_replacing_that_fails_leaves_the_old_and_nothing_else(tmp_path: Path) ->
     (tmp_path / "b").write_bytes(b"old")
     before = descriptors()
     with pytest.raises(IsADirectoryError):
-        files.replace(tmp_path / "a", b"new")
+        drafts.replace(tmp_path / "a", b"new")
     with files_no_longer_than(10), pytest.raises(OSError, match="File too large"):
-        files.replace(tmp_path / "b", b"x" * 100)
+        drafts.replace(tmp_path / "b", b"x" * 100)
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
     assert (tmp_path / "b").read_bytes() == b"old"
     assert descriptors() == before
@@ -708,7 +710,7 @@ def counted(path: Path, meddle: Callable[[], object]) -> Callable[[bytes], tuple
 def test_a_change_builds_on_what_was_saved_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("1")
-    files.rewrite(path, counted(path, lambda: path.write_text("70")))
+    drafts.rewrite(path, counted(path, lambda: path.write_text("70")))
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("71", 0o640)
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
 
@@ -719,9 +721,9 @@ def test_a_change_whose_draft_was_taken_for_abandoned_begins_again(tmp_path: Pat
 
     def take_over() -> None:
         draft.unlink()
-        files.rewrite(path, counted(path, lambda: None))
+        drafts.rewrite(path, counted(path, lambda: None))
 
-    files.rewrite(path, counted(path, take_over))
+    drafts.rewrite(path, counted(path, take_over))
     assert path.read_text() == "3"
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
 
@@ -730,8 +732,8 @@ def test_a_draft_that_a_crash_left_is_taken_away(tmp_path: Path, monkeypatch: py
     path = tmp_path / "a"
     path.write_text("1")
     (tmp_path / ".a.lock").write_text("half of what was to be writ")
-    monkeypatch.setattr(files, "ABANDONED", 0.05)
-    files.rewrite(path, counted(path, lambda: None))
+    monkeypatch.setattr(drafts, "ABANDONED", 0.05)
+    drafts.rewrite(path, counted(path, lambda: None))
     assert path.read_text() == "2"
 
 
@@ -739,7 +741,7 @@ def test_a_change_that_fails_leaves_the_file_and_no_draft(tmp_path: Path) -> Non
     path = tmp_path / "a"
     path.write_text("no number")
     with pytest.raises(ValueError, match="invalid literal"):
-        files.rewrite(path, counted(path, lambda: None))
+        drafts.rewrite(path, counted(path, lambda: None))
     assert path.read_text() == "no number"
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
 
@@ -797,7 +799,7 @@ def test_a_mark_changes_with_the_content_and_with_the_file(tmp_path: Path) -> No
     assert files.mark(path) == first
     path.write_bytes(b"three")
     second = files.mark(path)
-    files.replace(path, b"seven")
+    drafts.replace(path, b"seven")
     assert len({first, second, files.mark(path)}) == 3
 
 
@@ -811,8 +813,8 @@ def test_probing_a_disk_leaves_nothing_even_where_it_is_full(tmp_path: Path) -> 
 def test_a_new_log_takes_no_old_name_and_an_old_log_is_emptied(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(FileExistsError):
-        files.open_new(tmp_path / "a")
-    log = files.open_log(tmp_path / "a")
+        logs.open_new(tmp_path / "a")
+    log = logs.open_log(tmp_path / "a")
     files.write_all(log, b"new")
     files.close(log)
     assert (tmp_path / "a").read_bytes() == b"new"
@@ -825,8 +827,8 @@ def test_a_log_that_has_grown_too_long_keeps_its_newest_lines_and_grows_on(
     log = tmp_path / "log"
     lines = [f"line {number:04}\n" for number in range(count)]
     log.write_text("".join(lines))
-    with files.open_append(log) as writer:
-        files.keep_newest_lines(log, 1000)
+    with logs.open_append(log) as writer:
+        logs.keep_newest_lines(log, 1000)
         writer.write(b"more\n")
     *kept, last = log.read_text().splitlines(keepends=True)
     assert last == "more\n"

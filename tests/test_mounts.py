@@ -13,7 +13,7 @@ from queuectl.cli import main
 from queuectl.errors import GivenAway, NotMounted, QueueError, UnsafeSpool
 from queuectl.job.model import State
 from queuectl.spool.root import FOLDERS
-from queuectl.system import files, fstab, mounts
+from queuectl.system import files, fstab, mounts, users
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts are read as Linux tells them")
 
-OWN = f"uid={files.user_name(os.geteuid())},gid={files.group_name(os.getegid())}"
+OWN = f"uid={users.user_name(os.geteuid())},gid={users.group_name(os.getegid())}"
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ class Kernel:
             os.kill(os.getpid(), signal.SIGSTOP)
         return os.open(path, flags, *mode)
 files.kernel = Kernel()
-Root.is_shared = True
+Medium.is_shared = True
 """
 
 

@@ -22,7 +22,7 @@ from queuectl.errors import BadSetting, QueueError, UnsafeSpool
 from queuectl.spool import claiming, claims, output, presence, requests, reservations
 from queuectl.spool.names import REASON, Name
 from queuectl.spool.root import FOLDERS
-from queuectl.system import files, host, processes
+from queuectl.system import files, host, logs, processes
 from queuectl.times import utc_now
 
 if TYPE_CHECKING:
@@ -457,10 +457,10 @@ def test_root_gives_away_no_file_that_it_has_not_made(alices: Path) -> None:
     log = alices / "logs" / "worker@x.log"
     log.hardlink_to(precious)
     with pytest.raises(files.NotAFile):
-        files.open_append(log)
+        logs.open_append(log)
     Spool(alices)
     with pytest.raises(files.NotAFile):
-        files.open_append(log)
+        logs.open_append(log)
     assert precious.stat().st_uid == 0
 
 

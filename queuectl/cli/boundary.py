@@ -74,7 +74,7 @@ def _status(error: BaseException) -> int:  # noqa: C901, PLR0911 - one branch an
 
 def _access(error: OSError) -> str:
     """What to do about a path that cannot be used: most often another user, such as root, owns it."""
-    from queuectl.system.files import user_name
+    from queuectl.system.users import user_name
 
     with contextlib.suppress(OSError):
         if isinstance(error, PermissionError) and error.filename and os.name == "posix":

@@ -11,7 +11,7 @@ from queuectl.cli import printer
 from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig
-from queuectl.system import files
+from queuectl.system import drafts
 
 if TYPE_CHECKING:
     from queuectl.spool.root import Root
@@ -40,7 +40,7 @@ def _change(root: Root, name: str, text: str | None) -> None:
         values = settings.Settings(**settings.read(after).values)
         return after.encode(), root.guarded_mode(values)
 
-    files.rewrite(root.config, change)
+    drafts.rewrite(root.config, change)
 
 
 @config_command.command("get", epilog="\b\nExample:\n  queuectl config get max-retries")

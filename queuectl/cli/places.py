@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.api import Spool
 from queuectl.errors import BadUsage, QueueError
-from queuectl.system import files
+from queuectl.system import owners
 
 if TYPE_CHECKING:
     import click
@@ -68,7 +68,7 @@ def _make_folders(path: str) -> None:
     if not os.path.isdir(path):
         _make_folders(os.path.dirname(path))
         with contextlib.suppress(FileExistsError):
-            files.make_folder(path)
+            owners.make_folder(path)
 
 
 def _own() -> str:

@@ -21,7 +21,7 @@ from queuectl.spool.claims import Claim, ready
 from queuectl.spool.holds import OURS, BeingWritten, may_be_open, written_by_us
 from queuectl.spool.jobs import free_name
 from queuectl.spool.names import FIFO_RANK, Name, rank_of
-from queuectl.system import files
+from queuectl.system import files, users
 from queuectl.times import parse_moment, stamp
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Terms(NamedTuple):
     `settled` is the time of a last change after which the file was seen to stand still.
     """
 
-    trust: files.Trust | None = None
+    trust: users.Trust | None = None
     settled: float | None = None
 
 

@@ -15,7 +15,7 @@ from queuectl.job.model import Job, State
 from queuectl.spool import jobfile
 from queuectl.spool.jobs import free_name
 from queuectl.spool.names import Name, id_in
-from queuectl.system import files
+from queuectl.system import files, owners, users
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,7 +105,7 @@ def lost(root: Root, path: str) -> ClaimLost:
     return ClaimLost(id_in(path.rpartition("/")[2]))
 
 
-def read(root: Root, path: str, trust: files.Trust | None = None) -> Record:
+def read(root: Root, path: str, trust: users.Trust | None = None) -> Record:
     """Read a claim's file. Raises as `jobfile.read` does, `ClaimLost` and `SpoolAway`."""
     try:
         return jobfile.read(path, trust)
@@ -175,7 +175,7 @@ def write_anew(root: Root, path: str, text: bytes) -> None:
     folder = path.rpartition("/")[0]
     new, old = _halves(path)
     try:
-        files.create_like(new, text, path)
+        owners.create_like(new, text, path)
     except FileNotFoundError as error:
         raise lost(root, path) from error
     is_there = False

@@ -21,7 +21,7 @@ from queuectl.errors import BadJob, CutOff, FiledAllTheSame, IdTaken, IdTooLong,
 from queuectl.job.layout import to_yaml
 from queuectl.job.model import Job, State
 from queuectl.spool.names import SHORT_ID, Name, id_in, make_id, rank_of
-from queuectl.system import files
+from queuectl.system import drafts, files, owners
 from queuectl.times import shifted, stamp
 
 if TYPE_CHECKING:
@@ -86,30 +86,30 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
     """
     # On a share the content must be there before the name: another host may claim it at once.
     sync = settings.durability != "none" or root.medium.is_remote
-    drafts: list[files.Draft] = []
-    published: list[files.Draft] = []
+    written: list[drafts.Draft] = []
+    published: list[drafts.Draft] = []
     taken: list[Name] = []
     try:
-        answers = _write(root, settings, named, drafts)
-        _take_ids(root, named, answers, drafts, taken)
-        _refuse_given_away(root, settings, drafts)
+        answers = _write(root, settings, named, written)
+        _take_ids(root, named, answers, written, taken)
+        _refuse_given_away(root, settings, written)
         if sync:
-            _sync(root, drafts, taken)
+            _sync(root, written, taken)
         if settings.durability != "none" and root.medium.forgets_names:
-            _publish_synced(root, drafts, published)
+            _publish_synced(root, written, published)
         else:
-            _publish(root, drafts, published)
+            _publish(root, written, published)
             if sync:
                 files.sync_folder(root.folder(State.PENDING))
     except BaseException as error:
-        kept = _undo(root, drafts, published, taken, error.path if isinstance(error, CutOff) else "")
+        kept = _undo(root, written, published, taken, error.path if isinstance(error, CutOff) else "")
         if kept and isinstance(error, OSError):
             raise FiledAllTheSame([id_in(path.rpartition("/")[2]) for path in sorted(kept)], error) from error
         raise
     return answers
 
 
-def _write(root: Root, settings: Settings, named: list[Named], drafts: list[files.Draft]) -> list[Filed]:
+def _write(root: Root, settings: Settings, named: list[Named], written: list[drafts.Draft]) -> list[Filed]:
     """Write the drafts of all jobs that can be filed; an answer each."""
     answers: list[Filed] = []
     mode = root.guarded_mode(settings)
@@ -117,13 +117,13 @@ def _write(root: Root, settings: Settings, named: list[Named], drafts: list[file
         text = to_yaml(job).encode()
         error = _unfit(root, name, text)
         if error is None:
-            drafts.append(files.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode))
+            written.append(drafts.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode))
         answers.append(Filed(name.id, error))
     return answers
 
 
 def _take_ids(
-    root: Root, named: list[Named], answers: list[Filed], drafts: list[files.Draft], taken: list[Name]
+    root: Root, named: list[Named], answers: list[Filed], written: list[drafts.Draft], taken: list[Name]
 ) -> None:
     """Take the ids that somebody chose, each for the draft that bears it, and refuse those that are taken."""
     chosen = [at for at, (_, _, is_chosen) in enumerate(named) if is_chosen and answers[at].error is None]
@@ -131,21 +131,21 @@ def _take_ids(
         return
     from queuectl.spool import ids  # most jobs are filed without an id of somebody's choice
 
-    own = {draft.hidden.rpartition("/")[2] for draft in drafts}
-    by_target = {draft.target: draft for draft in drafts}
+    own = {draft.hidden.rpartition("/")[2] for draft in written}
+    by_target = {draft.target: draft for draft in written}
     refused: list[int] = []
     for at, is_free in zip(chosen, ids.take_all(root, [named[at][0].id for at in chosen], own), strict=True):
         if is_free:
             taken.append(named[at][0])
         else:
             refused.append(at)
-            drafts.remove(draft := by_target[_path(root, named[at][0])])
-            files.discard(draft)
+            written.remove(draft := by_target[_path(root, named[at][0])])
+            drafts.discard(draft)
     _tell_taken(root, answers, refused, taken)
 
 
 def _undo(
-    root: Root, drafts: list[files.Draft], published: list[files.Draft], taken: list[Name], cut_off: str
+    root: Root, written: list[drafts.Draft], published: list[drafts.Draft], taken: list[Name], cut_off: str
 ) -> set[str]:
     """Take back all that was not filed to its end; returns the paths of those that workers have already.
 
@@ -154,43 +154,43 @@ def _undo(
     targets = {draft.target for draft in published}
     # Race: while its draft is there nobody else frees an id, so it is given back before that goes.
     _give_back(root, [name for name in taken if _path(root, name) not in {*targets, cut_off}])
-    for draft in drafts:
-        files.discard(draft)
-    kept = {draft.target for draft in published if not files.withdraw(draft)}
+    for draft in written:
+        drafts.discard(draft)
+    kept = {draft.target for draft in published if not drafts.withdraw(draft)}
     _give_back(root, [name for name in taken if _path(root, name) in targets - kept])
     return kept
 
 
-def _refuse_given_away(root: Root, settings: Settings, drafts: list[files.Draft]) -> None:
-    if drafts and root.gives_away:
-        root.refuse_given_away(files.owner_of(drafts[0].fd), settings)
+def _refuse_given_away(root: Root, settings: Settings, written: list[drafts.Draft]) -> None:
+    if written and root.gives_away:
+        root.refuse_given_away(owners.owner_of(written[0].fd), settings)
 
 
-def _publish(root: Root, drafts: list[files.Draft], published: list[files.Draft]) -> None:
-    while drafts:
-        draft = drafts.pop(0)
+def _publish(root: Root, written: list[drafts.Draft], published: list[drafts.Draft]) -> None:
+    while written:
+        draft = written.pop(0)
         with _noticing_loss(root, draft):
-            files.publish(draft)
+            drafts.publish(draft)
         published.append(draft)
 
 
-def _publish_synced(root: Root, drafts: list[files.Draft], published: list[files.Draft]) -> None:
+def _publish_synced(root: Root, written: list[drafts.Draft], published: list[drafts.Draft]) -> None:
     """Give drafts their names and sync each file under it, whoever has claimed it by then."""
     still_open: list[int] = []
     try:
-        while drafts:
-            draft = drafts.pop(0)
+        while written:
+            draft = written.pop(0)
             with _noticing_loss(root, draft):
-                files.publish_open(draft)
+                drafts.publish_open(draft)
             still_open.append(draft.fd)
             published.append(draft)
-        files.sync(published)
+        drafts.sync(published)
     finally:
         files.close(*still_open)
 
 
 @contextlib.contextmanager
-def _noticing_loss(root: Root, draft: files.Draft) -> Iterator[None]:
+def _noticing_loss(root: Root, draft: drafts.Draft) -> Iterator[None]:
     """Raise `CutOff` where the draft is gone while the spool is there."""
     try:
         yield
@@ -224,14 +224,14 @@ def _tell_taken(root: Root, answers: list[Filed], refused: list[int], taken: lis
         answers[at] = Filed(job_id, IdTaken(job_id, holders.get(job_id.lower())))
 
 
-def _sync(root: Root, drafts: list[files.Draft], taken: list[Name]) -> None:
-    files.sync(drafts)
+def _sync(root: Root, written: list[drafts.Draft], taken: list[Name]) -> None:
+    drafts.sync(written)
     if taken:
         # Crash: without this the job could survive a power cut that its id does not.
         if root.medium.forgets_names:
             from queuectl.spool import reservations
 
-            files.sync_files([reservations.path_of(root, name.id) for name in taken])
+            drafts.sync_files([reservations.path_of(root, name.id) for name in taken])
         else:
             files.sync_folder(root.ids)
 

@@ -24,7 +24,7 @@ from queuectl.job.history import (
 )
 from queuectl.job.model import State
 from queuectl.spool import claims, jobs
-from queuectl.system import files
+from queuectl.system import drafts, files
 from queuectl.times import iso, parse_moment, stamp
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def release(claim: Claim, state: State, name: Name, *, sync: bool = False) -> No
     root = claim.root
     target = f"{root.folder(state)}/{name}"
     by_file = sync and root.medium.forgets_names
-    move = files.move_synced if by_file else files.move
+    move = drafts.move_synced if by_file else files.move
     if not move(claim.path, target):
         raise claims.lost(root, claim.path)
     if sync and not by_file:

@@ -11,7 +11,7 @@ from queuectl.errors import BadJob
 from queuectl.job.fields import from_fields
 from queuectl.job.history import Event, events
 from queuectl.job.layout import event_line, to_yaml
-from queuectl.system import files
+from queuectl.system import files, users
 from queuectl.times import iso
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _event_lines(tail: str) -> tuple[Event, ...] | None:
         raise BadJob(f"history: this is not {error}.", field="history") from None
 
 
-def read(path: str, trust: files.Trust | None = None) -> Record:
+def read(path: str, trust: users.Trust | None = None) -> Record:
     """Read the job file at `path`; raises `BadJob`, `files.NotAFile` or `OSError`."""
     return parse(files.read(path, files.MAX_WITH_HISTORY, trust))
 

@@ -14,7 +14,7 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
-from queuectl.system import files
+from queuectl.system import files, logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,9 +57,9 @@ def open_logs(root: Root, job_id: str, attempt: int) -> tuple[int, int]:
     Raises `FileExistsError` where this attempt of this id has been begun before: the sign of a
     second file with the same id, or of a history that lost its last lines.
     """
-    err = files.open_new(log_path(root, job_id, attempt, "err"), root.file_mode)
+    err = logs.open_new(log_path(root, job_id, attempt, "err"), root.file_mode)
     try:
-        out = files.open_log(log_path(root, job_id, attempt, "out"), root.file_mode)
+        out = logs.open_log(log_path(root, job_id, attempt, "out"), root.file_mode)
     except BaseException:
         files.close(err)
         files.remove(log_path(root, job_id, attempt, "err"))  # it would say that the run was begun
@@ -150,7 +150,7 @@ class Curb:
 
         What the command wrote through an opening of its own counts if a look has met it.
         """
-        if not self._was_cut and all(files.reached(fd) <= self.limit for fd in self._logs):
+        if not self._was_cut and all(logs.reached(fd) <= self.limit for fd in self._logs):
             return False
         with self._lock, contextlib.suppress(OSError):
             for path in self._paths:
@@ -163,14 +163,14 @@ class Curb:
         return self.limit // 2
 
     def _drop(self, path: str) -> None:
-        fd = files.open_update(path)
+        fd = logs.open_update(path)
         try:
             size = files.kernel.fstat(fd).st_size
             keep_from = size - (self.limit - self._head)
             hole = self._head + _WIDTH
             files.write_at(fd, _notice(keep_from - self._head, running=True), self._head)
             self._was_cut = True
-            if size > _LONGEST or not files.punch(fd, hole, keep_from):
+            if size > _LONGEST or not logs.punch(fd, hole, keep_from):
                 # The command goes on right behind the notice, which so is that of an ended run.
                 self._forgotten[path] = self._dropped(path, size)
                 files.write_at(fd, _notice(self._forgotten[path], running=False), self._head)
@@ -179,7 +179,7 @@ class Curb:
             files.kernel.close(fd)
 
     def _close_gap(self, path: str) -> None:
-        fd = files.open_update(path)
+        fd = logs.open_update(path)
         try:
             size = files.kernel.fstat(fd).st_size
             source = size - (self.limit - self._head)
@@ -269,7 +269,7 @@ def _place_now(log: BinaryIO, at: int) -> int:
 def _gap(log: BinaryIO) -> tuple[int, int]:
     """From where to where a file holds nothing but what was dropped while its command runs."""
     size = log.seek(0, 2)
-    hole = files.first_hole(log.fileno()) if size else 0
+    hole = logs.first_hole(log.fileno()) if size else 0
     if hole >= size:
         return 0, 0
     log.seek(max(0, hole - _BLOCK))

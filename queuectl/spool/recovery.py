@@ -22,7 +22,7 @@ from queuectl.spool import aside, claims, finishing, output, presence
 from queuectl.spool.claims import Claim
 from queuectl.spool.names import Name, parse_claim
 from queuectl.spool.presence import Onlooker, described
-from queuectl.system import files
+from queuectl.system import files, owners
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -183,7 +183,7 @@ def _taken_over(claim: Claim, me: str) -> Claim:
     mine = Claim.of(claim.root, claim.name.owned(me), claim.record, claim.source)
     if not files.move(claim.path, mine.path):
         raise claims.lost(claim.root, claim.path)
-    if claim.root.medium.writes_late and files.may_copy(mine.path):
+    if claim.root.medium.writes_late and owners.may_copy(mine.path):
         # Race: the share may hold back what the dead one was writing, and deliver it to this very
         # file, whatever its name, when its host is reached again.
         claims.write_anew(claim.root, mine.path, files.read(mine.path, files.MAX_WITH_HISTORY))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.system import files
+from queuectl.system import drafts, files
 from queuectl.system.host import host_name
 from queuectl.times import iso
 
@@ -70,9 +70,9 @@ def to_stop(root: Root, names: Iterable[str], limit: float | None) -> None:
     try:
         for name in names:
             path = f"{root.workers}/{name}.stop"
-            prepared[path] = files.prepare(path, text, root.file_mode)
+            prepared[path] = drafts.prepare(path, text, root.file_mode)
         for path in list(prepared):
-            files.put(prepared.pop(path), path)
+            drafts.put(prepared.pop(path), path)
             asked.append(path)
     except BaseException:
         new = [path for path in asked if path.rpartition("/")[2] not in before]
@@ -98,7 +98,7 @@ def pause(root: Root, now: datetime) -> None:
     if not is_paused(root):
         path = f"{root.workers}/{PAUSED}"
         text = f"since {iso(now)} by {host_name()}\n"
-        files.put(files.prepare(path, text.encode(), root.file_mode), path)
+        drafts.put(drafts.prepare(path, text.encode(), root.file_mode), path)
 
 
 def resume(root: Root) -> bool:

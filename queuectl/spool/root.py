@@ -13,7 +13,7 @@ from queuectl import settings
 from queuectl.errors import BadSetting, GivenAway, NotASpool, QueueError, SpoolAway, UnsafeSpool
 from queuectl.job.model import State
 from queuectl.spool.names import AROUND_ID, SHORTEST_LIMIT
-from queuectl.system import files, mounts
+from queuectl.system import drafts, files, mounts, owners, users
 from queuectl.system.medium import Medium
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Root:
     @property
     def gives_away(self) -> bool:
         """Whether this is root, and files that root makes may come to belong to another user."""
-        return settings.is_root() and self.medium.maps_owners
+        return users.is_root() and self.medium.maps_owners
 
     @cached_property
     def _facts(self) -> os.stat_result:
@@ -112,25 +112,25 @@ class Root:
     @property
     def group(self) -> str:
         """The name of the group that the directory has, or its number."""
-        return files.group_name(files.kernel.stat(self.text).st_gid)
+        return users.group_name(files.kernel.stat(self.text).st_gid)
 
     def guarded_mode(self, values: settings.Settings) -> int:
         """The mode of files that decide what is run: where root runs it, none but its owner writes to it."""
-        guarded = settings.is_root() or values.trusted_users != settings.NOBODY
+        guarded = users.is_root() or values.trusted_users != settings.NOBODY
         return self.file_mode & ~0o020 if guarded else self.file_mode
 
-    def trust(self, values: settings.Settings) -> files.Trust | None:
+    def trust(self, values: settings.Settings) -> users.Trust | None:
         """Whose files a worker runs; None for anybody's who may write to the spool, unless it is root."""
-        if not settings.is_root():
+        if not users.is_root():
             return None
-        return files.Trust(settings.trusted_ids(values.trusted_users), self.file_mode == files.PRIVATE)
+        return users.Trust(settings.trusted_ids(values.trusted_users), self.file_mode == files.PRIVATE)
 
     def refuse_trust(self) -> None:
         """Raise `BadSetting` where root would name trusted users in a file that another user may change."""
         owner = files.kernel.stat(self.config).st_uid
-        if settings.is_root() and owner != 0:
+        if users.is_root() and owner != 0:
             raise BadSetting(
-                f"trusted_users counts where {settings.FILE} is root's; it is {files.user_name(owner)}'s.",
+                f"trusted_users counts where {settings.FILE} is root's; it is {users.user_name(owner)}'s.",
                 f"Run `chown root {self.config}` and `chmod 644 {self.config}` first.",
             )
 
@@ -148,7 +148,7 @@ class Root:
             mends = "Export it with `no_root_squash`, or do it"
         elif self.medium.makes_modes_up:
             mends = "Mount it with `-o uid=root`, or do it"
-        user = files.user_name(owner)
+        user = users.user_name(owner)
         raise GivenAway(
             self.text, user, f"{mends} as the user whose workers are to run it, with `sudo -u USER`."
         )
@@ -161,9 +161,9 @@ class Root:
         owner = files.kernel.stat(self.text).st_uid
         if self.gives_away:
             self.refuse_given_away(owner, settings.load(self.text))
-        if settings.is_root() and owner != 0 and settings.load(self.text).trusted_users == settings.NOBODY:
+        if users.is_root() and owner != 0 and settings.load(self.text).trusted_users == settings.NOBODY:
             raise QueueError(
-                f"{self.text} belongs to {files.user_name(owner)}, whose jobs a worker of root does not run.",
+                f"{self.text} belongs to {users.user_name(owner)}, whose jobs a worker of root does not run.",
                 f"Start it as that user, `sudo -u '#{owner}' queuectl -s {self.text} worker start`, "
                 + (
                     "or mount it with `-o uid=root`."
@@ -234,7 +234,7 @@ def create(where: Path | str, mode: int | None = None) -> Root:
             root = Root(path)
             refuse_short_names(root)
             undo.callback(_undo, files.kernel.unlink, root.config)
-            files.replace(root.config, settings.template().encode(), root.guarded_mode(settings.DEFAULTS))
+            drafts.replace(root.config, settings.template().encode(), root.guarded_mode(settings.DEFAULTS))
             if root.gives_away:
                 root.refuse_given_away(files.kernel.stat(root.config).st_uid, settings.DEFAULTS)
         root = open_root(path)
@@ -251,7 +251,7 @@ def _present(path: str, undo: contextlib.ExitStack) -> set[str]:
     except FileNotFoundError:
         pass
     try:
-        files.make_folder(path, PRIVATE)
+        owners.make_folder(path, PRIVATE)
     except FileNotFoundError:
         parent = os.path.dirname(path)
         raise QueueError(f"{parent} does not exist.", "Make it, or name another place.") from None
@@ -279,16 +279,16 @@ def _set_mode(path: str, mode: int) -> None:
     group = files.kernel.stat(path).st_gid
     files.kernel.chmod(path, mode)
     for name in {*FOLDERS, IDS, settings.FILE} & set(files.list_names(path)):
-        files.hand_over(f"{path}/{name}", group, mode)
+        owners.hand_over(f"{path}/{name}", group, mode)
     for name in {*FOLDERS, IDS} & set(files.list_names(path)):
         for text in files.list_names(f"{path}/{name}"):
-            files.hand_over(f"{path}/{name}/{text}", group, mode)
+            owners.hand_over(f"{path}/{name}/{text}", group, mode)
 
 
 def make_folder(path: str, mode: int) -> None:
     """Make a directory with this mode where there is none."""
     with contextlib.suppress(FileExistsError):
-        files.make_folder(path)
+        owners.make_folder(path)
     if os.name == "posix":
         files.kernel.chmod(path, stat.S_IMODE(mode))
 
@@ -332,23 +332,23 @@ def _refuse_part(place: str, facts: os.stat_result, known: set[int], *, shared: 
         raise _unsafe(place, "is a link, which could lead elsewhere tomorrow", "rm")
     if facts.st_mode & stat.S_IWOTH:
         raise _unsafe(place, "may be written to by anybody", "chmod o-w")
-    if facts.st_mode & stat.S_IWGRP and not shared and not _own_group(facts):
+    if facts.st_mode & stat.S_IWGRP and not shared and not users.is_private_group(facts):
         raise _unsafe(place, "may be written to by its group", "chmod g-w")
     if facts.st_uid not in known and not shared:
-        raise _unsafe(place, f"belongs to {files.user_name(facts.st_uid)}", "chown -h root")
+        raise _unsafe(place, f"belongs to {users.user_name(facts.st_uid)}", "chown -h root")
 
 
 def _refuse_on_the_way(place: str, facts: os.stat_result, known: set[int], group: int | None) -> None:
     """Refuse a directory above the spool, or a link on the way to it, that others could change."""
     swap = "who could put another spool in its place"
     if facts.st_uid not in {*known, _OVERFLOW}:
-        owner = files.user_name(facts.st_uid)
+        owner = users.user_name(facts.st_uid)
         raise _unsafe(place, f"belongs to {owner}, {swap}", "chown -h root")
     if stat.S_ISLNK(facts.st_mode) or facts.st_mode & stat.S_ISVTX:
         return
     if facts.st_mode & stat.S_IWOTH:
         raise _unsafe(place, f"may be written to by anybody, {swap}", "chmod o-w")
-    if facts.st_mode & stat.S_IWGRP and facts.st_gid != group and not _own_group(facts):
+    if facts.st_mode & stat.S_IWGRP and facts.st_gid != group and not users.is_private_group(facts):
         raise _unsafe(place, f"may be written to by its group, {swap}", "chmod g-w")
 
 
@@ -372,7 +372,7 @@ def _owning_options(place: str) -> tuple[str, str] | None:
     mount = mounts.mount_of(place)
     if mount is None or not mount.makes_modes_up:
         return None
-    whose = f"uid={files.user_name(os.geteuid())},gid={files.group_name(os.getegid())}"
+    whose = f"uid={users.user_name(os.geteuid())},gid={users.group_name(os.getegid())}"
     return mount.kind, f"{whose},{mounts.PRIVATE_OPTIONS[mount.kind]}"
 
 
@@ -409,22 +409,8 @@ def _is_closed(facts: os.stat_result) -> bool:
     """Whether nobody but the owner gets through this directory."""
     if facts.st_mode & stat.S_IXOTH:
         return False
-    return not facts.st_mode & stat.S_IXGRP or _own_group(facts)
+    return not facts.st_mode & stat.S_IXGRP or users.is_private_group(facts)
 
 
 def _is_for_group(mode: int) -> bool:
     return bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
-
-
-def _own_group(facts: os.stat_result) -> bool:
-    """Whether the group is its owner's private one, as many systems give each user."""
-    if sys.platform == "win32":
-        return True
-    import grp
-    import pwd
-
-    try:
-        owner, group = pwd.getpwuid(facts.st_uid), grp.getgrgid(facts.st_gid)
-    except KeyError:
-        return False
-    return owner.pw_gid == group.gr_gid and set(group.gr_mem) <= {owner.pw_name}

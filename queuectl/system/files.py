@@ -1,7 +1,7 @@
-"""The only door to bytes on disk: publish, append, move, read.
+"""The door to bytes on disk: read, list, create, append, move and remove files.
 
-Every system call on a spool goes through the name `kernel`, so that a trial can count, record or
-refuse any one of them, or kill the process there.
+Every system call on a spool goes through the name `kernel`, the module `os` or an object in its
+place. So a test can count, record or refuse any call, or simulate the whole disk.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import stat
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import times
+from queuectl.system import linux
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Any, BinaryIO
-if sys.platform != "win32":
-    import fcntl
+
+    from queuectl.system.users import Trust
 
 
 kernel: Any = os
@@ -29,23 +28,16 @@ MAX_BYTES = 64 * 1024
 _PORTION = 8 * 1024
 #: What is read of a job's file at most, with its history: some 80,000 runs.
 MAX_WITH_HISTORY = 16 * 1024 * 1024
-#: How many syncs are waited for at once, where there are as many.
-SYNCS = 8
-#: Who closes a file is heard of a moment before it counts as closed: the seconds between the looks
 #: How often a file is tried to be made that is said to be there, and is not.
 INSIST = 4
-#: Seconds for which the draft of a change may stand still before it counts as left by a crash.
-ABANDONED = 10.0
 #: The mode of files that nobody but their owner may see.
 PRIVATE = 0o600
-_READ = (
-    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-)
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_WRITE = _NEW & ~(os.O_CREAT | os.O_EXCL)
-_APPEND = os.O_APPEND | _WRITE | getattr(os, "O_NONBLOCK", 0)
+READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+WRITE = NEW & ~(os.O_CREAT | os.O_EXCL)
+_APPEND = os.O_APPEND | WRITE | getattr(os, "O_NONBLOCK", 0)
 #: What opening says of a link, a fifo or socket, and a directory.
-_OTHER_THINGS = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR})
+NOT_FILES = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR})
 
 
 class NotAFile(OSError):
@@ -54,16 +46,6 @@ class NotAFile(OSError):
 
 class Untrusted(NotAFile):
     """A file that somebody wrote, or may have written, whose commands are not to be run here."""
-
-
-class Trust(NamedTuple):
-    """Whose files count: those of these users, and of them only what nobody else may write to.
-
-    `alone` tells that nobody else comes as far as the file, whatever its mode.
-    """
-
-    owners: frozenset[int]
-    alone: bool
 
 
 def read(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> bytes:
@@ -79,7 +61,7 @@ def read_dated(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = N
     """Like `read`, with the time at which the file was last written to, by its server's clock."""
     fd, facts = _open_fit(path, limit, trust)
     try:
-        return _read_all(fd, facts.st_size, limit), facts.st_mtime
+        return read_all(fd, facts.st_size, limit), facts.st_mtime
     finally:
         kernel.close(fd)
 
@@ -88,7 +70,7 @@ def read_settled(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None =
     """Like `read`, but None while anybody has the file open for writing, where that can be told."""
     fd, facts = _open_fit(path, limit, trust)
     try:
-        return None if _has_writer(fd) else _read_all(fd, facts.st_size, limit)
+        return None if _has_writer(fd) else read_all(fd, facts.st_size, limit)
     finally:
         kernel.close(fd)
 
@@ -101,7 +83,7 @@ def open_read(path: Path | str) -> BinaryIO:
 def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> tuple[int, os.stat_result]:
     """Open a file, then look at what was opened: between a look at its name and this it may change."""
     try:
-        fd: int = kernel.open(path, _READ)
+        fd: int = kernel.open(path, READ)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.EMLINK}:
             raise NotAFile(errno.ELOOP, "a symbolic link is not a job file", str(path)) from None
@@ -110,10 +92,10 @@ def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> tuple
         raise
     try:
         facts = kernel.fstat(fd)
-        reason = _unfit(facts, limit)
+        reason = unfit(facts, limit)
         if reason:
             raise NotAFile(errno.EINVAL, reason, str(path))
-        if trust is not None and (reason := _doubtful(facts, trust)):
+        if trust is not None and (reason := trust.doubts(facts)):
             raise Untrusted(errno.EACCES, reason, str(path))
     except BaseException:
         kernel.close(fd)
@@ -121,7 +103,7 @@ def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> tuple
     return fd, facts
 
 
-def _read_all(fd: int, size: int, limit: int) -> bytes:
+def read_all(fd: int, size: int, limit: int) -> bytes:
     """All there is, at most one byte more than `limit`. Each portion is as long as all before it."""
     data = b""
     while block := kernel.read(fd, min(max(_PORTION, len(data)), limit + 1 - len(data))):
@@ -131,7 +113,8 @@ def _read_all(fd: int, size: int, limit: int) -> bytes:
     return data
 
 
-def _unfit(facts: os.stat_result, limit: int) -> str | None:
+def unfit(facts: os.stat_result, limit: int) -> str | None:
+    """Why this is no regular file with one link and at most `limit` bytes; None if it is one."""
     if stat.S_ISFIFO(facts.st_mode):
         return "a fifo is not a job file"
     if not stat.S_ISREG(facts.st_mode):
@@ -141,34 +124,6 @@ def _unfit(facts: os.stat_result, limit: int) -> str | None:
     if facts.st_size > limit:
         return f"it has {facts.st_size:,} bytes, more than the {limit:,} that a job may have"
     return None
-
-
-def _doubtful(facts: os.stat_result, trust: Trust) -> str | None:
-    if facts.st_uid not in trust.owners:
-        return f"it was filed by {user_name(facts.st_uid)}, who is not among the trusted_users of this worker"
-    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not trust.alone:
-        return "others than its owner may write to it (`chmod go-w` mends that)"
-    return None
-
-
-def user_name(uid: int) -> str:
-    """The name of a user, or the number where there is none."""
-    if sys.platform != "win32":
-        import pwd
-
-        with contextlib.suppress(KeyError):
-            return pwd.getpwuid(uid).pw_name
-    return f"user {uid}"
-
-
-def group_name(gid: int) -> str:
-    """The name of a group, or the number where there is none."""
-    if sys.platform != "win32":
-        import grp
-
-        with contextlib.suppress(KeyError):
-            return grp.getgrgid(gid).gr_name
-    return str(gid)
 
 
 def list_names(folder: Path | str) -> list[str]:
@@ -266,7 +221,7 @@ def write_all(fd: int, data: bytes) -> None:
         data = data[kernel.write(fd, data) :]
 
 
-def _make(path: Path | str, flags: int, mode: int) -> int:
+def make(path: Path | str, flags: int, mode: int) -> int:
     """Open a file that may be new. What a group is to have is set past the umask."""
     try:
         fd = _open_insisting(path, flags, mode)
@@ -284,7 +239,7 @@ def _make(path: Path | str, flags: int, mode: int) -> int:
             pass  # it was there, and is another's
         except BaseException:
             if flags & os.O_EXCL:
-                _abandon(path, fd)
+                abandon(path, fd)
             else:
                 kernel.close(fd)
             raise
@@ -326,20 +281,6 @@ def _give(fd: int, path: str) -> None:
         raise
 
 
-def make_folder(path: str, mode: int = 0o777) -> None:
-    """Make a directory; one that root makes in another user's belongs to that user."""
-    kernel.mkdir(path, mode)
-    if sys.platform == "win32" or kernel.geteuid() != 0:
-        return
-    parent = kernel.stat(os.path.dirname(path))
-    if parent.st_uid != 0:
-        fd = kernel.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            kernel.fchown(fd, parent.st_uid, parent.st_gid)
-        finally:
-            kernel.close(fd)
-
-
 def _open_insisting(path: Path | str, flags: int, mode: int) -> int:
     """Open a file that may be new; of one that must be, believe EEXIST once the file is seen.
 
@@ -361,41 +302,22 @@ def create(path: Path | str, data: bytes = b"", mode: int = PRIVATE) -> None:
 
     On any other error nothing is left of it: an empty file would count as a request or a job.
     """
-    _fill(path, _make(path, _NEW, mode), data, sync=False)
+    fill(path, make(path, NEW, mode), data, sync=False)
 
 
 def create_synced(path: Path | str, data: bytes) -> None:
     """Make a file as `create` does, its content safe from a power cut."""
-    _fill(path, _make(path, _NEW, PRIVATE), data, sync=True)
+    fill(path, make(path, NEW, PRIVATE), data, sync=True)
 
 
-def create_like(path: Path | str, data: bytes, model: Path | str) -> None:
-    """Make a file as `create_synced` does, with the mode of another and, as far as we may, its owner.
-
-    Who has a file written anew must not come to vouch for what is in it.
-    """
-    facts = kernel.lstat(model)
-    fd = _make(path, _NEW, PRIVATE)
-    try:
-        if sys.platform != "win32":
-            kernel.fchmod(fd, stat.S_IMODE(facts.st_mode) & 0o666 | PRIVATE)
-            if facts.st_uid != kernel.geteuid():
-                with contextlib.suppress(PermissionError):
-                    kernel.fchown(fd, facts.st_uid, facts.st_gid)
-    except BaseException:
-        _abandon(path, fd)
-        raise
-    _fill(path, fd, data, sync=True)
-
-
-def _fill(path: Path | str, fd: int, data: bytes, *, sync: bool) -> None:
+def fill(path: Path | str, fd: int, data: bytes, *, sync: bool) -> None:
     """Write and close a file that was just made; remove it where the disk does not take all of it."""
     try:
         write_all(fd, data)
         if sync:
             kernel.fsync(fd)
     except BaseException:
-        _abandon(path, fd)
+        abandon(path, fd)
         raise
     try:
         kernel.close(fd)  # NFS reports a full disk here
@@ -405,38 +327,12 @@ def _fill(path: Path | str, fd: int, data: bytes, *, sync: bool) -> None:
         raise
 
 
-def _abandon(path: Path | str, fd: int) -> None:
+def abandon(path: Path | str, fd: int) -> None:
     """Close and remove a file that was just made and cannot be finished; never raises."""
     with contextlib.suppress(OSError):
         kernel.close(fd)
     with contextlib.suppress(OSError):
         kernel.unlink(path)
-
-
-def may_copy(path: Path | str) -> bool:
-    """Whether a copy that this process makes of a file can belong to the same owner."""
-    return sys.platform == "win32" or kernel.geteuid() in {0, kernel.lstat(path).st_uid}
-
-
-def hand_over(path: Path | str, group: int, mode: int) -> None:
-    """Give what lies in a directory of this mode to its group, or take it away from it; links stay.
-
-    A directory gets the mode itself, a file what of it files can have.
-    """
-    try:
-        fd = kernel.open(path, _READ)
-    except OSError as error:
-        if error.errno in _OTHER_THINGS:
-            return
-        raise
-    try:
-        facts = kernel.fstat(fd)
-        if stat.S_ISDIR(facts.st_mode) or not _unfit(facts, sys.maxsize):
-            if mode & stat.S_ISGID:
-                kernel.fchown(fd, -1, group)
-            kernel.fchmod(fd, mode if stat.S_ISDIR(facts.st_mode) else mode & 0o666)
-    finally:
-        kernel.close(fd)
 
 
 def probe(path: Path | str) -> None:
@@ -467,35 +363,6 @@ def takes_name(folder: Path | str, length: int) -> bool:
     return True
 
 
-def open_new(path: Path | str, mode: int = PRIVATE) -> int:
-    """Make a file for a command to write to; returns a descriptor.
-
-    Raises `FileExistsError` when it was there.
-    """
-    return _make(path, _NEW | os.O_APPEND, mode)
-
-
-def open_log(path: Path | str, mode: int = PRIVATE) -> int:
-    """Open a file for a command to write to, made where it is missing, emptied where it is not.
-
-    Returns a descriptor. Raises `NotAFile` for what is no regular file with one link, and leaves it
-    as it was.
-    """
-    try:
-        return open_new(path, mode)
-    except FileExistsError:
-        return _open_log(path, mode, keep=False)
-
-
-def open_append(path: Path | str, mode: int = PRIVATE) -> BinaryIO:
-    """Open a file to add to, made where it is missing; raises `NotAFile` as `open_log` does."""
-    try:
-        fd = open_new(path, mode)
-    except FileExistsError:
-        fd = _open_log(path, mode, keep=True)
-    return open(fd, "ab", buffering=0)
-
-
 def close(*descriptors: int) -> None:
     """Close what `open_new` and `open_log` opened for others to write to: what they lose is no error here."""
     for fd in descriptors:
@@ -503,36 +370,6 @@ def close(*descriptors: int) -> None:
             kernel.close(fd)
         except OSError:
             pass
-
-
-def reached(fd: int) -> int:
-    """How far a file has been written to through this opening of it, by whoever; no server is asked."""
-    place: int = kernel.lseek(fd, 0, os.SEEK_CUR)
-    return place
-
-
-def _open_log(path: Path | str, mode: int, *, keep: bool) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        fd = _make(path, flags, mode)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise NotAFile(errno.EINVAL, "a fifo is not a log", str(path)) from None
-        raise
-    try:
-        facts = kernel.fstat(fd)
-        reason = _unfit(facts, sys.maxsize)
-        if reason:
-            raise NotAFile(errno.EINVAL, reason, str(path))
-        if facts.st_size and not keep:
-            kernel.ftruncate(fd, 0)
-        if sys.platform != "win32":
-            os.set_blocking(fd, True)
-    except BaseException:
-        kernel.close(fd)
-        raise
-    return fd
 
 
 def sync_folder(folder: Path | str) -> None:
@@ -546,211 +383,6 @@ def sync_folder(folder: Path | str) -> None:
         kernel.close(fd)
 
 
-class Draft(NamedTuple):
-    """A file on its way: its open descriptor, its dot name, and the name it is to get."""
-
-    fd: int
-    hidden: str
-    target: str
-
-
-def draft(folder: Path | str, name: str, data: bytes, *, sync: bool, mode: int = PRIVATE) -> Draft:
-    """Write `data` under a dot name beside its target and keep it open.
-
-    Raises `OSError` and leaves nothing behind when the disk does not take it.
-    """
-    hidden = f"{folder}/.{name}.tmp"
-    fd = _make(hidden, _NEW, mode)
-    try:
-        write_all(fd, data)
-        if sync:
-            kernel.fsync(fd)
-    except BaseException:
-        _abandon(hidden, fd)
-        raise
-    return Draft(fd, hidden, f"{folder}/{name}")
-
-
-def sync(drafts: Sequence[Draft]) -> None:
-    """Make the content of drafts survive a power cut; raises the first `OSError` that any of them meets.
-
-    The disk is asked to begin with all of them, and many are waited for at a time: a file system
-    makes one flush of the disk's cache do for those who wait together. On ext4 that is five times as
-    fast as one after the other.
-    """
-    if len(drafts) > 1 and hasattr(os, "posix_fadvise"):
-        for draft in drafts:
-            kernel.posix_fadvise(draft.fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    if len(drafts) < SYNCS:
-        _sync_each(drafts)
-        return
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(SYNCS, "sync") as pool:
-        for _ in pool.map(_sync_each, [drafts[first::SYNCS] for first in range(SYNCS)]):
-            pass
-
-
-def _sync_each(drafts: Sequence[Draft]) -> None:
-    for draft in drafts:
-        kernel.fsync(draft.fd)
-
-
-def sync_files(paths: Sequence[Path | str]) -> None:
-    """Make files that are there survive a power cut with their names, where a directory is not synced."""
-    opened: list[Draft] = []
-    try:
-        opened.extend(Draft(kernel.open(path, _WRITE), str(path), str(path)) for path in paths)
-        sync(opened)
-    finally:
-        close(*(one.fd for one in opened))
-
-
-def owner_of(fd: int) -> int:
-    """The number of the user to whom an open file belongs."""
-    return int(kernel.fstat(fd).st_uid)
-
-
-def publish(draft: Draft) -> None:
-    """Close a draft, then give it its name: the move is the ring that workers hear.
-
-    The name must be one that nobody else makes.
-    """
-    try:
-        kernel.close(draft.fd)
-        _give_name(draft)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            kernel.unlink(draft.hidden)
-        raise
-
-
-def publish_open(draft: Draft) -> None:
-    """Give a draft its name and keep it open, so that the file can be synced whoever moves it on."""
-    try:
-        _give_name(draft)
-    except BaseException:
-        discard(draft)
-        raise
-
-
-def _give_name(draft: Draft) -> None:
-    if not move(draft.hidden, draft.target):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), draft.hidden)
-
-
-def withdraw(draft: Draft) -> bool:
-    """Remove what was published; False where it stays, or somebody has taken it. Never raises."""
-    try:
-        return remove(draft.target)
-    except OSError:
-        return False
-
-
-def discard(draft: Draft) -> None:
-    """Remove a draft that is not to be published; never raises."""
-    _abandon(draft.hidden, draft.fd)
-
-
-def replace(path: Path | str, data: bytes, mode: int = PRIVATE) -> None:
-    """Put new content under a name that readers poll: whole before or whole after, and synced."""
-    put(prepare(path, data, mode, sync=True), path)
-    _sync_replaced(path)
-
-
-def _sync_replaced(path: Path | str) -> None:
-    """Make a name survive a power cut to which a file has been moved; on SMB syncing the file alone does."""
-    sync_files([path])
-    sync_folder(os.path.dirname(path))
-
-
-def prepare(path: Path | str, data: bytes, mode: int = PRIVATE, *, sync: bool = False) -> str:
-    """Write what is to stand under a name beside it, under a dot name, which is returned.
-
-    Raises `OSError` and leaves nothing behind when the disk does not take it.
-    """
-    folder, name = os.path.split(path)
-    hidden = f"{folder}/.{name}.{kernel.urandom(4).hex()}.tmp"
-    _fill(hidden, _make(hidden, _NEW, mode), data, sync=sync)
-    return hidden
-
-
-def put(hidden: str, path: Path | str) -> None:
-    """Give what was prepared its name, in the place of what is there; on an error nothing is left of it."""
-    try:
-        kernel.replace(hidden, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            kernel.unlink(hidden)
-        raise
-
-
-def rewrite(path: Path, change: Callable[[bytes], tuple[bytes, int]]) -> None:
-    """Put what `change` makes of a file's content, and the mode that it names, in its place.
-
-    Any number of processes on any hosts may do so at once: each builds on what the one before it wrote.
-    The draft is the lock. It is created exclusively, and the rename that puts it in the file's place also
-    releases it.
-    Crash: a draft that has stood still for `ABANDONED` seconds is taken away. Its writer, if it is only
-    stopped, finds it gone when it goes on, and begins again.
-    """
-    while not _rewrite(path, f"{path.parent}/.{path.name}.lock", change):
-        pass
-
-
-def _rewrite(path: Path, hidden: str, change: Callable[[bytes], tuple[bytes, int]]) -> bool:
-    """One try; False where the draft was taken away, or a program saved the file meanwhile."""
-    fd = _create_alone(hidden)
-    inode = kernel.fstat(fd).st_ino
-    try:
-        try:
-            # Race: making the draft has changed the directory, so a share's client looks the file up again.
-            before = mark(path)
-            data, mode = change(read(path))
-            if belongs_to_another(path):
-                facts = kernel.lstat(path)
-                kernel.fchown(fd, facts.st_uid, facts.st_gid)
-                mode |= facts.st_mode & 0o044  # who may read it goes on doing so
-            write_all(fd, data)
-            if mode != PRIVATE and sys.platform != "win32":
-                kernel.fchmod(fd, mode)
-            kernel.fsync(fd)
-        finally:
-            kernel.close(fd)
-        if mark(path) != before or not _is_inode(hidden, inode):
-            return False
-        kernel.replace(hidden, path)
-    finally:
-        if _is_inode(hidden, inode):
-            kernel.unlink(hidden)
-    _sync_replaced(path)
-    return True
-
-
-def _create_alone(path: str) -> int:
-    """Create a file once nobody else has it; returns the descriptor."""
-    seen: Mark | None = None
-    since = 0.0
-    while True:
-        try:
-            return int(kernel.open(path, _NEW, PRIVATE))
-        except FileExistsError:
-            pass
-        with contextlib.suppress(FileNotFoundError):
-            if (now := mark(path)) != seen:
-                seen, since = now, times.clock.monotonic()
-            elif times.clock.monotonic() - since > ABANDONED:
-                remove(path)
-        times.clock.sleep(0.01)
-
-
-def _is_inode(path: str, inode: int) -> bool:
-    try:
-        return bool(kernel.lstat(path).st_ino == inode)
-    except FileNotFoundError:
-        return False
-
-
 def append(path: Path | str, data: bytes, *, keep: int | None = None, sync: bool = False) -> None:
     """Add `data` to a file that must be there; cut it to `keep` bytes first if given.
 
@@ -760,7 +392,7 @@ def append(path: Path | str, data: bytes, *, keep: int | None = None, sync: bool
     try:
         fd = kernel.open(path, _APPEND)
     except OSError as error:
-        if error.errno in _OTHER_THINGS:
+        if error.errno in NOT_FILES:
             raise _gone(path) from error
         raise
     try:
@@ -788,7 +420,7 @@ def _gone(path: Path | str) -> FileNotFoundError:
 
 def patch(path: Path | str, data: bytes, at: int) -> None:
     """Write `data` over the bytes from `at` of a file that must be there, in place."""
-    fd = kernel.open(path, _WRITE)
+    fd = kernel.open(path, WRITE)
     try:
         write_at(fd, data, at)
     finally:
@@ -806,56 +438,6 @@ def size(path: Path | str) -> int:
     return int(kernel.lstat(path).st_size)
 
 
-def open_update(path: Path | str) -> int:
-    """Open a regular file with one link to change it in place; returns the descriptor."""
-    fd: int = kernel.open(path, _READ & ~os.O_RDONLY | os.O_RDWR)
-    if reason := _unfit(kernel.fstat(fd), sys.maxsize):
-        kernel.close(fd)
-        raise NotAFile(errno.EINVAL, reason, str(path))
-    return fd
-
-
-def keep_newest_lines(path: Path | str, most: int) -> None:
-    """Cut a log that has grown longer than `most` bytes to its newest half of that, in place.
-
-    Who appends to it goes on at its new end. Crash: some lines may then stand twice.
-    """
-    fd = open_update(path)
-    try:
-        length = kernel.fstat(fd).st_size
-        if length <= most:
-            return
-        kernel.lseek(fd, length - most // 2, os.SEEK_SET)
-        newest = _read_all(fd, most // 2, most // 2).partition(b"\n")[2]
-        write_at(fd, newest, 0)
-        kernel.ftruncate(fd, len(newest))
-    finally:
-        kernel.close(fd)
-
-
-def punch(fd: int, start: int, end: int) -> bool:
-    """Give the blocks between two places back to the disk, which then read as NUL; False where none can.
-
-    The length of the file stays, so whoever appends to it goes on as before.
-    """
-    if sys.platform != "linux":
-        return False
-    import ctypes
-
-    keep_size_and_punch_hole = 0x01 | 0x02
-    fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
-    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    return bool(fallocate(fd, keep_size_and_punch_hole, start, end - start) == 0)
-
-
-def first_hole(fd: int) -> int:
-    """Where the first hole in an open file begins; at its end where it has none."""
-    if not hasattr(os, "SEEK_HOLE"):
-        return int(kernel.fstat(fd).st_size)
-    place: int = kernel.lseek(fd, 0, os.SEEK_HOLE)
-    return place
-
-
 def move(source: Path | str, target: Path | str) -> bool:
     """Rename to a name that only the caller uses; True when it happened, False when lost.
 
@@ -871,20 +453,6 @@ def move(source: Path | str, target: Path | str) -> bool:
             return True
         raise
     return True
-
-
-def move_synced(source: Path | str, target: Path | str) -> bool:
-    """`move` to a name that survives a power cut, where syncing the directory would not make it so."""
-    try:
-        fd = kernel.open(source, _WRITE)
-    except FileNotFoundError:
-        return move(source, target)
-    try:
-        moved = move(source, target)
-        kernel.fsync(fd)
-    finally:
-        kernel.close(fd)
-    return moved
 
 
 def remove(path: Path | str) -> bool:
@@ -909,19 +477,6 @@ def being_written(path: Path | str) -> bool | None:
 
 
 def _has_writer(fd: int) -> bool | None:
-    """Whether the file has a writer: else Linux grants its owner a read lease, on local file systems.
-
-    The lease (F_SETLEASE) lasts until the file is closed, as it must be soon: whoever opens it for
-    writing waits for that.
-    """
-    if sys.platform != "linux":
-        return None
-    import signal
-
-    # Race: who opens the file for writing just then makes the kernel signal us; SIGIO would be the end.
-    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        return True if error.errno == errno.EAGAIN else None
-    return False
+    """`linux.has_writer`, or what the object in the place of `os` answers instead."""
+    answer: bool | None = getattr(kernel, "has_writer", linux.has_writer)(fd)
+    return answer

@@ -29,7 +29,7 @@ from queuectl.errors import QueueError
 from queuectl.spool import presence
 from queuectl.spool.holds import SETTLE_BLIND
 from queuectl.spool.root import Root
-from queuectl.system import files, host, locks, mounts
+from queuectl.system import files, host, locks, mounts, users
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -373,7 +373,7 @@ def _character(table: Table, path: str) -> tuple[bool | None, str | None, bool, 
     table.pulse.beat("change a mode")
     if os.name == "posix":
         facts: os.stat_result = files.kernel.lstat(path)
-        owner = None if facts.st_uid == os.geteuid() else files.user_name(facts.st_uid)
+        owner = None if facts.st_uid == os.geteuid() else users.user_name(facts.st_uid)
         keeps_modes = _takes_mode(path, 0o640) & _takes_mode(path, 0o600)
         is_private = not files.kernel.lstat(path).st_mode & 0o077
     table.pulse.beat("sync a directory")

@@ -20,7 +20,7 @@ from queuectl.spool.presence import DETACHED, DRAIN, FOREGROUND
 from queuectl.spool.root import Root, open_root
 from queuectl.spool.waiting import Waiting
 from queuectl.spool.wake import load_ear
-from queuectl.system import files, host, processes
+from queuectl.system import files, host, logs, processes
 from queuectl.times import local, utc_now
 from queuectl.worker.loop import Worker
 
@@ -263,7 +263,7 @@ def _detach(root: Root, worker: Worker) -> None:
     """
     path = output.worker_log_path(root, worker.name)
     try:
-        files.open_append(path, root.file_mode).close()
+        logs.open_append(path, root.file_mode).close()
     except BaseException:
         worker.member.leave()
         raise
@@ -274,13 +274,13 @@ def _detach(root: Root, worker: Worker) -> None:
         sys.stderr,
         worker.name,
         lambda: _log_to_file(root, worker.name),
-        lambda: files.keep_newest_lines(path, LOG_BYTES),
+        lambda: logs.keep_newest_lines(path, LOG_BYTES),
     )
 
 
 def _log_to_file(root: Root, name: str) -> None:
     """Let this process's output go to its log, which is made anew where it was deleted."""
-    with files.open_append(output.worker_log_path(root, name), root.file_mode) as log:
+    with logs.open_append(output.worker_log_path(root, name), root.file_mode) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
 

@@ -1,0 +1,117 @@
+"""Files that grow while others read them: the output of jobs and the logs of workers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from queuectl.system import files, linux
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+
+def open_new(path: Path | str, mode: int = files.PRIVATE) -> int:
+    """Make a file for a command to write to; returns a descriptor.
+
+    Raises `FileExistsError` when it was there.
+    """
+    return files.make(path, files.NEW | os.O_APPEND, mode)
+
+
+def open_log(path: Path | str, mode: int = files.PRIVATE) -> int:
+    """Open a file for a command to write to, made where it is missing, emptied where it is not.
+
+    Returns a descriptor. Raises `NotAFile` for what is no regular file with one link, and leaves it
+    as it was.
+    """
+    try:
+        return open_new(path, mode)
+    except FileExistsError:
+        return _open_log(path, mode, keep=False)
+
+
+def open_append(path: Path | str, mode: int = files.PRIVATE) -> BinaryIO:
+    """Open a file to add to, made where it is missing; raises `NotAFile` as `open_log` does."""
+    try:
+        fd = open_new(path, mode)
+    except FileExistsError:
+        fd = _open_log(path, mode, keep=True)
+    return open(fd, "ab", buffering=0)
+
+
+def reached(fd: int) -> int:
+    """How far a file has been written to through this opening of it, by whoever; no server is asked."""
+    place: int = files.kernel.lseek(fd, 0, os.SEEK_CUR)
+    return place
+
+
+def _open_log(path: Path | str, mode: int, *, keep: bool) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        fd = files.make(path, flags, mode)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise files.NotAFile(errno.EINVAL, "a fifo is not a log", str(path)) from None
+        raise
+    try:
+        facts = files.kernel.fstat(fd)
+        reason = files.unfit(facts, sys.maxsize)
+        if reason:
+            raise files.NotAFile(errno.EINVAL, reason, str(path))
+        if facts.st_size and not keep:
+            files.kernel.ftruncate(fd, 0)
+        if sys.platform != "win32":
+            os.set_blocking(fd, True)
+    except BaseException:
+        files.kernel.close(fd)
+        raise
+    return fd
+
+
+def keep_newest_lines(path: Path | str, most: int) -> None:
+    """Cut a log that has grown longer than `most` bytes to its newest half of that, in place.
+
+    Who appends to it goes on at its new end. Crash: some lines may then stand twice.
+    """
+    fd = open_update(path)
+    try:
+        length = files.kernel.fstat(fd).st_size
+        if length <= most:
+            return
+        files.kernel.lseek(fd, length - most // 2, os.SEEK_SET)
+        newest = files.read_all(fd, most // 2, most // 2).partition(b"\n")[2]
+        files.write_at(fd, newest, 0)
+        files.kernel.ftruncate(fd, len(newest))
+    finally:
+        files.kernel.close(fd)
+
+
+def punch(fd: int, start: int, end: int) -> bool:
+    """Free the blocks between two places of a log, which then read as NUL; False where that is not possible.
+
+    The log keeps its length, so a command that writes to it goes on at its end.
+    """
+    done: bool = getattr(files.kernel, "punch_hole", linux.punch_hole)(fd, start, end - start)
+    return done
+
+
+def first_hole(fd: int) -> int:
+    """Where the first hole in an open file begins; at its end where it has none."""
+    if not hasattr(os, "SEEK_HOLE"):
+        return int(files.kernel.fstat(fd).st_size)
+    place: int = files.kernel.lseek(fd, 0, os.SEEK_HOLE)
+    return place
+
+
+def open_update(path: Path | str) -> int:
+    """Open a regular file with one link to change it in place; returns the descriptor."""
+    fd: int = files.kernel.open(path, files.READ & ~os.O_RDONLY | os.O_RDWR)
+    if reason := files.unfit(files.kernel.fstat(fd), sys.maxsize):
+        files.kernel.close(fd)
+        raise files.NotAFile(errno.EINVAL, reason, str(path))
+    return fd
