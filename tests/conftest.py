@@ -245,7 +245,7 @@ class Process:
 def changed(changes: str) -> list[str]:
     """The words of a program that becomes a worker once it has changed how one is made."""
     spool = "from queuectl.spool.root import Root; from queuectl.system.medium import Medium"
-    imports = f"import sys; {spool}; from queuectl.worker import fleet, loop"
+    imports = f"import sys; {spool}; from queuectl.worker import fleet, loop, stopping"
     return [sys.executable, "-c", f"{imports}; {changes}; sys.exit(fleet.main(sys.argv[-2:]))"]
 
 

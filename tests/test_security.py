@@ -111,7 +111,7 @@ def readable_by_others() -> bool:
 FILE = "from queuectl import Spool; print(Spool({path!r}).file({job!r}))"
 DRAIN = (
     "from queuectl import Spool; from queuectl.worker.loop import Worker; "
-    "Worker(Spool({path!r}).root, 'drain', drain=True).run()"
+    "Worker(Spool({path!r}).root, 'drain', awaited=frozenset()).run()"
 )
 
 

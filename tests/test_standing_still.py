@@ -211,7 +211,7 @@ def begin(
     job_id = spool.file(
         {"command": f"{first}; echo $$ > {begun}.new; mv {begun}.new {begun}; {wait}", "max_retries": 0}
     )
-    worker = workers.start(kind, inside=changed(f"loop.ONCE = {once}"))
+    worker = workers.start(kind, inside=changed(f"stopping.ONCE = {once}"))
     until(lambda: begun.exists() and spool.find(job_id).state is State.PROCESSING, "it runs")
     return job_id, worker, int(begun.read_text())
 
@@ -292,7 +292,7 @@ def test_a_signal_to_all_of_several_workers_and_their_commands_uses_up_no_try(
     for number in range(2):
         spool.file({"id": f"job-{number}", "command": "sleep 60", "max_retries": 0})
     several = "sys.exit(fleet.run(Root(sys.argv[-2]), 'foreground', 2))"
-    parent = workers.start(inside=changed(f"loop.ONCE = 60; {several}"))
+    parent = workers.start(inside=changed(f"stopping.ONCE = 60; {several}"))
     until(lambda: all(len(history(f"job-{number}")) == 1 for number in range(2)), "both run")
     everyone = [parent.pid, *(child.pid for child in psutil.Process(parent.pid).children(recursive=True))]
     random.shuffle(everyone)

@@ -20,7 +20,7 @@ from queuectl.spool import presence, requests
 from queuectl.spool.root import FOLDERS
 from queuectl.system import files
 from queuectl.times import utc_now
-from queuectl.worker.loop import ONCE
+from queuectl.worker.stopping import ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -135,6 +135,10 @@ class Bell:
         """Wake whoever waits for it."""
         self._wake.ring()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for a ring, at most this many seconds; whether it rang."""
+        return self._wake.wait(seconds)
+
     def names(self) -> list[str]:
         """The names heard since the last call."""
         return self._take(self._heard)
@@ -152,8 +156,9 @@ class Bell:
         return found
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and close the wake too."""
         if self._ear is not None:
             self._ear.stop()
             self._taken.set()
             self._ear.join(2)
+        self._wake.close()

@@ -172,45 +172,45 @@ class Command:
             return self._process.poll() is not None
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    def stop(self, wake: Any, grace: float) -> None:
-        """SIGTERM to all that the command started, `grace` seconds to go, then SIGKILL.
+    def has_ended(self) -> bool:
+        """Whether the command has ended; it may have left others in its session."""
+        if not self._has_ended:
+            self._has_ended = self._has_exited()
+        return self._has_ended
 
-        What is on a lifeline hears of it by that, at its other end, and comes to its own end then.
+    def ask_to_end(self, grace: float) -> float:
+        """Send SIGTERM to all that the command started; returns how many seconds they have to end.
+
+        A command on a lifeline hears of it at its other end, and has `FAR` seconds more than `grace`.
         """
         if self.lifeline is not None:
             self._let_go()
-            grace += FAR
-        else:
-            self._signal(signal.SIGTERM)
-            if POSIX:
-                self._signal(signal.SIGCONT)
-        end = time.monotonic() + grace
-        while (left := end - time.monotonic()) > 0:
-            if self.wait(wake, left) is Waited.EXITED:
-                self._await_session(end)
-                return
+            return grace + FAR
+        self._signal(signal.SIGTERM)
+        if POSIX:
+            self._signal(signal.SIGCONT)
+        return grace
+
+    def kill(self) -> None:
+        """Send SIGKILL to all that the command started."""
         self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
-        while self.wait(wake, 1.0) is not Waited.EXITED:
-            self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
+
+    def has_company(self) -> bool:
+        """Whether anything is left in the command's session besides the command itself (POSIX)."""
+        if not POSIX:
+            return False
+        import psutil
+
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):  # it has just ended
+                if os.getsid(process.pid) == self.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    return True
+        return False
 
     def _let_go(self) -> None:
         if self.lifeline is not None:
             os.close(self.lifeline)
             self.lifeline = None
-
-    def _await_session(self, end: float) -> None:
-        """Give what the leader leaves behind the rest of the grace."""
-        while POSIX and time.monotonic() < end and self._has_company():
-            time.sleep(0.01)
-
-    def _has_company(self) -> bool:
-        import psutil
-
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                if os.getsid(process.pid) == self.pid and process.status() != psutil.STATUS_ZOMBIE:
-                    return True
-        return False
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:

@@ -222,7 +222,7 @@ def _list_once(root: Root) -> Waiting | None:
 
 def run_here(root: Root, kind: str, until: str, listed: Waiting | None = None) -> int:
     """Be a worker in this process until it ends; returns 130 after Ctrl-C, else 0."""
-    worker = Worker(root, kind, drain=kind == DRAIN, awaited=DRAINS[until], listed=listed)
+    worker = Worker(root, kind, awaited=DRAINS[until] if kind == DRAIN else None, listed=listed)
     if kind == DETACHED:
         _detach(root, worker)
     else:

@@ -15,6 +15,8 @@ from queuectl.system import files
 from queuectl.system.processes import keep_descriptors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from queuectl.spool.output import Curb
     from queuectl.spool.wake import Bell, Wake
     from queuectl.system.processes import Command
@@ -259,17 +261,18 @@ class Guard(threading.Thread):
     the job's file. This thread asks nothing of the share.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, command: Callable[[], Command | None]) -> None:
+        """`command` returns the one that runs now."""
         super().__init__(name="guard", daemon=True)
         self._keeper = keeper
         self._ending = threading.Event()
-        self.command: Command | None = None
+        self._command = command
 
     def run(self) -> None:
         """Look until `end`."""
         begun = None
         while not self._ending.wait(self._keeper.lease * IN_ORDER / 4):
-            command = self.command
+            command = self._command()
             if command is None or not self._keeper.is_cut_off():
                 begun = None
                 continue

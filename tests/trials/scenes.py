@@ -297,4 +297,4 @@ def history_of(spool: Spool, job_id: str) -> tuple[Event, ...]:
 
 
 def drain(scene: Scene) -> None:
-    Worker(scene.spool.root, "drain", drain=True).run()
+    Worker(scene.spool.root, "drain", awaited=frozenset()).run()

@@ -1,0 +1,298 @@
+"""A worker that is stepped: without threads, without waiting, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import State
+from queuectl.spool import presence, requests
+from queuectl.system.processes import Ended
+from queuectl.worker.loop import BRISK, DONE, On, Wait, Worker
+from queuectl.worker.stopping import (
+    ONCE,
+    Act,
+    Cause,
+    Facts,
+    Stop,
+    Stopping,
+    Why,
+    cause_of_end,
+    next_act,
+    reason_to_end,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from queuectl import Spool
+    from queuectl.job.history import Event
+    from queuectl.settings import Settings
+    from queuectl.spool.claims import Claim
+    from queuectl.system.processes import Streams
+    from tests.conftest import StoppedClock
+
+    History = Callable[[str], tuple[Event, ...]]
+
+
+class Pretended:
+    """A command without a process: it ends after `lasts` seconds, or by a signal that it heeds."""
+
+    def __init__(self, clock: StoppedClock, lasts: float, status: int, *, heeds: bool) -> None:
+        self._clock, self._heeds, self._status = clock, heeds, status
+        self.pid = os.getpid()
+        self.began = clock.monotonic()
+        self._end = self.began + lasts
+        self.was_cut_off = False
+        self.signals: list[str] = []
+
+    def has_ended(self) -> bool:
+        return self._clock.monotonic() >= self._end
+
+    def ask_to_end(self, grace: float) -> float:
+        self.signals.append("TERM")
+        if self._heeds:
+            self._end, self._status = self._clock.monotonic(), 143
+        return grace
+
+    def kill(self) -> None:
+        self.signals.append("KILL")
+        self._end, self._status = self._clock.monotonic(), 137
+
+    def has_company(self) -> bool:
+        return False
+
+    def look_back(self) -> None:
+        pass
+
+    def reap(self) -> Ended:
+        assert self.has_ended()
+        return Ended(self._status, None, self._end - self.began, 0.0, 0)
+
+
+class Stage:
+    """Workers of one spool whose commands are pretended, stepped by the test."""
+
+    def __init__(self, spool: Spool, clock: StoppedClock) -> None:
+        self._spool, self._clock = spool, clock
+        self.lasts, self.status, self.heeds = 0.0, 0, True
+        self.started: list[str] = []
+        self.commands: list[Pretended] = []
+        self.workers: list[Worker] = []
+
+    def start(self, claim: Claim, attempt: int, worker: str, streams: Streams, values: Settings) -> Pretended:
+        del attempt, worker, streams, values
+        self.started.append(claim.id)
+        self.commands.append(Pretended(self._clock, self.lasts, self.status, heeds=self.heeds))
+        return self.commands[-1]
+
+    def clear_up(self) -> None:
+        pass
+
+    def enter(self, awaited: frozenset[State] | None = frozenset()) -> Worker:
+        worker = Worker(self._spool.root, "simulated", awaited=awaited, starter=self)  # type: ignore[arg-type]
+        worker.enter()
+        self._clock.sleep(1.0)  # what was filed is due
+        self.workers.append(worker)
+        return worker
+
+    def step(self, worker: Worker) -> Wait:
+        """One look of the keeper, one step, and the time that the worker would have waited at most."""
+        worker.keeper.look()
+        wait = worker.step()
+        self._clock.sleep(wait.seconds)
+        return wait
+
+    def until(self, worker: Worker, on: On, most: int = 200) -> Wait:
+        for _ in range(most):
+            if (wait := self.step(worker)).on is on:
+                return wait
+        raise AssertionError(f"no step waits for {on}")
+
+
+@pytest.fixture
+def stage(spool: Spool, clock: StoppedClock) -> Iterator[Stage]:
+    made = Stage(spool, clock)
+    yield made
+    for worker in made.workers:
+        worker.close()
+        worker.member.leave()
+
+
+def test_three_workers_in_one_thread_run_each_job_once(spool: Spool, stage: Stage) -> None:
+    stage.lasts = 3.0
+    ids = {spool.file("true") for _ in range(20)}
+    workers = [stage.enter() for _ in range(3)]
+    left = set(workers)
+    for _ in range(5000):
+        for worker in workers:
+            if worker in left and stage.step(worker) == DONE:
+                left.discard(worker)
+                worker.leave()
+    assert not left
+    assert sorted(stage.started) == sorted(ids)
+    assert {spool.find(job_id).state for job_id in ids} == {State.DONE}
+    assert presence.described(spool.root) == []
+
+
+def test_a_step_runs_no_more_than_one_command_and_does_not_wait_for_it(
+    spool: Spool, stage: Stage, clock: StoppedClock
+) -> None:
+    stage.lasts = 5.0
+    first = spool.file("true")
+    clock.sleep(0.001)
+    second = spool.file("true")
+    worker = stage.enter()
+    assert worker.step() == Wait(On.COMMAND, BRISK)
+    assert stage.started == [first]
+    assert worker.step().on is On.COMMAND
+    assert stage.started == [first]
+    assert spool.find(second).state is State.PENDING
+
+
+def test_a_brisk_run_is_written_at_its_end_and_a_longer_one_while_it_runs(
+    spool: Spool, stage: Stage, clock: StoppedClock, history: History
+) -> None:
+    stage.lasts = 5.0
+    job_id = spool.file("true")
+    worker = stage.enter()
+    worker.step()
+    assert history(job_id) == ()
+    clock.sleep(BRISK)
+    worker.step()
+    assert [event["event"] for event in history(job_id)] == ["started"]
+    stage.until(worker, On.END)
+    assert [event["event"] for event in history(job_id)] == ["started", "completed"]
+
+
+@pytest.mark.parametrize(
+    ("heeds", "signals", "status"), [(True, ["TERM"], 143), (False, ["TERM", "KILL"], 137)]
+)
+def test_a_command_past_its_limit_is_asked_to_end_and_killed_after_its_grace(
+    spool: Spool, stage: Stage, history: History, heeds: bool, signals: list[str], status: int
+) -> None:
+    stage.lasts, stage.heeds = 1e6, heeds
+    job_id = spool.file({"command": "sleep 1000000", "timeout": 7, "max_retries": 0})
+    worker = stage.enter()
+    stage.until(worker, On.END)
+    assert stage.commands[0].signals == signals
+    last = history(job_id)[-1]
+    assert (last["event"], last["exit_code"]) == ("failed", status)
+    assert last["error"] == "it ran longer than its limit of 7 s"
+    assert 7.0 <= last["seconds"] < 8.0
+
+
+def test_a_request_to_cancel_ends_the_run_that_it_names(spool: Spool, stage: Stage) -> None:
+    stage.lasts = 1e6
+    job_id = spool.file("sleep 1000000")
+    worker = stage.enter()
+    worker.step()
+    requests.to_cancel(spool.root, spool.find(job_id).name)
+    worker.keeper.look()
+    stage.until(worker, On.END)
+    assert spool.find(job_id).state is State.DEAD
+    assert stage.commands[0].signals == ["TERM"]
+
+
+def test_a_second_signal_gives_the_job_back(spool: Spool, stage: Stage, clock: StoppedClock) -> None:
+    stage.lasts = 1e6
+    job_id = spool.file("sleep 1000000")
+    worker = stage.enter(None)
+    worker.step()
+    worker.ask_to_stop()
+    assert worker.step().on is On.COMMAND
+    clock.sleep(ONCE)
+    worker.ask_to_stop()
+    stage.until(worker, On.END)
+    assert spool.find(job_id).state is State.PENDING
+
+
+def test_a_worker_that_was_taken_for_dead_ends_its_command_and_records_nothing(
+    spool: Spool, stage: Stage, history: History
+) -> None:
+    stage.lasts = 1e6
+    job_id = spool.file("sleep 1000000")
+    worker = stage.enter(None)
+    stage.step(worker)
+    stage.step(worker)
+    before = history(job_id)
+    os.remove(f"{spool.root.workers}/{worker.name}.yaml")
+    found = spool.find(job_id)
+    os.rename(found.path, spool.root.folder(State.PENDING) + f"/{found.name.free().later()}")
+    for _ in range(100):
+        if stage.step(worker) == DONE:
+            break
+    assert worker.keeper.buried
+    assert stage.commands[0].signals == ["TERM"]
+    assert history(job_id) == before
+
+
+# ── the rules ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_first_reason_to_end_a_command_counts() -> None:
+    every = Facts(True, True, True, True, 10.0, 5.0)
+    order = [Why.LOST, Why.CANCELLED, Why.STOPPED, Why.OUT_OF_REACH, Why.OVERDUE]
+    left = every
+    for why, field in zip(order, Facts._fields, strict=False):
+        assert reason_to_end(left) is why
+        left = left._replace(**{field: False})
+    assert reason_to_end(Facts(seconds=1e9)) is None, "no limit is 0"
+    assert reason_to_end(Facts(seconds=4.9, limit=5.0)) is None
+    assert reason_to_end(Facts(seconds=5.0, limit=5.0)) is Why.OVERDUE
+
+
+def test_a_command_has_its_grace_and_is_killed_until_it_ends() -> None:
+    asked = Stopping(Why.STOPPED, kill_at=10.0)
+    assert next_act(asked, 9.9, has_ended=False) is Act.WAIT
+    assert next_act(asked, 9.9, has_ended=True) is Act.LINGER
+    assert next_act(asked, 10.0, has_ended=True) is Act.REAP
+    assert next_act(asked, 10.0, has_ended=False) is Act.KILL
+    killed = asked.killed(10.0)
+    assert next_act(killed, 10.5, has_ended=False) is Act.WAIT
+    assert next_act(killed, 10.5, has_ended=True) is Act.REAP
+    assert next_act(killed, 11.0, has_ended=False) is Act.KILL
+
+
+@pytest.mark.parametrize(
+    ("status", "since_end", "since_request", "asked", "cause"),
+    [
+        (3, 0.0, ONCE, True, Cause.ITSELF),
+        (3, 0.0, ONCE - 0.01, True, Cause.STOP),
+        (143, 0.0, 1e9, False, Cause.OPEN),
+        (143, ONCE, 1e9, False, Cause.ITSELF),
+        (143, ONCE, 1e9, True, Cause.STOP),
+        (130, 0.0, 0.0, True, Cause.STOP),
+        (137, 0.0, 1e9, True, Cause.ITSELF),
+    ],
+)
+def test_only_a_signal_or_a_quick_end_is_put_down_to_the_request_to_stop(
+    status: int, since_end: float, since_request: float, asked: bool, cause: Cause
+) -> None:
+    assert cause_of_end(status, since_end, since_request, is_asked=asked) is cause
+
+
+def test_signals_within_half_a_second_are_one_request() -> None:
+    stop = Stop()
+    assert stop.ask(100.0)
+    assert (stop.is_asked, stop.is_urgent) == (True, False)
+    assert not stop.ask(100.0 + ONCE - 0.01)
+    assert not stop.is_urgent
+    assert stop.ask(100.0 + ONCE)
+    assert stop.is_urgent
+    assert stop.seconds_left(101.0) == 0.0
+
+
+def test_the_earliest_limit_of_a_request_counts() -> None:
+    stop = Stop()
+    stop.hear(None, 0.0)
+    assert stop.seconds_left(0.0) == float("inf")
+    stop.hear(60.0, 10.0)
+    stop.hear(60.0, 30.0)  # the same request, heard once more
+    assert stop.seconds_left(30.0) == 40.0
+    stop.hear(5.0, 30.0)
+    assert stop.seconds_left(30.0) == 5.0
+    stop.hear(90.0, 31.0)
+    assert stop.seconds_left(31.0) == 4.0
