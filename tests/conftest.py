@@ -96,6 +96,11 @@ def is_full() -> bool:
     return os.environ.get("QUEUECTL_TRIALS") == "full"
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many workers as there are cores: most of a test is waiting for processes."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def pytest_configure() -> None:
     """Let the tests' children start with signals as usual, also under `nohup` and `trap '' INT`.
 
