@@ -18,6 +18,8 @@ import pytest
 from queuectl.errors import QueueError
 from queuectl.system import files
 from queuectl.view import share_check
+from queuectl.view.share_check import meeting, trial
+from queuectl.view.share_check.report import judged as report_on
 from tests.shell import Shell
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def test_alone_it_says_that_it_waits_and_then_what_can_be_measured_alone(
     assert said.err.startswith("Waiting for `queuectl check --share")
     assert "No other host came" in said.out
     assert "clock of" in said.out
-    assert not (tmp_path / share_check.FOLDER).exists()
+    assert not (tmp_path / meeting.FOLDER).exists()
     report = shell("check", "--share", tmp_path, "--timeout", "0.1", "--json").json
     assert (report["verdict"], report["together"]) == ("unknown", None)
 
@@ -59,26 +61,26 @@ def test_two_runs_on_one_mount_say_that_they_prove_nothing(tmp_path: Path) -> No
         assert report.together.created_twice == 0
         assert report.together.lock_excludes is True
         assert report.verdict == "unknown"
-    assert not (tmp_path / share_check.FOLDER).exists()
+    assert not (tmp_path / meeting.FOLDER).exists()
 
 
 def test_a_run_that_was_killed_is_not_taken_for_another_host_and_is_named(tmp_path: Path) -> None:
-    dead = share_check.Table.at(tmp_path / share_check.FOLDER)
+    dead = meeting.Table.at(tmp_path / meeting.FOLDER)
     dead.put("hello", None)
     report = share_check.check(tmp_path, 0.1, silent)
     assert report.together is None
     assert f"{dead.me} did not answer" in report.remarks[-1]
-    left = tmp_path / share_check.FOLDER / f"{dead.me}.hello"
+    left = tmp_path / meeting.FOLDER / f"{dead.me}.hello"
     assert left.exists()
-    old = time.time() - share_check.LEFT - 60
+    old = time.time() - meeting.LEFT - 60
     os.utime(left, (old, old))
-    os.utime(tmp_path / share_check.FOLDER / f".{dead.me}.seat", (old, old))
+    os.utime(tmp_path / meeting.FOLDER / f".{dead.me}.seat", (old, old))
     share_check.check(tmp_path, 0.1, silent)
-    assert not (tmp_path / share_check.FOLDER).exists()
+    assert not (tmp_path / meeting.FOLDER).exists()
 
 
 def test_what_is_not_of_a_run_is_left_alone(tmp_path: Path) -> None:
-    place = tmp_path / share_check.FOLDER
+    place = tmp_path / meeting.FOLDER
     place.mkdir()
     odd = ["passwd", "x\x1b[31m-1-abcd.hello", "-1-abcd.hello"]
     for name in odd:
@@ -90,24 +92,24 @@ def test_what_is_not_of_a_run_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_link_in_the_place_of_the_directory_is_refused(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
-    (tmp_path / share_check.FOLDER).symlink_to(tmp_path / "victim")
+    (tmp_path / meeting.FOLDER).symlink_to(tmp_path / "victim")
     assert "is a link" in shell.refused("check", "--share", tmp_path, "--timeout", "0.1", status=1)
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(shell: Shell, tmp_path: Path) -> None:
-    (tmp_path / share_check.FOLDER).write_text("mine")
+    (tmp_path / meeting.FOLDER).write_text("mine")
     assert "is a file" in shell.refused("check", "--share", tmp_path, "--timeout", "0.1", status=1)
-    assert (tmp_path / share_check.FOLDER).read_text() == "mine"
+    assert (tmp_path / meeting.FOLDER).read_text() == "mine"
 
 
 @pytest.mark.parametrize("politely", [True, False])
 def test_the_other_going_away_in_the_middle_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, politely: bool
 ) -> None:
-    other = share_check.Table.at(tmp_path / share_check.FOLDER)
+    other = meeting.Table.at(tmp_path / meeting.FOLDER)
     other.put("hello", {"place": "x"})
     if not politely:
-        monkeypatch.setattr(share_check, "STEP", 0.5)
+        monkeypatch.setattr(meeting, "STEP", 0.5)
     with ThreadPoolExecutor(1) as pool:
         told: Queue[str] = Queue()
         checking = pool.submit(share_check.check, tmp_path, 20, told.put)
@@ -118,12 +120,12 @@ def test_the_other_going_away_in_the_middle_is_said(
             other.clear()
         with pytest.raises(QueueError, match="does not go on"):
             checking.result(20)
-    assert not (tmp_path / share_check.FOLDER).exists()
+    assert not (tmp_path / meeting.FOLDER).exists()
 
 
 def test_a_third_run_does_not_touch_what_two_are_at(tmp_path: Path) -> None:
-    place = tmp_path / share_check.FOLDER
-    pair = share_check.Table.at(place), share_check.Table.at(place)
+    place = tmp_path / meeting.FOLDER
+    pair = meeting.Table.at(place), meeting.Table.at(place)
     for one in pair:
         one.put("hello", {"place": "x"})
     with ThreadPoolExecutor(2) as pool:
@@ -145,7 +147,7 @@ def test_of_three_runs_at_once_none_comes_to_a_false_verdict(shell: Shell, tmp_p
             assert json.loads(out)["verdict"] == "unknown"
         else:
             assert "More than two runs" in err or "does not go on" in err, (status, out, err)
-    assert not (tmp_path / share_check.FOLDER).exists()
+    assert not (tmp_path / meeting.FOLDER).exists()
 
 
 @pytest.mark.parametrize(
@@ -167,9 +169,9 @@ def test_of_three_runs_at_once_none_comes_to_a_false_verdict(shell: Shell, tmp_p
 def test_what_is_measured_isjudged_in_words(
     tmp_path: Path, changed: dict[str, object], verdict: str, words: str
 ) -> None:
-    alone = share_check.Alone("here", "fuse.sshfs", 0.0, {})
-    fine = share_check.Together("other", False, 0.0, 0.01, 0.0, 0.0, True, 0, 0, 0)
-    report = share_check.judged(tmp_path, alone, fine._replace(**changed))  # type: ignore[arg-type]
+    alone = trial.Alone("here", "fuse.sshfs", 0.0, {})
+    fine = trial.Together("other", False, 0.0, 0.01, 0.0, 0.0, True, 0, 0, 0)
+    report = report_on(tmp_path, alone, fine._replace(**changed))  # type: ignore[arg-type]
     assert report.verdict == verdict
     assert words in " ".join(report.remarks)
     assert bool(report.remarks) is bool(words)
@@ -190,9 +192,9 @@ def test_what_is_measured_isjudged_in_words(
 def test_what_one_host_finds_out_alone_is_judged_in_words(
     tmp_path: Path, changed: dict[str, object], words: str
 ) -> None:
-    alone = share_check.Alone("here", "fuse.sshfs", 0.0, {})._replace(**changed)  # type: ignore[arg-type]
-    fine = share_check.Together("other", False, 0.0, 0.01, 0.0, 0.0, True, 0, 0, 0)
-    report = share_check.judged(tmp_path, alone, fine)
+    alone = trial.Alone("here", "fuse.sshfs", 0.0, {})._replace(**changed)  # type: ignore[arg-type]
+    fine = trial.Together("other", False, 0.0, 0.01, 0.0, 0.0, True, 0, 0, 0)
+    report = report_on(tmp_path, alone, fine)
     assert report.verdict == "safe"
     assert words in " ".join(report.remarks)
     assert bool(report.remarks) is bool(words)
@@ -240,20 +242,20 @@ sys.exit(run(sys.argv[1:]))
 def test_an_interrupted_check_leaves_nothing(tmp_path: Path, until: Until) -> None:
     words = ["check", "--share", str(tmp_path), "--timeout", "60"]
     run = subprocess.Popen([sys.executable, "-c", INTERRUPTIBLE, *words], stderr=subprocess.PIPE)
-    until(lambda: list(tmp_path.glob(f"{share_check.FOLDER}/*.hello")), "it is there")
+    until(lambda: list(tmp_path.glob(f"{meeting.FOLDER}/*.hello")), "it is there")
     run.send_signal(signal.SIGINT)
     assert run.communicate(timeout=20)[1].endswith(b"Interrupted.\n")
     assert run.returncode == 130
-    assert not (tmp_path / share_check.FOLDER).exists()
+    assert not (tmp_path / meeting.FOLDER).exists()
 
 
 def test_what_the_other_run_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(share_check, "TELL", 0.1)
-    monkeypatch.setattr(share_check, "STEP", 0.5)
+    monkeypatch.setattr(meeting, "TELL", 0.1)
+    monkeypatch.setattr(meeting, "STEP", 0.5)
     told: list[str] = []
     one, other = (
-        share_check.Table.at(tmp_path / share_check.FOLDER, told.append),
-        share_check.Table.at(tmp_path / share_check.FOLDER),
+        meeting.Table.at(tmp_path / meeting.FOLDER, told.append),
+        meeting.Table.at(tmp_path / meeting.FOLDER),
     )
     other.put("hello", None)
     one.other = other.me

@@ -93,6 +93,7 @@ VERDICTS = {
 
 def _check_share(folder: Path, patience: float, as_json: bool) -> int:
     from queuectl.view import share_check
+    from queuectl.view.share_check import trial
 
     report = share_check.check(folder, patience, printer.note)
     if as_json:
@@ -119,15 +120,15 @@ def _check_share(folder: Path, patience: float, as_json: bool) -> int:
                 (f"clock of {both.other_host}", f"{both.other_clock_offset:+.1f} s to the share's"),
                 (
                     "claims",
-                    f"of {share_check.FILES}, won by both: {both.claimed_twice}, by none: {both.claims_lost}",
+                    f"of {trial.FILES}, won by both: {both.claimed_twice}, by none: {both.claims_lost}",
                 ),
-                ("new files", f"of {share_check.FILES}, made by both: {both.created_twice}"),
+                ("new files", f"of {trial.FILES}, made by both: {both.created_twice}"),
                 ("lock", {True: "excludes", False: "does not exclude", None: "none"}[both.lock_excludes]),
                 ("new name", f"seen after {_ms(both.seen_after)}"),
                 ("asked early", f"seen after {_ms(both.early_seen_after)}"),
                 (
                     "listings",
-                    f"of {share_check.PAIRS}, out of date: {both.stale_listings + both.stale_uncached}",
+                    f"of {trial.PAIRS}, out of date: {both.stale_listings + both.stale_uncached}",
                 ),
                 ("change", f"seen after {_ms(both.change_seen_after)}"),
             ]
