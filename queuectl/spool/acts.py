@@ -1,4 +1,4 @@
-"""What a person does to a job. Each is one rename, or a request to its owner."""
+"""Acts of a person on a job: retry, cancel, run now, change the priority, delete."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from queuectl.spool.jobs import Found
     from queuectl.spool.root import Root
 
-#: Seconds between the signs of life of a hand that acts on many jobs.
+#: Seconds between the beats of a hand that acts on many jobs.
 BEAT_EVERY = 2.0
 
 
 class Hand:
-    """One live owner, under whose name a person acts on jobs, one after the other. Made by `hand`."""
+    """A live owner under whose name a person acts on jobs, one after the other. Made by `hand`."""
 
     def __init__(self, root: Root, me: presence.Presence) -> None:
         self.root = root
@@ -61,7 +61,7 @@ class Hand:
 
 @contextlib.contextmanager
 def hand(root: Root, now: datetime) -> Iterator[Hand]:
-    """A hand for any number of acts."""
+    """Join as an owner for any number of acts."""
     me = presence.join(root, presence.BY_HAND, now)
     try:
         yield Hand(root, me)
@@ -70,7 +70,7 @@ def hand(root: Root, now: datetime) -> Iterator[Hand]:
 
 
 def retry(me: Hand, found: Found, settings: Settings, now: datetime) -> str:
-    """Put a failed, dead or completed job back to pending, its tries counted anew; returns its path.
+    """Put a failed, dead or completed job back to pending, and count its tries from zero. Returns its path.
 
     Raises `WrongState` for a job that waits or runs, `JobMoved` when it moved meanwhile,
     and `UnreadableJob` when its file has not been mended.
@@ -90,9 +90,9 @@ def retry(me: Hand, found: Found, settings: Settings, now: datetime) -> str:
 
 
 def _remove_reason(found: Found) -> None:
-    """Remove what told why a job was put aside; `check --repair` removes what the disk leaves of it.
+    """Remove the reason beside a job that was put aside. `check --repair` removes one that stays.
 
-    The job has moved by now: an error would say that it has not.
+    The job has moved by now, so an error here would be misleading.
     """
     with contextlib.suppress(OSError):
         files.remove(found.path + REASON)
@@ -112,9 +112,9 @@ def cancel_waiting(me: Hand, found: Found, now: datetime) -> str:
 
 
 def run_now(me: Hand, found: Found, now: datetime) -> str:
-    """Let a scheduled job, or the next try of a failed one, come at once; returns its path.
+    """Let a scheduled job, or the next try of a failed job, start at once. Returns its path.
 
-    The tries so far go on counting. Raises `WrongState` for others, `JobMoved` when it moved
+    Its tries still count. Raises `WrongState` for others, `JobMoved` when it moved
     meanwhile, and `UnreadableJob` when its file cannot be read.
     """
     _refuse_unless_waiting(found, "scheduled or waiting for its next try")
@@ -128,7 +128,7 @@ def run_now(me: Hand, found: Found, now: datetime) -> str:
 
 
 def set_priority(me: Hand, found: Found, priority: int, settings: Settings, now: datetime) -> str:
-    """Change the priority of a job that waits, in its file and so in its name; returns its path.
+    """Change the priority of a waiting job, in its file and in its name. Returns its path.
 
     In `fifo` mode a job that is ordered by time alone stays so. Raises as `run_now` does.
     """
@@ -177,12 +177,12 @@ def _noted(root: Root, path: str, event: Event) -> Record:
 
 
 def delete(root: Root, found: list[Found]) -> Iterator[str]:
-    """Delete finished jobs, each with what it printed, which frees its id; yields the id of each."""
+    """Delete finished jobs with their logs, which frees their ids. Yields the id of each deleted job."""
     logs = output.logs_of(root, {item.id.lower() for item in found})
     reserved = reservations.listed(root)
     for item in found:
         if not files.remove(item.path):
-            continue  # it was put back, or somebody was faster
+            continue  # somebody moved or deleted it meanwhile
         files.remove(item.path + REASON)
         for path in logs.get(item.id.lower(), ()):
             files.remove(path)
@@ -192,7 +192,7 @@ def delete(root: Root, found: list[Found]) -> Iterator[str]:
 
 
 def spent_worker_logs(root: Root, oldest: datetime) -> list[str]:
-    """The paths of the logs of workers that are gone, and wrote to them last before this."""
+    """The paths of the logs of workers that are gone and last wrote to them before `oldest`."""
     present = set(presence.described(root))
     spent = []
     for worker, path in output.worker_logs(root).items():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("queuectl")
 
-# What brings a file back that was put aside, for the reason beside it; {0} is its name.
+# How to bring a file back that was put aside, for the reason beside it; {0} is its name.
 _MEND = "Mend it and move it back:\n    mv '{0}' ../pending/"
 _COPY = "A copy of it has one link:\n    cp '{0}' ../pending/ && rm '{0}'"
 _FOLLOW = "Copy the file that the link leads to into pending/, and delete the link:\n    rm '{0}'"
@@ -34,7 +34,7 @@ GIVEN_AWAY = (
 SHORTER_ID = (
     "Give it a shorter id, in the line `id:` too if there is one:\n    mv '{0}' ../pending/NEW-ID.yaml"
 )
-#: Of a job whose outcome is not in its file.
+#: The same for a job that ran, and whose outcome is not in its file.
 RAN = "It was started, though. To have it run again:\n    mv '{0}' ../pending/"
 OTHER_ID = (
     "Give it another id and move it back; without a line `id:` it gets that of its new name:\n"
@@ -57,8 +57,8 @@ def why(error: BadJob | OSError) -> str:
 def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None = None) -> str:
     """Move a claim that cannot be a job to dead/, bytes untouched, with the reason beside it.
 
-    `remedy` is what brings it back, where that is not told by what kind of file it is. Returns its
-    path there. Where the claim is lost meanwhile, nothing is left of this.
+    `remedy` says how to bring it back; without one the kind of file decides. Returns the path in dead/.
+    Where the claim is lost meanwhile, no reason is left behind.
     """
     dead = root.folder(State.DEAD)
     target = free_name(root, State.DEAD, target)
@@ -66,7 +66,7 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
     unchanged = "unchanged" if remedy == RAN else "unchanged, and no worker runs it"
     text = f"{reason}\n\nThe file beside this one is {unchanged}. {remedy.format(target)}\n"
     beside = f"{dead}/{target}{REASON}"
-    files.remove(beside)  # of a file that was here before under this name, and was moved on by hand
+    files.remove(beside)  # left by a file of this name that a person moved away
     files.create(beside, text.encode("utf-8", "replace"), root.file_mode)
     is_there = False
     try:
@@ -83,7 +83,7 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
 def bury_unclaimed(root: Root, name: Name, source: State, owner: str) -> None:
     """Put a job aside that cannot be claimed, as the name of the claim is too long for the file system.
 
-    Crash: it is claimed under a short id; recovery files it again under that, as its name was.
+    Crash: it is claimed under a short id, and recovery files it again under that id.
     """
     claim = name._replace(id=make_id()).owned(owner)
     if not files.move(f"{root.folder(source)}/{name}", f"{root.folder(State.PROCESSING)}/{claim}"):
@@ -110,7 +110,7 @@ def bury_unclaimed(root: Root, name: Name, source: State, owner: str) -> None:
 
 
 def _remedy(path: str) -> str:
-    """What makes a job of the file at `path`, as far as its kind tells."""
+    """How to make a job of the file at `path`, by its kind."""
     try:
         facts: os.stat_result = files.kernel.lstat(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Cancelling jobs wherever they are: put aside what waits, ask who runs it, replace who died."""
+"""Cancelling jobs: move a waiting job to dead/, ask the owner of a running one, take over from a dead one."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from queuectl.spool.presence import Onlooker
     from queuectl.spool.recovery import StopRemains
 
-#: What became of a job.
+#: How a job was cancelled, in words.
 BEFORE_IT_RAN, WHILE_IT_RAN = "cancelled before it ran", "cancelled while it ran"
 #: Seconds between looks at a job that is about to move.
 _LOOK = 0.02
 
 
 class Cancelling:
-    """Cancels jobs wherever they are: the owners of those that run are all asked, then waited for.
+    """Cancels jobs in any state: asks all owners of running jobs first, then waits for them.
 
-    The caller looks for the jobs, calls `act` for each, `take_over` and `wait` for those that are left,
-    and begins again. The command line and the dashboard do the same, with a patience of their own.
+    The caller finds the jobs, calls `act` for each, `take_over` and `wait` for those that are left, and
+    starts again. The command line and the dashboard do the same, each with its own time limit.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Cancelling:
         self._is_told = False
 
     def withdraw(self) -> None:
-        """Take back what was asked of owners."""
+        """Withdraw the requests to owners."""
         for paths in self._asked.values():
             for path in paths:
                 files.remove(path)
@@ -83,7 +83,7 @@ class Cancelling:
         return None
 
     def _judge(self, owner: str) -> Verdict:
-        """The judgement of this round."""
+        """The verdict on an owner, judged once a round."""
         if owner not in self._verdicts:
             self._verdicts[owner] = self._onlooker.judge(owner, self._values.lock_lease_seconds)
         return self._verdicts[owner]
@@ -95,7 +95,7 @@ class Cancelling:
         worker = presence.describe(self._root, owner)
         if worker is None or verdict.is_dead:
             return
-        if not (worker.hears or worker.kind == presence.BY_HAND):  # a hand holds a job for moments
+        if not (worker.hears or worker.kind == presence.BY_HAND):  # a hand holds a job only for moments
             raise QueueError(f"Job {found.id} is held by {owner}.", f"It {worker.how_to_end}")
         if not verdict.may_answer:
             raise QueueError(
@@ -104,15 +104,15 @@ class Cancelling:
             )
 
     def undecided(self) -> list[tuple[str, Verdict]]:
-        """The owners of which it is not certain yet whether they are dead."""
+        """The owners that may turn out to be dead, each with the verdict so far."""
         return [(owner, verdict) for owner in self._owners if (verdict := self._judge(owner)).is_open]
 
     def settle(self, tell: Callable[[str], None]) -> None:
-        """Watch owners until it is certain whether each is dead, for the lease at most."""
+        """Watch the owners until each is known to be alive or dead, for the length of the lease at most."""
         self._onlooker.settle(self._owners, self._values.lock_lease_seconds, tell)
 
     def take_over(self) -> None:
-        """Take up the jobs of dead owners; what is left of their commands on this host is ended."""
+        """Take over the jobs of dead owners, and end their commands that still run on this host."""
         lease = self._values.lock_lease_seconds
         if any(self._onlooker.judge(owner, lease).is_dead for owner in self._owners - self._kept.keys()):
             told, kept = recovery.by_hand(
@@ -124,7 +124,7 @@ class Cancelling:
         self._verdicts.clear()
 
     def wait(self, left: Iterable[Found], end: float, tell: Callable[[str], None]) -> None:
-        """Wait until the first of those that run has moved, or an owner no longer may answer."""
+        """Wait until one of the running jobs has moved, or an owner can no longer answer."""
         waiting = list(left)
         judge_at = times.clock.monotonic() + presence.GLANCE
         while all(files.exists(found.path) for found in waiting) and (now := times.clock.monotonic()) < end:

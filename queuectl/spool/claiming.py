@@ -35,7 +35,7 @@ OF_ONE_FILE = frozenset({errno.EFBIG, errno.ENAMETOOLONG})
 
 
 class IdContested(Exception):
-    """The content gives the job another id, which is taken; `right` is the name that it asks for."""
+    """The content gives the job another id, which is taken. `right` is the name that it asks for."""
 
     def __init__(self, right: Name) -> None:
         super().__init__(right.id)
@@ -43,9 +43,9 @@ class IdContested(Exception):
 
 
 class Terms(NamedTuple):
-    """On which a claimed file is taken for a job: who may have filed it, anybody where `trust` is None.
+    """Conditions for a claimed file: who may have filed it; anybody where `trust` is None.
 
-    `settled` is the time of a last change after which the file was seen to stand still.
+    `settled` is the time of a last change after which the file was seen not to change any more.
     """
 
     trust: users.Trust | None = None
@@ -55,10 +55,10 @@ class Terms(NamedTuple):
 def confirm(
     root: Root, name: Name, source: State, now: datetime, terms: Terms | None = None
 ) -> Claim | Name | None:
-    """Read what was claimed; None when it is no job, and has been put aside, or when it is gone.
+    """Read what was claimed. None when it is gone, or is no job and was put aside.
 
-    A name when it was filed again under that, as its content asks. Raises `BeingWritten` and
-    `IdContested`, and the `OSError` of a disk that cannot be read now: the claim lasts then.
+    Returns a name when the job was filed again under it, as its content asks. Raises `BeingWritten`,
+    `IdContested`, or the `OSError` of a disk that cannot be read now: the claim lasts then.
     """
     path = f"{root.folder(State.PROCESSING)}/{name}"
     try:
@@ -79,16 +79,16 @@ def confirm(
 
 
 def file_again(root: Root, name: Name, source: State, right: Name) -> Name:
-    """Undo a claim, under the name that the content asks for; returns the name that it got."""
+    """Undo a claim, under the name that the content asks for. Returns the name that the file got."""
     right = free_name(root, source, right)
     files.move(f"{root.folder(State.PROCESSING)}/{name}", f"{root.folder(source)}/{right}")
     return right
 
 
 def _read_whole(root: Root, name: Name, now: datetime, terms: Terms) -> Record:
-    """The record of a file that nobody is in the middle of saving: half of a command must never run.
+    """The record of a file that is whole: half of a command must never run.
 
-    Raises `BeingWritten` for one that may not be whole, else as `record.read` does.
+    Raises `BeingWritten` for a file that may not be whole, else as `jobfile.read` does.
     """
     path = f"{root.folder(State.PROCESSING)}/{name}"
     if root.medium.tells_writers:
@@ -110,7 +110,7 @@ def _read_whole(root: Root, name: Name, now: datetime, terms: Terms) -> Record:
 
 
 def true_name(claim: Claim, now: datetime) -> Name | None:
-    """The name that the content asks for, None where the file has it already."""
+    """The name that the content asks for. None where the file has it already."""
     name, job = claim.name.free(), claim.job
     right = name
     if job.id is not None and job.id != name.id:
@@ -127,21 +127,21 @@ def true_name(claim: Claim, now: datetime) -> Name | None:
 
 
 def _asked_due(claim: Claim, now: datetime) -> datetime | None:
-    """The time for which a content asks that was written since the name was made; None where that stands."""
+    """The time that the content asks for and the name does not give. None where they agree."""
     job, due = claim.job, claim.name.due_at
     is_new = not job.history or job.history[-1].get("event") == RETRIED
     if job.run_at is None:
-        # Nothing says that it is to wait: the line was taken out, or the clock that named it was ahead.
+        # Nothing says that it is to wait: the line was removed, or the clock of its filing was ahead.
         is_late = claim.source is State.PENDING and is_new
         return now if is_late and due > now + timedelta(seconds=presence.TOLERANCE) else None
     if not is_new and job.run_at <= _last_moment(job):
-        return None  # the last run had it; the name tells of the next try
+        return None  # the last run had it; the name gives the next try
     is_later = due - job.run_at > LEEWAY and due > now
     return job.run_at if due < job.run_at or is_later else None
 
 
 def _last_moment(job: Job) -> datetime:
-    """When the last event of a job was; never where it does not say."""
+    """When the last event of a job was; the end of time where it does not say."""
     try:
         return parse_moment(str(job.history[-1].get("at")))
     except ValueError:
@@ -149,7 +149,7 @@ def _last_moment(job: Job) -> datetime:
 
 
 def has_failed_after(now: datetime, job: Job) -> bool:
-    """Whether a job's last run ended later than it is: the clock was set back since, and the wait is void."""
+    """Whether a job's last run ended in the future: the clock was set back since, so it need not wait."""
     at = job.history[-1].get("at") if job.history else None
     try:
         return at is not None and parse_moment(at) > now + LEEWAY

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Claim(NamedTuple):
-    """A job that this owner, and nobody else, may run: its file, and what the file says."""
+    """A job that this owner, and nobody else, may run: its file and its content."""
 
     root: Root
     name: Name
@@ -34,12 +34,12 @@ class Claim(NamedTuple):
     source: State
     #: Where the file is for as long as the claim lasts.
     path: str
-    #: Events that the file is to get and has not yet.
+    #: Events that are still to be appended to the file.
     unwritten: tuple[Event, ...] = ()
 
     @classmethod
     def of(cls, root: Root, name: Name, reading: Record, source: State) -> Claim:
-        """The claim that this name tells of."""
+        """The claim of this name."""
         return cls(root, name, reading, source, f"{root.folder(State.PROCESSING)}/{name}")
 
     @property
@@ -49,7 +49,7 @@ class Claim(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The file's name without its ending: no other claim has or had it."""
+        """The file's name without its ending. It is unique among all claims, ever."""
         return str(self.name).removesuffix(".yaml")
 
     @property
@@ -60,7 +60,7 @@ class Claim(NamedTuple):
 
     @property
     def job(self) -> Job:
-        """What is to run."""
+        """The job to run."""
         return self.record.job
 
     @property
@@ -69,17 +69,17 @@ class Claim(NamedTuple):
         return (*self.job.history, *self.unwritten)
 
     def adding(self, *events: Event) -> Claim:
-        """The claim with events that its file is to get."""
+        """The claim with events to be appended to its file later."""
         return self._replace(unwritten=(*self.unwritten, *events))
 
     def recording(self, **facts: Any) -> Claim:
-        """The claim with facts added to the start that its file is to get; without one it is the same."""
+        """The claim with facts added to its start event, if that is still to be appended."""
         if not self.unwritten or self.unwritten[0].get("event") != STARTED:
             return self
         return self._replace(unwritten=({**self.unwritten[0], **facts}, *self.unwritten[1:]))
 
     def noted(self, *added: Event, sync: bool = False) -> Claim:
-        """The claim after these events, and what else was unwritten, were added to its file.
+        """The claim after its unwritten events, and then these, were appended to its file.
 
         Raises `ClaimLost` or `SpoolAway`.
         """
@@ -87,7 +87,7 @@ class Claim(NamedTuple):
         return self._replace(record=note(self.root, self.path, self.record, events, sync=sync), unwritten=())
 
     def noted_again(self, *, sync: bool = False) -> Claim:
-        """The same, adding only those of the events that the file does not end with already."""
+        """The same after an error: append only the events that the file does not end with already."""
         try:
             reading = read(self.root, self.path)
         except (BadJob, files.NotAFile) as error:  # something else has taken its place
@@ -148,13 +148,13 @@ def note(root: Root, path: str, reading: Record, added: tuple[Event, ...], *, sy
 
 
 def put_back(root: Root, name: Name, source: State) -> Name | None:
-    """Undo a claim that cannot be read now, as far as the disk lets us; recovery does what it does not.
+    """Undo a claim that cannot be read now. Returns the job's new name.
 
-    Returns the job's new name, None where it is not put back.
+    None where the disk does not allow that: recovery does it later.
     """
     with contextlib.suppress(OSError):
         path = f"{root.folder(State.PROCESSING)}/{name}"
-        # Two files hold the job where it was not written anew to the end: neither must leave here.
+        # A rewrite that was cut off leaves two files with the job: neither may leave this directory.
         if any(files.exists(half) for half in _halves(path)):
             return None
         back = free_name(root, source, name.later())
@@ -164,13 +164,12 @@ def put_back(root: Root, name: Name, source: State) -> Name | None:
 
 
 def write_anew(root: Root, path: str, text: bytes) -> None:
-    """Put a text in the place of a claim's file.
+    """Replace a claim's file by one with this text.
 
-    Crash: what is left is the new text under `.NAME.new`, the old one as `NAME` or `.NAME.old`.
-    Recovery puts the old one back and drops the new one. Two files that hold one job must not come
-    to lie in two directories, so none of these steps may be undone by a power cut while one before
-    or after it is not: that would make two jobs of them. Raises `ClaimLost` or `SpoolAway`; an error
-    before the old text has moved leaves the file as it was.
+    Crash: the new text is left as `.NAME.new`, the old one as `NAME` or `.NAME.old`. Recovery puts the
+    old one back and deletes the new one. Two files with one job must not end up in two directories,
+    so each step is synced before the next: a power cut must not undo one and keep another.
+    Raises `ClaimLost` or `SpoolAway`. An error before the old text has moved leaves the file as it was.
     """
     folder = path.rpartition("/")[0]
     new, old = _halves(path)
@@ -195,13 +194,13 @@ def write_anew(root: Root, path: str, text: bytes) -> None:
 
 
 def _halves(path: str) -> tuple[str, str]:
-    """Where the new and the old text of a claim's file are while it is written anew."""
+    """Where the new and the old text of a claim's file are during a rewrite."""
     folder, _, name = path.rpartition("/")
     return f"{folder}/.{name}.new", f"{folder}/.{name}.old"
 
 
 def leftovers(root: Root) -> Iterable[tuple[str, str]]:
-    """Dot files that a rewrite left in processing/: each with the claim's name it belongs to."""
+    """The dot files that a rewrite left in processing/, each with the name of its claim."""
     for text in root.texts_in(root.folder(State.PROCESSING)):
         if text.startswith(".") and text.endswith((".new", ".old")):
             yield text, text[1:-4]

@@ -1,4 +1,9 @@
-"""Files that people and programs put into pending/: taken in once whole, or put aside with a reason."""
+"""Files that people and programs drop into pending/: each becomes a job once it is whole, or is put aside.
+
+pending/ANY.yaml          ->  processing/NAME@OWNER    so that no other worker judges the file
+processing/NAME@OWNER     ->  pending/NAME'            it is a job, under the id that was taken for it
+processing/NAME@OWNER     ->  dead/NAME'               it is not, with the reason beside it
+"""
 
 from __future__ import annotations
 
@@ -27,17 +32,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("queuectl")
 
-#: Seconds that a file must have stayed the same, where the system tells that nobody writes to it.
+#: Seconds for which a file must not have changed, where the system says that nobody writes to it.
 SETTLE = 0.2
-#: A file that has not come to be whole after this many seconds is reported, once.
+#: A file that is not whole after this many seconds is reported, once.
 LONG = 10.0
 
-#: Seconds from one try to the next where the system refuses to move one file (an immutable one).
+#: Seconds between tries to move a file that the system refuses to move, such as an immutable one.
 REFUSED = 5.0
 
 
 class _Turn(Enum):
-    """What is to be done with a dropped file now."""
+    """What to do with a dropped file now."""
 
     GONE = "it is not there any more"
     ALONE = "leave it alone until the next listing"
@@ -46,9 +51,10 @@ class _Turn(Enum):
 
 
 class _Seen(NamedTuple):
-    """How a file looks, since when it has looked so, since when it is known, and when it may be tried again.
+    """What is known of a dropped file; all times are monotonic.
 
-    `is_told` says whether it was reported that it is not taken in.
+    `since` is when it was first seen with this mark, `first` when it was first seen at all. It is not
+    tried before `again`. `is_told` says whether it was reported as not whole.
     """
 
     mark: files.Mark
@@ -60,17 +66,16 @@ class _Seen(NamedTuple):
 
 
 class _Drop(NamedTuple):
-    """A dropped file that is claimed: its name in pending/, and the claim's."""
+    """A dropped file that is claimed: its name in pending/ and the name of the claim."""
 
     text: str
     name: Name
 
 
 class Drops:
-    """The files in pending/ that have no sortable name yet, and since when each stands still.
+    """The files in pending/ that have no sortable name yet, and when each changed last.
 
-    Nothing is waited for here: a file that cannot be judged yet stays where it is, with a time at
-    which it is looked at again.
+    Nothing waits here: a file that cannot be judged yet stays where it is and is looked at again later.
     """
 
     def __init__(self, root: Root, abandoned: ids.Abandoned) -> None:
@@ -79,11 +84,11 @@ class Drops:
         self._seen: dict[str, _Seen] = {}
 
     def look(self, names: list[str], owner: str, settings: Settings, now: datetime) -> tuple[list[str], bool]:
-        """Take in those that are whole.
+        """Take in the files that are whole.
 
-        Returns the names that want another look soon, and whether any of the others is gone from
-        where it was: then pending/ holds names that nobody has listed. Raises `OSError` where the disk
-        does not take it: each file is under its own name then.
+        Returns the names to look at again soon, and whether any other file has left its place: then
+        pending/ holds names that nobody has listed. Raises `OSError` where the disk fails: each file
+        is back under its own name then.
         """
         clock = times.clock.monotonic()
         fifo = settings.scheduling_mode == "fifo"
@@ -147,11 +152,11 @@ class Drops:
             self._seen[text] = seen._replace(is_told=True)
 
     def _claim(self, drop: _Drop, clock: float) -> _Turn:
-        """Move the file away, so that no other worker judges it; `WHOLE` where it is ours.
+        """Move the file away, so that no other worker judges it; `WHOLE` where this worker has it.
 
-        `SOON` if it turns out to be written to still. A share may have shown its size and time from a
-        cache; under its new name they are those that the server has.
-        Crash: the claim bears an id that nobody has; recovery files it again under that.
+        `SOON` if somebody still writes to it: a share may show size and time from a cache, and shows
+        those of the server under a new name.
+        Crash: the claim has an id that no other job has; recovery files it again under that id.
         """
         dropped, path = self._paths(drop)
         seen = self._seen.get(drop.text)
@@ -159,7 +164,7 @@ class Drops:
             if not files.move(dropped, path):
                 return _Turn.GONE
         except PermissionError as error:
-            if error.errno == errno.EACCES:  # of the directory: the trouble of all that is in it
+            if error.errno == errno.EACCES:  # the directory is the cause: all its files meet the same
                 raise
             files.probe(f"{self._root.folder(State.PENDING)}/.{drop.name.owner}.probe")
             if seen is None or not seen.again:
@@ -178,16 +183,16 @@ class Drops:
         return f"{root.folder(State.PENDING)}/{drop.text}", f"{root.folder(State.PROCESSING)}/{drop.name}"
 
     def _give_back(self, drop: _Drop) -> None:
-        """Give a file its own name back; where another one has come to bear that, it keeps the claim's id."""
+        """Give a file its own name back. Where another file has that name by now, it keeps the claim's id."""
         dropped, path = self._paths(drop)
-        with contextlib.suppress(OSError):  # recovery does what the disk does not let us
+        with contextlib.suppress(OSError):  # recovery does it later
             if not files.exists(dropped):
                 files.move(path, dropped)
                 return
         claims.put_back(self._root, drop.name, State.PENDING)
 
     def _file(self, drop: _Drop, now: datetime, *, fifo: bool) -> Job | None:
-        """File a claimed drop, or put it aside; returns its job where the id that it names is taken."""
+        """File a claimed drop or put it aside. Returns the job where the id that it names is taken."""
         suggested = id_from_file_name(drop.text)
         try:
             try:
@@ -210,14 +215,14 @@ class Drops:
         return None
 
     def _enter(self, drop: _Drop, own: str, job: Job, now: datetime, *, fifo: bool) -> None:
-        """Move a claimed drop to its sortable name, under an id that is taken for it."""
+        """Move a claimed drop to its sortable name, under an id that was taken for it."""
         root = self._root
         mark = reservations.mark(root, own)
         rank = drop.name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
         target = jobs.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
         path, filed = self._paths(drop)[1], f"{root.folder(State.PENDING)}/{target}"
         files.move(path, filed)
-        # Race: stopped for long before that, this worker lost the id to somebody who took it for abandoned.
+        # Race: a worker that was stopped for long before this has lost the id, as an abandoned one.
         if (
             not reservations.is_same(root, reservations.mark(root, own), mark)
             and not reservations.make(root, own)
@@ -228,7 +233,7 @@ class Drops:
     def _settle(
         self, contested: list[tuple[_Drop, Job]], clock: float, now: datetime, *, fifo: bool
     ) -> dict[str, _Turn]:
-        """Judge those whose ids are taken: aside, or filed where nobody has the id, or back for a while."""
+        """Judge the files whose ids are taken: put aside, filed if the id is free, or given back."""
         turns: dict[str, _Turn] = {}
         wanted = [job.id or id_from_file_name(drop.text) for drop, job in contested]
         verdicts = self._abandoned.judge(wanted) if contested else {}
@@ -263,7 +268,7 @@ class Drops:
 def _opened_mark(path: str, known: files.Mark) -> files.Mark | None:
     """The mark that the server has, None where the file is gone.
 
-    Of one that cannot be opened it is the known mark: such a file is put aside unread.
+    Returns the known mark of a file that cannot be opened: such a file is put aside unread.
     """
     try:
         return files.opened_mark(path)
@@ -274,5 +279,5 @@ def _opened_mark(path: str, known: files.Mark) -> files.Mark | None:
 
 
 def _same(one: files.Mark | None, other: files.Mark) -> bool:
-    """Whether nobody wrote between the two; the inode is no evidence, FUSE makes its number up."""
+    """Whether nobody wrote between the two marks. The inode proves nothing: FUSE makes up its number."""
     return one is not None and (one.mtime_ns, one.size) == (other.mtime_ns, other.size)

@@ -1,7 +1,7 @@
 """Waiting jobs whose files a person may have edited: they are read before a less urgent job is claimed.
 
-Events tell of edits on a local disk (Linux). Elsewhere, and for events that were lost, the files of the jobs
-that come first are compared with what they were at the listing before. All others are read at their turn.
+On a local disk (Linux) events report edits. Elsewhere, and where events were lost, each listing compares the
+files of the first jobs with their marks at the listing before. All others are read at their turn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: How many files of each kind are compared at a listing.
 FIRST = 200
-#: A comparison that took longer, in seconds, is made again after `PATIENCE` times as long: that is 5 %.
+#: After a comparison that took longer than this many seconds, the next one waits `PATIENCE` times as long.
 CHEAP, PATIENCE = 0.02, 20
 #: A file that changed more than this many seconds after the time in its name was not just filed.
 FILING_TAKES = 1.0
@@ -35,14 +35,14 @@ class Place(NamedTuple):
 
 
 def was_edited(place: Place, mark: files.Mark, before: files.Mark | None) -> bool:
-    """Whether a file differs from what it was or, where that is not known, from one that was only filed."""
+    """Whether a file has changed since it had the mark `before`, or without one, since it was filed."""
     if before is not None:
-        return mark[:2] != before[:2]  # the inode is no evidence: FUSE makes its number up
+        return mark[:2] != before[:2]  # the inode proves nothing: FUSE makes up its number
     return mark.mtime_ns / 1e9 - from_stamp(place.text[DUE]).timestamp() > FILING_TAKES
 
 
 class Edits:
-    """The files that are to be read. One per worker."""
+    """The files to read because they may have been edited. One per worker."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
@@ -51,11 +51,11 @@ class Edits:
         self._next = float("-inf")
 
     def hear(self, places: Iterable[Place]) -> None:
-        """Note files that events told of."""
+        """Note files that events reported."""
         self._doubtful.update(dict.fromkeys(places))
 
     def compare(self, places: Iterable[Place]) -> None:
-        """Note those of these files that were edited since they were compared last, or filed."""
+        """Note the files that were edited since they were compared last or filed."""
         begun = times.clock.monotonic()
         is_first, is_early = self._next == float("-inf"), begun < self._next
         # A look at each file on a share may be a round trip.
@@ -77,6 +77,6 @@ class Edits:
         self._next = ended + (PATIENCE * cost if cost > CHEAP else 0.0)
 
     def take(self) -> Iterator[Place]:
-        """The files to be read, each once."""
+        """The files to read, each once."""
         while self._doubtful:
             yield self._doubtful.popitem()[0]

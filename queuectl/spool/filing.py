@@ -1,14 +1,14 @@
-"""From a job to a file in pending/: on disk, under its name, before its id is told.
+"""From a job to a file in pending/: it is on disk, under its name, before its id is printed.
 
 pending/.NAME.tmp    written: a crash leaves a dot file that no worker reads
-ids/ID.id            the id is taken (only for an id that somebody chose), which the draft bears
-pending/NAME         synced, closed and renamed: the job is filed, and workers hear it
-fsync of pending/    a power cut leaves it filed; now the id may be told
+ids/ID.id            the id is taken, if somebody chose it
+pending/NAME         synced, renamed and closed: the job is filed, and workers are woken
+fsync of pending/    the job survives a power cut; now the id may be printed
 
 Where syncing a directory does nothing (SMB) the file is kept open over the rename and synced after it.
 
-A disk that fails before that has nothing left of it: what has its name is taken back. An id is freed by
-others only once its draft is gone; a filing that was stopped for long then fails to publish it.
+If the disk fails before that, nothing is left: files that have their names already are removed. Others free
+an id only once its draft is gone; a filing that was stopped for that long fails to publish its draft.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from queuectl.settings import Settings
     from queuectl.spool.root import Root
 
-#: Jobs that share one sync of the directory; each holds a file open until then.
+#: How many jobs share one sync of the directory. Each holds a file open until then.
 TOGETHER = 200
 
 #: A file name, what goes under it, and whether somebody chose the id.
@@ -40,7 +40,7 @@ Named: TypeAlias = "tuple[Name, Job, bool]"
 
 
 class Filed(NamedTuple):
-    """What became of one job: its id, or why it was not taken."""
+    """The answer for one job: its id and, if it was refused, the error."""
 
     id: str
     error: QueueError | None = None
@@ -49,10 +49,10 @@ class Filed(NamedTuple):
 def file_jobs(
     root: Root, settings: Settings, jobs: Iterable[Job], clock: Callable[[], datetime]
 ) -> Iterator[Filed]:
-    """File jobs in their order; one answer each, given when the job is safely on disk.
+    """File jobs in their order. Yields one answer a job, once the job is safely on disk.
 
     A job that is refused leaves no trace and does not hinder the others. Raises `StorageTrouble`
-    when the disk takes no more: every job answered for until then is filed, no other is.
+    when the disk takes no more: the jobs whose answers were yielded are filed, and no others.
     """
     jobs = iter(jobs)
     moment = clock()
@@ -80,9 +80,9 @@ def _named(job: Job, settings: Settings, moment: datetime) -> Named:
 
 
 def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[Filed]:
-    """File a few jobs with one sync of each directory: all of them, or an error and none is left.
+    """File a few jobs with one sync of each directory: all of them, or none and an error.
 
-    Raises `FiledAllTheSame` where some could not be taken back, as workers had them already.
+    Raises `FiledAllTheSame` where some could not be removed again, as workers had claimed them.
     """
     # On a share the content must be there before the name: another host may claim it at once.
     sync = settings.durability != "none" or root.medium.is_remote
@@ -110,7 +110,7 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
 
 
 def _write(root: Root, settings: Settings, named: list[Named], written: list[drafts.Draft]) -> list[Filed]:
-    """Write the drafts of all jobs that can be filed; an answer each."""
+    """Write the drafts of all jobs that can be filed. Returns an answer for each job."""
     answers: list[Filed] = []
     mode = root.guarded_mode(settings)
     for name, job, _ in named:
@@ -125,11 +125,11 @@ def _write(root: Root, settings: Settings, named: list[Named], written: list[dra
 def _take_ids(
     root: Root, named: list[Named], answers: list[Filed], written: list[drafts.Draft], taken: list[Name]
 ) -> None:
-    """Take the ids that somebody chose, each for the draft that bears it, and refuse those that are taken."""
+    """Take the ids that somebody chose, each for its draft, and refuse the jobs whose ids are taken."""
     chosen = [at for at, (_, _, is_chosen) in enumerate(named) if is_chosen and answers[at].error is None]
     if not chosen:
         return
-    from queuectl.spool import ids  # most jobs are filed without an id of somebody's choice
+    from queuectl.spool import ids  # most jobs are filed without a chosen id
 
     own = {draft.hidden.rpartition("/")[2] for draft in written}
     by_target = {draft.target: draft for draft in written}
@@ -147,12 +147,12 @@ def _take_ids(
 def _undo(
     root: Root, written: list[drafts.Draft], published: list[drafts.Draft], taken: list[Name], cut_off: str
 ) -> set[str]:
-    """Take back all that was not filed to its end; returns the paths of those that workers have already.
+    """Remove everything that was not filed to its end. Returns the paths that workers have claimed already.
 
-    `cut_off` is the path of one whose draft is gone, and with it its id.
+    `cut_off` is the path of a job whose draft is gone, and with it its id.
     """
     targets = {draft.target for draft in published}
-    # Race: while its draft is there nobody else frees an id, so it is given back before that goes.
+    # Race: nobody else frees an id while its draft is there, so the id is freed before the draft goes.
     _give_back(root, [name for name in taken if _path(root, name) not in {*targets, cut_off}])
     for draft in written:
         drafts.discard(draft)
@@ -175,7 +175,7 @@ def _publish(root: Root, written: list[drafts.Draft], published: list[drafts.Dra
 
 
 def _publish_synced(root: Root, written: list[drafts.Draft], published: list[drafts.Draft]) -> None:
-    """Give drafts their names and sync each file under it, whoever has claimed it by then."""
+    """Rename the drafts and sync each file under its new name, even if a worker has claimed it by then."""
     still_open: list[int] = []
     try:
         while written:
@@ -204,7 +204,7 @@ def _path(root: Root, name: Name) -> str:
 
 
 def _give_back(root: Root, names: list[Name]) -> None:
-    """Give the ids back that were taken for jobs that are not filed after all."""
+    """Free the ids that were taken for jobs that are not filed after all."""
     if names:
         from queuectl.spool import ids
 
@@ -212,7 +212,7 @@ def _give_back(root: Root, names: list[Name]) -> None:
 
 
 def _tell_taken(root: Root, answers: list[Filed], refused: list[int], taken: list[Name]) -> None:
-    """Give those answers whose id is taken the error that names who has it: one of `taken`, or a job."""
+    """Put an error into each refused answer that names who has the id: a job, or one of `taken`."""
     if not refused:
         return
     from queuectl.spool import jobs
@@ -237,7 +237,7 @@ def _sync(root: Root, written: list[drafts.Draft], taken: list[Name]) -> None:
 
 
 def _unfit(root: Root, name: Name, text: bytes) -> BadJob | None:
-    """Why no file can hold this job, or bear its id, if there is a reason."""
+    """Why no file can hold this job or have its id in its name; None where one can."""
     if not root.takes_id(name.id):
         return IdTooLong(name.id, SHORT_ID)
     if len(text) <= files.MAX_BYTES:

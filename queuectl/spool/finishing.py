@@ -1,6 +1,6 @@
-"""From a claim to where it ends: the outcome is added first, the rename is the commit.
+"""The end of a claim: the outcome is appended first, the rename is the commit.
 
-processing/N@OWNER gets its outcome     a crash after this: whoever finds it makes the move
+processing/N@OWNER gets its outcome     after a crash here, recovery makes the move
 processing/N@OWNER  ->  done/N failed/N' dead/N pending/N'     the end of the claim
 """
 
@@ -41,7 +41,7 @@ def completed(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
 
 
 def failed(claim: Claim, facts: dict[str, Any], settings: Settings, now: datetime, luck: float) -> Event:
-    """The outcome of a run that failed: with the moment of its next try, or without one left."""
+    """The outcome of a run that failed, with the time of the next try if one is left."""
     event = dict(_outcome(FAILED, claim, facts, now))
     policy = settings.policy(claim.job.max_retries, claim.job.backoff_base)
     runs = failures((*claim.history, event))
@@ -51,7 +51,7 @@ def failed(claim: Claim, facts: dict[str, Any], settings: Settings, now: datetim
 
 
 def lost(claim: Claim, settings: Settings, now: datetime, why: str) -> Event:
-    """The outcome of a run whose worker died: it counts, and the next try may come at once."""
+    """The outcome of a run whose worker died: it counts as a failure, and the next try may start at once."""
     event: dict[str, Any] = dict(_outcome(LOST, claim, {"error": why}, now))
     policy = settings.policy(claim.job.max_retries, claim.job.backoff_base)
     if not policy.gives_up(failures((*claim.history, event))):
@@ -60,7 +60,7 @@ def lost(claim: Claim, settings: Settings, now: datetime, why: str) -> Event:
 
 
 def cancelled(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
-    """The outcome of a run that a person stopped for good."""
+    """The outcome of a run that a person cancelled."""
     return _outcome(CANCELLED, claim, facts, now)
 
 
@@ -70,7 +70,7 @@ def returned(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
 
 
 def retried(now: datetime) -> Event:
-    """The note that a person gave the job its tries anew."""
+    """The event of a person's retry: from here on the tries are counted from zero."""
     return {"event": RETRIED, "at": iso(now)}
 
 
@@ -82,7 +82,7 @@ def _outcome(kind: str, claim: Claim, facts: dict[str, Any], now: datetime) -> E
 
 
 def settle(claim: Claim, outcome: Event, *, sync: bool = False) -> tuple[State, Name]:
-    """Make the move that a recorded outcome asks for; the same whoever makes it."""
+    """Make the move that a recorded outcome asks for. The worker and a recovery make the same move."""
     state = destination(outcome)
     name = claim.name.free()
     if state is State.PENDING:

@@ -37,7 +37,7 @@ LONG_HELD = 10.0
 class BeingWritten(Exception):
     """Somebody is changing the job's file.
 
-    `written` is the time of the last change where nothing but that tells (on a share), else None.
+    `written` is the time of the last change on a share, and None where the kernel sees the writer.
     """
 
     def __init__(self, job_id: str, written: float | None) -> None:
@@ -46,7 +46,7 @@ class BeingWritten(Exception):
 
 
 class Hold(NamedTuple):
-    """A job that is left alone: until when and since when, by the monotonic clock, and for which change."""
+    """A job that is left alone: until when and since when (monotonic), and for which change of its file."""
 
     until: float
     since: float

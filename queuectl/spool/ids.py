@@ -1,10 +1,10 @@
-"""Who has an id: the file that bears it. A reservation tells whoever takes one that no other file does.
+"""Ids: a job has the id in the name of its file, and a reservation keeps others from taking it.
 
-    pending/.NAME.tmp    the draft of a job that bears the id: whoever has it may take the id
-    ids/ID.id            the id is taken, exclusively (ids that were made up are not)
-    pending/NAME         a job has it
+    pending/.NAME.tmp    the draft of a job has the id in its name, and may take it
+    ids/ID.id            the id is taken, exclusively; generated ids are not reserved
+    pending/NAME         a job has the id
 
-So an id that is taken while no file bears it was left by somebody who died, or its job was deleted by hand.
+A reserved id without a file was abandoned: its process died, or its job was deleted by hand.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
     from queuectl.spool.root import Root
 
-#: Seconds after which an id that is taken, but borne by no file, was left by somebody who died: a worker
-#: takes the id of a dropped file a moment before the file bears it.
+#: An id reserved this many seconds ago without a job file was abandoned. A worker reserves the id of a
+#: dropped file a moment before it renames the file.
 FILING_TAKES = 1.0
-#: Seconds from the first look for who has an id to the second.
+#: Seconds between the two looks for the file that has an id.
 AGAIN = 0.05
 
 
 def take(root: Root, job_id: str) -> bool:
-    """Take an id; False where another job may have it, which `Abandoned.judge` finds out.
+    """Take an id. False where another job may have it: `Abandoned.judge` finds out.
 
-    Ids that were made up are not reserved, so any of that form may be another job's.
+    Generated ids are not reserved, so an id of that form may be another job's.
     """
     return not is_made_id(job_id.lower()) and reservations.make(root, job_id)
 
 
 def take_all(root: Root, job_ids: list[str], drafts: Container[str]) -> Iterator[bool]:
-    """Take each of these ids for the one of these drafts in pending/ that bears it; whether it was free."""
+    """Take each of these ids for its draft in pending/. Yields for each whether it was free."""
     doubtful = [job_id for job_id in job_ids if is_made_id(job_id.lower())]
     held = set(borne(root, doubtful, drafts)) if doubtful else set()
     held |= {job_id.lower() for job_id in doubtful if output.was_begun(root, job_id, 1)}
@@ -49,7 +49,7 @@ def take_all(root: Root, job_ids: list[str], drafts: Container[str]) -> Iterator
 
 
 def take_like(root: Root, suggested: str) -> str:
-    """Take an id, or one that begins like it, for a file that names none."""
+    """Take this id, or one that begins like it, for a file that names no id."""
     free = suggested if root.takes_id(suggested) else suggested[:SHORT_ID]
     while not take(root, free):
         free = f"{suggested[: SHORT_ID - 5]}-{make_id()[:4]}"
@@ -57,16 +57,16 @@ def take_like(root: Root, suggested: str) -> str:
 
 
 def release(root: Root, job_ids: Iterable[str]) -> None:
-    """Give the ids back of jobs that were not filed; never raises."""
+    """Free the ids of jobs that were not filed. Never raises."""
     for job_id in job_ids:
         with contextlib.suppress(OSError):
             reservations.drop(root, job_id)
 
 
 def borne(root: Root, job_ids: Iterable[str], besides: Container[str] = ()) -> dict[str, str]:
-    """Of these ids, in lower case, those that a job or the draft of one bears, and as it has them.
+    """Those of these ids, in lower case, that a job or a draft has, each with the spelling that it has there.
 
-    Drafts in `besides` do not count. They are looked for first: one that is published then is a job.
+    Drafts in `besides` do not count. Drafts are listed first: one that is published meanwhile is a job then.
     """
     wanted = {job_id.lower() for job_id in job_ids}
     drafts = [text for text in root.texts_in(root.folder(State.PENDING)) if text[:1] == "."]
@@ -76,9 +76,9 @@ def borne(root: Root, job_ids: Iterable[str], besides: Container[str] = ()) -> d
 
 
 def free(root: Root, job_id: str, judged: files.Mark) -> bool:
-    """Free an id that was judged to be nobody's when its reservation had this mark; False where it is not.
+    """Free an id that was found abandoned when its reservation had this mark. False where it is in use.
 
-    Race: only one of those who judged it so gets hold of the reservation, and looks again then.
+    Race: several may find it abandoned. One of them gets the reservation by rename, and looks again.
     """
     away = reservations.set_aside(root, job_id)
     if away is None:
@@ -94,11 +94,11 @@ def free(root: Root, job_id: str, judged: files.Mark) -> bool:
 
 
 class Abandoned:
-    """Ids that are taken while no job has them, and since when this process has known of each.
+    """Ids that are reserved while no job has them, and when this process first saw each so.
 
-    Crash: who dies after taking an id leaves it taken for nobody, and so does a person who deletes
-    the job. A file that names such an id gets it, once the id has been so for longer than a filing
-    takes. Nobody sleeps for that: whoever asks too early asks again.
+    Crash: a process that dies after taking an id leaves it reserved, and so does a person who deletes
+    the job. A file that names such an id gets it once the id has been abandoned for longer than a
+    filing takes. Nobody sleeps for that: a caller that asks too early asks again.
     """
 
     def __init__(self, root: Root) -> None:
@@ -106,9 +106,9 @@ class Abandoned:
         self._since: dict[str, float] = {}
 
     def judge(self, job_ids: Iterable[str]) -> dict[str, IdTaken | float]:
-        """For each of these ids: who has it, or the seconds to wait until it may be taken over.
+        """For each of these ids the error that names who has it, or the seconds until it may be taken.
 
-        0 seconds mean that it has been taken for the one who asks. One look serves all of them.
+        0 seconds mean that it was taken for the caller. One look at the directories serves all ids.
         """
         wanted = list(dict.fromkeys(job_ids))
         holders = borne(self._root, wanted)
@@ -127,7 +127,7 @@ class Abandoned:
         age = 0.0 if self._root.medium.has_own_clock else times.clock.now().timestamp() - mark.mtime_ns / 1e9
         if key not in self._since:
             self._since[key] = clock
-            # Race: a job that moves about may be in none of the listings. It is not twice.
+            # Race: one look may miss a job that moves. Two looks do not.
             return max(AGAIN, FILING_TAKES - age)
         left = FILING_TAKES - max(clock - self._since[key], age)
         if left > 0:

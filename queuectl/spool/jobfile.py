@@ -1,4 +1,4 @@
-"""The job file: read whole, added to by one line an event, edited only where a person asks for it."""
+"""The job file: read whole, one line appended for each event, edited only at a person's request."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _TORN = re.compile(r"[ ]*(-[ ]?|-[ ]\{.*)", re.DOTALL)
 
 
 class Record(NamedTuple):
-    """A job as its file tells it, and how the file takes a further event.
+    """A job as its file gives it, and how to append an event to the file.
 
-    `columns` is None where nothing can be added to the layout that the file has; otherwise the
-    column of the top-level keys and, where the history has begun, that of its dashes.
-    `keep` is the length to cut the file to first, where a crash cut the last line short.
+    `columns` holds the column of the top-level keys and, where the history has begun, that of its dashes;
+    None where the layout takes no further event. `keep` is the length to cut the file to first, where a
+    crash cut the last line short.
     """
 
     job: Job
@@ -56,7 +56,7 @@ def parse(data: bytes) -> Record:
     if len(data) > files.MAX_BYTES and data.find(_HEADING_BYTES, 0, files.MAX_BYTES) < 0:
         raise BadJob(f"It has {len(data):,} bytes, more than the {files.MAX_BYTES:,} that a job may have.")
     if data.startswith(documents.WIDE):
-        # Nothing can be added to such a file, as events are UTF-8.
+        # Events are UTF-8, so none can be appended to a file in UTF-16.
         return parse(documents.text_of(data).encode())._replace(columns=None, keep=None)
     text, keep = _whole(data)
     head, heading, tail = text.rpartition(_HEADING)
@@ -139,7 +139,7 @@ def read(path: str, trust: users.Trust | None = None) -> Record:
 def append(path: str, record: Record, added: tuple[Event, ...], *, sync: bool = False) -> Record:
     """Add events to the file, and return the record as it is then.
 
-    Raises `FileNotFoundError` when the claim was lost meanwhile.
+    Raises `FileNotFoundError` when the file was moved meanwhile.
     """
     files.append(path, record.addition(added), keep=record.keep, sync=sync)
     job = record.job._replace(history=(*record.job.history, *added))
@@ -150,8 +150,8 @@ def append(path: str, record: Record, added: tuple[Event, ...], *, sync: bool = 
 def edited(data: bytes, key: str, value: int | datetime) -> bytes:
     """The bytes of a job file with one field changed, as a person would do it: all else stays as it is.
 
-    The line that sets the field is changed, or one is added above the history; a file whose layout
-    does not allow that is laid out anew. Raises `BadJob`.
+    Changes the line of the field, or adds one above the history. Lays the file out again where its layout
+    does not allow that. Raises `BadJob`.
     """
     reading = parse(data)
     change: Any = {key: value}

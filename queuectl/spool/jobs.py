@@ -1,4 +1,4 @@
-"""Where jobs lie: the names in each directory, looked up by state and by id.
+"""Where jobs are: the names in each directory, found by state and by id.
 
 A listing is one look. A job may move between two looks, so absence takes several.
 """
@@ -26,14 +26,14 @@ SCHEDULED = "scheduled"
 ORDER = (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE)
 WAITING = (State.PENDING, State.FAILED)
 _AT_REST = (*WAITING, State.DEAD, State.DONE)
-#: After this many looks a job that was in none of them is missing.
+#: A job that was in none of this many looks is missing.
 LOOKS = 3
-#: A job that was seen is looked for this many times before it counts as one that cannot be caught.
+#: A job that was seen, and moves each time, is given up after this many tries.
 TRIES = 20
 
 
 class Found(NamedTuple):
-    """A job's file: where it is and, once read, what it says. `job` is None if it cannot be read."""
+    """A job's file: where it is and, once read, its content. `job` is None if it cannot be read."""
 
     state: State
     name: Name
@@ -43,7 +43,7 @@ class Found(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The id, as the file name tells it."""
+        """The id in the file name."""
         return self.name.id
 
     def label(self, now: datetime) -> str:
@@ -76,7 +76,7 @@ def live(root: Root) -> list[Found]:
 
 
 def names_of(root: Root, job_id: str) -> list[Found]:
-    """Every file that bears this id, whatever its case. One is right, more are duplicates."""
+    """Every file with this id, in any case. More than one are duplicates."""
     wanted = job_id.lower()
     ends = (f"-{wanted}.yaml", f"-{wanted}@")
     found = []
@@ -105,7 +105,7 @@ def look(root: Root, at_rest: Iterable[State] = _AT_REST) -> Iterator[tuple[Stat
 
 
 def ids_in(state: State, texts: Iterable[str]) -> list[str]:
-    """The id in each file name in the directory of a state, or any text for what is no job's."""
+    """The id in each file name in the directory of a state; any text for a name that is not a job's."""
     if state is State.PROCESSING:
         return [text[ID_AT:].partition("@")[0] for text in texts]
     return [text[ID_AT:-5] for text in texts]
@@ -131,8 +131,8 @@ class Places(NamedTuple):
 def places(root: Root, job_ids: Iterable[str]) -> Places:
     """Where the jobs of these ids, in any case, are; no file is read.
 
-    However many are looked for, the directories are listed once, and up to `LOOKS` times where
-    some are missing. A job that is in none of so many looks was moved back in each of them.
+    The directories are listed once for any number of ids, and up to `LOOKS` times where some are
+    missing.
     """
     exactly = set(job_ids)
     wanted = {job_id.lower() for job_id in exactly}
@@ -149,12 +149,12 @@ def places(root: Root, job_ids: Iterable[str]) -> Places:
 
 
 def bearers(root: Root, job_ids: Iterable[str]) -> dict[str, str]:
-    """Of these ids, in lower case, those that a job has, whatever their case, and as it has them."""
+    """Those of these ids, in lower case, that a job has, each with the spelling of the job."""
     return {job_id.lower(): job_id for job_id in places(root, job_ids).found}
 
 
 def read(found: Found) -> Found | None:
-    """The same with what the file says; None when it has moved meanwhile."""
+    """The same job with its content. None when it has moved meanwhile."""
     try:
         job = jobfile.read(found.path).job
     except FileNotFoundError:
@@ -166,12 +166,12 @@ def read(found: Found) -> Found | None:
 
 
 def free_name(root: Root, state: State, name: Name) -> Name:
-    """The name, moved on by microseconds until nothing in that directory bears it."""
+    """The name, moved on by microseconds until no file in that directory has it."""
     while files.exists(f"{root.folder(state)}/{name}"):
         name = name.later()
     return name
 
 
 def parse_due(text: str | None) -> datetime | None:
-    """The moment that the RUNAT part of a name tells."""
+    """The time in the RUNAT part of a name."""
     return None if text is None else from_stamp(text)

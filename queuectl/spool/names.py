@@ -1,4 +1,4 @@
-"""File names that sort in run order and, for a claim, say who runs it."""
+"""File names: they sort in run order, and the name of a claim says who runs the job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FIFO_RANK = 11
 _LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
-# Each day that a month has; those that all months have come first, as that is the quickest.
+# The days of each month. Days that all months have come first, which is fastest.
 _DAY = (
     r"(?:(?:[1-9]\d\d\d|0(?!000)\d\d\d)"
     r"(?:(?:0[1-9]|1[0-2])(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])(?:29|30)|(?:0[13578]|1[02])31)"
@@ -36,9 +36,9 @@ REASON = ".reason.txt"
 DUE = slice(3, 26)
 #: Where in a file name the id begins.
 ID_AT = 27
-#: Bytes that the longest name of a job has beside the id: `.RANK-RUNAT-ID@HOST-PID-XXXX.yaml.new`.
+#: Bytes that the longest name of a job has besides the id: `.RANK-RUNAT-ID@HOST-PID-XXXX.yaml.new`.
 AROUND_ID = 91
-#: A queue works where names have this many bytes (eCryptfs); an id has at most 52 then.
+#: The shortest limit on file names that a queue accepts, in bytes (eCryptfs); an id has at most 52 there.
 SHORTEST_LIMIT = 143
 #: The longest id that fits anywhere.
 SHORT_ID = SHORTEST_LIMIT - AROUND_ID
@@ -83,7 +83,7 @@ def parse(text: str) -> Name | None:
 
 
 def split(text: str) -> Name:
-    """The parts of a text that `WAITING_NAME` takes."""
+    """The parts of a text that matches `WAITING_NAME`."""
     return Name(int(text[:2]), text[DUE], text[ID_AT:-5])
 
 
@@ -137,37 +137,37 @@ def parse_claim(text: str) -> Name | None:
 
 
 def id_in(text: str) -> str:
-    """The id in a name that is a job's, a claim's, or that of either while it is written."""
+    """The id in the name of a job, a claim, or the draft of either."""
     stem = text.removeprefix(".")[ID_AT:].partition("@")[0]
     return stem.removesuffix(".tmp").removesuffix(".yaml")
 
 
 def rank_of(priority: int, *, fifo: bool) -> int:
-    """00 is the most urgent; in fifo mode all are behind those that are ranked already."""
+    """The rank for a priority: 00 is the most urgent. In fifo mode every job comes after all ranked ones."""
     return FIFO_RANK if fifo else URGENT - priority
 
 
 def priority_of(rank: int, default: int) -> int:
-    """The priority that a rank tells, `default` where it tells none."""
+    """The priority that a rank stands for; `default` for the rank of fifo mode."""
     return URGENT - rank if 0 <= rank <= URGENT else default
 
 
 def make_id() -> str:
-    """A short id that no other job has: 59 random bits, a letter first.
+    """A new short id: 59 random bits, a letter first.
 
-    Among a million jobs the chance that any two share one is 1 in a million.
+    Among a million jobs the chance that any two have the same id is 1 in a million.
     """
     drawn: bytes = files.kernel.urandom(12)
     return _FIRST[drawn[0] % len(_FIRST)] + drawn[1:].translate(_LETTERS).decode()
 
 
 def is_made_id(job_id: str) -> bool:
-    """Whether `make_id` could have made it: such ids are not reserved when they are filed."""
+    """Whether `make_id` could have made this id. Such ids are not reserved."""
     return re.fullmatch(_MADE, job_id) is not None
 
 
 def id_from_file_name(text: str) -> str:
-    """The id that a dropped file's name suggests; always a legal one."""
+    """The id that the name of a dropped file suggests. It is always valid."""
     stem = re.sub(r"\.(yaml|yml|json)$", "", text, flags=re.IGNORECASE)
     legal = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")[:80].rstrip("._-")
     return legal or make_id()

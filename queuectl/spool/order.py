@@ -1,4 +1,4 @@
-"""The order in which jobs run, as their file names tell it; no file is read.
+"""The order in which jobs run, from their file names; no file is read.
 
 A job is due once the RUNAT in its name has come. Due jobs run in the order of their names, the most
 urgent first; the others follow in the order in which they come to be due. `moment` is a `stamp`.
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def split(names: Iterable[str], moment: str) -> tuple[list[str], list[str]]:
-    """Those that may run at this moment, and those that are due later."""
+    """The names that are due at this moment, and those that are due later."""
     names = list(names)
     later = [name for name in names if name[DUE] > moment]
-    # Most often all are due: a second look at each of a million names is a tenth of listing them.
+    # Most often all are due: a second pass over a million names costs a tenth of listing them.
     return [name for name in names if name[DUE] <= moment] if later else names, later
 
 
 def turn(name: str) -> str:
-    """What jobs that are due later are ordered by; their names come back by `name_of_turn`."""
+    """The sort key of a name that is due later. `name_of_turn` gives the name back."""
     return name[DUE] + name
 
 
@@ -38,7 +38,7 @@ def name_of_turn(text: str) -> str:
 
 
 def in_turn(due: list[str], later: list[str], count: int | None = None) -> Iterator[str]:
-    """Due names, then later ones, in their order. Of many only `count` and a few are sorted, if those do."""
+    """Due names, then later ones, in order. Where the caller takes only `count`, few more are sorted."""
     return chain(_smallest(due, count, None), _smallest(later, count, turn))
 
 
@@ -50,7 +50,7 @@ def _smallest(names: list[str], count: int | None, key: Callable[[str], str] | N
 
 
 def before(due: Iterable[str], name: str) -> list[str]:
-    """The due jobs that run before the one of this name, in no order."""
+    """The due names that run before this name, unordered."""
     return [other for other in due if other < name]
 
 
@@ -60,7 +60,7 @@ def oldest(due: Iterable[str]) -> str | None:
 
 
 class Stretch(NamedTuple):
-    """Where in sorted names those of one rank begin, where its later ones do, and where it ends."""
+    """In sorted names, where one rank begins, where its later names begin, and where it ends."""
 
     low: int
     later: int
@@ -68,7 +68,7 @@ class Stretch(NamedTuple):
 
 
 def stretches(names: list[str], moment: str) -> list[Stretch]:
-    """The ranks in sorted names, each in the order of time, without a look at each of a million names."""
+    """The ranks in sorted names, found by bisection: no pass over a million names."""
     found, low = [], 0
     while low < len(names):
         rank = names[low][:2]
@@ -79,7 +79,7 @@ def stretches(names: list[str], moment: str) -> list[Stretch]:
 
 
 class Sorted(NamedTuple):
-    """Sorted names, and the ranks in them at a moment: the same answers as above without counting."""
+    """Sorted names and their ranks at a moment: the answers of the functions above, by bisection."""
 
     names: list[str]
     ranks: list[Stretch]

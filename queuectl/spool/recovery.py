@@ -1,12 +1,12 @@
-"""Dead workers' claims: the move that an outcome asked for is finished, all others are lost runs.
+"""Claims of dead workers: finish the move where an outcome is recorded; count every other run as lost.
 
     a crash after                       left is                          mended by
     the claim, no command started       processing/N@DEAD                back to pending/
     the command was started             and logs/ID.K.err                its rest stopped, N@ME, lost, moved
     the outcome was recorded            the outcome at its end           the move it asks for
 
-Any number of processes may do this at once: each step is one rename that one of them wins, and
-nothing is added to a file before it bears the name of the one who adds.
+Any number of processes may do this at once: each step is one rename that one of them wins. A process adds
+to a file only once its own name is in the file's name.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from queuectl.settings import Settings
     from queuectl.spool.root import Root
 
-#: Stops whatever still runs on this host of the command of a claim, and returns when nothing does.
-#: It is told the claim's name and its history, empty where that cannot be read. Raises `StillRuns`
+#: Stops the processes of a claim's command that still run on this host, and returns when none is left.
+#: Takes the claim's name and its history, empty where that cannot be read. Raises `StillRuns`
 #: where it may not, `ClaimLost` where somebody else has taken the claim.
 StopRemains = Callable[["Root", Name, tuple["Event", ...]], None]
 
 
 class StillRuns(Exception):
-    """What a dead worker left running cannot be stopped by this one, or does not end.
+    """A process that a dead worker left running cannot be stopped, or does not end.
 
-    `pid` is its number, None where it is in a process namespace that is not seen from here.
+    `pid` is None where the process is in a namespace that cannot be seen from here.
     """
 
     def __init__(self, pid: int | None) -> None:
@@ -49,16 +49,16 @@ class StillRuns(Exception):
 
 
 class Recovered(NamedTuple):
-    """A sentence for each claim and place that was ended, and the dead owners whose claims had to stay."""
+    """A sentence for each claim and worker that was cleared, and the dead owners whose claims had to stay."""
 
     told: list[str]
     kept: frozenset[str]
 
 
 class Rescue(NamedTuple):
-    """One live owner, `me`, that ends the claims of dead ones.
+    """One live owner, `me`, that ends the claims of dead owners.
 
-    A claim that bears its own name and is not among the `held` was left by an error of the disk.
+    A claim of `me` that is not among the `held` was left by an error of the disk.
     """
 
     root: Root
@@ -98,14 +98,14 @@ class Rescue(NamedTuple):
         return Recovered(told, frozenset(owner for owner in kept if owner))
 
     def _try_to_end(self, name: Name, now: datetime) -> tuple[bool, str]:
-        """Whether a claim is ended now, by whoever it was, and what there is to say of it."""
+        """Whether a claim is ended now, by this process or another, and a sentence to report."""
         fate = self._fate_of(name.owner)
         try:
             return True, self._end(name, now)
         except ClaimLost:
-            return True, ""  # another one recovers it, too
+            return True, ""  # another process recovers it, too
         except files.Untrusted:
-            return False, ""  # left to a worker that may
+            return False, ""  # a worker that trusts its owner ends it
         except StillRuns as one:
             return False, f"{fate}, but {one}; it waits for that."
         except OSError as error:
@@ -115,7 +115,7 @@ class Rescue(NamedTuple):
             return False, f"{fate}, and its file cannot be changed: {error.strerror} ({path})."
 
     def _fate_of(self, owner: str | None) -> str:
-        """Why a claim is left, in words."""
+        """Why a claim was left, in words."""
         return (
             "the disk failed before its claim was ended" if owner == self.me else f"its worker {owner} died"
         )
@@ -126,7 +126,7 @@ class Rescue(NamedTuple):
         try:
             reading = claims.read(root, f"{root.folder(State.PROCESSING)}/{name}")
         except (BadJob, files.NotAFile, PermissionError) as error:
-            # Crash: it may have been running. Once it is in dead/ a person may mend it and retry it.
+            # Crash: its command may have been running. From dead/ a person may mend and retry the job.
             self._stop(name, ())
             reason = f"{fate[:1].upper()}{fate[1:]}. {aside.why(error)}"
             where = aside.bury(root, name, name.free(), reason)
@@ -142,7 +142,7 @@ class Rescue(NamedTuple):
         if not begun and not (history and history[-1].get("event") == STARTED):
             finishing.give_back(claim)
             return f"{fate}; it was not started, and waits again."
-        # Root kills nothing that only a stranger's file names.
+        # Root kills no process that only another user's file names.
         claims.read(root, claim.path, root.trust(self.settings))
         self._stop(name, history)
         claim = _taken_over(claim, self.me)
@@ -160,7 +160,7 @@ class Rescue(NamedTuple):
         return f"{fate}, its run was lost; it is {state.label}."
 
     def _stop(self, name: Name, history: tuple[Event, ...]) -> None:
-        """Stop what still runs of a claim's command. Raises `StillRuns` where it runs on out of our sight."""
+        """Stop the processes of a claim's command. Raises `StillRuns` where one may run on another host."""
         self.stop_remains(self.root, name, history)
         attempt = output.last_begun(self.root, name.id, last_attempt(history))
         if not self.onlooker.is_here(name.owner or "") and output.is_written(self.root, name.id, attempt):
@@ -170,7 +170,7 @@ class Rescue(NamedTuple):
 def by_hand(
     root: Root, onlooker: Onlooker, values: Settings, stop_remains: StopRemains, now: datetime
 ) -> Recovered:
-    """End the claims of every owner that this onlooker finds dead, as a member for just that long."""
+    """End the claims of every owner that this onlooker finds dead, under a name taken just for that."""
     me = presence.join(root, presence.BY_HAND, now)
     try:
         return Rescue(root, me.name, onlooker, values, stop_remains).recover(now)
@@ -179,13 +179,13 @@ def by_hand(
 
 
 def _taken_over(claim: Claim, me: str) -> Claim:
-    """The claim under a name of our own; raises `ClaimLost` where somebody else took it."""
+    """The claim under the name of `me`. Raises `ClaimLost` where another process took it."""
     mine = Claim.of(claim.root, claim.name.owned(me), claim.record, claim.source)
     if not files.move(claim.path, mine.path):
         raise claims.lost(claim.root, claim.path)
     if claim.root.medium.writes_late and owners.may_copy(mine.path):
-        # Race: the share may hold back what the dead one was writing, and deliver it to this very
-        # file, whatever its name, when its host is reached again.
+        # Race: the dead worker's host may hold back writes, and the share may deliver them to this very
+        # file, under any name, when that host is reached again. So the claim goes on in a new file.
         claims.write_anew(claim.root, mine.path, files.read(mine.path, files.MAX_WITH_HISTORY))
     return mine._replace(record=claims.read_ready(claim.root, mine.path))
 
