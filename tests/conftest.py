@@ -21,7 +21,8 @@ import pytest
 
 from queuectl import Spool, State, times
 from queuectl.job.history import Event, last_attempt
-from queuectl.spool import jobs, presence, requests
+from queuectl.spool import descriptions, jobs, requests
+from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.view import audit
 from queuectl.worker.remains import stop_remains
@@ -234,7 +235,7 @@ class Process:
         """The owner's name that its claims bear."""
 
         def described() -> str | None:
-            names = presence.described(self.spool.root)
+            names = descriptions.described(self.spool.root)
             return next((name for name in names if f"-{self.pid}-" in name), None)
 
         return wait_until(described, f"worker {self.pid} describes itself") or ""
@@ -433,7 +434,7 @@ def make_old(spool: Spool) -> None:
 def problems_in(spool: Spool) -> list[str]:
     """Everything that the auditor finds, as `FOLDER/NAME: what is wrong`."""
     make_old(spool)
-    findings = audit.check(spool.root, presence.Onlooker(spool.root), 1, spool.clock())
+    findings = audit.check(spool.root, Onlooker(spool.root), 1, spool.clock())
     return [f"{os.path.relpath(one.path, spool.path)}: {one.problem}" for one in findings]
 
 
@@ -451,7 +452,7 @@ def problems_left() -> Callable[[Spool], list[str]]:
 def problems_left_in(spool: Spool) -> list[str]:
     make_old(spool)
     root, values = spool.root, spool.settings()
-    audit.repair(root, presence.Onlooker(root), values, stop_remains, spool.clock())
+    audit.repair(root, Onlooker(root), values, stop_remains, spool.clock())
     return problems_in(spool)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.spool import presence
+from queuectl.spool import liveness
+from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system.medium import Medium
 from queuectl.worker.keeper import Keeper
@@ -42,17 +43,17 @@ def beat(spool: Spool) -> Beat:
 
 
 @pytest.fixture
-def onlooker(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> presence.Onlooker:
+def onlooker(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> Onlooker:
     """On a share: elsewhere a worker of another boot could only be dead."""
     monkeypatch.setattr(Medium, "is_shared", True)
-    return presence.Onlooker(spool.root)
+    return Onlooker(spool.root)
 
 
 @pytest.mark.parametrize("at", MOMENTS)
 def test_a_beat_that_changes_is_life_and_one_that_stood_still_for_the_lease_is_death(
-    beat: Beat, onlooker: presence.Onlooker, clock: StoppedClock, at: str
+    beat: Beat, onlooker: Onlooker, clock: StoppedClock, at: str
 ) -> None:
-    every = presence.looks_every(LEASE)
+    every = liveness.looks_every(LEASE)
     for count in range(20):
         beat(count, at)
         assert onlooker.is_alive(NAME, LEASE)
@@ -69,12 +70,12 @@ def test_a_beat_that_changes_is_life_and_one_that_stood_still_for_the_lease_is_d
 
 @pytest.mark.parametrize("set_by", [timedelta(days=400), timedelta(days=-400)])
 def test_a_wall_clock_that_is_set_shortens_and_lengthens_no_lease(
-    beat: Beat, onlooker: presence.Onlooker, clock: StoppedClock, set_by: timedelta
+    beat: Beat, onlooker: Onlooker, clock: StoppedClock, set_by: timedelta
 ) -> None:
     beat(1, MOMENTS[1])
     assert onlooker.is_alive(NAME, LEASE)
     clock.set_by = set_by
-    watched, every = 0.0, presence.looks_every(LEASE)
+    watched, every = 0.0, liveness.looks_every(LEASE)
     while watched < LEASE:
         assert onlooker.is_alive(NAME, LEASE)
         clock.passed += every

@@ -10,6 +10,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.spool import presence
+from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.view import audit
 from queuectl.worker.remains import stop_remains
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def check(spool: Spool) -> list[audit.Finding]:
-    return audit.check(spool.root, presence.Onlooker(spool.root), 1, spool.clock())
+    return audit.check(spool.root, Onlooker(spool.root), 1, spool.clock())
 
 
 def repair(spool: Spool) -> list[audit.Finding]:
-    onlooker, now = presence.Onlooker(spool.root), spool.clock()
+    onlooker, now = Onlooker(spool.root), spool.clock()
     return audit.repair(spool.root, onlooker, spool.settings(), stop_remains, now)
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from queuectl.spool import presence
 from queuectl.spool.liveness import Standing
+from queuectl.spool.onlooker import Onlooker
 from queuectl.times import utc_now
 from tests.shell import Shell, until
 
@@ -167,7 +167,7 @@ def test_a_repair_says_what_it_watches_and_takes_nothing_of_a_worker_that_beats_
     name = a_silent_host(shell)
     spool, told = shell.spool, []
     description = shell.root / "workers" / f"{name}.yaml"
-    onlooker = presence.Onlooker(spool.root)
+    onlooker = Onlooker(spool.root)
 
     def beat(text: str) -> None:
         told.append(text)

@@ -12,8 +12,8 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.job.layout import scalar
-from queuectl.spool import presence
 from queuectl.spool.edits import Place, was_edited
+from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.order import smallest
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system import files
@@ -227,13 +227,13 @@ def test_the_time_at_which_a_job_first_ran_puts_off_no_retry(spool: Spool) -> No
         me.look(utc_now(), again=True)
         assert me.claim(utc_now()) is None
         assert spool.find(job_id).path == before
-    assert audit.check(spool.root, presence.Onlooker(spool.root), 1, utc_now()) == []
+    assert audit.check(spool.root, Onlooker(spool.root), 1, utc_now()) == []
 
 
 def test_check_reports_and_mends_the_name_of_a_job_that_was_edited(spool: Spool) -> None:
     [job_id] = failed(spool, 1)
     edit(spool, job_id, in_place, priority=7)
-    [found] = audit.check(spool.root, presence.Onlooker(spool.root), 1, utc_now())
+    [found] = audit.check(spool.root, Onlooker(spool.root), 1, utc_now())
     assert "asks for the name 03-" in found.problem
     assert found.mend
     found.mend()

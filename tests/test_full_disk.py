@@ -12,7 +12,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.errors import StorageTrouble
-from queuectl.spool import jobs, presence, requests
+from queuectl.spool import descriptions, jobs, requests
 from queuectl.system import files
 from queuectl.times import utc_now
 from queuectl.web import actions
@@ -274,7 +274,7 @@ def test_a_worker_on_a_full_disk_does_not_say_that_it_died(
     spool: Spool, small_disk: Path, workers: Workers, until: Until
 ) -> None:
     workers.start()
-    until(lambda: presence.described(spool.root), "a worker is there")
+    until(lambda: descriptions.described(spool.root), "a worker is there")
     requests.pause(spool.root, utc_now())
     spool.file({"id": "mine", "command": "true"})
     (spool.path / "pending" / "pipe.yaml").write_text("command: true\n")

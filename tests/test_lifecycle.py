@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import output, presence, requests
+from queuectl.spool import descriptions, output, requests
 from queuectl.times import utc_now
 
 if TYPE_CHECKING:
@@ -443,7 +443,9 @@ def test_a_worker_that_starts_in_a_paused_spool_starts_nothing(
 def until_heard(name: str, spool: Spool, until: Until) -> None:
     """Wait as long as a worker may take to hear of a request: it looks more than six times a second."""
     end = time.monotonic() + 0.6
-    until(lambda: time.monotonic() > end and name in presence.described(spool.root), "the worker lives on")
+    until(
+        lambda: time.monotonic() > end and name in descriptions.described(spool.root), "the worker lives on"
+    )
 
 
 def test_a_waiting_job_that_is_cancelled_never_runs(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from queuectl.spool import presence, requests
+from queuectl.spool import descriptions, liveness, presence, requests
+from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system import files
 from queuectl.times import utc_now
@@ -43,7 +44,7 @@ def test_an_owner_of_another_boot_is_dead_at_once_only_where_it_was_this_machine
     me = presence.join(spool.root, "test", utc_now())
     workers = spool.path / "workers"
     text = (workers / f"{me.name}.yaml").read_text()
-    boot = presence.place_of(spool.root).split("/")[0]
+    boot = descriptions.place_of(spool.root).split("/")[0]
     assert boot in text
     text = text.replace(boot, "0" * len(boot)).replace(me.name, "other-1-abcd")
     if host == "elsewhere":
@@ -53,21 +54,21 @@ def test_an_owner_of_another_boot_is_dead_at_once_only_where_it_was_this_machine
     if before_the_boot:
         then = psutil.boot_time() - 60
         os.utime(other, (then, then))
-    assert presence.Onlooker(spool.root).is_alive("other-1-abcd", LEASE) is alive
+    assert Onlooker(spool.root).is_alive("other-1-abcd", LEASE) is alive
     me.leave()
 
 
 def test_time_in_which_nobody_looked_does_not_count(spool: Spool, clock: StoppedClock) -> None:
     me = presence.join(spool.root, "test", utc_now())
     text = (spool.path / f"workers/{me.name}.yaml").read_text()
-    elsewhere = text.replace(presence.place_of(spool.root), "another").replace(me.name, "other-1-abcd")
+    elsewhere = text.replace(descriptions.place_of(spool.root), "another").replace(me.name, "other-1-abcd")
     (spool.path / "workers/other-1-abcd.yaml").write_text(elsewhere)
-    onlooker, lease = presence.Onlooker(spool.root), 100
+    onlooker, lease = Onlooker(spool.root), 100
     assert onlooker.is_alive("other-1-abcd", lease)
     clock.passed += 10 * lease  # the share was away from all, say
     seen_again = clock.passed
     while onlooker.is_alive("other-1-abcd", lease):
-        clock.passed += presence.looks_every(lease)
+        clock.passed += liveness.looks_every(lease)
     assert clock.passed - seen_again >= lease
     me.leave()
 
@@ -87,7 +88,7 @@ def test_a_worker_watches_the_beats_of_others_also_on_a_local_disk(spool: Spool,
     wake, job_id = Wake(), spool.file("true")
     with spool.member() as me, contextlib.closing(wake):
         text = (spool.path / f"workers/{me.name}.yaml").read_text()
-        text = text.replace(presence.place_of(spool.root), "another/place").replace(me.name, name)
+        text = text.replace(descriptions.place_of(spool.root), "another/place").replace(me.name, name)
         (spool.path / f"workers/{name}.yaml").write_text(text)
         clock.passed += 1
         me.look(utc_now())
@@ -107,7 +108,7 @@ def test_a_request_that_leaves_the_folder_the_time_of_a_change_before_it_is_hear
     folder = spool.path / "workers"
     keeper.look()
     before = folder.stat()
-    requests.to_stop(spool.root, presence.described(spool.root), None)
+    requests.to_stop(spool.root, descriptions.described(spool.root), None)
     os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
     time.sleep(LOOK)  # as a keeper does
     keeper.look()
@@ -128,7 +129,7 @@ def test_what_is_asked_is_heard_by_an_event_long_before_the_next_look(
         bell.hang()
         keeper = Keeper(me, wake, bell)
         keeper.start()
-        requests.to_stop(spool.root, presence.described(spool.root), 7.0)
+        requests.to_stop(spool.root, descriptions.described(spool.root), 7.0)
         wait_until(lambda: keeper.requests.limit == 7.0, "the request is heard, and its limit")
         keeper.end()
 

@@ -19,7 +19,7 @@ import pytest
 
 from queuectl import Spool, State, settings
 from queuectl.errors import BadSetting, QueueError, UnsafeSpool
-from queuectl.spool import claiming, claims, output, presence, requests, reservations
+from queuectl.spool import claiming, claims, descriptions, output, requests, reservations
 from queuectl.spool.names import REASON, Name
 from queuectl.spool.root import FOLDERS
 from queuectl.system import files, host, logs, processes
@@ -177,7 +177,7 @@ SEE = (
 )
 STOP = (
     "from queuectl import Spool; from queuectl.spool import requests, presence; root = Spool({path!r}).root; "
-    "requests.to_stop(root, presence.described(root), None)"
+    "requests.to_stop(root, descriptions.described(root), None)"
 )
 
 
@@ -188,7 +188,7 @@ def test_who_shares_a_spool_sees_the_workers_of_others_and_stops_them(shared: Sp
     path = str(shared.path)
     with ThreadPoolExecutor() as pool:
         serving = pool.submit(run_as, ALICE, SERVE.format(path=path))
-        until(lambda: presence.described(shared.root), "Alice's worker is there")
+        until(lambda: descriptions.described(shared.root), "Alice's worker is there")
         try:
             assert run_as(BOB, SEE.format(path=path)) == "idle"
         finally:
@@ -348,8 +348,8 @@ def alices(open_place: Path, request: pytest.FixtureRequest, until: Until) -> It
     assert owners(place) == {}
     yield place
     root = Spool(place).root
-    requests.to_stop(root, presence.described(root), None)
-    until(lambda: not presence.described(root), "no worker is left, whatever the test has met")
+    requests.to_stop(root, descriptions.described(root), None)
+    until(lambda: not descriptions.described(root), "no worker is left, whatever the test has met")
 
 
 BY_ROOT = [
@@ -550,7 +550,7 @@ def read_log(spool: Spool) -> bytes:
 
 
 def read_description(spool: Spool) -> bytes:
-    return repr(presence.describe(spool.root, "me-1-abcd")).encode()
+    return repr(descriptions.describe(spool.root, "me-1-abcd")).encode()
 
 
 def read_request(spool: Spool) -> bytes:

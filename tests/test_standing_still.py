@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import presence, requests
+from queuectl.spool import descriptions, requests
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system.medium import Medium
 from queuectl.worker.keeper import Keeper, is_over
@@ -45,7 +45,7 @@ def short(spool: Spool) -> Spool:
 
 
 def beats(spool: Spool, worker: Process) -> int:
-    description = presence.describe(spool.root, worker.name)
+    description = descriptions.describe(spool.root, worker.name)
     return description.beat if description else 0
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import jobs, output, presence
+from queuectl.spool import descriptions, jobs, output
 from queuectl.spool.names import Name
 from queuectl.spool.wake import Wake
 from queuectl.system import files, processes
@@ -158,7 +158,7 @@ def test_what_is_no_job_is_put_aside_although_dead_has_been_deleted(
     spool: Spool, workers: Workers, until: Until
 ) -> None:
     workers.start()
-    until(lambda: presence.described(spool.root), "a worker is there")
+    until(lambda: descriptions.described(spool.root), "a worker is there")
     (spool.path / "dead").rmdir()
     name = Name(0, stamp(utc_now()), "bad")
     (spool.path / "pending" / str(name)).write_text("comand: x\n")

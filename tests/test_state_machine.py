@@ -27,7 +27,8 @@ from hypothesis.stateful import (
 from queuectl import Spool, State
 from queuectl.errors import BadJob, ClaimLost, IdTaken, NoSuchJob, SpoolAway, WrongState
 from queuectl.job.history import RETRIED, failures, last_attempt
-from queuectl.spool import finishing, jobfile, names, presence
+from queuectl.spool import descriptions, finishing, jobfile, names
+from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.times import from_stamp, iso, utc_now
 
@@ -245,7 +246,7 @@ class Queue(RuleBasedStateMachine):
         self.workers.remove(worker)
         del worker
         gc.collect()
-        assert not presence.Onlooker(self.spool.root).is_alive(name, 1)
+        assert not Onlooker(self.spool.root).is_alive(name, 1)
 
     @precondition(lambda self: self.workers)
     @rule(pick=picks)
@@ -260,7 +261,7 @@ class Queue(RuleBasedStateMachine):
         recover(self.spool, self.now)
         alive = {worker.member.name for worker in self.workers}
         assert {place.owner for place in self.jobs(State.PROCESSING)} <= alive
-        assert set(presence.described(self.spool.root)) == alive
+        assert set(descriptions.described(self.spool.root)) == alive
 
     @rule()
     def work_everything_off(self) -> None:

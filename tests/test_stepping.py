@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import State
-from queuectl.spool import presence, requests
+from queuectl.spool import descriptions, requests
 from queuectl.system.processes import Ended
 from queuectl.worker.loop import BRISK, DONE, On, Wait, Worker
 from queuectl.worker.stopping import (
@@ -134,7 +134,7 @@ def test_three_workers_in_one_thread_run_each_job_once(spool: Spool, stage: Stag
     assert not left
     assert sorted(stage.started) == sorted(ids)
     assert {spool.find(job_id).state for job_id in ids} == {State.DONE}
-    assert presence.described(spool.root) == []
+    assert descriptions.described(spool.root) == []
 
 
 def test_a_step_runs_no_more_than_one_command_and_does_not_wait_for_it(

@@ -16,7 +16,7 @@ from queuectl import Job, Spool
 from queuectl.cli import quick
 from queuectl.errors import FiledAllTheSame, StorageTrouble, UnsafeSpool
 from queuectl.job.model import State
-from queuectl.spool import presence, requests
+from queuectl.spool import descriptions, requests
 from queuectl.spool.root import FOLDERS
 from queuectl.system import files
 from queuectl.times import utc_now
@@ -86,7 +86,7 @@ def test_a_full_disk_stops_claiming_and_refuses_filing_until_there_is_room(
     small_disk: Path, spool: Spool, workers: Workers, until: Until
 ) -> None:
     workers.start()
-    until(lambda: presence.described(spool.root), "a worker is there")
+    until(lambda: descriptions.described(spool.root), "a worker is there")
     requests.pause(spool.root, utc_now())
     job_id = spool.file({"id": "kept", "command": "true"})
     fillers = fill(small_disk)
@@ -115,7 +115,7 @@ def test_of_what_ran_on_a_full_disk_no_more_than_one_outcome_is_owed(
     pad = 1 + 4060 - sample.stat().st_size  # an outcome takes the file over the end of its page
     sample.unlink()
     workers.start()
-    until(lambda: presence.described(spool.root), "a worker is there")
+    until(lambda: descriptions.described(spool.root), "a worker is there")
     requests.pause(spool.root, utc_now())
     ids = [spool.file(padded(pad)) for _ in range(5)]
     fill(small_disk, b"x" * 1024)

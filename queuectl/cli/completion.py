@@ -40,10 +40,11 @@ def ids_in(*states: State) -> Complete:
 
 
 def _live_workers(root: Root) -> Iterable[str]:
-    from queuectl.spool import presence
+    from queuectl.spool import descriptions
+    from queuectl.spool.onlooker import Onlooker
 
-    onlooker = presence.Onlooker(root)
-    return (name for name in presence.described(root) if onlooker.is_alive(name, float("inf")))
+    onlooker = Onlooker(root)
+    return (name for name in descriptions.described(root) if onlooker.is_alive(name, float("inf")))
 
 
 def _one_of(names: Callable[[Root], Iterable[str]]) -> Complete:

@@ -21,8 +21,9 @@ from queuectl.errors import (
     StorageTrouble,
 )
 from queuectl.job.model import State
-from queuectl.spool import acts, jobs, presence
+from queuectl.spool import acts, jobs, liveness
 from queuectl.spool.cancellation import Cancelling
+from queuectl.spool.onlooker import Onlooker
 from queuectl.times import entered_duration
 from queuectl.view import explain, lookup
 from queuectl.view.endings import Ends
@@ -159,7 +160,7 @@ def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
     values = spool.settings()
     lot = Lot.of(spool, job_ids)
     with lot.naming_what_is_left(), acts.hand(spool.root, spool.clock()) as me:
-        onlooker = presence.Onlooker(spool.root)
+        onlooker = Onlooker(spool.root)
         cancelling = Cancelling(me, values, onlooker, _stop_remains, spool.clock)
 
         def cancel(found: Found) -> str | None:
@@ -239,15 +240,15 @@ class _Hindrances:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._onlooker = presence.Onlooker(spool.root)
+        self._onlooker = Onlooker(spool.root)
         self._said: set[str] = set()
-        self._look_at = time.monotonic() + presence.GLANCE
+        self._look_at = time.monotonic() + liveness.GLANCE
 
     def tell(self, job_ids: Container[str]) -> None:
         """Look now and then, not at every call; who waits for moments hears nothing."""
         if time.monotonic() < self._look_at:
             return
-        every = presence.looks_every(self._spool.live.now().lock_lease_seconds)
+        every = liveness.looks_every(self._spool.live.now().lock_lease_seconds)
         self._look_at = time.monotonic() + every
         for told in explain.hindrances(self._spool.root, self._spool.live.now(), self._onlooker, job_ids):
             if told not in self._said:

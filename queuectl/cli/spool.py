@@ -59,7 +59,8 @@ def check_command(
     if timeout is not None:
         raise BadUsage("--timeout is for --share.", "Leave it out.")
     from queuectl.spool import jobs
-    from queuectl.spool.presence import Onlooker, described
+    from queuectl.spool.descriptions import described
+    from queuectl.spool.onlooker import Onlooker
     from queuectl.view import audit
 
     spool = spool_of(ctx)

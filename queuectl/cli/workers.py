@@ -11,7 +11,8 @@ from queuectl.cli import completion, printer
 from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of, spool_or_new
 from queuectl.errors import QueueError
-from queuectl.spool import presence, requests
+from queuectl.spool import descriptions, requests
+from queuectl.spool.onlooker import Onlooker
 from queuectl.times import duration, entered_duration, parse_moment
 
 
@@ -48,9 +49,9 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: str | None) 
     from queuectl.worker import fleet
 
     if drain is not None:
-        return fleet.run(spool.root, presence.DRAIN, count, drain)
+        return fleet.run(spool.root, descriptions.DRAIN, count, drain)
     if foreground:
-        return fleet.run(spool.root, presence.FOREGROUND, count)
+        return fleet.run(spool.root, descriptions.FOREGROUND, count)
     try:
         names = fleet.start_detached(spool.root, count)
     except fleet.NotAllStarted as error:
@@ -87,8 +88,8 @@ def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> in
     spool = spool_of(ctx)
     limit = None if timeout is None else entered_duration("--timeout", timeout)
     lease = spool.live.now().lock_lease_seconds
-    onlooker = presence.Onlooker(spool.root)
-    known = {worker.name: worker for worker in presence.members(spool.root)}
+    onlooker = Onlooker(spool.root)
+    known = {worker.name: worker for worker in descriptions.members(spool.root)}
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise QueueError(f"There is no worker {unknown[0]!r}.", "See `queuectl worker status`.")

@@ -9,7 +9,17 @@ from queuectl import times
 from queuectl.errors import BadJob, ClaimLost, JobMoved, UnreadableJob, WrongState
 from queuectl.job.history import CANCELLED
 from queuectl.job.model import TRANSITIONS, State
-from queuectl.spool import aside, claims, finishing, jobfile, jobs, output, presence, reservations
+from queuectl.spool import (
+    aside,
+    claims,
+    descriptions,
+    finishing,
+    jobfile,
+    jobs,
+    output,
+    presence,
+    reservations,
+)
 from queuectl.spool.names import FIFO_RANK, REASON, Name, rank_of
 from queuectl.system import files
 from queuectl.times import iso, stamp
@@ -62,7 +72,7 @@ class Hand:
 @contextlib.contextmanager
 def hand(root: Root, now: datetime) -> Iterator[Hand]:
     """Join as an owner for any number of acts."""
-    me = presence.join(root, presence.BY_HAND, now)
+    me = presence.join(root, descriptions.BY_HAND, now)
     try:
         yield Hand(root, me)
     finally:
@@ -193,7 +203,7 @@ def delete(root: Root, found: list[Found]) -> Iterator[str]:
 
 def spent_worker_logs(root: Root, oldest: datetime) -> list[str]:
     """The paths of the logs of workers that are gone and last wrote to them before `oldest`."""
-    present = set(presence.described(root))
+    present = set(descriptions.described(root))
     spent = []
     for worker, path in output.worker_logs(root).items():
         if worker not in present:

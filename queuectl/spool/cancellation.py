@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from queuectl import times
 from queuectl.errors import QueueError, WrongState
 from queuectl.job.model import State
-from queuectl.spool import acts, presence, recovery, requests
+from queuectl.spool import acts, descriptions, liveness, recovery, requests
 from queuectl.system import files
 from queuectl.times import duration
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from queuectl.spool.acts import Hand
     from queuectl.spool.jobs import Found
     from queuectl.spool.liveness import Verdict
-    from queuectl.spool.presence import Onlooker
+    from queuectl.spool.onlooker import Onlooker
     from queuectl.spool.recovery import StopRemains
 
 #: How a job was cancelled, in words.
@@ -92,10 +92,10 @@ class Cancelling:
         verdict = self._judge(owner)
         if owner in self._kept:
             raise QueueError(self._kept[owner], "`queuectl check --repair` tries again.")
-        worker = presence.describe(self._root, owner)
+        worker = descriptions.describe(self._root, owner)
         if worker is None or verdict.is_dead:
             return
-        if not (worker.hears or worker.kind == presence.BY_HAND):  # a hand holds a job only for moments
+        if not (worker.hears or worker.kind == descriptions.BY_HAND):  # a hand holds a job only for moments
             raise QueueError(f"Job {found.id} is held by {owner}.", f"It {worker.how_to_end}")
         if not verdict.may_answer:
             raise QueueError(
@@ -126,7 +126,7 @@ class Cancelling:
     def wait(self, left: Iterable[Found], end: float, tell: Callable[[str], None]) -> None:
         """Wait until one of the running jobs has moved, or an owner can no longer answer."""
         waiting = list(left)
-        judge_at = times.clock.monotonic() + presence.GLANCE
+        judge_at = times.clock.monotonic() + liveness.GLANCE
         while all(files.exists(found.path) for found in waiting) and (now := times.clock.monotonic()) < end:
             times.clock.sleep(_LOOK)
             if now < judge_at:
@@ -137,4 +137,4 @@ class Cancelling:
             self._verdicts.clear()
             if not all(self._judge(owner).may_answer for owner in self._owners):
                 return
-            judge_at = now + presence.GLANCE
+            judge_at = now + liveness.GLANCE

@@ -1,8 +1,8 @@
-"""Whether an owner of claims is alive: one judgement, from facts, for every command and every worker.
+"""The judgement whether an owner of claims is alive, from facts, for every command and every worker.
 
-A worker writes a beat at least every `beats_every(lease)` and gives up its job when none of its
-beats was taken for `GIVE_UP` of the lease. From one lease after its last beat on nothing of it runs.
-So its claims may be taken over as soon as it is certain that a lease has passed since that beat.
+A worker beats at least every `beats_every(lease)` and gives up its job when the spool has taken none
+of its beats for `keeper.GIVE_UP` of the lease. One lease after its last beat none of its commands runs.
+So its claims may be taken over once it is certain that a lease has passed since that beat.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from typing import NamedTuple
 
 from queuectl.times import duration
 
-#: A worker looks whether it is time to beat no less often than it beats: two beats' time is the longest.
+#: A worker checks at least once per beat whether one is due, so two beats are never further apart than this.
 _BEATS_TO_MISS = 3
+#: An observer restarts its count of silence after a gap of this many intervals between its looks.
+GAP = 3
+#: Seconds between the looks of a command that watches. SMB never shows a beat that is read more often.
+GLANCE = 2.0
 
 
 class Standing(Enum):
-    """What an observer may conclude about an owner."""
+    """The conclusion of an observer about an owner."""
 
     ALIVE = "alive"
-    #: Its lock is held, so it lives, but it has not beaten for the lease: SIGSTOP, a paused container.
+    #: It lives, as its lock is held, but has not beaten for the lease: SIGSTOP, a paused container.
     FROZEN = "frozen"
     #: A share shows its claim but not (or not yet) its description.
     UNKNOWN = "unknown"
@@ -31,13 +35,13 @@ class Standing(Enum):
 
 
 class Facts(NamedTuple):
-    """What one look tells about an owner. Times are in seconds; None is what cannot be known.
+    """The facts that one look at an owner finds. Times are in seconds; None stands for an unknown fact.
 
-    `is_locked`     its lock is held. Only on a local disk: there the one kernel that has the disk decides.
-    `runs`          its process is there. Only on a share, and from the process namespace that it runs in.
-    `age`           since its last beat by one clock, that of whoever keeps the files.
+    `is_locked`     its lock is held; known on a local disk only, where one kernel decides.
+    `runs`          its process is there; known on a share only, from within its process namespace.
+    `age`           time since its last beat, by the clock that dates the files.
     `age_by_hosts`  the same by the clocks of the two hosts: this one's now, the owner's at that beat.
-    `watched`       this observer has seen the same beat for so long by its monotonic clock, without a gap.
+    `watched`       time for which this observer saw the same beat without a gap, by its monotonic clock.
     """
 
     is_described: bool = True
@@ -49,9 +53,9 @@ class Facts(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The judgement: the standing, the reason in words, and how long to watch until it is certain.
+    """The judgement: the standing, the reason in words, and for how many seconds to watch to be certain.
 
-    `age` is that of the last beat in seconds, as in `Facts`.
+    `age` is as in `Facts`.
     """
 
     standing: Standing
@@ -61,17 +65,17 @@ class Verdict(NamedTuple):
 
     @property
     def is_dead(self) -> bool:
-        """Whether to call the owner dead: nothing is asked of it any more, and nobody waits for it."""
+        """Whether to report the owner as dead. Nobody sends it a request or waits for it."""
         return self.standing in {Standing.SILENT, Standing.DEAD}
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes watching to learn if its claims may be taken over."""
+        """Whether the owner must be watched before its claims may be taken over."""
         return self.standing in {Standing.UNKNOWN, Standing.SILENT}
 
     @property
     def may_answer(self) -> bool:
-        """Whether to wait for what the owner was asked for: not if it is dead, or frozen for certain."""
+        """Whether to wait for the answer to a request: not if the owner is dead, or frozen for certain."""
         return not self.is_dead and not (self.standing is Standing.FROZEN and self.open_for <= 0)
 
 
@@ -81,25 +85,49 @@ def beats_every(lease: float) -> float:
 
 
 def confirmation(lease: float) -> float:
-    """Seconds in which a worker that reaches the spool has certainly beaten: several beats' time."""
+    """Seconds within which every worker that reaches the spool has beaten."""
     return _BEATS_TO_MISS * beats_every(lease)
 
 
+def looks_every(lease: float) -> float:
+    """Seconds between looks at the beats of others: often enough to judge within the lease."""
+    return min(max(2.0, lease / 10), 30.0)
+
+
+class Seen(NamedTuple):
+    """A beat that an observer has seen: its count, since when, and at which last look (monotonic)."""
+
+    beat: int | None
+    since: float
+    at: float
+
+
+def seen(known: Seen | None, beat: int | None, now: float, lease: float) -> Seen:
+    """What an observer has seen of an owner after a look at `now` found this beat.
+
+    Race: the count restarts after a gap between looks. A share that was out of reach hid the beats of
+    the living, too.
+    """
+    if known is None or known.beat != beat or now - known.at > GAP * looks_every(lease):
+        return Seen(beat, now, now)
+    return known._replace(at=now)
+
+
 def judge(facts: Facts, lease: float) -> Verdict:
-    """Judge an owner by what one look told; whoever looks again hands in what has changed.
+    """Judge an owner by the facts of one look.
 
     A claim may be taken over (`DEAD`) in three cases:
 
     1. Its lock is free on a local disk, or its process is gone as seen from its own namespace.
-    2. The beat stayed the same for the lease while this observer watched. No clock but the
-       observer's monotonic one is used, so no step of a clock can hurt.
-    3. The beat is older than the lease by the clock of whoever keeps the files and also by those of
-       the two hosts, and stayed the same for `confirmation(lease)` of watching. A step of any single
-       clock changes only one of the two ages: then the claim waits for case 2. If two clocks were set
+    2. The beat stayed the same for the lease while this observer watched. This uses only the
+       observer's monotonic clock, so no step of a clock matters.
+    3. The beat is older than the lease by the clock that dates the files and also by the clocks of
+       the two hosts, and stayed the same for `confirmation(lease)` of watching. A step of one clock
+       changes only one of the two ages; then the claim waits for case 2. If two clocks were stepped
        by more than the lease since that beat, the watching still protects every worker that reaches
-       the spool, as it has beaten meanwhile.
+       the spool, because such a worker has beaten meanwhile.
 
-    Case 3 lets a command settle in half a minute what case 2 would make it watch for the whole lease.
+    Case 3 lets a command decide in half a minute instead of a whole lease.
     """
     if facts.is_locked is False or facts.runs is False:
         return Verdict(Standing.DEAD, "its process has ended", age=facts.age)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.errors import BadJob, ClaimLost, StorageTrouble
 from queuectl.job.history import FAILED, STARTED, last_attempt, outcome_by
 from queuectl.job.model import State
-from queuectl.spool import aside, claims, finishing, output, presence
+from queuectl.spool import aside, claims, descriptions, finishing, output, presence
 from queuectl.spool.claims import Claim
+from queuectl.spool.descriptions import described
 from queuectl.spool.names import Name, parse_claim
-from queuectl.spool.presence import Onlooker, described
 from queuectl.system import files, owners
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from queuectl.job.history import Event
     from queuectl.settings import Settings
+    from queuectl.spool.onlooker import Onlooker
     from queuectl.spool.root import Root
 
 #: Stops the processes of a claim's command that still run on this host, and returns when none is left.
@@ -171,7 +172,7 @@ def by_hand(
     root: Root, onlooker: Onlooker, values: Settings, stop_remains: StopRemains, now: datetime
 ) -> Recovered:
     """End the claims of every owner that this onlooker finds dead, under a name taken just for that."""
-    me = presence.join(root, presence.BY_HAND, now)
+    me = presence.join(root, descriptions.BY_HAND, now)
     try:
         return Rescue(root, me.name, onlooker, values, stop_remains).recover(now)
     finally:

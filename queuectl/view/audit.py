@@ -23,8 +23,8 @@ from queuectl.spool import (
     recovery,
     reservations,
 )
+from queuectl.spool.descriptions import described
 from queuectl.spool.names import REASON, Kind, Name, classify, id_in, name_in, parse, parse_claim, split
-from queuectl.spool.presence import Onlooker, described
 from queuectl.spool.requests import PAUSED
 from queuectl.spool.root import FOLDERS, IDS, Root
 from queuectl.system import files
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from queuectl.spool.liveness import Verdict
+    from queuectl.spool.onlooker import Onlooker
 
 #: A dot file younger than this many seconds may be a writer's that is still at work.
 FRESH = 60.0

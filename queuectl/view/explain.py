@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queuectl.job.model import State
-from queuectl.spool import jobs, order, presence, requests
+from queuectl.spool import descriptions, jobs, order, requests
 from queuectl.spool.jobs import Found
 from queuectl.spool.liveness import Standing
 from queuectl.spool.names import REASON, odd
+from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.times import local, parse_moment, stamp, when
 from queuectl.view import lookup
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from queuectl.settings import Settings
-    from queuectl.spool.presence import Onlooker
     from queuectl.spool.root import Root
 
 
@@ -28,11 +28,11 @@ def workers(root: Root, values: Settings, onlooker: Onlooker | None = None) -> l
 
     Who looks again and again hands in the same `onlooker`.
     """
-    onlooker = onlooker or presence.Onlooker(root)
+    onlooker = onlooker or Onlooker(root)
     lease = values.lock_lease_seconds
     claims = {name.owner: name for name in jobs.names_in(root, State.PROCESSING)}
     told = []
-    for worker in presence.members(root):
+    for worker in descriptions.members(root):
         name = worker.name
         claim = claims.get(name)
         verdict = onlooker.judge(name, lease)
@@ -105,7 +105,7 @@ def why(
     """In words: why a job does not run, or how it stands. `before` counts the jobs that run first."""
     if found.state is State.PROCESSING:
         owner = found.name.owner or ""
-        verdict = presence.Onlooker(root).judge(owner, values.lock_lease_seconds)
+        verdict = Onlooker(root).judge(owner, values.lock_lease_seconds)
         if verdict.is_dead:
             return (
                 f"its worker {owner} died ({verdict.why}); the next one, or `queuectl check --repair`, "

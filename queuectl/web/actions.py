@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import BadUsage, JobMoved, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job.model import State
-from queuectl.spool import acts, presence, requests
+from queuectl.spool import acts, descriptions, requests
 from queuectl.spool.cancellation import BEFORE_IT_RAN, Cancelling
 from queuectl.spool.jobs import Found
 from queuectl.spool.names import parse
@@ -282,7 +282,7 @@ def pause(dashboard: Dashboard, *, resume: bool) -> Said:
 
 def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:
     """Let a worker finish the job at hand, and end."""
-    worker = {one.name: one for one in presence.members(dashboard.spool.root)}.get(name)
+    worker = {one.name: one for one in descriptions.members(dashboard.spool.root)}.get(name)
     if worker is None:
         raise QueueError(f"There is no worker {name!r}.", "It may have ended.")
     if not worker.hears:

@@ -11,7 +11,7 @@ from queuectl.job.model import ID, State
 from queuectl.spool import jobs, requests
 from queuectl.spool.jobs import Found
 from queuectl.spool.names import name_in
-from queuectl.spool.presence import Onlooker
+from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.recovery import StillRuns
 from queuectl.system import files
 from queuectl.view import dead_letters, explain

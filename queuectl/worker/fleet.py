@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TextIO
 from queuectl import times
 from queuectl.errors import Lacking, QueueError, StorageTrouble
 from queuectl.job.model import State
-from queuectl.spool import output, presence
-from queuectl.spool.presence import DETACHED, DRAIN, FOREGROUND
+from queuectl.spool import descriptions, liveness, output, presence
+from queuectl.spool.descriptions import DETACHED, DRAIN, FOREGROUND
 from queuectl.spool.root import Root, open_root
 from queuectl.spool.waiting import Waiting
 from queuectl.spool.wake import load_ear
@@ -355,10 +355,10 @@ def await_end(
     end = None if patience is None else times.clock.monotonic() + patience
     judged_at = times.clock.monotonic()
     while left and (end is None or times.clock.monotonic() < end):
-        for name in left - set(presence.described(root)):
+        for name in left - set(descriptions.described(root)):
             left.discard(name)
             gone(name)
-        if times.clock.monotonic() - judged_at >= presence.GLANCE:
+        if times.clock.monotonic() - judged_at >= liveness.GLANCE:
             judged_at = times.clock.monotonic()
             verdicts = {name: judge(name) for name in left}
             others |= {name: verdict.why for name, verdict in verdicts.items() if not verdict.may_answer}

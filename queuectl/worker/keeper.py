@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import times
 from queuectl.errors import NotASpool
 from queuectl.job.model import State
-from queuectl.spool import liveness, presence, requests
+from queuectl.spool import liveness, requests
 from queuectl.spool.requests import Requests
 from queuectl.system import files
 from queuectl.system.processes import keep_descriptors
@@ -168,7 +168,7 @@ class Keeper(threading.Thread):
             self._beat_in_time()
         finally:  # a disk that takes no beat may well show what is asked
             self.hear()
-        if times.clock.monotonic() - self._watched >= presence.looks_every(self.lease):
+        if times.clock.monotonic() - self._watched >= liveness.looks_every(self.lease):
             self._watched = times.clock.monotonic()
             self._member.watch()
         if self._may_differ(root.folder(State.PENDING)):

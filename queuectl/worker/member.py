@@ -10,11 +10,24 @@ from queuectl import settings, times
 from queuectl.errors import ClaimLost, IdTaken, StorageTrouble
 from queuectl.job.history import STARTED, Event, last_attempt, moved_by_hand
 from queuectl.job.model import State
-from queuectl.spool import aside, claiming, claims, finishing, holds, ids, jobs, output, presence, recovery
+from queuectl.spool import (
+    aside,
+    claiming,
+    claims,
+    finishing,
+    holds,
+    ids,
+    jobs,
+    liveness,
+    output,
+    presence,
+    recovery,
+)
 from queuectl.spool.claims import Claim
 from queuectl.spool.dropping import Drops
 from queuectl.spool.liveness import Standing
 from queuectl.spool.names import parse_claim
+from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.waiting import Waiting
 from queuectl.system import files
 from queuectl.times import iso
@@ -52,7 +65,7 @@ class Member:
         self._abandoned = ids.Abandoned(root)
         self._drops = Drops(root, self._abandoned)
         self._unsettled: list[str] = []
-        self._onlooker = presence.Onlooker(root)
+        self._onlooker = Onlooker(root)
         self._recovered_at = float("-inf")
         self._told: list[str] = []
         self._kept: frozenset[str] = frozenset()
@@ -129,7 +142,7 @@ class Member:
 
     def _is_to_be_taken_over(self, owners: Iterable[str | None]) -> bool:
         """Whether one of these owners is dead, or may turn out to be."""
-        if self.doubts and times.clock.monotonic() - self._doubted_at < presence.GLANCE:
+        if self.doubts and times.clock.monotonic() - self._doubted_at < liveness.GLANCE:
             return True
         self._doubted_at = times.clock.monotonic()
         verdicts = {owner: self._onlooker.judge(owner, self.live_lease) for owner in owners if owner}
@@ -311,7 +324,7 @@ class Member:
     @property
     def is_to_recover(self) -> bool:
         """Whether it is time to look for claims of dead workers."""
-        every = RECOVERY_EVERY if self.root.medium.locks_tell else presence.looks_every(self.live_lease)
+        every = RECOVERY_EVERY if self.root.medium.locks_tell else liveness.looks_every(self.live_lease)
         return times.clock.monotonic() - self._recovered_at >= every
 
     def recover(

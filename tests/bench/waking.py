@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from queuectl.spool import presence
+from queuectl.spool import descriptions
 from tests.bench import peers, spools
 from tests.bench.place import (
     QUEUECTL,
@@ -157,7 +157,7 @@ def idle(place: Place) -> Iterator[Figure]:
 def _detached(spool: Spool, count: int, settle: float) -> list[int]:
     """The pids of workers that have just been started, once each has run something if it could."""
     run([*QUEUECTL, "--spool", str(spool.path), "worker", "start", "--count", str(count)], spool.path.parent)
-    names = presence.described(spool.root)
+    names = descriptions.described(spool.root)
     if len(names) != count:
         raise Failed(f"{len(names)} of {count} workers are there")
     spool.file("true")

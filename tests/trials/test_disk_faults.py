@@ -19,7 +19,7 @@ import pytest
 
 from queuectl import QueueError, Spool, State
 from queuectl.errors import StorageTrouble
-from queuectl.spool import jobs, presence
+from queuectl.spool import descriptions, jobs
 from queuectl.system import files
 from queuectl.worker.fleet import log_to
 from queuectl.worker.loop import Worker
@@ -484,6 +484,6 @@ def test_a_run_that_cannot_be_ended_is_waited_for_before_the_next(
     workers.start()
     until(lambda: workers.said().count("still runs") == 2, "another one tried, too")
     assert evidence.started() == [job_id]
-    assert dead in presence.described(spool.root), "by this the next taker knows where it ran"
+    assert dead in descriptions.described(spool.root), "by this the next taker knows where it ran"
     subprocess.run(["fsfreeze", "-u", frozen], check=True)
     until(lambda: evidence.finished() == [job_id], "it ran again")

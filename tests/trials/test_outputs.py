@@ -190,9 +190,9 @@ def test_one_who_follows_a_curbed_output_sees_its_head_what_was_dropped_and_its_
 def test_where_no_blocks_can_be_given_back_the_head_is_kept_and_the_command_goes_on(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from queuectl.system import files
+    from queuectl.system import logs
 
-    monkeypatch.setattr(files, "punch", lambda *_: False)
+    monkeypatch.setattr(logs, "punch", lambda *_: False)
     log = log_of(spool, "a")
     log_of(spool, "a", "err").touch()
     held = output.Curb(spool.root, "a", 1, (), 1000)

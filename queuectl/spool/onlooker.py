@@ -1,0 +1,197 @@
+"""Judges whether the owners of claims live, by their locks, beats and processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queuectl import times
+from queuectl.spool import liveness
+from queuectl.spool.descriptions import Description, describe, described, place_of
+from queuectl.spool.liveness import Facts, Standing, Verdict
+from queuectl.spool.presence import lock_file, spool_time
+from queuectl.system import files, host, locks
+from queuectl.system.host import host_name
+from queuectl.times import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from queuectl.spool.root import Root
+
+#: Seconds for which a listing of workers/ on a share tells whose description may be asked for.
+_LISTING = 1.0
+#: Seconds between two readings of the clock of a share. Between them it goes on as the monotonic one does.
+_CLOCK = 10.0
+
+
+class Onlooker:
+    """Collects the facts about owners and judges them by `liveness.judge`.
+
+    On a local disk the lock tells at once whether its worker lives, also across process namespaces
+    and containers: one kernel alone has the disk. On a share locks prove nothing, and no worker has
+    one. There, and for a worker of another host that reaches this disk over the network, the beats are
+    watched.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._medium = root.medium
+        self._place = place_of(root)
+        self._seen: dict[str, liveness.Seen] = {}
+        self._listed: frozenset[str] = frozenset()
+        self._listed_at = float("-inf")
+        self._clock: tuple[float | None, float] = (None, float("-inf"))
+
+    def _describe(self, owner: str) -> Description | None:
+        """An owner's description. On a share only one that a listing has shown is asked for."""
+        if not self._medium.answers_truly:
+            clock = times.clock.monotonic()
+            if clock - self._listed_at > _LISTING:
+                self._listed, self._listed_at = frozenset(described(self._root)), clock
+            if owner not in self._listed:
+                return None
+        return describe(self._root, owner)
+
+    def is_here(self, owner: str) -> bool:
+        """Whether the owner runs on this kernel, so that this process can see its processes."""
+        description = self._describe(owner)
+        if description is None:
+            return owner.startswith(f"{host_name()}-") and self._medium.locks_tell
+        return description.place == self._place
+
+    def is_alive(self, owner: str, lease: float) -> bool:
+        """Whether the claims of this owner must be left alone."""
+        return self.judge(owner, lease).standing is not Standing.DEAD
+
+    def judge(self, owner: str, lease: float) -> Verdict:
+        """Look at an owner once, and judge it by this look and the ones before."""
+        return liveness.judge(self._look(owner, lease), lease)
+
+    def _look(self, owner: str, lease: float) -> Facts:
+        description = self._describe(owner)
+        is_locked = self._locked(owner, description) if self._medium.locks_tell else None
+        if description is None:
+            watched = 0.0 if is_locked is not None else self._watched(owner, None, lease)
+            return Facts(is_described=False, is_locked=is_locked, watched=watched)
+        is_here = not self._medium.locks_tell and description.place == self._place
+        runs = host.here.runs(description.pid) if is_here else None
+        watched = self._watched(owner, description.beat, lease)
+        try:
+            beaten = files.modified(f"{self._root.workers}/{owner}.yaml")[0]
+        except FileNotFoundError:  # it has just left, or is being buried
+            return Facts(is_locked=is_locked, runs=runs, watched=watched)
+        now = self._now()
+        # Where the share's clock cannot be asked, this process may not write, and takes nothing over.
+        age = max(0.0, (times.clock.now().timestamp() if now is None else now) - beaten)
+        by_hosts = None
+        if self._medium.has_own_clock and now is not None and description.clock_offset is not None:
+            by_hosts = times.clock.now().timestamp() - (beaten + description.clock_offset)
+        return Facts(is_locked=is_locked, runs=runs, age=age, age_by_hosts=by_hosts, watched=watched)
+
+    def _now(self) -> float | None:
+        """The time by the clock that dates the files. That of a share is read every `_CLOCK` seconds."""
+        if not self._medium.has_own_clock:
+            return times.clock.now().timestamp()
+        told, at = self._clock
+        if times.clock.monotonic() - at > _CLOCK:
+            told, at = self._clock = (spool_time(self._root), times.clock.monotonic())
+        return None if told is None else told + times.clock.monotonic() - at
+
+    def watch(self, lease: float) -> None:
+        """Look at every worker that is judged by its beat. Call it every `liveness.looks_every(lease)`.
+
+        On a local disk where all workers have locks this costs one listing.
+        """
+        names = set(self._root.texts_in(self._root.workers))
+        for text in names:
+            owner, _, ending = text.rpartition(".")
+            if ending == "yaml" and (not self._medium.locks_tell or f"{owner}.lock" not in names):
+                self.judge(owner, lease)
+
+    def settle(self, owners: Iterable[str], lease: float, tell: Callable[[str], None]) -> None:
+        """Watch owners until it is certain whether each is dead, for the lease at most.
+
+        `tell` gets a sentence for each owner that has to be watched.
+        """
+        verdicts = {owner: self.judge(owner, lease) for owner in owners}
+        for owner, verdict in verdicts.items():
+            if verdict.is_open:
+                tell(
+                    f"Worker {owner}: {verdict.why}. It is watched for {duration(verdict.open_for)} "
+                    "before anything of it is taken over."
+                )
+        while still := [owner for owner, verdict in verdicts.items() if verdict.is_open]:
+            times.clock.sleep(min(liveness.GLANCE, max(verdicts[owner].open_for for owner in still)))
+            verdicts |= {owner: self.judge(owner, lease) for owner in still}
+
+    def _watched(self, owner: str, beat: int | None, lease: float) -> float:
+        """Seconds for which this observer has seen the beat unchanged, without a gap."""
+        now = times.clock.monotonic()
+        seen = self._seen[owner] = liveness.seen(self._seen.get(owner), beat, now, lease)
+        return now - seen.since
+
+    def _locked(self, owner: str, description: Description | None) -> bool | None:
+        """Whether the owner's lock is held; None where its beats must tell.
+
+        An owner that works over the network has no lock, and that of another user may be closed to this one.
+        """
+        path = lock_file(self._root, owner)
+        if not files.exists(path):
+            # A lock that a power cut or a person took away counts as free.
+            is_local = description is None or self._is_of_this_disk(description)
+            return False if is_local else None
+        try:
+            lock = locks.take(path, self._root.file_mode)
+        except PermissionError:
+            return None
+        if lock is None:
+            return True
+        if describe(self._root, owner) is None:
+            # Race: the owner left meanwhile, and `take` made this lock file.
+            files.remove(path)
+        lock.release()
+        return False
+
+    def _is_of_this_disk(self, description: Description) -> bool:
+        """Whether a worker without a lock had this local disk mounted, in this boot or an earlier one.
+
+        A local disk may be exported: a worker that beats while this machine runs may be on another host.
+        """
+        place, mine = description.place.split("/"), self._place.split("/")
+        if place[0] == mine[0]:
+            return place[-1] == mine[-1]
+        try:
+            beaten = files.modified(f"{self._root.workers}/{description.name}.yaml")[0]
+        except FileNotFoundError:
+            return False
+        return description.host == host.here.full_name() and beaten < host.here.booted_at()
+
+    def bury(self, owner: str) -> bool:
+        """Remove a dead worker's files from workers/; call it when it has no claim left.
+
+        False where the worker has removed its description itself.
+        """
+        left = files.remove(f"{self._root.workers}/{owner}.yaml")
+        for text in self._root.texts_in(self._root.workers):
+            if _owner_of(text) == owner:
+                files.remove(f"{self._root.workers}/{text}")
+        self._seen.pop(owner, None)
+        return left
+
+    def clear_orphans(self) -> None:
+        """Remove locks and requests of workers that have no description.
+
+        A crash leaves them while a worker leaves or is buried. On a share nothing is removed: there
+        only a lock could tell them from those of a worker that has just begun.
+        """
+        names = set(self._root.texts_in(self._root.workers)) if self._medium.locks_tell else set()
+        for text in names:
+            owner = _owner_of(text)
+            if owner and f"{owner}.yaml" not in names and self._locked(owner, None) is False:
+                files.remove(f"{self._root.workers}/{text}")
+
+
+def _owner_of(text: str) -> str | None:
+    """The worker to which a lock or a request in workers/ belongs; None for other files."""
+    stem, _, ending = text.rpartition(".")
+    return stem.rpartition("@")[2] if ending in {"lock", "stop", "cancel"} else None
