@@ -62,7 +62,8 @@ class Hand:
             raise JobMoved(found.id)
         try:
             yield name, path
-        except ClaimLost as error:  # this hand was taken for dead
+        except (ClaimLost, FileNotFoundError) as error:  # this hand was taken for dead
+            self.root.require_reachable()
             raise JobMoved(found.id) from error
         except BaseException:
             claims.put_back(self.root, name, found.state)
