@@ -11,7 +11,7 @@ from queuectl import documents, settings, times
 from queuectl.errors import JobMoved, Moving, NoSuchJob, NotMounted, StorageTrouble
 from queuectl.job.fields import from_fields
 from queuectl.job.model import Job
-from queuectl.spool import root as roots
+from queuectl.spool import creation
 from queuectl.system import fstab
 from queuectl.times import utc_now
 
@@ -34,7 +34,7 @@ class Spool:
     """
 
     def __init__(self, path: str | Path, *, clock: Callable[[], datetime] = utc_now) -> None:
-        self.root: Root = roots.open_root(path)
+        self.root: Root = creation.open_root(path)
         self.clock = clock
         #: What config.yaml says, read again when it has changed, and what is wrong with it.
         self.live = settings.Live(self.root.text, self.root.medium)
@@ -51,7 +51,7 @@ class Spool:
         place = os.path.abspath(path)
         if not os.path.exists(f"{place}/{settings.FILE}") and (point := fstab.unmounted_at(place)):
             raise NotMounted(place, point)
-        return cls(roots.create(path, roots.SHARED if shared else None).text)
+        return cls(creation.create(path, creation.SHARED if shared else None).text)
 
     @property
     def path(self) -> Path:

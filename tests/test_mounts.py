@@ -12,6 +12,7 @@ from queuectl import Spool
 from queuectl.cli import main
 from queuectl.errors import GivenAway, NotMounted, QueueError, UnsafeSpool
 from queuectl.job.model import State
+from queuectl.spool import safety
 from queuectl.spool.root import FOLDERS
 from queuectl.system import files, fstab, mounts, users
 
@@ -227,7 +228,7 @@ def test_filing_is_not_refused_where_the_owner_of_the_spool_gets_what_root_files
     monkeypatch.setattr(files, "kernel", Squashed(ALICE))
     assert os.stat(spool.find(spool.file("true")).path).st_uid == ALICE
     with pytest.raises(QueueError, match="a worker of root does not run"):
-        spool.root.refuse_idle_root()
+        safety.refuse_idle_root(spool.root)
 
 
 @as_root

@@ -11,6 +11,7 @@ from queuectl.cli import printer
 from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig
+from queuectl.spool import safety
 from queuectl.system import drafts
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _change(root: Root, name: str, text: str | None) -> None:
         except (BadDocument, BadSetting) as error:
             raise BrokenConfig(str(root.config), error.problem, error.remedy) from None
         values = settings.Settings(**settings.read(after).values)
-        return after.encode(), root.guarded_mode(values)
+        return after.encode(), safety.guarded_mode(root, values)
 
     drafts.rewrite(root.config, change)
 
@@ -82,7 +83,7 @@ def _set(ctx: click.Context, key: str, value: str) -> None:
     text = settings.shown(known)
     root = spool_of(ctx).root
     if name == "trusted_users" and known != settings.NOBODY:
-        root.refuse_trust()
+        safety.refuse_trust(root)
     _change(root, name, text)
     printer.line(f"{name}: {text}")
     if doubt:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.errors import BadJob, ClaimLost
 from queuectl.job.history import RETRIED
 from queuectl.job.model import Job, State
-from queuectl.spool import aside, ids, jobfile, presence
+from queuectl.spool import aside, ids, jobfile, presence, safety
 from queuectl.spool.claims import Claim, ready
 from queuectl.spool.holds import OURS, BeingWritten, may_be_open, written_by_us
 from queuectl.spool.jobs import free_name
@@ -64,7 +64,7 @@ def confirm(
     try:
         reading = ready(root, path, _read_whole(root, name, now, terms or Terms()))
     except (BadJob, files.NotAFile, PermissionError) as error:
-        given_away = isinstance(error, files.Untrusted) and root.gives_away
+        given_away = isinstance(error, files.Untrusted) and safety.gives_away(root)
         aside.bury(root, name, name.free(), aside.why(error), aside.GIVEN_AWAY if given_away else None)
         return None
     except (FileNotFoundError, ClaimLost):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.errors import BadJob, CutOff, FiledAllTheSame, IdTaken, IdTooLong, QueueError, StorageTrouble
 from queuectl.job.layout import to_yaml
 from queuectl.job.model import Job, State
+from queuectl.spool import safety
 from queuectl.spool.names import SHORT_ID, Name, id_in, make_id, rank_of
 from queuectl.system import drafts, files, owners
 from queuectl.times import shifted, stamp
@@ -111,7 +112,7 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
 def _write(root: Root, settings: Settings, named: list[Named], written: list[drafts.Draft]) -> list[Filed]:
     """Write the drafts of all jobs that can be filed. Returns an answer for each job."""
     answers: list[Filed] = []
-    mode = root.guarded_mode(settings)
+    mode = safety.guarded_mode(root, settings)
     for name, job, _ in named:
         text = to_yaml(job).encode()
         error = _unfit(root, name, text)
@@ -161,8 +162,8 @@ def _undo(
 
 
 def _refuse_given_away(root: Root, settings: Settings, written: list[drafts.Draft]) -> None:
-    if written and root.gives_away:
-        root.refuse_given_away(owners.owner_of(written[0].fd), settings)
+    if written and safety.gives_away(root):
+        safety.refuse_given_away(root, owners.owner_of(written[0].fd), settings)
 
 
 def _publish(root: Root, written: list[drafts.Draft], published: list[drafts.Draft]) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.errors import BadJob, ClaimLost, StorageTrouble
 from queuectl.job.history import FAILED, STARTED, last_attempt, outcome_by
 from queuectl.job.model import State
-from queuectl.spool import aside, claims, descriptions, finishing, output, presence
+from queuectl.spool import aside, claims, descriptions, finishing, output, presence, safety
 from queuectl.spool.claims import Claim
 from queuectl.spool.descriptions import described
 from queuectl.spool.names import Name, parse_claim
@@ -144,7 +144,7 @@ class Rescue(NamedTuple):
             finishing.give_back(claim)
             return f"{fate}; it was not started, and waits again."
         # Root kills no process that only another user's file names.
-        claims.read(root, claim.path, root.trust(self.settings))
+        claims.read(root, claim.path, safety.trust(root, self.settings))
         self._stop(name, history)
         claim = _taken_over(claim, self.me)
         why = "the disk failed while it ran" if owner == self.me else f"its worker {owner} died while it ran"

@@ -12,6 +12,12 @@ if sys.platform != "win32":
     import pwd
 
 
+#: Whether files have an owner and a mode that say who may write to them. Windows has access lists instead.
+HAVE_MODES = os.name == "posix"
+#: The owner of files whose true owner this system does not know: root, seen from a container or over NFS.
+UNKNOWN = 65534
+
+
 class Trust(NamedTuple):
     """Whose job files a worker runs: those of `owners` that nobody else may write to.
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TextIO
 from queuectl import times
 from queuectl.errors import Lacking, QueueError, StorageTrouble
 from queuectl.job.model import State
-from queuectl.spool import descriptions, liveness, output, presence
+from queuectl.spool import descriptions, liveness, output, presence, safety
+from queuectl.spool.creation import open_root
 from queuectl.spool.descriptions import DETACHED, DRAIN, FOREGROUND
-from queuectl.spool.root import Root, open_root
 from queuectl.spool.waiting import Waiting
 from queuectl.spool.wake import load_ear
 from queuectl.system import files, host, logs, processes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from queuectl.spool.liveness import Verdict
+    from queuectl.spool.root import Root
 
 #: A detached worker's own log is cut to its newest half when it has grown longer than this.
 LOG_BYTES = 8 * 1024 * 1024
@@ -132,7 +133,7 @@ def start_detached(root: Root, count: int) -> list[str]:
     """
     import subprocess
 
-    root.refuse_idle_root()
+    safety.refuse_idle_root(root)
     files.probe(f"{root.workers}/.{host.host_name()}-{files.kernel.getpid()}.probe")
     command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
     commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
@@ -290,7 +291,7 @@ def run(root: Root, kind: str, count: int, until: str = "now") -> int:
 
     In a child, be one and exit. `until` is a word of `DRAINS`.
     """
-    root.refuse_idle_root()
+    safety.refuse_idle_root(root)
     if count == 1:
         _prepare(kind)
         return run_here(root, kind, until)

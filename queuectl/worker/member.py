@@ -22,6 +22,7 @@ from queuectl.spool import (
     output,
     presence,
     recovery,
+    safety,
 )
 from queuectl.spool.claims import Claim
 from queuectl.spool.dropping import Drops
@@ -222,7 +223,7 @@ class Member:
     def _confirmed(self, name: Name, source: State, now: datetime) -> Claim | Name | None:
         """As `claiming.confirm` has it; a taken id that the content asks for is given once nobody has it."""
         try:
-            terms = claiming.Terms(self.root.trust(self.live.last), self._waiting.holds.settled(name))
+            terms = claiming.Terms(safety.trust(self.root, self.live.last), self._waiting.holds.settled(name))
             claim = claiming.confirm(self.root, name, source, now, terms)
             return self._vouched(claim, now) if isinstance(claim, Claim) else claim
         except ClaimLost:
