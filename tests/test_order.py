@@ -6,9 +6,8 @@ import random
 
 import pytest
 
-from queuectl.job.model import State
-from queuectl.spool import names, order
-from queuectl.spool.order import Lineup, Sorted
+from queuectl.spool import order
+from queuectl.spool.order import Sorted
 
 MOMENT = "20260601T120000.000000Z"
 
@@ -48,44 +47,3 @@ def test_sorted_names_answer_as_any_list_does(count: int) -> None:
     assert [*ordered.first(), *ordered.rest()] == list(order.in_turn(due, later))
     assert all(ordered.before(one) == len(order.before(due, one)) for one in names)
     assert ordered.oldest() == order.oldest(due)
-
-
-def lined_up() -> Lineup:
-    lineup = Lineup()
-    lineup.fill(State.PENDING, DUE[1:], LATER)
-    lineup.fill(State.FAILED, DUE[:1], [])
-    return lineup
-
-
-def test_a_worker_takes_due_names_of_both_directories_by_rank() -> None:
-    lineup = lined_up()
-    assert [lineup.pop() for _ in range(4)] == [
-        (State.FAILED, DUE[0]),
-        (State.PENDING, DUE[1]),
-        (State.PENDING, DUE[2]),
-        None,
-    ]
-
-
-def test_a_later_name_is_taken_once_its_time_has_come() -> None:
-    lineup = Lineup()
-    lineup.fill(State.PENDING, [], LATER)
-    assert (lineup.pop(), lineup.next_due([State.PENDING]), lineup.count_later(State.PENDING)) == (
-        None,
-        LATER[0][names.DUE],
-        3,
-    )
-    assert not lineup.promote(MOMENT)
-    assert lineup.promote(LATER[0][names.DUE])
-    assert (lineup.pop(), lineup.pop()) == ((State.PENDING, LATER[0]), None)
-
-
-def test_workers_that_raced_take_any_of_the_first_few_but_none_of_a_lower_rank() -> None:
-    equals = [name(5, day, f"job-{day}") for day in range(1, 9)]
-    taken = set()
-    for _ in range(200):
-        lineup = Lineup()
-        lineup.fill(State.PENDING, [*equals, DUE[2]], [])
-        taken.add(lineup.pop(spread=8))
-    assert len(taken) > 1
-    assert taken <= {(State.PENDING, text) for text in equals}

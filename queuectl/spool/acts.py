@@ -62,8 +62,7 @@ class Hand:
             raise JobMoved(found.id)
         try:
             yield name, path
-        except (ClaimLost, FileNotFoundError) as error:  # this hand was taken for dead
-            self.root.require_reachable()
+        except ClaimLost as error:  # this hand was taken for dead
             raise JobMoved(found.id) from error
         except BaseException:
             claims.put_back(self.root, name, found.state)

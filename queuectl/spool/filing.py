@@ -13,6 +13,7 @@ an id only once its draft is gone; a filing that was stopped for that long fails
 
 from __future__ import annotations
 
+import contextlib
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -169,10 +170,8 @@ def _refuse_given_away(root: Root, settings: Settings, written: list[drafts.Draf
 def _publish(root: Root, written: list[drafts.Draft], published: list[drafts.Draft]) -> None:
     while written:
         draft = written.pop(0)
-        try:
+        with _noticing_loss(root, draft):
             drafts.publish(draft)
-        except FileNotFoundError as error:
-            raise _cut_off(root, draft) from error
         published.append(draft)
 
 
@@ -182,10 +181,8 @@ def _publish_synced(root: Root, written: list[drafts.Draft], published: list[dra
     try:
         while written:
             draft = written.pop(0)
-            try:
+            with _noticing_loss(root, draft):
                 drafts.publish_open(draft)
-            except FileNotFoundError as error:
-                raise _cut_off(root, draft) from error
             still_open.append(draft.fd)
             published.append(draft)
         drafts.sync(published)
@@ -193,10 +190,14 @@ def _publish_synced(root: Root, written: list[drafts.Draft], published: list[dra
         files.close(*still_open)
 
 
-def _cut_off(root: Root, draft: drafts.Draft) -> CutOff:
-    """The error for a draft that is gone. Raises `NotASpool` where the whole spool is."""
-    root.require()
-    return CutOff(draft.target)
+@contextlib.contextmanager
+def _noticing_loss(root: Root, draft: drafts.Draft) -> Iterator[None]:
+    """Raise `CutOff` where the draft is gone while the spool is there."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        root.require()
+        raise CutOff(draft.target) from error
 
 
 def _path(root: Root, name: Name) -> str:

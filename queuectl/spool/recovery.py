@@ -103,7 +103,7 @@ class Rescue(NamedTuple):
         fate = self._fate_of(name.owner)
         try:
             return True, self._end(name, now)
-        except (ClaimLost, FileNotFoundError):
+        except ClaimLost:
             return True, ""  # another process recovers it, too
         except files.Untrusted:
             return False, ""  # a worker that trusts its owner ends it

@@ -66,7 +66,7 @@ def _open_log(path: Path | str, mode: int, *, keep: bool) -> int:
         if facts.st_size and not keep:
             files.kernel.ftruncate(fd, 0)
         if sys.platform != "win32":
-            os.set_blocking(fd, True)
+            files.kernel.set_blocking(fd, True)
     except BaseException:
         files.kernel.close(fd)
         raise

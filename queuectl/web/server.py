@@ -25,6 +25,7 @@ from queuectl.web.login import client_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
     from queuectl.api import Spool
     from queuectl.spool.recovery import StopRemains
@@ -156,7 +157,7 @@ def to_give_up(places: Sequence[Place], now: float) -> int | None:
 
 
 class Server:
-    """One dashboard on one socket. It listens once it is made; `serve` answers."""
+    """One dashboard on one socket. Made, it listens; `serve` answers until Ctrl-C."""
 
     def __init__(self, spool: Spool, options: Options, stop_remains: StopRemains | None = None) -> None:
         self._socket = listen(options.host, options.port)
@@ -171,13 +172,12 @@ class Server:
         )
         own = {options.host.lower(), socket.gethostname().lower(), *(name.lower() for name in options.names)}
         public = not is_loopback(options.host)
-        rules = Rules(
+        self._rules = Rules(
             port=self.port,
             token=options.token,
             names=frozenset(own) if public else frozenset(name.lower() for name in options.names),
             any_address=public,
         )
-        self._running = _Running(self._dashboard, rules)
 
     @property
     def address(self) -> str:
@@ -193,44 +193,40 @@ class Server:
         threading.Thread(target=webbrowser.open, args=(self.address,), daemon=True).start()
 
     def serve(self) -> None:
-        """Answer until SIGINT, SIGTERM or `end`. Raises `KeyboardInterrupt` after SIGINT."""
-        # asyncio logs each write to a client that has just gone, which is no news to anybody.
+        """Answer until SIGINT or SIGTERM; streams end at once. Raises `KeyboardInterrupt` after SIGINT."""
+        closing = asyncio.Event()
+        config = uvicorn.Config(
+            build(self._dashboard, self._rules, closing),
+            http=_Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=MAX_HEAD,
+            timeout_graceful_shutdown=GRACE,
+        )
+        # asyncio would tell of each line to a client that has just gone; that is no news to anybody.
         logging.getLogger("asyncio").setLevel(logging.ERROR)
         try:
-            self._running.run(sockets=[self._socket])
+            _Ending(config, closing).run(sockets=[self._socket])
         finally:
             self._dashboard.close(GRACE)
 
-    def end(self) -> None:
-        """Let `serve` return soon; callable from any thread."""
-        self._running.should_exit = True
 
+class _Ending(uvicorn.Server):
+    """Tells the streams that it ends, as it would wait for them."""
 
-class _Running(uvicorn.Server):
-    """Ends the streams before it waits for answers under way."""
+    def __init__(self, config: uvicorn.Config, closing: asyncio.Event) -> None:
+        super().__init__(config)
+        self._closing = closing
 
-    def __init__(self, dashboard: Dashboard, rules: Rules) -> None:
-        self._closing = asyncio.Event()
-        super().__init__(
-            uvicorn.Config(
-                build(dashboard, rules, self._closing),
-                http=_Connection,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="critical",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                h11_max_incomplete_event_size=MAX_HEAD,
-                timeout_graceful_shutdown=GRACE,
-            )
-        )
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then all else."""
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End on a signal."""
+        super().handle_exit(sig, frame)
         self._closing.set()
-        await super().shutdown(sockets)
 
 
 def listen(host: str, port: int) -> socket.socket:

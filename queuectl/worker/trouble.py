@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from queuectl.errors import QueueError, StorageTrouble
@@ -76,7 +75,7 @@ class Trouble:
                 "asked to stop, but an outcome is not recorded yet: %s. This worker ends once it is; "
                 "`kill %d` ends it at once, and the run counts as lost.",
                 owed,
-                os.getpid(),
+                files.kernel.getpid(),
             )
 
     def ends(self) -> None:

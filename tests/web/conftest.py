@@ -9,17 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from queuectl import Spool
 from queuectl.system import files
-from queuectl.web import server as web
-from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
+    from queuectl import Spool
     from tests.conftest import Until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -36,14 +33,6 @@ FLAGS = (
 )
 PATIENCE = 15_000  # milliseconds: a machine may be busy
 TOKEN = "a-token-that-only-tests-know"
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need Chromium."""
-    for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker("browser")
 
 
 @dataclass(frozen=True)
@@ -68,13 +57,29 @@ class Answer:
 
 
 class Server:
-    """A dashboard on a port of its own; `printed` is its address, with the token."""
+    """A dashboard in a process of its own, on a port of its own."""
 
-    def __init__(self, printed: str) -> None:
-        self.printed = printed
-        self.port = urlsplit(printed).port or 0
+    def __init__(
+        self, spool: Spool, *options: str, env: Mapping[str, str] | None = None, first: str = ""
+    ) -> None:
+        program = f"import sys\nfrom queuectl.cli.main import run\n{first}\nsys.exit(run())"
+        self.popen = subprocess.Popen(
+            [sys.executable, "-c", program, "--spool", str(spool.path), "webui", "--port", "0", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+        assert self.popen.stdout is not None
+        self.printed = self.popen.stdout.readline().strip()
+        assert self.printed.startswith("http://"), self._err()
+        self.port = urlsplit(self.printed).port or 0
         self.host = f"127.0.0.1:{self.port}"
         self.origin = f"http://{self.host}"
+
+    def _err(self) -> str:
+        assert self.popen.stderr is not None
+        return self.popen.stderr.read()
 
     def ask(
         self,
@@ -117,30 +122,10 @@ class Server:
         found = re.search(r'<p class="said (?:good|bad)" role="status">(.*?)</p>', shown.text)
         return found[1] if found else ""
 
-
-class Launched(Server):
-    """One that the command line runs, in a process of its own."""
-
-    def __init__(
-        self, spool: Spool, *options: str, env: Mapping[str, str] | None = None, first: str = ""
-    ) -> None:
-        program = f"import sys\nfrom queuectl.cli.main import run\n{first}\nsys.exit(run())"
-        self.popen = subprocess.Popen(
-            [sys.executable, "-c", program, "--spool", str(spool.path), "webui", "--port", "0", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(env or {})},
-        )
-        assert self.popen.stdout is not None
-        printed = self.popen.stdout.readline().strip()
-        assert printed.startswith("http://"), self.end()
-        super().__init__(printed)
-
     def interrupt(self) -> int:
         """Press Ctrl-C, and wait for the end."""
         self.popen.send_signal(signal.SIGINT)
-        return self.popen.wait(60)
+        return self.popen.wait(20)
 
     def end(self) -> str:
         """Kill it; returns what it wrote to standard error."""
@@ -149,18 +134,18 @@ class Launched(Server):
         return err
 
 
-class Launch(Protocol):
-    """Runs `queuectl webui` with these options; `first` is a program that sets its times and limits."""
+class Serve(Protocol):
+    """Starts a dashboard with these options; `first` is a program that sets its times and limits."""
 
-    def __call__(self, *options: str, env: Mapping[str, str] | None = None, first: str = "") -> Launched: ...
+    def __call__(self, *options: str, env: Mapping[str, str] | None = None, first: str = "") -> Server: ...
 
 
 @pytest.fixture
-def launch(spool: Spool) -> Iterator[Launch]:
-    started: list[Launched] = []
+def serve(spool: Spool) -> Iterator[Serve]:
+    started: list[Server] = []
 
-    def start(*options: str, env: Mapping[str, str] | None = None, first: str = "") -> Launched:
-        started.append(Launched(spool, *options, env=env, first=first))
+    def start(*options: str, env: Mapping[str, str] | None = None, first: str = "") -> Server:
+        started.append(Server(spool, *options, env=env, first=first))
         return started[-1]
 
     yield start
@@ -170,35 +155,8 @@ def launch(spool: Spool) -> Iterator[Launch]:
         assert "Traceback" not in err, err
 
 
-class Serve(Protocol):
-    """Answers in a thread of the test's own process, which starts at once."""
-
-    def __call__(
-        self, *, token: str | None = None, read_only: bool = False, allow_submit: bool = False
-    ) -> Server: ...
-
-
 @pytest.fixture
-def serve(spool: Spool, caplog: pytest.LogCaptureFixture) -> Iterator[Serve]:
-    running: list[tuple[web.Server, threading.Thread]] = []
-
-    def start(*, token: str | None = None, read_only: bool = False, allow_submit: bool = False) -> Server:
-        options = web.Options(port=0, token=token, read_only=read_only, allow_submit=allow_submit)
-        made = web.Server(Spool(spool.path), options, stop_remains)
-        thread = threading.Thread(target=made.serve)
-        thread.start()
-        running.append((made, thread))
-        return Server(made.address)
-
-    yield start
-    for made, thread in running:
-        made.end()
-        thread.join()
-    assert "fault of queuectl" not in caplog.text
-
-
-@pytest.fixture(name="server")
-def plain_server(serve: Serve) -> Server:
+def server(serve: Serve) -> Server:
     return serve()
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.conftest import Until, Workers
-    from tests.web.conftest import Launch, Serve, Server
+    from tests.web.conftest import Serve, Server
 
 SURE = {"sure": "yes"}
 
@@ -177,7 +177,7 @@ def test_a_worker_that_is_none_is_not_stopped(server: Server, spool: Spool, name
 def test_a_read_only_dashboard_shows_everything_and_changes_nothing(
     serve: Serve, spool: Spool, dead: Callable[..., str]
 ) -> None:
-    server = serve(token="0123456789abcdef", read_only=True, allow_submit=True)
+    server = serve("--read-only", "--allow-submit", "--token", "0123456789abcdef")
     bearer = {"Authorization": "Bearer 0123456789abcdef"}
     dead("one")
     for path in ("/", "/jobs", "/jobs/one", "/dead", "/workers", "/config"):
@@ -194,12 +194,12 @@ def test_a_read_only_dashboard_shows_everything_and_changes_nothing(
 
 
 def test_jobs_are_filed_from_the_page_only_where_that_is_allowed(
-    server: Server, launch: Launch, spool: Spool
+    server: Server, serve: Serve, spool: Spool
 ) -> None:
     assert server.ask("/new").status == 404
     assert server.post("/new", {"command": "true"}).status == 404
     assert states(spool) == {}
-    allowed = launch("--allow-submit")
+    allowed = serve("--allow-submit")
     assert "?token=" in allowed.printed
     bearer = {"Authorization": f"Bearer {allowed.printed.partition('?token=')[2]}"}
     fields = {"command": "echo a\r\necho b", "id": "mine", "priority": "7", "run_at": "+1h", "timeout": "5m"}

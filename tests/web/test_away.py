@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from queuectl import Spool
-    from tests.web.conftest import Launch, Server
+    from tests.web.conftest import Serve, Server
 
 PAGES = ("/", "/jobs", "/jobs?q=x", "/jobs/one", "/dead", "/workers", "/config", "/nowhere/one")
 
@@ -215,13 +215,13 @@ def test_the_page_that_stood_for_it_becomes_the_page_by_itself(
     assert page.url == f"{server.origin}/jobs/one"
 
 
-def test_a_server_that_wants_its_token_again_is_not_called_offline(page: Page, launch: Launch) -> None:
-    server = launch("--token", "first-token-of-all")
+def test_a_server_that_wants_its_token_again_is_not_called_offline(page: Page, serve: Serve) -> None:
+    server = serve("--token", "first-token-of-all")
     page.goto(f"{server.printed}")
     expect(page.locator("#live")).to_have_text("live")
     assert server.interrupt() == 130
     expect(page.locator("#live")).to_have_text("offline")
-    launch("--token", "another-token-then", "--port", str(server.port))
+    serve("--token", "another-token-then", "--port", str(server.port))
     expect(page.locator("h1")).to_have_text("This dashboard wants its token")
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Response, Route
 
     from tests.conftest import Workers
-    from tests.web.conftest import Launch, Serve, Server
+    from tests.web.conftest import Serve, Server
 
 PAGES = ("/", "/jobs", "/jobs/bad", "/jobs/good", "/dead", "/workers", "/config")
 
@@ -135,15 +135,15 @@ def test_a_selection_and_the_focus_survive_what_comes_in(
 
 
 def test_it_says_when_the_server_is_away_and_goes_on_when_it_is_back(
-    page: Page, launch: Launch, spool: Spool
+    page: Page, serve: Serve, spool: Spool
 ) -> None:
-    server = launch()
+    server = serve()
     page.goto(server.origin)
     expect(page.locator("#live")).to_have_text("live")
     assert server.interrupt() == 130
     expect(page.locator("#live")).to_have_text("offline")
     spool.file({"id": "meanwhile", "command": "true"})
-    launch("--port", str(server.port))
+    serve("--port", str(server.port))
     expect(page.locator("#live")).to_have_text("live")
     expect(page.locator(".card.s-pending .figure")).to_have_text("1")
     page.get_by_role("button", name="Pause").click()
@@ -295,7 +295,7 @@ def test_pause_resume_and_stopping_a_worker(
 def test_a_job_is_filed_from_the_page_by_who_came_with_the_token(
     page: Page, serve: Serve, spool: Spool
 ) -> None:
-    server = serve(token=TOKEN, allow_submit=True)
+    server = serve("--allow-submit", "--token", TOKEN)
     page.goto(f"{server.origin}/new")
     expect(page.locator("h1")).to_have_text("This dashboard wants its token")
     page.goto(server.printed)
@@ -312,7 +312,7 @@ def test_a_job_is_filed_from_the_page_by_who_came_with_the_token(
 
 
 def test_the_token_is_typed_into_the_page(page: Page, serve: Serve) -> None:
-    server = serve(token=TOKEN)
+    server = serve("--token", TOKEN)
     page.goto(f"{server.origin}/config")
     page.get_by_label("Token").fill("wrong")
     page.get_by_role("button", name="Open").click()
@@ -551,7 +551,7 @@ def test_the_question_before_many_are_retried_names_their_number(
 def test_the_forms_and_errors_stand_still_while_the_page_lives(
     page: Page, serve: Serve, spool: Spool
 ) -> None:
-    server = serve(token=TOKEN, allow_submit=True)
+    server = serve("--allow-submit", "--token", TOKEN)
     page.goto(server.printed)
     page.goto(f"{server.origin}/new")
     page.get_by_label("Command").fill("half a comm")

@@ -113,21 +113,21 @@ def test_many_who_read_dead_letters_at_once_disturb_nobody(
     from queuectl.web import dashboard as module
 
     monkeypatch.setattr(module, "READING", 0.002)  # so there is always something left to read
-    put_dead(spool, 0, 500)
+    put_dead(spool, 0, 1500)
     begin = threading.Barrier(8)
 
     def look() -> None:
         begin.wait()
-        for _ in range(10):
+        for _ in range(30):
             dead_page(dashboard, Query.parse("q=job"))
 
     with ThreadPoolExecutor(7) as pool:
         looking = [pool.submit(look) for _ in range(7)]
         begin.wait()
-        for round_ in range(8):  # more go than come: what is remembered of those is dropped
+        for round_ in range(20):  # more go than come: what is remembered of those is dropped
             for path in sorted((spool.path / "dead").iterdir())[:60]:
                 path.unlink()
-            put_dead(spool, 500 + 20 * round_, 20)
+            put_dead(spool, 1500 + 20 * round_, 20)
         for one in looking:
             one.result()
     dashboard.look(60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -141,7 +142,7 @@ def test_only_a_plain_form_is_a_form(server: Server, kind: str) -> None:
 
 @pytest.fixture
 def closed(serve: Serve) -> Server:
-    return serve(token=TOKEN)
+    return serve("--token", TOKEN)
 
 
 def cookie_of(server: Server) -> str:
@@ -311,7 +312,9 @@ def test_slow_clients_keep_nobody_out(server: Server) -> None:
     lines = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(40)]
     for line in lines:
         line.sendall(b"POST /pause HTTP/1.1\r\nHost: localhost\r\nContent-Le")
+    begun = time.monotonic()
     assert server.ask("/healthz").status == 200
+    assert time.monotonic() - begun < 10
     for line in lines:
         line.close()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from queuectl import Spool
-    from tests.web.conftest import Launch, Launched
+    from tests.web.conftest import Serve, Server
 
 #: While there is a fifo, each call on the spool opens it, and so blocks until somebody writes to it.
 HANGING = """
@@ -71,12 +71,12 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def server(launch: Launch, disk: Disk, tmp_path: Path) -> Launched:
-    return launch(first=HANGING.format(gate=str(tmp_path / "gate")))
+def server(serve: Serve, disk: Disk, tmp_path: Path) -> Server:
+    return serve(first=HANGING.format(gate=str(tmp_path / "gate")))
 
 
 def test_every_page_says_that_the_disk_does_not_answer_and_is_itself_again_afterwards(
-    server: Launched, disk: Disk, spool: Spool, dead: Callable[..., str]
+    server: Server, disk: Disk, spool: Spool, dead: Callable[..., str]
 ) -> None:
     dead("one")
     assert server.ask("/").status == 200
@@ -96,7 +96,7 @@ def test_every_page_says_that_the_disk_does_not_answer_and_is_itself_again_after
 
 
 def test_a_button_says_that_the_disk_does_not_answer(
-    server: Launched, disk: Disk, spool: Spool, dead: Callable[..., str]
+    server: Server, disk: Disk, spool: Spool, dead: Callable[..., str]
 ) -> None:
     dead("one")
     csrf = server.ask("/").csrf
@@ -107,7 +107,7 @@ def test_a_button_says_that_the_disk_does_not_answer(
     assert "may still be done" in got.text
 
 
-def test_more_pages_than_threads_hang_and_each_is_answered(server: Launched, disk: Disk) -> None:
+def test_more_pages_than_threads_hang_and_each_is_answered(server: Server, disk: Disk) -> None:
     assert server.ask("/").status == 200
     disk.hang()
     with closing(Stream(server, "page=/jobs&shown=jobs").line):
@@ -118,7 +118,7 @@ def test_more_pages_than_threads_hang_and_each_is_answered(server: Launched, dis
     assert server.ask("/").status == 200
 
 
-def test_ctrl_c_ends_a_server_whose_disk_hangs(server: Launched, disk: Disk) -> None:
+def test_ctrl_c_ends_a_server_whose_disk_hangs(server: Server, disk: Disk) -> None:
     disk.hang()
     assert server.ask("/").status == 503
     assert server.interrupt() == 130

@@ -210,7 +210,7 @@ def with_odd_heads(server: Server, known: dict[str, str]) -> Iterator[bytes]:
 def test_each_hostile_request_is_answered_with_all_headers_and_leads_nowhere(
     serve: Serve, spool: Spool, who: str
 ) -> None:
-    server = serve() if who == "everybody" else serve(token=TOKEN, allow_submit=True)
+    server = serve() if who == "everybody" else serve("--token", TOKEN, "--allow-submit")
     known = {}
     if who == "a program":
         known = {"Authorization": f"Bearer {TOKEN}"}
@@ -240,7 +240,7 @@ def test_each_hostile_request_is_answered_with_all_headers_and_leads_nowhere(
     ],
 )
 def test_the_token_in_an_address_is_taken_out_without_leaving_this_host(serve: Serve, asked: str) -> None:
-    server = serve(token=TOKEN)
+    server = serve("--token", TOKEN)
     where = say(server, request(server, "GET", f"{asked}?token={TOKEN}&a=b")).headers["location"]
     assert where.startswith("/")
     assert where.endswith("?a=b")
@@ -270,7 +270,7 @@ def test_a_way_back_is_a_path_of_this_host(back: str, where: str) -> None:
 
 
 def test_a_form_that_is_not_utf_8_is_refused_and_files_nothing(serve: Serve, spool: Spool) -> None:
-    server = serve(token=TOKEN, allow_submit=True)
+    server = serve("--token", TOKEN, "--allow-submit")
     bearer = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/x-www-form-urlencoded"}
     for body in (b"command=echo+%ff", b"command=echo \xff", b"command=echo+%ed%a0%80"):
         answer = server.ask("/new", "POST", body, bearer)

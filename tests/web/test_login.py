@@ -14,7 +14,7 @@ import queuectl
 from queuectl.web import login
 from queuectl.web.guard import HEADERS, Rules
 from queuectl.web.login import Lock, client_of, pause
-from tests.web.conftest import TOKEN, Answer, Launch, Serve, Server
+from tests.web.conftest import TOKEN, Answer, Serve, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +88,7 @@ ASKING = (
 
 @pytest.fixture
 def closed(serve: Serve) -> Server:
-    return serve(token=TOKEN)
+    return serve("--token", TOKEN)
 
 
 def cookie_of(server: Server) -> str:
@@ -334,8 +334,8 @@ def test_a_client_is_an_address_or_a_network_of_ipv6(one: str, other: str, same:
 
 
 @pytest.mark.parametrize("way", ["form", "address", "header"])
-def test_guessing_is_slowed_down_and_told_where_the_server_runs(launch: Launch, way: str) -> None:
-    server = launch("--token", TOKEN)
+def test_guessing_is_slowed_down_and_told_where_the_server_runs(serve: Serve, way: str) -> None:
+    server = serve("--token", TOKEN)
 
     def guess(token: str) -> Answer:
         if way == "form":
@@ -358,7 +358,7 @@ def test_guessing_is_slowed_down_and_told_where_the_server_runs(launch: Launch, 
 
 
 def test_who_is_logged_in_notices_nothing_of_those_who_guess(serve: Serve) -> None:
-    server = serve(token=TOKEN)
+    server = serve("--token", TOKEN)
     cookie = cookie_of(server)
     for number in range(login.FREE):
         server.ask("/", headers={"Authorization": f"Bearer wrong-{number}"})

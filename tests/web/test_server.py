@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from queuectl import Spool
-    from tests.conftest import Until
-    from tests.web.conftest import Launch, Server
+    from tests.web.conftest import Serve, Server
 
 
 @pytest.fixture
@@ -41,16 +41,16 @@ def test_where_others_could_come_it_wants_a_token(shell: Shell, host: str) -> No
     assert "no token" in said
 
 
-def test_a_token_comes_from_the_option_the_environment_or_is_made_up(launch: Launch) -> None:
-    assert launch("--token", TOKEN).printed.endswith(f"/?token={TOKEN}")
-    assert launch(env={"QUEUECTL_TOKEN": TOKEN}).printed.endswith(f"/?token={TOKEN}")
-    made = {launch("--token").printed.partition("token=")[2] for _ in range(2)}
+def test_a_token_comes_from_the_option_the_environment_or_is_made_up(serve: Serve) -> None:
+    assert serve("--token", TOKEN).printed.endswith(f"/?token={TOKEN}")
+    assert serve(env={"QUEUECTL_TOKEN": TOKEN}).printed.endswith(f"/?token={TOKEN}")
+    made = {serve("--token").printed.partition("token=")[2] for _ in range(2)}
     assert len(made) == 2
     assert all(len(token) >= 32 for token in made)
 
 
-def test_with_a_token_it_may_listen_everywhere(launch: Launch) -> None:
-    server = launch("--host", "0.0.0.0", "--token", TOKEN, "--allow-host", "queue.lan")
+def test_with_a_token_it_may_listen_everywhere(serve: Serve) -> None:
+    server = serve("--host", "0.0.0.0", "--token", TOKEN, "--allow-host", "queue.lan")
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for host in ("127.0.0.1", "192.0.2.1:5000", socket.gethostname(), "queue.lan"):
         assert server.ask("/", headers={"Host": host, **bearer}).status == 200, host
@@ -112,25 +112,29 @@ def test_no_other_command_needs_the_extra(spool: Spool) -> None:
         assert done.returncode == 0, done
 
 
-def test_ctrl_c_ends_it_at_once_with_streams_open(launch: Launch) -> None:
-    server = launch()
+def test_ctrl_c_ends_it_at_once_with_streams_open(serve: Serve) -> None:
+    server = serve()
     lines = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(6)]
     for line in lines[:3]:
         line.sendall(b"GET /live?page=/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in line.recv(4096)
     lines[3].sendall(b"GET / HTTP/1.1\r\nHost: loc")
+    begun = time.monotonic()
     assert server.interrupt() == 130
+    assert time.monotonic() - begun < 5
     for line in lines:
         line.close()
 
 
-def test_open_opens_the_page_with_its_token(launch: Launch, tmp_path: Path, until: Until) -> None:
+def test_open_opens_the_page_with_its_token(serve: Serve, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     opener = tmp_path / "opener"
     opener.write_text(f'#!/bin/sh\nprintf %s "$1" > {seen}.new && mv {seen}.new {seen}\n')
     opener.chmod(0o755)
-    server = launch("--open", "--token", TOKEN, env={"BROWSER": f"{opener} %s"})
-    until(seen.exists, "the browser was started")
+    server = serve("--open", "--token", TOKEN, env={"BROWSER": f"{opener} %s"})
+    end = time.monotonic() + 10
+    while not seen.exists() and time.monotonic() < end:
+        time.sleep(0.02)
     assert seen.read_text() == server.printed
 
 

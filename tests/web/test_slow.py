@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from queuectl import Spool
     from tests.conftest import Until
-    from tests.web.conftest import Launch, Launched, Server
+    from tests.web.conftest import Serve, Server
 
 HOST = b"Host: localhost\r\n"
 GOOD = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -27,9 +27,9 @@ QUICK = "import queuectl.web.server as s; s.REQUEST_SECONDS = s.READ_SECONDS = 0
 
 
 @pytest.fixture
-def hasty(launch: Launch) -> Launched:
+def hasty(serve: Serve) -> Server:
     """A server that waits for half a second where others wait longer."""
-    return launch(first=QUICK)
+    return serve(first=QUICK)
 
 
 def trickle(line: socket.socket, data: bytes) -> None:
@@ -58,7 +58,7 @@ def trickle(line: socket.socket, data: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("after", [b"", GOOD], ids=["at once", "after a good request"])
-def test_who_does_not_finish_a_request_is_hung_up_on(hasty: Launched, data: bytes, after: bytes) -> None:
+def test_who_does_not_finish_a_request_is_hung_up_on(hasty: Server, data: bytes, after: bytes) -> None:
     with connect(hasty) as line:
         if after:
             line.sendall(after)
@@ -71,7 +71,7 @@ def test_who_does_not_finish_a_request_is_hung_up_on(hasty: Launched, data: byte
 @pytest.mark.parametrize(
     "data", [b"GET / HTTP/1.1\r\nX: ", POST + b"Content-Length: 99999\r\n\r\n"], ids=["head", "form"]
 )
-def test_who_sends_byte_after_byte_is_hung_up_on(hasty: Launched, data: bytes, after: bytes) -> None:
+def test_who_sends_byte_after_byte_is_hung_up_on(hasty: Server, data: bytes, after: bytes) -> None:
     with connect(hasty) as line:
         if after:
             line.sendall(after)
@@ -80,7 +80,7 @@ def test_who_sends_byte_after_byte_is_hung_up_on(hasty: Launched, data: bytes, a
 
 
 def test_who_reads_nothing_of_a_long_answer_is_hung_up_on(
-    hasty: Launched, spool: Spool, dead: Callable[..., str], until: Until
+    hasty: Server, spool: Spool, dead: Callable[..., str], until: Until
 ) -> None:
     dead("one")
     size = 64 * 1024 * 1024
@@ -98,7 +98,7 @@ def test_who_reads_nothing_of_a_long_answer_is_hung_up_on(
         assert len(wait_for_the_end(line)) < size
 
 
-def test_who_reads_slowly_gets_all(hasty: Launched, spool: Spool, dead: Callable[..., str]) -> None:
+def test_who_reads_slowly_gets_all(hasty: Server, spool: Spool, dead: Callable[..., str]) -> None:
     dead("one")
     size = 16 * 1024 * 1024
     (spool.path / "logs" / "one.1.out").write_bytes(b"x" * size)
@@ -107,7 +107,7 @@ def test_who_reads_slowly_gets_all(hasty: Launched, spool: Spool, dead: Callable
         assert len(wait_for_the_end(line)) > size
 
 
-def test_a_stream_and_a_page_that_is_made_are_not_requests_that_do_not_come(hasty: Launched) -> None:
+def test_a_stream_and_a_page_that_is_made_are_not_requests_that_do_not_come(hasty: Server) -> None:
     with connect(hasty) as line:
         line.sendall(b"GET /live?page=/ HTTP/1.1\r\n" + HOST + b"\r\n")
         got = b""
@@ -141,8 +141,8 @@ def test_the_head_of_anything_ends(server: Server, dead: Callable[..., str], pat
         pytest.param(b"GET /live?page=/ HTTP/1.1\r\n" + HOST + b"\r\n", id="streams"),
     ],
 )
-def test_however_many_slow_ones_there_are_the_next_is_answered(launch: Launch, data: bytes) -> None:
-    server = launch(first="import queuectl.web.server as s; s.PER_CLIENT = 8")
+def test_however_many_slow_ones_there_are_the_next_is_answered(serve: Serve, data: bytes) -> None:
+    server = serve(first="import queuectl.web.server as s; s.PER_CLIENT = 8")
     with ExitStack() as stack:
         lines = [stack.enter_context(connect(server)) for _ in range(20)]
         for line in lines:

@@ -1,0 +1,406 @@
+"""Simulated file systems: a disk that promises what POSIX promises, and shares as they were measured.
+
+A `Disk` is the truth: inodes, names, and what of both a power cut would keep. A `Mount` is what one
+host sees of it, with that host's caches. Every behaviour of a share is one switch of `Share`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterator
+
+#: Simulated files belong to whoever runs the simulation, so that the product trusts them.
+OWNER = os.geteuid()
+
+
+def error(number: int, path: str = "") -> OSError:
+    """The `OSError` that the kernel raises for an error number."""
+    return OSError(number, os.strerror(number), path or None)
+
+
+@dataclass(eq=False)
+class Inode:
+    """A file or directory. `names` maps names to inodes in a directory and is None in a file.
+
+    `path` is the present name of a file, None once it has none: no file gets a second link here.
+    `safe` is the content that survives a power cut; `writes` are those after the last sync, each the
+    whole content after it.
+    """
+
+    number: int
+    mode: int
+    mtime_ns: int
+    names: dict[str, Inode] | None = None
+    data: bytes = b""
+    links: int = 0
+    path: str | None = None
+    safe: bytes = b""
+    writes: list[bytes] = field(default_factory=list)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether this is a directory."""
+        return self.names is not None
+
+    def facts(self, mtime_ns: int | None = None) -> os.stat_result:
+        """What `stat` answers."""
+        when = self.mtime_ns if mtime_ns is None else mtime_ns
+        kind = stat.S_IFDIR if self.is_folder else stat.S_IFREG
+        links = 2 if self.is_folder else self.links
+        row = (kind | self.mode, self.number, 1, links, OWNER, OWNER, len(self.data))
+        seconds = when // 10**9
+        return os.stat_result(
+            (*row, seconds, seconds, seconds, when / 1e9, when / 1e9, when / 1e9, when, when, when)
+        )
+
+
+class NameChange(NamedTuple):
+    """A change of names that no sync has made safe yet: a link, an unlink or a rename."""
+
+    inode: Inode
+    source: tuple[Inode, str] | None
+    target: tuple[Inode, str] | None
+
+
+class Disk:
+    """The truth about one file system. `now` gives its clock in nanoseconds, `tick` its grain."""
+
+    #: Hears of each change of names, once it has been made.
+    on_names: Callable[[Inode, str | None, str | None], None]
+
+    def __init__(self, now: Callable[[], int], tick: int = 1) -> None:
+        self._now = now
+        self._tick = tick
+        self.on_names = lambda _inode, _source, _target: None
+        self.names_are_safe = False
+        #: Whether what a power cut would leave is kept account of.
+        self.may_lose_power = True
+        self._number = 1
+        self.free = 1 << 40
+        self.root = self._inode(0o755, {})
+        self._unsafe: list[NameChange] = []
+        self._moves: dict[str, str] = {}
+        self._safe_names: dict[Inode, dict[str, Inode]] = {self.root: {}}
+
+    def _inode(self, mode: int, names: dict[str, Inode] | None = None) -> Inode:
+        self._number += 1
+        return Inode(self._number, mode, self.time(), names)
+
+    def time(self) -> int:
+        """The time that a change made now is stamped with."""
+        now = self._now()
+        return now - now % self._tick
+
+    def folder(self, path: str) -> Inode:
+        """The directory at a path; raises `FileNotFoundError` or `NotADirectoryError`."""
+        found = self.root
+        for step in path.split("/"):
+            if step:
+                if found.names is None:
+                    raise error(errno.ENOTDIR, path)
+                if step not in found.names:
+                    raise error(errno.ENOENT, path)
+                found = found.names[step]
+        if found.names is None:
+            raise error(errno.ENOTDIR, path)
+        return found
+
+    def place(self, path: str) -> tuple[Inode, str]:
+        """The directory that holds a name, and the name."""
+        folder, _, name = path.rpartition("/")
+        return self.folder(folder), name
+
+    def find(self, path: str) -> Inode | None:
+        """What is at a path, None where nothing is."""
+        if path in {"", "/"}:
+            return self.root
+        folder, name = self.place(path)
+        return _names(folder).get(name)
+
+    def make(self, path: str, mode: int, *, is_folder: bool = False) -> Inode:
+        """Make a file or a directory that is not there; raises `FileExistsError`."""
+        folder, name = self.place(path)
+        if name in _names(folder):
+            raise error(errno.EEXIST, path)
+        self._need(1)
+        inode = self._inode(mode, {} if is_folder else None)
+        if is_folder:
+            self._safe_names[inode] = {}
+        self._change(NameChange(inode, None, (folder, name)), None, path)
+        return inode
+
+    def unlink(self, path: str) -> None:
+        """Remove a name."""
+        folder, name = self.place(path)
+        inode = _names(folder).get(name)
+        if inode is None:
+            raise error(errno.ENOENT, path)
+        if inode.is_folder:
+            raise error(errno.EISDIR, path)
+        self._change(NameChange(inode, (folder, name), None), path, None)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
+        folder, name = self.place(path)
+        inode = _names(folder).get(name)
+        if inode is None:
+            raise error(errno.ENOENT, path)
+        if _names(inode):
+            raise error(errno.ENOTEMPTY, path)
+        self._change(NameChange(inode, (folder, name), None), path, None)
+
+    def rename(self, source: str, target: str) -> None:
+        """Move a name, in place of whatever has the target's name."""
+        old, new = self.place(source), self.place(target)
+        inode = _names(old[0]).get(old[1])
+        if inode is None:
+            raise error(errno.ENOENT, source)
+        replaced = _names(new[0]).get(new[1])
+        if replaced is inode:
+            return
+        if replaced is not None and replaced.names:
+            raise error(errno.ENOTEMPTY, target)
+        if replaced is not None and replaced.is_folder != inode.is_folder:
+            raise error(errno.EISDIR if replaced.is_folder else errno.ENOTDIR, target)
+        if replaced is not None:  # the same change takes its name away, so that no power cut parts the two
+            replaced.path, replaced.links = None, 0
+            self.on_names(replaced, target, None)
+        self._change(NameChange(inode, old, new), source, target)
+        self._moves[target] = source
+
+    def was_moved(self, source: str, target: str) -> bool:
+        """Whether the file at `target` came from `source`, as the server remembers for a while."""
+        return self._moves.get(target) == source
+
+    def _change(self, change: NameChange, source: str | None, target: str | None) -> None:
+        _apply(change, _names)
+        change.inode.path = target
+        change.inode.links += (change.target is not None) - (change.source is not None)
+        for place in (change.source, change.target):
+            if place:
+                place[0].mtime_ns = self.time()
+        if self.names_are_safe:
+            _apply(change, self._safe_of)
+        elif self.may_lose_power:
+            self._unsafe.append(change)
+        self.on_names(change.inode, source, target)
+
+    def write(self, inode: Inode, data: bytes, at: int) -> int:
+        """Write over the bytes from `at`; a full disk takes a part, or raises ENOSPC."""
+        grows = max(0, at + len(data) - len(inode.data))
+        if grows > self.free:
+            data = data[: len(data) - (grows - self.free)]
+            if not data:
+                raise error(errno.ENOSPC)
+        self.free -= min(grows, self.free)
+        self._set(inode, inode.data[:at].ljust(at, b"\0") + data + inode.data[at + len(data) :])
+        return len(data)
+
+    def truncate(self, inode: Inode, length: int) -> None:
+        """Cut a file, or lengthen it with NUL."""
+        self._set(inode, inode.data[:length].ljust(length, b"\0"))
+
+    def _set(self, inode: Inode, data: bytes) -> None:
+        inode.data = data
+        if self.may_lose_power:
+            inode.writes.append(data)
+        inode.mtime_ns = self.time()
+
+    def _need(self, size: int) -> None:
+        if self.free < size:
+            raise error(errno.ENOSPC)
+
+    def sync(self, inode: Inode) -> None:
+        """Make a file's content, or the names in a directory, survive a power cut."""
+        if inode.names is None:
+            inode.safe, inode.writes = inode.data, []
+            return
+        wanted = {n for n, change in enumerate(self._unsafe) if inode in _folders(change)}
+        self._make_safe(wanted)
+
+    def sync_names_of(self, inode: Inode) -> None:
+        """Make the names of one file survive a power cut (an fsync of the file does on SMB)."""
+        self._make_safe({n for n, change in enumerate(self._unsafe) if change.inode is inode})
+
+    def _make_safe(self, wanted: set[int]) -> None:
+        """Make some name changes safe, with all that they build upon."""
+        for n in sorted(wanted, reverse=True):
+            wanted |= self._needed_by(n)
+        for n in sorted(wanted):
+            _apply(self._unsafe[n], self._safe_of)
+        self._unsafe = [change for n, change in enumerate(self._unsafe) if n not in wanted]
+
+    def _safe_of(self, folder: Inode) -> dict[str, Inode]:
+        return self._safe_names[folder]
+
+    def _needed_by(self, n: int) -> set[int]:
+        """The earlier changes that gave a file the name which this one takes, and made way for it."""
+        needed: set[int] = set()
+        change = self._unsafe[n]
+        place = change.source
+        for earlier in range(n - 1, -1, -1):
+            other = self._unsafe[earlier]
+            if place is not None and other.inode is change.inode and other.target == place:
+                needed.add(earlier)
+                place = other.source
+            elif change.target is not None and other.source == change.target:
+                needed.add(earlier)
+        return needed
+
+    def cut_power(self, luck: random.Random, *, has_journal: bool = False) -> None:
+        """Lose what a power cut may lose: each unsynced name change, and each file after its last sync.
+
+        A disk with a journal loses the last of the name changes, not one without those after it.
+        """
+        if has_journal:
+            self._make_safe(set(range(luck.randint(0, len(self._unsafe)))))
+        else:
+            self._make_safe({n for n in range(len(self._unsafe)) if luck.random() < 0.5})
+        self._unsafe = []
+        self.root.names = {}
+        for folder, names in self._safe_names.items():
+            folder.names = dict(names)
+        for path, inode in self._all():
+            if inode.names is None:
+                inode.path, inode.links = path, 1
+                inode.data = luck.choice(list(_remains(inode, luck)))
+                inode.safe, inode.writes = inode.data, []
+
+    def make_all_safe(self) -> None:
+        """What a disk does that is left alone for long enough."""
+        self._make_safe(set(range(len(self._unsafe))))
+        for _, inode in self._all():
+            if inode.names is None:
+                inode.safe, inode.writes = inode.data, []
+
+    def _all(self) -> Iterator[tuple[str, Inode]]:
+        left = [("", self.root)]
+        while left:
+            path, inode = left.pop()
+            yield path, inode
+            if inode.names is not None:
+                left.extend((f"{path}/{name}", one) for name, one in inode.names.items())
+
+    def tree(self, path: str) -> dict[str, bytes]:
+        """The files in a directory, by name."""
+        return {name: one.data for name, one in _names(self.folder(path)).items() if not one.is_folder}
+
+
+def _names(folder: Inode) -> dict[str, Inode]:
+    if folder.names is None:
+        raise error(errno.ENOTDIR)
+    return folder.names
+
+
+def _folders(change: NameChange) -> list[Inode]:
+    return [place[0] for place in (change.source, change.target) if place]
+
+
+def _apply(change: NameChange, names_of: Callable[[Inode], dict[str, Inode]]) -> None:
+    if change.source and names_of(change.source[0]).get(change.source[1]) is change.inode:
+        del names_of(change.source[0])[change.source[1]]
+    if change.target:
+        names_of(change.target[0])[change.target[1]] = change.inode
+
+
+def _remains(inode: Inode, luck: random.Random) -> Iterator[bytes]:
+    """What a file may hold after a power cut: what was synced, or any beginning of what came after."""
+    yield inode.safe
+    before = inode.safe
+    for after in inode.writes:
+        if len(after) > len(before):
+            yield after[: luck.randrange(len(before), len(after))]
+            yield before.ljust(len(after), b"\0")
+        yield after
+        before = after
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a share differs from a local disk, each switch with what it was measured on.
+
+    Times are seconds. The defaults are those of a local disk.
+    """
+
+    #: A name that was asked for before it existed stays "not there" (NFS: 13 to 28 s).
+    negative_entries: float = 0.0
+    #: A listing may be this old (NFS and SMB: 90 ms; sshfs: 20 s).
+    stale_listing: float = 0.0
+    #: Attributes of a name may be this old, those of a name that has gone included (NFS: 3 to 60 s).
+    stale_attributes: float = 0.0
+    #: A listing that was made within the tick of a change stays old until the directory changes
+    #: again or its pages are dropped (NFSv3, server with 10 ms timestamps).
+    sticky_listing: bool = False
+    #: The share of renames that happen and report ENOENT (NFS, SMB, FUSE: a lost reply is sent again).
+    lost_replies: float = 0.0
+    #: The share of renames that report EIO whether they happened or not.
+    unknown_ends: float = 0.0
+    #: Renames of one source to one target by several hosts all report success (SMB, GlusterFS).
+    many_winners: bool = False
+    #: What a host wrote while it was cut off arrives once it is healed (GlusterFS, NFS).
+    late_writes: bool = False
+    #: The mtime of a file that this host has just written is the one before (SMB).
+    old_mtime: bool = False
+    #: fsync of a directory does nothing (SMB).
+    no_folder_sync: bool = False
+    #: The server has a change of names on its disk before it answers (NFS).
+    names_are_safe: bool = False
+    #: The type of the file system in the system's words.
+    kind: str = "ext4"
+    #: The grain of the server's timestamps in seconds.
+    tick: float = 1e-9
+
+
+LOCAL = Share()
+NFS = Share(
+    kind="nfs4",
+    names_are_safe=True,
+    negative_entries=28.0,
+    stale_listing=0.09,
+    stale_attributes=3.0,
+    lost_replies=0.02,
+    unknown_ends=0.01,
+)
+NFS3 = Share(
+    kind="nfs",
+    tick=0.01,
+    names_are_safe=True,
+    negative_entries=28.0,
+    stale_listing=0.09,
+    stale_attributes=3.0,
+    sticky_listing=True,
+    lost_replies=0.02,
+    unknown_ends=0.01,
+)
+SMB = Share(
+    kind="cifs",
+    stale_listing=0.09,
+    stale_attributes=1.0,
+    lost_replies=0.02,
+    unknown_ends=0.01,
+    many_winners=True,
+    old_mtime=True,
+    no_folder_sync=True,
+)
+EVERYTHING = Share(
+    kind="nfs",
+    tick=0.01,
+    negative_entries=28.0,
+    stale_listing=20.0,
+    stale_attributes=3.0,
+    sticky_listing=True,
+    lost_replies=0.05,
+    unknown_ends=0.03,
+    many_winners=True,
+    late_writes=True,
+    old_mtime=True,
+    names_are_safe=True,
+)
+PROFILES = {"local": LOCAL, "nfs": NFS, "nfs3": NFS3, "smb": SMB, "everything": EVERYTHING}

@@ -1,0 +1,184 @@
+"""What people do to the spool while the workers work, each a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from queuectl import settings, times
+from queuectl.documents import Bare
+from queuectl.errors import BadJob, FiledAllTheSame, JobMoved, QueueError
+from queuectl.job.fields import from_fields
+from queuectl.job.model import State
+from queuectl.spool import acts, filing, jobfile, jobs, requests
+from queuectl.spool.cancellation import Cancelling
+from queuectl.spool.onlooker import Onlooker
+from queuectl.system import logs
+from queuectl.times import iso
+from queuectl.view import audit
+from tests.simulation.worker import stopping
+from tests.simulation.world import EPOCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.spool.acts import Hand
+    from queuectl.spool.jobs import Found
+    from tests.simulation.world import World
+
+
+def _values(world: World) -> settings.Settings:
+    return settings.load(world.root().text)
+
+
+def file(world: World, job_id: str | None, command: str, priority: int | None, delay: float) -> None:
+    """`queuectl enqueue`: what it prints is noted, and what it refuses."""
+    auditor = world.auditor
+    fields: dict[str, str] = {"command": command}
+    if job_id is not None:
+        fields["id"] = job_id
+    if priority is not None:
+        fields["priority"] = Bare(str(priority))
+    if delay:
+        fields["run_at"] = iso(EPOCH + timedelta(seconds=world.time + delay))
+    try:
+        root = world.root()
+        values = _values(world)
+        for filed in filing.file_jobs(root, values, [from_fields(fields)], times.utc_now):
+            if filed.error is None:
+                auditor.printed.add(filed.id)
+                world.say(world.current, f"prints {filed.id}")
+    except (QueueError, OSError) as problem:
+        world.say(world.current, f"is told: {problem}")
+        if job_id is not None and job_id.startswith("own-") and not isinstance(problem, FiledAllTheSame):
+            auditor.refused.add(job_id)
+
+
+def drop(world: World, name: str, text: str, *, by_copy: bool) -> None:
+    """`cp` or `mv` into pending/."""
+    kernel, data = world.kernel, text.encode()
+    target = f"/spool/pending/{name}"
+    place = target if by_copy else f"/elsewhere/{name}"
+    with contextlib.suppress(OSError):
+        fd = kernel.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        for at in range(0, len(data), 16):
+            kernel.write(fd, data[at : at + 16])
+            times.clock.sleep(0.3 if by_copy else 0.0)
+        kernel.close(fd)
+        if not by_copy:
+            kernel.rename(place, target)
+
+
+def edit(world: World, at: int, priority: int) -> None:
+    """Change a waiting job's priority with an editor that writes in place."""
+    found = _some(world, at, State.PENDING, State.FAILED)
+    if found is None:
+        return
+    with contextlib.suppress(OSError, BadJob):
+        fd = logs.open_update(found.path)
+        kernel = world.kernel
+        try:
+            data = kernel.read(fd, 1 << 16)
+            new = jobfile.edited(data, "priority", priority)
+            times.clock.sleep(0.2)
+            kernel.lseek(fd, 0, os.SEEK_SET)
+            kernel.ftruncate(fd, 0)
+            times.clock.sleep(0.2)
+            kernel.write(fd, new)
+        finally:
+            kernel.close(fd)
+
+
+def _some(world: World, at: int, *states: State) -> Found | None:
+    with contextlib.suppress(OSError):
+        found = [one for state in states for one in jobs.found_in(world.root(), state)]
+        return found[at % len(found)] if found else None
+    return None
+
+
+def move_back(world: World, at: int) -> None:
+    """`mv dead/… pending/`, under the same name."""
+    found = _some(world, at, State.DEAD)
+    if found is not None:
+        with contextlib.suppress(OSError):
+            world.kernel.rename(found.path, found.path.replace("/dead/", "/pending/"))
+
+
+def _by_hand(world: World, at: int, states: tuple[State, ...], act: Callable[[Hand, Found], object]) -> None:
+    found = _some(world, at, *states)
+    if found is None:
+        return
+    with contextlib.suppress(OSError, QueueError), acts.hand(world.root(), times.utc_now()) as me:
+        act(me, found)
+
+
+def retry(world: World, at: int) -> None:
+    """`queuectl retry`."""
+    _by_hand(
+        world,
+        at,
+        (State.DEAD, State.FAILED),
+        lambda me, found: acts.retry(me, found, _values(world), times.utc_now()),
+    )
+
+
+def set_priority(world: World, at: int, priority: int) -> None:
+    """`queuectl priority`."""
+    _by_hand(
+        world,
+        at,
+        (State.PENDING, State.FAILED),
+        lambda me, found: acts.set_priority(me, found, priority, _values(world), times.utc_now()),
+    )
+
+
+def run_now(world: World, at: int) -> None:
+    """`queuectl run-now`."""
+    _by_hand(
+        world,
+        at,
+        (State.PENDING, State.FAILED),
+        lambda me, found: acts.run_now(me, found, times.utc_now()),
+    )
+
+
+def cancel(world: World, at: int) -> None:
+    """`queuectl cancel`, with ten seconds of patience."""
+    found = _some(world, at, State.PROCESSING, State.PENDING, State.FAILED)
+    if found is None:
+        return
+    root = world.root()
+    with contextlib.suppress(OSError, QueueError), acts.hand(root, times.utc_now()) as me:
+        act = Cancelling(me, _values(world), Onlooker(root), stopping(world), times.utc_now)
+        end = times.clock.monotonic() + 10.0
+        try:
+            while times.clock.monotonic() < end:
+                now = jobs.names_of(root, found.id)
+                if now:
+                    with contextlib.suppress(JobMoved):
+                        if act.act(now[0]) is not None:
+                            return
+                    act.take_over()
+                    act.wait(now, end, lambda _: None)
+                times.clock.sleep(0.5)
+        finally:
+            act.withdraw()
+
+
+def pause(world: World, seconds: float) -> None:
+    """`queuectl pause`, and `resume` later."""
+    root = world.root()
+    with contextlib.suppress(OSError):
+        requests.pause(root, times.utc_now())
+        times.clock.sleep(seconds)
+        requests.resume(root)
+
+
+def repair(world: World) -> None:
+    """`queuectl check --repair`."""
+    root = world.root()
+    with contextlib.suppress(OSError, QueueError):
+        values = _values(world)
+        audit.repair(root, Onlooker(root), values, stopping(world), times.utc_now())
