@@ -1,4 +1,4 @@
-"""What the directories hold, without reading a job: names, ends and counts, kept until one changes."""
+"""The names, ends and counts of each directory, remembered until the directory changes."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
     from queuectl.spool.root import Root
 
-#: A directory that was dear to list is left alone for this many times the seconds that it took.
+#: A directory that took long to list is not listed again for this many times as long.
 PATIENCE = 20
-#: Listings that took less are made whenever somebody asks.
+#: A listing that took fewer seconds is made whenever it is asked for.
 CHEAP = 0.05
-#: An mtime younger than this proves nothing: on some file systems a change may follow unseen.
+#: An mtime younger than this many seconds proves nothing: a later change may leave the same mtime.
 PROVES = 2.0
-#: In nanoseconds, as the ends are.
+#: A minute in nanoseconds, the unit of the ends.
 MINUTE = 60 * 10**9
-#: So many minutes back ends are counted.
+#: How many minutes back ends are counted.
 DAY = 24 * 60
-#: Where ends are told by the time at which the file was last written.
+#: The states where the file was last written when the run ended, and the outcome that it counts as.
 _ENDS = {State.DONE: "completed", State.FAILED: "failed", State.DEAD: "failed"}
-#: Of so many jobs that completed last the durations are read.
+#: How many of the jobs that completed last are read for their durations.
 SAMPLE = 200
 LOT = 20_000
 
@@ -48,8 +48,8 @@ LOT = 20_000
 class Listing:
     """One directory as it was last listed: in run order or, finished jobs, in the order of their ends.
 
-    `ends` holds when each file was last written, in nanoseconds since 1970, where that is when a run
-    ended; it is shorter than `names` until all have been looked at.
+    `ends` holds when each file was last written, in nanoseconds since 1970, in the states of `_ENDS`. It
+    is shorter than `names` until all files have been looked at.
     """
 
     names: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Listing:
 
 
 class Census:
-    """Looks at the directories of a spool whenever asked, and remembers. Safe to ask from any thread."""
+    """Lists the directories of a spool when asked, and remembers. Safe to call from any thread."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
@@ -72,7 +72,7 @@ class Census:
         self._seconds: dict[str, float | None] = {}
 
     def look(self, *, patient: bool = True) -> None:
-        """List anew what has changed. Where that was dear lately and `patient`, the last figures stay."""
+        """List the directories that changed. If `patient`, skip those that took long to list lately."""
         with self._lock:
             for state in State:
                 self._look_at(state, patient=patient)
@@ -95,14 +95,14 @@ class Census:
             found = sorted(text for text in texts if text not in passed_over)
             strangers = tuple(sorted(lookup.to_report(state, others)))
             self._listings[state] = Listing(found, strangers=strangers, read=True)
-        # Race: what changes within the grain of the clock leaves the same mark; so a young one is none.
+        # Race: a change within the grain of the clock leaves the same mark, so a young mark proves nothing.
         self._marks[state] = mark if self._stands(state, mark, begun, at) > PROVES else None
         ended = times.clock.monotonic()
         cost = ended - begun - looking
         self._next[state] = ended + (PATIENCE * cost if cost > CHEAP else 0.0)
 
     def _stands(self, state: State, mark: files.Mark, clock: float, now: float) -> float:
-        """For how long a directory has stood still; that of a share by our watch, not by its clock."""
+        """Seconds since a directory changed. On a share our own clock counts, not the server's."""
         if not self._root.medium.has_own_clock:
             return now - mark.mtime_ns / 1e9
         if self._first[state][0] != mark:
@@ -110,7 +110,7 @@ class Census:
         return clock - self._first[state][1]
 
     def _take_ended(self, state: State, texts: list[str]) -> float:
-        """Look at the files of names that were not there before, and only those; returns the seconds."""
+        """Look at the files of new names only. Returns the seconds that the look took."""
         before = self._listings[state]
         present: set[str] = set()
         for some in _gently(texts):
@@ -125,7 +125,7 @@ class Census:
         others = set(odd(state, list(added)))
         strangers = tuple(sorted(lookup.to_report(state, others)))
         jobs = list(added - others)
-        if not before.read and jobs:  # the count can be told while their times are looked up
+        if not before.read and jobs:  # the count is known while their times are looked up
             self._listings[state] = Listing(jobs, strangers=strangers)
         begun = times.clock.monotonic()
         ended = [self._ends_of(state, some) for some in _gently(jobs)]
@@ -149,7 +149,7 @@ class Census:
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
-                found.append((0, name))  # a bad block under one file hides no other one
+                found.append((0, name))  # a bad block under one file hides no other file
         found.sort()
         return array("q", [end for end, _ in found]), [name for _, name in found]
 
@@ -184,7 +184,7 @@ class Census:
         return all(listing.read for listing in self._listings.values())
 
     def counts(self, now: datetime) -> lookup.Counts:
-        """What `finding.counts` tells, from the last listing."""
+        """The result of `lookup.counts`, from the last listing."""
         waiting = self._ordered(State.PENDING, now)
         pending = waiting.due
         return lookup.Counts(
@@ -201,14 +201,14 @@ class Census:
         )
 
     def oldest(self, now: datetime) -> str | None:
-        """The file name of the job that has waited longest since it was due."""
+        """The file name of the job that has been due for longest."""
         return self._ordered(State.PENDING, now).oldest()
 
     def _ordered(self, state: State, now: datetime) -> order.Sorted:
         return order.Sorted.at(self._listings[state].names, stamp(now))
 
     def in_order(self, word: str, now: datetime) -> tuple[int, Iterable[str]]:
-        """How many names there are under a word of `list --state`, and the names in its order."""
+        """How many names a word of `list --state` has, and the names in its order."""
         state = lookup.WORDS[word]
         names = self._listings[state].names
         if state in {State.DONE, State.DEAD}:
@@ -223,11 +223,11 @@ class Census:
         return ordered.due, ordered.first()
 
     def before(self, name: str, now: datetime) -> int:
-        """How many jobs that may run now come before the one of this name."""
+        """How many due jobs run before the one with this name."""
         return sum(self._ordered(state, now).before(name) for state in jobs.WAITING)
 
     def lookup(self, job_id: str) -> Iterator[tuple[State, str]]:
-        """Where a job of exactly this id was last seen: state and file name."""
+        """Where a job with exactly this id was last seen: state and file name."""
         for state in (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE):
             end = f"-{job_id}@" if state is State.PROCESSING else f"-{job_id}.yaml"
             for name in self._listings[state].names:
@@ -235,30 +235,30 @@ class Census:
                     yield state, name
 
     def minutes(self, word: str) -> Counter[int]:
-        """Runs that ended `completed` or `failed`, by minutes since 1970, of the last day.
+        """Runs of the last day that ended `completed` or `failed`, counted by minutes since 1970.
 
-        Each name that was ever seen in done/, failed/ or dead/ counts once, also when it has gone.
+        Each name that was ever seen in done/, failed/ or dead/ counts once, even after it has gone.
         """
         return Counter(self._minutes[word])
 
     def ended_since(self, word: str, minutes: int) -> int:
-        """How many runs have ended so in the last so many minutes."""
+        """How many runs have ended so in the last `minutes` minutes."""
         first = int(times.clock.now().timestamp()) // 60 - minutes + 1
         return sum(count for minute, count in self.minutes(word).items() if minute >= first)
 
     def durations(self) -> list[float]:
-        """Seconds of the last run of the jobs that completed last, sorted; each file was read once."""
+        """Seconds of the last run of each job that completed last, sorted. Each file is read once."""
         return sorted(seconds for seconds in self._seconds.values() if seconds is not None)
 
 
 def _gently(items: list[str]) -> Iterator[list[str]]:
-    """The items in lots: what C does with a million at once, all other threads wait for."""
+    """The items in lots: one C call over a million items would block all other threads."""
     for start in range(0, len(items), LOT):
         yield items[start : start + LOT]
 
 
 def _merged(lots: list[tuple[array[int], list[str]]]) -> tuple[list[str], array[int]]:
-    """Lots that are each in the order of their ends, as one. A million pairs are never there at once."""
+    """Merge lots that are each sorted by their ends, without holding a million pairs in memory."""
     lots = [(ends, names) for ends, names in lots if names]
     if all(one[0][-1] <= other[0][0] for one, other in pairwise(lots)):
         names: list[str] = []
@@ -275,7 +275,7 @@ def _merged(lots: list[tuple[array[int], list[str]]]) -> tuple[list[str], array[
 
 
 def quantile(ordered: list[float], share: float) -> float | None:
-    """The value below which this share of sorted values lies."""
+    """The value below which this share of the sorted values lies."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
 
@@ -284,7 +284,7 @@ class Watch:
 
     EVERY = 0.5
     RESTS_AFTER = 30.0
-    #: Seconds for which a look is good enough for what stands around a page.
+    #: A look this many seconds old is good enough for the frame of a page.
     LATELY = 1.0
 
     def __init__(self, census: Census) -> None:
@@ -300,7 +300,7 @@ class Watch:
         self._thread.start()
 
     def fresh(self, seconds: float) -> Census:
-        """The census after a look that began now or, when that takes longer than `seconds`, before it."""
+        """The census after a new look or, if that takes longer than `seconds`, after the last one."""
         with self._asked:
             self._wanted += 1
             wanted = self._wanted
@@ -310,7 +310,7 @@ class Watch:
         return self.census
 
     def lately(self, seconds: float) -> Census:
-        """The census as it is where the last look is not older than `LATELY`, else as `fresh` gives it."""
+        """The census as it is if the last look is not older than `LATELY`, else as `fresh` gives it."""
         with self._asked:
             now = times.clock.monotonic()
             if now - self._looked_at <= self.LATELY:
@@ -319,7 +319,7 @@ class Watch:
         return self.fresh(seconds)
 
     def close(self, seconds: float | None = None) -> None:
-        """Look no more; waits for a look under way, so many seconds at most. The census stays as it is."""
+        """Stop looking. Waits for a look under way, `seconds` at most. The census stays as it is."""
         with self._asked:
             self._closed = True
             self._asked.notify_all()
@@ -332,14 +332,14 @@ class Watch:
                 self.census.look()
                 self.trouble = None
                 self._looked_at = begun
-            except OSError as error:  # the share is away: the last figures stand, and the page says so
+            except OSError as error:  # the share is away: the last figures stay, and the page says so
                 self.trouble = error
             with self._asked:
                 self._done = wanted
                 self._asked.notify_all()
 
     def _wait(self) -> int | None:
-        """Wait for the next look; returns how many were asked for so far, None where it is closed."""
+        """Wait for the next look. Returns how many were asked for so far, None once closed."""
         with self._asked:
             resting = times.clock.monotonic() - self._asked_at > self.RESTS_AFTER
             self._asked.wait_for(

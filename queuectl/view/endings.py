@@ -1,4 +1,4 @@
-"""Waiting until jobs have ended: few of them by their known names, many by listing what waits and runs."""
+"""Waiting until jobs have ended: a few by their known names, many by listing the directories."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from queuectl.spool.root import Root
 
-#: Up to this many jobs are asked for by name; for more, the directories are listed.
+#: Up to this many jobs are looked up by name. For more, the directories are listed.
 FEW = 100
-#: Seconds between the first two looks, and between later ones that cost nothing.
+#: Seconds between the first two looks, and between later looks that take no time.
 FIRST, USUAL = 0.005, 0.25
-#: A look may take this share of the time, unless the pause would become longer than this many seconds.
+#: Looks may take this share of the time, unless the pause would be longer than this many seconds.
 SHARE, LONGEST = 0.1, 0.5
-#: An mtime younger than this many seconds proves nothing: another change may bear the same.
+#: An mtime younger than this many seconds proves nothing: a later change may leave the same mtime.
 PROVES = 2.0
 _ENDED = (State.DONE, State.DEAD)
 
@@ -32,10 +32,10 @@ def pause_after(pause: float, cost: float) -> float:
 
 
 class Ends:
-    """The jobs that somebody waits for, and what has become of each.
+    """The jobs to wait for, and what became of each.
 
-    `ended` holds those that are done or dead, `gone` the ids that no file has any more, `left` all others
-    as they were seen last; of many, `left` keeps those that have ended until few still wait or run.
+    `ended` holds the jobs that are done or dead, `gone` the ids without a file, and `left` all others as
+    they were seen last. With many jobs `left` keeps ended ones until few still wait or run.
     """
 
     def __init__(self, root: Root, found: Iterable[Found]) -> None:
@@ -51,11 +51,11 @@ class Ends:
 
     @property
     def over(self) -> int:
-        """How many wait and run no more, as far as the last look could tell."""
+        """How many have ended, as far as the last look could see."""
         return self._total - min(self._live, len(self.left))
 
     def looks(self, end: float | None = None) -> Iterator[None]:
-        """Look until nothing is left, or until `end` (monotonic); yields after each look."""
+        """Look until nothing is left or until `end` (monotonic). Yields after each look."""
         pause = FIRST
         while True:
             begun = times.clock.monotonic()
@@ -82,12 +82,12 @@ class Ends:
     def _is_there(self, one: Found) -> bool:
         if self._root.medium.answers_truly:
             return files.exists(one.path)
-        # A share may go on showing a name that it is asked for.
+        # A share may answer from its cache for a name that is gone.
         folder, _, text = one.path.rpartition("/")
         return text in self._root.texts_in(folder)
 
     def _follow(self, moved: list[Found]) -> None:
-        """Find jobs by the names that they have next; those that have none of these by a look."""
+        """Find jobs by the names that they have next, and all others by one look."""
         wanted = {one.id.lower() for one in moved}
         claims = self._root.texts_in(self._root.folder(State.PROCESSING))
         claimed = {one.id: one for one in jobs.bearing(self._root, State.PROCESSING, claims, wanted)}
@@ -109,7 +109,7 @@ class Ends:
         return next((found for found in ends if files.exists(found.path)), None)
 
     def _settle(self, job_ids: list[str]) -> None:
-        """Find out where these jobs are, all by the same look."""
+        """Find out where these jobs are, by one look for all."""
         found = jobs.places(self._root, job_ids).found
         for job_id in job_ids:
             if job_id in found:
@@ -126,7 +126,7 @@ class Ends:
             self.left[found.id] = found
 
     def _list(self) -> None:
-        """Count those that still wait or run, unless nothing has changed there; settle the last few."""
+        """Count the jobs that still wait or run, unless nothing has changed. Settle the last few."""
         folders = [self._root.folder(state) for state in (State.PROCESSING, *jobs.WAITING)]
         marks, now = [files.mark(folder) for folder in folders], times.clock.now().timestamp()
         if marks == self._marks and self._root.medium.hears_all:

@@ -1,4 +1,4 @@
-"""Looking a job up, listing and counting, in the order in which people ask for it."""
+"""Finding one job, listing jobs in order, and counting them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
 
-#: What `list --state` takes, and the state each word means.
+#: The words that `list --state` takes, and the state of each.
 WORDS = {
     "pending": State.PENDING,
     SCHEDULED: State.PENDING,
@@ -55,14 +55,14 @@ WORDS = {
     "failed": State.FAILED,
     "dead": State.DEAD,
 }
-#: How many ids the refusal of a beginning names.
+#: How many ids the error for an ambiguous beginning names.
 _SOME = 5
 
 
 def find(root: Root, word: str) -> Found:
-    """The job whose id this is, or is the beginning of; read.
+    """The job with this id, or with the only id that begins so; read.
 
-    Raises `NoSuchJob`, `AmbiguousId` or, for a job that is never where it was seen last, `Moving`.
+    Raises `NoSuchJob`, `AmbiguousId`, or `Moving` for a job that moved before each try to read it.
     """
     for _ in range(TRIES):
         if (reading := read(locate(root, word))) is not None:
@@ -71,26 +71,26 @@ def find(root: Root, word: str) -> Found:
 
 
 def again(root: Root, found: Found) -> Found:
-    """The same job as it is now: read where it was seen last, if it is there still; raises as `find` does."""
-    # A share may go on showing a name that it is asked for.
+    """The same job as it is now, read where it was seen last if it is still there. Raises as `find` does."""
+    # A share may answer from its cache for a name that is gone.
     reading = read(found) if root.medium.answers_truly else None
     return reading or find(root, found.id)
 
 
 def locate(root: Root, word: str) -> Found:
-    """The same, not read; raises `NoSuchJob` or `AmbiguousId`."""
+    """The job that `find` finds, not read. Raises `NoSuchJob` or `AmbiguousId`."""
     return meant(find_each(root, [word])[word])
 
 
 def meant(answer: Found | QueueError) -> Found:
-    """The job in an answer of `find_each`; raises the error that is one."""
+    """The job in an answer of `find_each`. Raises the answer if it is an error."""
     if isinstance(answer, QueueError):
         raise answer
     return answer
 
 
 def find_each(root: Root, words: Iterable[str]) -> dict[str, Found | QueueError]:
-    """For each word the job whose id it is or begins, not read, or the error that says why there is none."""
+    """For each word the job that it names, not read, or the error that says why there is none."""
     words = list(dict.fromkeys(words))
     found, last = places(root, words)
     parts = [word for word in words if word not in found]
@@ -99,7 +99,7 @@ def find_each(root: Root, words: Iterable[str]) -> dict[str, Found | QueueError]
 
 
 def _beginning(looked: list[tuple[State, list[str]]], words: list[str]) -> dict[str, dict[str, State]]:
-    """For each word the file names in a look whose ids begin so."""
+    """For each word the file names in a look whose ids begin with it."""
     near: dict[str, dict[str, State]] = {word: {} for word in words}
     for length in {len(word) for word in words}:
         end = ID_AT + length
@@ -111,8 +111,8 @@ def _beginning(looked: list[tuple[State, list[str]]], words: list[str]) -> dict[
 
 
 def _meant(root: Root, word: str, near: dict[str, State]) -> Found | QueueError:
-    """The job that the beginning of its id means, of those file names where ids begin so."""
-    # Race: a job that moves may be missed. The only id that begins like its own must not be taken for it.
+    """The job that a word means, of the file names whose ids begin with it."""
+    # Race: the job with exactly this id may be missed as it moves. No other job may stand in for it.
     if is_made_id(word) or reservations.is_taken(root, word):
         return NoSuchJob(word)
     some: dict[str, Found] = {}
@@ -128,9 +128,9 @@ def _meant(root: Root, word: str, near: dict[str, State]) -> Found | QueueError:
 
 
 def listing(root: Root, now: datetime, word: str | None = None, limit: int | None = None) -> Iterator[Found]:
-    """Jobs, read: what runs, what waits in run order, what is dead, what is done, newest first.
+    """Jobs, read: running ones, waiting ones in run order, then dead and completed ones, newest first.
 
-    Each job is shown once, and those that move meanwhile at the end, where they belong to the word.
+    Each job comes once. A job that moves meanwhile comes at the end, if it still fits the word.
     """
     asked = _Asked(word, limit, now)
     shown: set[str] = set()
@@ -161,7 +161,7 @@ class _Asked(NamedTuple):
         return ORDER if self.word is None else (WORDS[self.word],)
 
     def fits(self, found: Found) -> bool:
-        """Whether a job, wherever it is by now, is one of them."""
+        """Whether a job fits, in the state that it has by now."""
         has_label = self.word not in {"pending", SCHEDULED} or found.label(self.now) == self.word
         return found.state in self.states and has_label
 
@@ -184,7 +184,7 @@ def _all_in_order(root: Root, asked: _Asked) -> Iterator[Found]:
 
 
 def _snapshot(root: Root, states: Iterable[State]) -> dict[State, list[str]]:
-    """The names in the directories of these states, by one look; a job that moves may be there twice."""
+    """The names in the directories of these states, from one look. A job that moves may appear twice."""
     passing: dict[str, None] = {}
     texts: dict[State, list[str]] = {}
     for state, names in look(root, [state for state in states if state is not State.PROCESSING]):
@@ -196,7 +196,7 @@ def _snapshot(root: Root, states: Iterable[State]) -> dict[State, list[str]]:
 
 
 def _newest_first(folder: str, state: State, texts: list[str], limit: int | None) -> list[str]:
-    """The names of jobs, those that were written to last first; of many `limit` and a few more."""
+    """The names of jobs, the last written first; `limit` of them and a few more."""
     passed_over = set(odd(state, texts))
     dated = []
     for text in texts:
@@ -210,7 +210,7 @@ def _newest_first(folder: str, state: State, texts: list[str], limit: int | None
 
 
 def _wherever(root: Root, job_ids: Mapping[str, None]) -> Iterator[Found]:
-    """The jobs of these ids, looked for once the first of them is asked for."""
+    """The jobs with these ids, found by one look once the first is asked for."""
     yield from places(root, job_ids).found.values()
 
 
@@ -220,7 +220,7 @@ def exit_of(history: tuple[Event, ...]) -> Event:
 
 
 def view(found: Found, settings: Settings, now: datetime) -> dict[str, Any]:
-    """A job as the documented JSON object. Fields of the job itself can be filed again as they are."""
+    """A job as the documented JSON object. The job's own fields can be filed again as they are."""
     job = found.job
     history = job.history if job else ()
     outcome = exit_of(history)
@@ -279,7 +279,7 @@ def to_report(state: State, others: Iterable[str]) -> list[str]:
 
 
 class Counts(NamedTuple):
-    """How many jobs there are in each state, and what the names alone tell."""
+    """How many jobs each state has, and other facts from the names alone."""
 
     pending: int
     scheduled: int
@@ -292,11 +292,11 @@ class Counts(NamedTuple):
 
     @property
     def oldest_due(self) -> datetime | None:
-        """When the job that has waited longest came to be due."""
+        """When the job that has waited longest became due."""
         return parse_due(self.first_due[DUE]) if self.first_due else None
 
     def as_dict(self) -> dict[str, int]:
-        """An entry a state, as `status --json` prints it."""
+        """One entry for each state, as `status --json` prints it."""
         return {
             word: getattr(self, word)
             for word in ("pending", "scheduled", "processing", "completed", "failed", "dead")
@@ -309,7 +309,7 @@ def listed(root: Root) -> dict[State, list[str]]:
 
 
 def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = None) -> Counts:
-    """Count by listing each directory once, where that has not been done; no file is read."""
+    """Count the jobs from `texts`, or from one listing of each directory; no file is read."""
     moment = stamp(now)
     texts = texts or listed(root)
     others = {state: odd(state, texts[state]) for state in State}
@@ -332,7 +332,7 @@ def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = Non
 
 
 def average_duration(root: Root, names: list[str], sample: int = 200) -> float | None:
-    """Mean seconds of completed jobs' last runs: of all up to `sample` jobs, else of an even sample.
+    """Mean seconds of the last runs of completed jobs: of all, or of an even sample of `sample` jobs.
 
     `names` are those in done/.
     """
@@ -351,7 +351,7 @@ def average_duration(root: Root, names: list[str], sample: int = 200) -> float |
 
 
 def runs_of(job: Job) -> list[dict[str, Any]]:
-    """One entry a run: its start joined with its outcome."""
+    """One entry for each run: its start joined with its outcome."""
     found: dict[int, dict[str, Any]] = {}
     for event in job.history:
         number = event.get("attempt")
