@@ -91,10 +91,10 @@ def test_a_worker_s_own_silence_is_not_measured_by_the_wall_clock(
     with spool.member() as me, contextlib.closing(wake):
         keeper = Keeper(me, wake, Bell(spool.root, wake))
         clock.set_by = set_by
-        assert keeper.silence() == 0
+        assert keeper.silence.seconds() == 0
         assert not keeper.is_silent()
         clock.passed += keeper.lease
-        assert keeper.silence() == keeper.lease
+        assert keeper.silence.seconds() == keeper.lease
         assert keeper.is_silent()
         keeper.look()
-        assert keeper.silence() == 0
+        assert keeper.silence.seconds() == 0

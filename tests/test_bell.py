@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.job.model import State
-from queuectl.spool import requests
 from queuectl.spool import wake as bells
 from queuectl.spool.wake import Bell, Wake
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl import Spool
-    from tests.conftest import Until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell of closed files")
 
@@ -57,30 +55,6 @@ def test_what_is_moved_in_is_heard(spool: Spool, bell: Bell, wake: Wake) -> None
     outside.rename(spool.path / "pending" / "mine.yaml")
     assert wake.wait(5)
     assert bell.names() == ["mine.yaml"]
-
-
-def test_what_is_asked_of_workers_is_heard_and_their_coming_and_going_is_not(
-    spool: Spool, bell: Bell
-) -> None:
-    with spool.member() as me:
-        bell.hang()
-        me.beat(me.now())
-        with spool.member():
-            pass
-        assert not bell.asked.wait(0.3)
-        for ask in (requests.pause, lambda root, _: requests.resume(root)):
-            ask(spool.root, me.now())
-            assert bell.asked.wait(5)
-            bell.asked.clear()
-
-
-@pytest.mark.parametrize("folder", ["pending", "workers"])
-def test_it_knows_that_it_hears_no_more(spool: Spool, bell: Bell, until: Until, folder: str) -> None:
-    assert not bell.is_listening
-    bell.hang()
-    assert bell.is_listening
-    (spool.path / folder).rmdir()
-    until(lambda: not bell.is_listening, "the directory is gone")
 
 
 def test_it_is_hung_once_and_leaves_nothing_in_the_folder(spool: Spool, bell: Bell) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system import files
 from queuectl.times import utc_now
-from queuectl.worker import keeper as keepers
 from queuectl.worker.keeper import LOOK, Keeper
 from tests.conftest import wait_until
 
@@ -113,25 +111,6 @@ def test_a_request_that_leaves_the_folder_the_time_of_a_change_before_it_is_hear
     time.sleep(LOOK)  # as a keeper does
     keeper.look()
     assert keeper.requests.stop
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell of no files")
-def test_what_is_asked_is_heard_by_an_event_long_before_the_next_look(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keepers, "TOLD", 3600.0)
-    wake = Wake()
-    with (
-        spool.member() as me,
-        contextlib.closing(wake),
-        contextlib.closing(Bell(spool.root, wake)) as bell,
-    ):
-        bell.hang()
-        keeper = Keeper(me, wake, bell)
-        keeper.start()
-        requests.to_stop(spool.root, descriptions.described(spool.root), 7.0)
-        wait_until(lambda: keeper.requests.limit == 7.0, "the request is heard, and its limit")
-        keeper.end()
 
 
 def test_a_folder_that_stays_as_it_was_is_not_listed_for_ever(

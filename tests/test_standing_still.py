@@ -18,7 +18,8 @@ from queuectl import Spool, State
 from queuectl.spool import descriptions, requests
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system.medium import Medium
-from queuectl.worker.keeper import Keeper, is_over
+from queuectl.worker.keeper import Keeper
+from queuectl.worker.silence import is_over
 from tests.conftest import ON_A_SHARE, changed
 
 if TYPE_CHECKING:
@@ -159,12 +160,12 @@ def test_a_beat_that_comes_later_than_the_lease_does_not_undo_it_on_a_share(
         me.live.now()
         monkeypatch.setattr(Medium, "is_shared", shared)
         keeper = Keeper(me, control, Bell(short.root, control))
-        until(lambda: keeper.silence() > LEASE, "the lease is over")
+        until(lambda: keeper.silence.seconds() > LEASE, "the lease is over")
         assert keeper.is_cut_off() is shared
         keeper.look()
         assert keeper.is_cut_off() is shared
         assert keeper.is_silent() is shared
-        keeper.has_lapsed = False
+        keeper.silence.has_lapsed = False
         assert not keeper.is_cut_off()
 
 

@@ -9,8 +9,12 @@ import pytest
 
 from queuectl import State
 from queuectl.spool import descriptions, requests
+from queuectl.system import files
+from queuectl.system.medium import Medium
 from queuectl.system.processes import Ended
+from queuectl.worker.keeper import seen_again
 from queuectl.worker.loop import BRISK, DONE, On, Wait, Worker
+from queuectl.worker.silence import is_beat_due
 from queuectl.worker.stopping import (
     ONCE,
     Act,
@@ -296,3 +300,50 @@ def test_the_earliest_limit_of_a_request_counts() -> None:
     assert stop.seconds_left(30.0) == 5.0
     stop.hear(90.0, 31.0)
     assert stop.seconds_left(31.0) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("silence", "has_news", "is_due"),
+    [
+        (1.9, True, False),
+        (2.0, True, True),
+        (9.9, False, False),
+        (10.0, False, True),
+    ],
+)
+def test_a_beat_is_due_in_time_and_earlier_with_news(silence: float, has_news: bool, is_due: bool) -> None:
+    assert is_beat_due(silence, 60.0, has_news=has_news) is is_due
+
+
+def test_the_time_of_a_folder_proves_nothing_until_it_is_old_enough() -> None:
+    mark = files.Mark(1_500_000_001, 10, 7)
+    seen = seen_again(None, mark, 100.0)
+    assert not seen.is_proven
+    assert not seen_again(seen, mark, 100.05).is_proven
+    proven = seen_again(seen, mark, 100.2)
+    assert proven.is_proven
+    assert seen_again(proven, mark, 100.2).is_proven
+    assert not seen_again(proven, mark._replace(mtime_ns=1_500_000_002), 200.0).is_proven
+    whole = seen_again(None, mark._replace(mtime_ns=2_000_000_000), 100.0)
+    assert not seen_again(whole, whole.mark, 101.9).is_proven
+    assert seen_again(whole, whole.mark, 102.1).is_proven
+
+
+def test_a_worker_that_cannot_beat_on_a_share_gives_its_job_up_within_the_lease(
+    spool: Spool, stage: Stage, clock: StoppedClock, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No keeper looks here, as if the share took no beats: the worker itself finds out in time."""
+    monkeypatch.setattr(Medium, "is_shared", True)
+    stage.lasts = 1e6
+    job_id = spool.file("sleep 1000000")
+    clock.sleep(5.0)
+    worker = stage.enter(None)
+    begun, lease = clock.monotonic(), worker.keeper.lease
+    while not stage.commands or not stage.commands[0].signals:
+        clock.sleep(worker.step().seconds)
+        assert clock.monotonic() < begun + lease
+    assert clock.monotonic() > begun + 0.7 * lease
+    for _ in range(20):
+        clock.sleep(worker.step().seconds)
+    assert history(job_id)[-1]["event"] == "returned"
+    assert stage.started == [job_id], "nothing is begun before a beat was taken"

@@ -20,18 +20,15 @@ if TYPE_CHECKING:
 
 #: A file has come once it is closed after writing, or moved in; to be made is not enough.
 _COME = Mask(InotifyConstants.IN_CLOSE_WRITE | InotifyConstants.IN_MOVED_TO)
-#: Names have come or gone. What is rewritten in place changes none.
-_CHANGED = Mask(InotifyConstants.IN_CREATE | InotifyConstants.IN_MOVED_TO | InotifyConstants.IN_DELETE)
 #: How many drafts are remembered until they are renamed.
 MOST_DRAFTS = 10_000
 
 
 class Ear(InotifyFD):
-    """Listens to three directories from the moment it is made; `start` begins to tell, `stop` ends it.
+    """Listens to pending/ and failed/ from the moment it is made; `start` begins to tell, `stop` ends it.
 
     `tell` is given the names of files that have come into pending/, hidden ones left out, and those files
-    in pending/ and failed/ that may have been edited; `changed` is given each name that has come to
-    workers/, or gone.
+    in pending/ and failed/ that may have been edited.
 
     An `Observer` of watchdog's would hand each event through three threads, each of which takes the
     interpreter from the worker, and would hold half of a move back for half a second to find its
@@ -40,20 +37,15 @@ class Ear(InotifyFD):
     Raises `OSError` when it is made where the user may watch no more.
     """
 
-    def __init__(
-        self, root: Root, tell: Callable[[list[str], list[Place]], None], changed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, root: Root, tell: Callable[[list[str], list[Place]], None]) -> None:
         super().__init__()
         self._tell = tell
-        self._changed = changed
         self._names: list[str] = []
         self._edited: list[Place] = []
         self._drafts: set[str] = set()
         self._is_saved = False
-        self.is_deaf = False
         self._pending = self._listen(root.folder(State.PENDING), _COME)
         self._failed = self._listen(root.folder(State.FAILED), _COME)
-        self._desk = self._listen(root.workers, _CHANGED)
 
     def _listen(self, folder: str, mask: Mask) -> WatchDescriptor:
         return self.add_callback(os.fsencode(folder), mask, self, CallbackId(1))
@@ -73,8 +65,6 @@ class Ear(InotifyFD):
         name = os.fsdecode(event.name)
         if event.wd == self._pending:
             self._in_pending(name, is_moved=event.is_moved_to)
-        elif event.wd == self._desk:
-            self._changed(name)
         else:
             self._in_failed(name, is_moved=event.is_moved_to)
 
@@ -105,9 +95,8 @@ class Ear(InotifyFD):
         elif is_job:
             self._is_saved = False
 
-    def on_watch_deleted(self, wd: WatchDescriptor) -> None:  # noqa: ARG002 - any of them
-        """The directory is gone, and one in its place is not listened to."""
-        self.is_deaf = True
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
+        """The directory is gone. The keeper's looks find what comes to one in its place."""
 
     def on_queue_overflow(self) -> None:
         """Names were lost, which the log has been told: whoever looks at the directory finds them."""

@@ -33,11 +33,6 @@ class Requests(NamedTuple):
     cancelled: frozenset[str] = frozenset()
 
 
-def is_request(text: str) -> bool:
-    """Whether a file of this name in workers/ asks something of any worker."""
-    return text == PAUSED or text.endswith((".stop", ".cancel"))
-
-
 def requests_to(root: Root, name: str) -> Requests:
     """Everything that is asked of one worker now, found by listing (never by asking for a name)."""
     names = root.texts_in(root.workers)

@@ -11,8 +11,6 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from queuectl.spool import requests
-
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
@@ -74,8 +72,7 @@ class Wake:
 class Bell:
     """Rings when a file has come into pending/ whole or was edited, and keeps the names of those (Linux).
 
-    `asked` is set when a request has come to workers/, or gone. No other system tells that a file was closed:
-    there it never rings by itself.
+    Other systems do not report that a file was closed: there it never rings by itself.
     """
 
     def __init__(self, root: Root, wake: Wake) -> None:
@@ -84,7 +81,6 @@ class Bell:
         self._taken = threading.Event()
         self._wake = wake
         self._ear: Any = None
-        self.asked = threading.Event()
         self._root = root
         self._hanging = threading.Lock()
         self._is_hung = False
@@ -107,21 +103,12 @@ class Bell:
 
         try:
             # A user may have so many and no more.
-            ear = Ear(self._root, self.heard, self._ask)
+            ear = Ear(self._root, self.heard)
             ear.start()
         except (OSError, RuntimeError) as error:  # the latter where there is no room for a thread
             log.warning("No file events here (%s); looking every poll_interval instead.", error)
             return
         self._ear = ear
-
-    @property
-    def is_listening(self) -> bool:
-        """Whether it rings by itself. Events are a hint all the same."""
-        return self._ear is not None and self._ear.is_alive() and not self._ear.is_deaf
-
-    def _ask(self, name: str) -> None:
-        if requests.is_request(name):
-            self.asked.set()
 
     def heard(self, names: list[str], edited: list[Place]) -> None:
         """Note the files that have come into pending/ and those that may have been edited, ring, and rest."""

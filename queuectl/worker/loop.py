@@ -24,10 +24,11 @@ from queuectl.system.processes import Cannot, Streams
 from queuectl.times import utc_now, when
 from queuectl.worker import stopping
 from queuectl.worker.commands import Commands
-from queuectl.worker.keeper import GIVE_UP, IN_ORDER, Guard, Keeper
+from queuectl.worker.keeper import Keeper
 from queuectl.worker.ledger import Ledger
 from queuectl.worker.member import Member, seconds_until
 from queuectl.worker.run import Run
+from queuectl.worker.silence import DOUBT, IN_ORDER
 from queuectl.worker.stopping import (
     LINGER,
     Act,
@@ -40,6 +41,7 @@ from queuectl.worker.stopping import (
     next_act,
     reason_to_end,
 )
+from queuectl.worker.threads import Guard, Looks
 from queuectl.worker.trouble import Trouble, is_of_one_file, is_usable, may_pass
 
 if TYPE_CHECKING:
@@ -213,9 +215,10 @@ class Worker:
 
     def _serve(self) -> bool:
         """Work under one name; True when others took its owner for dead meanwhile."""
+        looks = Looks(self.keeper, self.member, self.bell)
         guard = Guard(self.keeper, lambda: self.command)
         try:
-            self._begin(self.keeper)
+            self._begin(looks)
             if self._root.medium.is_remote:
                 self._begin(guard)
             while (wait := self.step()).on is not On.END:
@@ -223,7 +226,7 @@ class Worker:
         finally:
             self._end_command()
             guard.end()
-            self.keeper.end()
+            looks.end()
             self.leave()
         return self.keeper.buried and not self._stop.is_asked
 
@@ -306,7 +309,7 @@ class Worker:
             ledger.pay()
             return DONE
         ledger.pay_stuck()
-        self.keeper.has_lapsed = False  # no claim is held that others may have taken over
+        self.keeper.silence.has_lapsed = False  # no claim is held that others may have taken over
         if member.is_to_recover:
             ledger.pay()  # else the claim would be taken for one that was left
             for told in member.recover(_stop_remains, member.now(), ledger.stuck):
@@ -472,7 +475,7 @@ class Worker:
             log.info("job %s: running (pid %d)", run.claim.id, command.pid)
             run.is_told = True
         self._pay_meanwhile()
-        waits = [self.keeper.lease * GIVE_UP / 2 if run.is_told else TELL, self._stop.seconds_left(now)]
+        waits = [self.keeper.lease * DOUBT / 2 if run.is_told else TELL, self._stop.seconds_left(now)]
         waits += [run.limit - facts.seconds] if run.limit else []
         waits += [] if self._ledger.is_empty else [TRY_AGAIN]
         return Wait(On.COMMAND, min(waits))
@@ -489,7 +492,7 @@ class Worker:
         if run.is_recorded:
             return True
         run.is_recorded = True
-        self.keeper.watch_output(run.curb)
+        self.keeper.curb = run.curb
         identity = processes.identity(command.pid)
         run.claim = run.claim.recording(spool=self._root.identity, process=identity)
         try:
@@ -546,6 +549,9 @@ class Worker:
         assert run.ended is not None  # it has
         (facts, ended_at), now = run.ended, times.clock.monotonic()
         status, since_request = facts["exit_code"], now - self._stop.asked_at
+        if status in stopping.BY_THE_STOP:
+            with contextlib.suppress(OSError):  # the keeper hears it later
+                self.keeper.hear(at_once=True)
         cause = cause_of_end(status, now - ended_at, since_request, is_asked=self._is_to_end())
         if cause is Cause.OPEN:
             return Wait(On.CONTROL, ended_at + stopping.ONCE - now)
@@ -559,7 +565,7 @@ class Worker:
         ended = command.reap()
         run.command = None
         self._starter.clear_up()
-        self.keeper.watch_output(None)
+        self.keeper.curb = None
         if run.curb is not None and run.curb.end():
             log.warning("job %s: it printed more than max_output_bytes; the middle is dropped", run.claim.id)
         files.close(*run.logs)

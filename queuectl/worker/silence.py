@@ -1,0 +1,83 @@
+"""How long the spool has taken no sign of life of a worker, and what follows from that.
+
+The rules are pure functions of seconds. The order in a lease: beat, be in doubt (`GIVE_UP`), end the command
+(`DOUBT` later), kill it (`IN_ORDER` later). Once the lease is over, others may take over what was claimed.
+"""
+
+from __future__ import annotations
+
+from queuectl import times
+from queuectl.spool import liveness
+
+#: The share of the lease after which the silence of a worker on a share is doubtful.
+GIVE_UP = 0.7
+#: The share of the lease that a doubt lasts. A worker that has just stood still beats meanwhile; one
+#: that is cut off cannot, and gives its job up.
+DOUBT = 0.1
+#: The share of the lease in which a command may end in order before it is killed.
+IN_ORDER = 0.1
+#: The number of ended runs is told by a beat this many seconds after the last one; not on a share.
+TELL_DONE = 2.0
+#: A look that comes later than this, in seconds, shows that the process stood still or that the disk hangs.
+LATE = 0.5
+
+
+def is_beat_due(silence: float, lease: float, *, has_news: bool) -> bool:
+    """Whether to beat now. `has_news`: the description is out of date, and is cheap to rewrite."""
+    return silence >= liveness.beats_every(lease) or (has_news and silence >= TELL_DONE)
+
+
+def is_doubtful(silence: float, lease: float) -> bool:
+    """Whether so much of the lease has gone that nothing may be begun."""
+    return silence > lease * GIVE_UP
+
+
+def is_over(silence: float, doubt: float, lease: float) -> bool:
+    """Whether a worker with this silence is cut off from its share.
+
+    `doubt` is how long the silence had lasted when it was first found doubtful, negative before that. It
+    is late where the process stood still: then half of what is left of the lease remains for a beat.
+    """
+    if silence >= lease:
+        return True
+    return 0 <= doubt <= silence - min(lease * DOUBT, (lease - doubt) / 2)
+
+
+def is_late(now: float, due: float) -> bool:
+    """Whether a look that was due then is late."""
+    return now > due + LATE
+
+
+class Silence:
+    """The signs of life of one worker, by a clock that goes on while the host sleeps.
+
+    `has_lapsed`: a beat came later than the lease after the one before, and what was claimed before it
+    may be another worker's by now. Code that holds no claim clears it.
+    """
+
+    def __init__(self) -> None:
+        self._beaten = times.clock.awake()
+        self._doubted = float("-inf")
+        self.has_lapsed = False
+
+    def seconds(self) -> float:
+        """Seconds since the last beat that the spool took."""
+        return times.clock.awake() - self._beaten
+
+    def ends(self, begun: float, lease: float, *, may_lapse: bool) -> None:
+        """Take a beat in that was begun at this time."""
+        self.has_lapsed |= may_lapse and self.seconds() >= lease
+        self._beaten = begun
+
+    def becomes_doubtful(self, lease: float) -> bool:
+        """Whether it is doubtful as of now, and was not at the last call."""
+        now, beaten = times.clock.awake(), self._beaten
+        if self._doubted >= beaten or not is_doubtful(now - beaten, lease):
+            return False
+        self._doubted = now
+        return True
+
+    def is_over(self, lease: float) -> bool:
+        """Whether the job at hand must be given up; see `is_over`."""
+        now, beaten = times.clock.awake(), self._beaten
+        return self.has_lapsed or is_over(now - beaten, self._doubted - beaten, lease)
