@@ -20,7 +20,7 @@ _HOMES = {"Job": "job.model", "QueueError": "errors", "Spool": "api", "State": "
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: the command line starts faster so."""
+    """Import a public name at its first use, so that the command line starts faster."""
     if name not in _HOMES:
         raise AttributeError(name)
     from importlib import import_module

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
-    # What is imported stays: looking through it for garbage takes a tenth of the start.
+    # Imported modules stay: searching them for garbage takes a tenth of the start.
     gc.disable()
     try:
         _hold_standard_streams()
@@ -38,7 +38,7 @@ def _run() -> int:
 
 
 def _hold_standard_streams() -> None:
-    """Let a standard stream that is closed be the null device: else the next opened file takes its place."""
+    """Open the null device for each closed standard stream: the next opened file would take its number."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
@@ -47,7 +47,7 @@ def _hold_standard_streams() -> None:
 
 
 def _leave(status: int) -> NoReturn:
-    """Exit at once: what an interpreter clears away at its end takes as long as filing a job."""
+    """Exit at once: the interpreter's shutdown takes as long as filing a job."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

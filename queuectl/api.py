@@ -1,4 +1,4 @@
-"""`Spool`: what a directory of jobs can do, for programs and for the command line alike."""
+"""`Spool`, the Python API of a queue, which the command line and the dashboard use, too."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Spool:
     def __init__(self, path: str | Path, *, clock: Callable[[], datetime] = utc_now) -> None:
         self.root: Root = creation.open_root(path)
         self.clock = clock
-        #: What config.yaml says, read again when it has changed, and what is wrong with it.
+        #: The settings, read again when config.yaml has changed.
         self.live = settings.Live(self.root.text, self.root.medium)
         self._warned: str | None = None
 
@@ -44,9 +44,8 @@ class Spool:
     def create(cls, path: str | Path, *, shared: bool = False) -> Spool:
         """Make a spool, private to its owner or shared by its directory's group, and open it.
 
-        One that is there is opened as it is, or becomes shared. Raises `NotMounted` below a mount point
-        whose file system /etc/fstab names and nobody has mounted, and `QueueError` for what is no empty
-        directory.
+        An existing spool is opened, and becomes shared if `shared` is true. Raises `NotMounted` below a
+        mount point of /etc/fstab that is not mounted, and `QueueError` for a directory with other files.
         """
         place = os.path.abspath(path)
         if not os.path.exists(f"{place}/{settings.FILE}") and (point := fstab.unmounted_at(place)):
@@ -59,9 +58,9 @@ class Spool:
         return self.root.path
 
     def settings(self) -> settings.Settings:
-        """The settings in force: what cannot be read of config.yaml has its default, and is warned of once.
+        """The settings in force. Invalid values have their defaults and are logged once as a warning.
 
-        Raises `BrokenConfig` where it is no file, and `PermissionError`.
+        Raises `BrokenConfig` if config.yaml is not a regular file, and `PermissionError`.
         """
         values = self.live.now()
         if self.live.trouble is None or self.live.trouble == self._warned:
@@ -76,9 +75,9 @@ class Spool:
     def file(self, job: Job | str | Mapping[str, object]) -> str:
         """File one job (a `Job`, a shell command, or a mapping of fields); returns its id.
 
-        When this returns the job is on disk (`durability`). Raises `IdTaken` or `BadJob`, and
-        `StorageTrouble` when the disk does not take it; then nothing is filed. `FiledAllTheSame` where
-        the disk failed at the last, and a worker had the job by then.
+        The job is synced to disk when this returns, unless `durability` is none. `IdTaken`, `BadJob` and
+        `StorageTrouble` mean that nothing was filed. `FiledAllTheSame` means that the last sync failed
+        and the job could not be withdrawn.
         """
         for filed in self.file_many([job]):
             if filed.error:
@@ -87,7 +86,7 @@ class Spool:
         raise AssertionError("one job gives one answer")
 
     def file_many(self, jobs: Iterable[Job | str | Mapping[str, object]]) -> Iterator[Filed]:
-        """File many jobs in their order, syncing few times; yields a `Filed` for each."""
+        """File jobs in order, with one sync for many; yields a `Filed` for each once it is on disk."""
         from queuectl.spool.filing import file_jobs
 
         try:
@@ -99,27 +98,27 @@ class Spool:
         return file_jobs(self.root, values, map(_job, jobs), self.clock)
 
     def find(self, job_id: str) -> Found:
-        """The job with this id, or the only one whose id begins so; raises `NoSuchJob`."""
+        """The job with this id or unique prefix of an id; raises `NoSuchJob` or `AmbiguousId`."""
         from queuectl.view import lookup
 
         return lookup.find(self.root, job_id)
 
     def list(self, state: str | None = None, limit: int | None = None) -> Iterator[Found]:
-        """Jobs in the order they run, completed ones newest first; `state` as `list --state` takes it."""
+        """Jobs in run order, completed ones newest first; `state` is a word of `list --state`."""
         from queuectl.view import lookup
 
         return lookup.listing(self.root, self.clock(), state, limit)
 
     def view(self, found: Found) -> dict[str, Any]:
-        """A job as the JSON object that `status JOB_ID --json` prints."""
+        """A job as the JSON object of `status JOB_ID --json`."""
         from queuectl.view import lookup
 
         return lookup.view(found, self.live.now(), self.clock())  # a broken config.yaml hides no job
 
     def wait(self, job_id: str, timeout: float | None = None) -> Found | None:
-        """The job once it is done or dead; None when `timeout` seconds have passed before that.
+        """Wait until a job is done or dead and return it; None after `timeout` seconds.
 
-        Raises `NoSuchJob`, also when it is deleted meanwhile.
+        Raises `NoSuchJob`, also if the job is deleted meanwhile.
         """
         from queuectl.spool import jobs
         from queuectl.view import lookup
@@ -141,7 +140,7 @@ class Spool:
             found = lookup.locate(self.root, found.id)  # it was put back just then
 
     def retry(self, job_id: str) -> str:
-        """Put a failed, dead or completed job back to pending; returns its path."""
+        """Move a failed, dead or completed job to pending; returns its path."""
         from queuectl.spool import acts
 
         values = self.settings()
@@ -167,14 +166,14 @@ class Spool:
         raise Moving(job_id)
 
     def member(self, kind: str = "program") -> Member:
-        """Join as one who claims jobs: `with spool.member() as me: claim = me.claim(…)`."""
+        """Join the workers of this spool: `with spool.member() as me: claim = me.claim(…)`."""
         from queuectl.worker.member import Member
 
         return Member.join(self.root, kind, self.clock())
 
 
 def _job(job: Job | str | Mapping[str, object]) -> Job:
-    """The job, each field of which was put through the same checks as one from a file."""
+    """The job, checked field by field like one from a file."""
     if isinstance(job, str):
         return from_fields({"command": job})
     return from_fields(_textual(job._asdict() if isinstance(job, Job) else job))

@@ -1,7 +1,7 @@
 """Strict YAML and JSON: a text becomes a tree of text, or is refused with its line.
 
-The tree is built from the C parser's events. Anchors, aliases, tags, duplicate keys and deep nesting
-are refused, so that no text can exhaust time or memory.
+The tree is built from the events of the C parser. Anchors, aliases, tags, duplicate keys and deep nesting
+are refused: no text can exhaust time or memory.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ if TYPE_CHECKING:
 
 
 MAX_DEPTH = 20
-#: What a document holds: scalars stay text (None for a plain null), typed later by their field.
+#: A tree of a document. Scalars stay text, as each field knows its type; a plain null is None.
 Node: TypeAlias = "str | list[Node] | dict[str, Node] | None"
-#: What YAML takes for no value.
+#: The plain scalars that mean null in YAML.
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 class Document(NamedTuple):
-    """One mapping, and where a further item of its last key would have to stand.
+    """One document, and where a further item of its last key can be appended.
 
-    `indent` is the column of the top-level keys, or None when nothing can be appended (flow
-    style, an end mark). `items` is the column of the dashes of the last key's block sequence.
-    `is_open` tells that no value follows the last key.
-    `line` is where it begins, `item_lines` where each item of a document that is a list does.
+    `indent` is the column of the top-level keys, or None if nothing can be appended (flow style, an end
+    mark). `items` is the column of the dashes of the last key's block sequence. `is_open` means that the
+    last key has no value. `line` is the first line, `item_lines` the first line of each item of a list.
     """
 
     tree: Node
@@ -43,18 +42,18 @@ class Document(NamedTuple):
     item_lines: list[int | None] | None = None
 
 
-#: What begins a text in UTF-16 or UTF-32, as Notepad and PowerShell write it. UTF-8 has no such bytes.
+#: Byte order marks of UTF-16 and UTF-32, as Notepad and PowerShell write them. UTF-8 has no such bytes.
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 def text_of(data: bytes) -> str:
-    """The text of bytes in UTF-8, or in what their mark says.
+    """Decode bytes in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
     Raises `BadEncoding` for other encodings, and `BadDocument` for a NUL.
     """
-    if data in WIDE:  # the text behind it is still to be written
+    if data in WIDE:  # only the mark has been written so far
         raise BadEncoding(0)
-    # The mark of UTF-32 begins as that of UTF-16 does.
+    # The mark of UTF-32 begins with that of UTF-16.
     wide = "utf-32" if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) else "utf-16"
     try:
         text = data.decode(wide if data.startswith(WIDE) else "utf-8").removeprefix("\ufeff")
@@ -66,7 +65,7 @@ def text_of(data: bytes) -> str:
 
 
 def load(text: str) -> Document:
-    """Read a text that holds one document, JSON or YAML; raises `BadDocument`."""
+    """Read a text with exactly one document, JSON or YAML; raises `BadDocument`."""
     documents = load_all(text)
     if len(documents) != 1:
         raise BadDocument("it is empty" if not documents else "it holds several documents")
@@ -74,7 +73,7 @@ def load(text: str) -> Document:
 
 
 def load_all(text: str) -> list[Document]:
-    """Read every document of a text. What begins with a brace or bracket is tried as JSON first."""
+    """Read all documents of a text. A text that begins with a brace or bracket is tried as JSON first."""
     plain = _plain(text)
     if plain is not None:
         return plain
@@ -94,7 +93,7 @@ _PLAIN_LINE = rf"{_PAIR}(?: +{_COMMENT})?| *(?:{_COMMENT})?"
 
 @cache
 def _plain_line() -> re.Pattern[str]:
-    return re.compile(_PLAIN_LINE)  # which those who only file do without
+    return re.compile(_PLAIN_LINE)  # filing a job does not need it
 
 
 def _plain(text: str) -> list[Document] | None:
@@ -129,17 +128,16 @@ def _plain(text: str) -> list[Document] | None:
 
 
 class Bare(str):
-    """A number or truth value of JSON as the text it was written as: for fields that are no text."""
+    """The text of a JSON number or truth value: fields of text refuse it."""
 
     __slots__ = ()
     __repr__ = str.__str__
 
 
 def load_json(text: str) -> Node:
-    """Read JSON with numbers and truth values as `Bare` text.
+    """Read JSON; numbers and truth values become `Bare` text.
 
-    Raises `json.JSONDecodeError` where it is not JSON, `BadDocument` where it is too deep or
-    has a key twice.
+    Raises `json.JSONDecodeError` for invalid JSON, `BadDocument` for deep nesting and duplicate keys.
     """
     import json
 
@@ -174,7 +172,7 @@ def _textual(value: Any, depth: int) -> Node:
 
 
 def _load_yaml(text: str) -> list[Document]:
-    """Build trees from the parser's events, which no alias, tag or depth can blow up."""
+    """Build trees from the parser's events: refused parts never reach PyYAML's constructors."""
     import yaml
 
     parse = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -224,7 +222,7 @@ def _document(loader: Any) -> Document:
 
 
 def _pairs(loader: Any, depth: int) -> Any:
-    """The keys of the mapping that was just entered, each with the event its value begins with."""
+    """The keys of the mapping whose start event was just read, each with the first event of its value."""
     seen = set()
     while True:
         event = loader.get_event()

@@ -1,4 +1,4 @@
-"""Every way in which the queue refuses: each error takes data and writes its own two sentences."""
+"""The errors of the queue: each takes data and writes two sentences, what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class QueueError(Exception):
-    """What is wrong (`problem`) and what to do about it (`remedy`), each one sentence.
+    """An error with one sentence for what is wrong (`problem`) and one for what to do (`remedy`).
 
-    `exit_status` is what the command line returns: 1 it could not be done, 2 wrong usage,
-    3 no such job, 75 the spool is full, read-only or out of reach.
+    The command line exits with `exit_status`: 1 it could not be done, 2 wrong usage, 3 no such job,
+    75 the spool is full, read-only or out of reach.
     """
 
     exit_status = 1
@@ -27,14 +27,14 @@ class QueueError(Exception):
         self.remedy = remedy
 
     def at(self, place: str) -> Self:
-        """The same error with the file, or other place, that it is about named first."""
+        """Put a file or another place in front of the problem; returns the error itself."""
         self.problem = f"{place}: {self.problem}"
         self.args = (f"{self.problem} {self.remedy}".strip(),)
         return self
 
 
 class BadJob(QueueError):
-    """A job that cannot be taken as it stands; `field` names the place, where there is one."""
+    """A job that is refused; `field` is the name of the wrong field, if it is one field."""
 
     exit_status = 2
 
@@ -44,7 +44,7 @@ class BadJob(QueueError):
 
 
 class BadDocument(BadJob):
-    """A text that is not the YAML or JSON that the queue reads; `line` counts from 1."""
+    """A text that is not valid YAML or JSON, or uses a part of YAML that is refused; `line` counts from 1."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         place = "" if line is None else f" (line {line})"
@@ -53,7 +53,7 @@ class BadDocument(BadJob):
 
 
 class BadEncoding(BadDocument):
-    """Bytes that are no text in an encoding that the queue reads; `byte` counts from 0."""
+    """Bytes in an encoding other than UTF-8 and marked UTF-16 or UTF-32; `byte` counts from 0."""
 
     def __init__(self, byte: int) -> None:
         super().__init__("")
@@ -65,33 +65,33 @@ class BadEncoding(BadDocument):
 
 
 class UnreadableJob(BadJob):
-    """A job whose file has to be mended before anything can be done with it; nothing was changed."""
+    """A job that needs its file repaired before it can be changed; nothing was changed."""
 
     def __init__(self, job_id: str, path: str, why: str) -> None:
         super().__init__(f"Job {job_id} cannot be read: {why}", f"Mend {path}, then try again.")
 
 
 class Completed(BadJob):
-    """A record of another queue, or of this one, that says of itself that it has been done."""
+    """A record from this queue or another whose `state` says that the job is completed."""
 
     def __init__(self) -> None:
         super().__init__(
             "Its field `state` says that it is completed already.",
-            "Take that field out to have it run again.",
+            "Remove that field to run the job again.",
             field="state",
         )
 
 
 class BadSetting(QueueError):
-    """A key or a value that config.yaml may not hold."""
+    """A key or a value that config.yaml may not have."""
 
     exit_status = 2
 
 
 class BrokenConfig(BadSetting):
-    """Something in config.yaml cannot be read, `why` says what; running workers keep the last good values.
+    """config.yaml, or a part of it, cannot be read, for the reason `why`.
 
-    `keys` are those whose value is not known; `""` among them stands for all.
+    `keys` are the keys whose values are unknown; `""` stands for all of them.
     """
 
     exit_status = 1
@@ -102,12 +102,12 @@ class BrokenConfig(BadSetting):
         self.keys = frozenset(keys)
 
     def hides(self, name: str) -> bool:
-        """Whether the value of this key is not known."""
+        """Whether the value of this key is unknown."""
         return not self.keys.isdisjoint({name, ""})
 
 
 class BadUsage(QueueError):
-    """Options or arguments that do not go together."""
+    """Options or arguments that are wrong or exclude each other."""
 
     exit_status = 2
 
@@ -124,7 +124,7 @@ class LongAgo(BadUsage):
 
 
 class IdTaken(QueueError):
-    """Another job has this id already, perhaps in another case; or none that is there (`holder` None)."""
+    """The id is in use, perhaps in other case, by the job `holder`; None if that job no longer exists."""
 
     def __init__(self, job_id: str, holder: str | None) -> None:
         if holder is None:
@@ -143,7 +143,7 @@ class IdTaken(QueueError):
 
 
 class IdTooLong(BadJob):
-    """An id with which some file name of the job would be longer than the file system takes."""
+    """An id that makes a file name of the job longer than the file system allows."""
 
     def __init__(self, job_id: str, longest: int) -> None:
         super().__init__(
@@ -155,19 +155,19 @@ class IdTooLong(BadJob):
 
 
 class NoSuchJob(QueueError):
-    """No file in the spool bears this id."""
+    """No job in the spool has this id."""
 
     exit_status = 3
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            f"There is no job {job_id!r} in this spool.", "See `queuectl list` for those there are."
+            f"There is no job {job_id!r} in this spool.", "See `queuectl list` for the jobs it has."
         )
         self.job_id = job_id
 
 
 class Moving(QueueError):
-    """A job that had moved on each time something was to be done with it."""
+    """The job changed its state before each of several attempts to act on it."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"Job {job_id} moves too fast to be caught.", "Try again.")
@@ -199,25 +199,26 @@ class ClaimLost(QueueError):
 
 
 class AmbiguousId(QueueError):
-    """A prefix that several ids begin with."""
+    """A prefix that fits several ids."""
 
     exit_status = 2
 
     def __init__(self, prefix: str, some: list[str]) -> None:
         super().__init__(
-            f"{prefix!r} is the beginning of several ids: {', '.join(some)}.", "Type more of it."
+            f"{prefix!r} is the beginning of several ids: {', '.join(some)}.",
+            "Type more characters of the id.",
         )
 
 
 class WrongState(QueueError):
-    """The job is not where this could be done to it; nothing was changed."""
+    """The job is in a state that does not allow this; nothing was changed."""
 
     def __init__(self, job_id: str, state: str, wanted: str, remedy: str = "") -> None:
         super().__init__(f"Job {job_id} is {state}, not {wanted}.", remedy)
 
 
 class NotASpool(QueueError):
-    """No directory, or one without config.yaml: perhaps a share that is not mounted."""
+    """The path is no directory, or one without config.yaml: perhaps a share that is not mounted."""
 
     def __init__(self, root: str) -> None:
         what = "has no config.yaml, so it is not a spool"
@@ -227,7 +228,10 @@ class NotASpool(QueueError):
         if not os.path.exists(root):
             what = "does not exist"
         elif not os.path.isdir(root):
-            what, remedy = "is not a directory", "A spool is one: name it with --spool or in QUEUECTL_SPOOL."
+            what, remedy = (
+                "is not a directory",
+                "Name the directory of a spool with --spool or in QUEUECTL_SPOOL.",
+            )
         super().__init__(f"{root} {what}.", remedy)
 
 
@@ -252,14 +256,14 @@ class NotMounted(QueueError):
 
 
 class UnsafeSpool(QueueError):
-    """Somebody else could put jobs into this spool and so run commands as its owner."""
+    """Another user can write to this spool, and so could run commands as its owner."""
 
     def __init__(self, place: str, problem: str, remedy: str) -> None:
         super().__init__(f"{place} {problem}.", remedy)
 
 
 class GivenAway(QueueError):
-    """A mount gives what root files to another user, whose jobs no worker of root runs."""
+    """The mount gives files of root to another user (root_squash), so a worker of root refuses them."""
 
     def __init__(self, place: str, user: str, remedy: str) -> None:
         super().__init__(
@@ -267,24 +271,24 @@ class GivenAway(QueueError):
         )
 
 
-#: A lack of memory or of open files, whatever the call; EAGAIN is one of processes where one is started.
+#: Out of memory or file descriptors. EAGAIN means out of processes, only where one is started.
 LACKS = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 class Lacking(OSError):
-    """The system has no room for another process or thread just now: no job and no disk is to blame."""
+    """The system cannot start another process or thread now. This is no fault of a job or the disk."""
 
 
 class StorageTrouble(QueueError):
     """The disk under the spool is full, read-only or out of reach; the same call may work later.
 
-    A system that has no room for another process, thread or open file is told in the same way.
+    A system that is out of memory, processes or file descriptors is reported so, too.
     """
 
     exit_status = 75
 
-    # EAGAIN, ECONNABORTED, EREMCHG and ENETRESET come from an SMB client that was cut off from its server,
-    # EKEYEXPIRED from an NFS client whose Kerberos ticket has run out.
+    # SMB clients report a lost server as EAGAIN, ECONNABORTED, EREMCHG or ENETRESET; NFS clients report an
+    # expired Kerberos ticket as EKEYEXPIRED.
     ERRNOS = frozenset(
         getattr(errno, name)
         for name in [
@@ -334,7 +338,7 @@ class StorageTrouble(QueueError):
 
     @classmethod
     def explains(cls, error: OSError) -> bool:
-        """Whether `error` tells of the storage rather than of a wrong name or permission."""
+        """Whether `error` is about the storage, not about a wrong name or permission."""
         return error.errno in cls.ERRNOS
 
 
@@ -349,23 +353,23 @@ class SpoolAway(OSError):
 
 
 class CutOff(QueueError):
-    """The draft of a job was deleted before it was published: its filing had been stopped for long."""
+    """The draft of a job was deleted before it was published, as its process stood still for long."""
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"The job for {path} was not filed: its draft was deleted meanwhile, as if its filing had died.",
+            f"The job for {path} was not filed: its draft was taken for abandoned and deleted.",
             "File it again.",
         )
         self.path = path
 
 
 class FiledAllTheSame(QueueError):
-    """The disk failed after jobs had got their names, and they could not be taken back."""
+    """The disk failed after jobs were published, and they could not be withdrawn."""
 
     def __init__(self, job_ids: list[str], error: OSError) -> None:
         super().__init__(
             f"{', '.join(job_ids)}: filed, though not safe from a power cut: {error.strerror or error}.",
-            "Look with `queuectl list` before you file it again.",
+            "See `queuectl list` before you file it again.",
         )
 
 
@@ -381,16 +385,16 @@ class NotPrinted(QueueError):
 
 
 class OutputTrouble(OSError):
-    """Standard output does not take what is printed; the spool has no part in it."""
+    """Standard output cannot be written to; the spool is not the cause."""
 
 
-#: Commands that delete: nobody is led to one by a slip of the keys.
+#: Commands that delete: a misspelled command never suggests one.
 DELETING = frozenset({"prune", "purge"})
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`known` in words, or the one name that `word` is a misspelling or the beginning of."""
-    import difflib  # only an error needs it
+    """A sentence with the known name that `word` misspells or begins, else with all known names."""
+    import difflib  # needed only for an error
 
     harmless = [name for name in known if name not in DELETING]
     close = difflib.get_close_matches(word, harmless, n=1, cutoff=0.75)

@@ -1,4 +1,4 @@
-"""What the spool's config.yaml may say: defaults, meaning, type and bounds of each key."""
+"""The settings in config.yaml: default, meaning, type and bounds of each key."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Settings(NamedTuple):
     launcher: str = HERE
 
     def policy(self, max_retries: int | None, backoff_base: float | None) -> Policy:
-        """How failures of a job are met that says these two of its own, or None."""
+        """The retry policy of a job with its own values of these two, or None for the settings' values."""
         return Policy(
             max_retries=self.max_retries if max_retries is None else max_retries,
             backoff_base=self.backoff_base if backoff_base is None else backoff_base,
@@ -105,7 +105,7 @@ def _users(text: str) -> str:
 
 
 class Key(NamedTuple):
-    """One key: how its text becomes a value, what it means, and how it was called elsewhere."""
+    """One key: the parser of its text, its meaning, and its names in older tools."""
 
     parse: Callable[[str], Any]
     meaning: str
@@ -121,7 +121,7 @@ KEYS: Mapping[str, Key] = {
     "priority": Key(_whole(0, 10), "the priority of jobs that name none; 10 is the most urgent"),
     "job_timeout_seconds": Key(
         _seconds(0, _YEAR),
-        "time limit of a job that names none, in seconds; 0 = none",
+        "time limit, in seconds, of jobs that name none; 0 = no limit",
         ("timeout", "command_timeout"),
     ),
     "max_retries": Key(_whole(0, 1_000_000), "tries after the first one: 3 means at most 4 runs"),
@@ -145,10 +145,10 @@ KEYS: Mapping[str, Key] = {
     ),
     "max_output_bytes": Key(
         _whole(0, 10**15),
-        "of each stream of a run, so many are kept: the head and the newest tail; 0 = all",
+        "bytes kept of each output stream of a run: its head and its newest tail; 0 = all",
     ),
     "trusted_users": Key(
-        _users, "whose jobs a worker of root runs, beside root's: names or numbers, with commas"
+        _users, "users whose jobs a worker of root runs, beside root's own: names or numbers, with commas"
     ),
     "launcher": Key(
         launcher,
@@ -179,9 +179,9 @@ def parse_value(name: str, text: Any) -> Any:
 
 
 def doubt(name: str, value: Any) -> str | None:
-    """What this host does not know of a value that others may; raises `BadSetting` for unknown users.
+    """A warning about a value that is valid and may not work on this host; None if there is none.
 
-    A number names a user whom this system does not know.
+    Raises `BadSetting` for the name of an unknown user. A number is always taken.
     """
     if name == "trusted_users":
         unknown = [user for user in value.split(",") if value != NOBODY and _id_of(user) is None]
@@ -200,9 +200,9 @@ def doubt(name: str, value: Any) -> str | None:
 
 
 class Reading(NamedTuple):
-    """What a config.yaml says: the values that it sets, and what is wrong with the others.
+    """The values that a config.yaml sets, and the errors of the others.
 
-    The faults stand under the key that they hide; one of the file as a whole, which hides all, under `""`.
+    Each error stands under its key; an error of the whole file stands under `""`.
     """
 
     values: dict[str, Any]
@@ -210,7 +210,7 @@ class Reading(NamedTuple):
 
 
 def read(text: str) -> Reading:
-    """Read as much of a config.yaml as can be read."""
+    """Read all of a config.yaml that is valid."""
     try:
         pairs = list(_pairs(text))
     except BadSetting as error:
@@ -234,7 +234,7 @@ def read(text: str) -> Reading:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The values that a config.yaml sets; raises `BadSetting` for the first that it may not."""
+    """The values that a config.yaml sets; raises `BadSetting` for the first wrong one."""
     values, faults = read(text)
     for fault in faults.values():
         raise fault
@@ -242,7 +242,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def is_null(text: str) -> bool:
-    """Whether a text stands for no value, as YAML has it: `null`, `Null`, `NULL`, `~` or nothing."""
+    """Whether a text is null in YAML: `null`, `Null`, `NULL`, `~` or nothing."""
     return text.strip() in documents.NULLS
 
 
@@ -266,9 +266,9 @@ def load(root: Path | str) -> Settings:
 
 
 def readable(root: Path | str) -> tuple[Settings, BrokenConfig | None]:
-    """The settings of a spool as far as they can be read, and what is wrong; the rest has its default.
+    """The valid settings of a spool, defaults in the place of the others, and the error if there is one.
 
-    Raises `BrokenConfig` where something else than a file is in its place, and `OSError`.
+    Raises `BrokenConfig` if config.yaml is not a regular file, and `OSError`.
     """
     path = f"{root}/{FILE}"
     try:
@@ -289,7 +289,7 @@ def _read_file(path: str) -> Reading:
         return Reading({}, {"": BadSetting(error.problem, error.remedy)})
     if values.get("trusted_users", NOBODY) != NOBODY and users.is_root():
         try:
-            # Whoever may name trusted users may run commands as root.
+            # A user who can name trusted users can run commands as root.
             return read(documents.text_of(files.read(path, trust=users.Trust(frozenset({0}), False))))
         except files.Untrusted:
             del values["trusted_users"]
@@ -302,7 +302,7 @@ def _read_file(path: str) -> Reading:
 
 @cache
 def trusted_ids(names: str) -> frozenset[int]:
-    """Root and the users with these names or numbers, as far as this system knows them."""
+    """The user numbers of root and of these users; names that this system does not know are left out."""
     ids = {_id_of(name) for name in names.split(",") if names != NOBODY}
     return frozenset({0, *(uid for uid in ids if uid is not None)})
 
@@ -315,7 +315,7 @@ def _id_of(user: str) -> int | None:
 
 
 def template(values: Mapping[str, Any] | None = None) -> str:
-    """A config.yaml that explains each key; those not in `values` stand there as comments."""
+    """A config.yaml that explains each key; keys that are not in `values` stand in comments."""
     lines = ["# Settings of this queuectl spool; running workers take changes up by themselves."]
     for name, key in KEYS.items():
         value = _written(name, shown((values or {}).get(name, getattr(DEFAULTS, name))))
@@ -325,16 +325,16 @@ def template(values: Mapping[str, Any] | None = None) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a person types it."""
+    """A value as it is typed."""
     return number(value) if isinstance(value, float) else str(value)
 
 
 def edited(text: str, name: str, value: str | None) -> str:
-    """The text of config.yaml with one key set, or unset with None; all else stays as it is.
+    """The text of config.yaml with one key set, or unset with None; the rest is unchanged.
 
-    The line that sets the key is changed; else the line is added below the comment that shows its
-    default; else at the end. A value that could not be read is mended so, and one of another key hinders
-    nothing. Raises `BadSetting` when the text cannot be edited so.
+    The line that sets the key is replaced. Otherwise a line is added below the comment with its default,
+    or at the end. Invalid values of other keys do not matter. Raises `BadSetting` if the layout of the
+    text does not allow it.
     """
     words = [word for word in (name, *KEYS[name].older) for word in (word, word.replace("_", "-"))]
     names = "|".join(sorted(set(words)))
@@ -368,16 +368,15 @@ def edited(text: str, name: str, value: str | None) -> str:
 
 
 def _written(name: str, value: str) -> str:
-    """A value as it stands in the file: text that YAML programs may take for a number goes between quotes."""
+    """A value as YAML: text that could be read as a number is quoted."""
     return scalar(value) if isinstance(parse_value(name, value), str) else value
 
 
 class Live:
-    """The settings of a spool as they are now: read again when the file has changed.
+    """The current settings of a spool: the file is read again when it has changed.
 
-    A broken file keeps the last good values; at the first look, what can be read of it holds. `trouble`
-    says what is wrong with it. Where a look is a round trip, the file is looked at no more than once in a
-    `poll_interval`.
+    A broken file leaves the last good values in force; at the first read, its valid values. `trouble` is
+    the error in words. On a share the file is examined at most once per `poll_interval`.
     """
 
     def __init__(self, root: Path | str, medium: Medium) -> None:
@@ -391,7 +390,7 @@ class Live:
         self.trouble: str | None = None
 
     def now(self) -> Settings:
-        """The values in force. Raises `OSError` when the spool is out of reach."""
+        """The values in force; raises `OSError` if the spool is out of reach."""
         if times.clock.monotonic() - self._looked < self.last.poll_interval and self._medium.is_remote:
             return self.last
         mark = files.mark(self._file)
@@ -415,10 +414,9 @@ class Live:
             self.trouble = f"{wrong} {last}"
 
     def _is_whole(self, mark: files.Mark) -> bool:
-        """Whether a file that has changed may be read: on a share, once two looks have found it the same.
+        """Whether a changed file is complete: not open for writing; on a share, the same at two looks.
 
-        Race: an editor empties the file before it writes it, and an empty one is all defaults. The
-        values that were in force hold until then; at first there are none.
+        Race: an editor truncates the file before it writes it, and an empty file means all defaults.
         """
         if self._medium.tells_writers:
             return not files.being_written(self._file)

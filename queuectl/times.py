@@ -1,4 +1,4 @@
-"""Durations, moments and file-name stamps: read and written in one place."""
+"""Durations, moments, file-name stamps and clocks: read and written in one place."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
 
-# Patterns that few commands need are compiled when they are used, and kept by `re`.
+# `re` compiles these when they are first used: most commands need none.
 _PART = r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)"
 _NUMBER = r"\d+(?:\.\d+)?"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 LONGEST = 100 * 365 * 86400.0
-#: What a duration and a moment may look like, in words.
+#: The accepted forms, for error messages.
 DURATION = "a time such as 90s, 10m, 1h30m or 7d"
 MOMENT = "a moment such as 2026-11-08T15:00:00Z"
 _MOMENT = r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d[\d:.,]*)?|\d{8}T\d{4,6}(?:[.,]\d+)?)\s*(Z|[+-]\d\d(?::?\d\d)?)?"
@@ -30,7 +30,7 @@ _LONG_AGO = timedelta(days=1)
 
 
 class NoSuchTime(ValueError):
-    """A local time that clocks skip, as they are put forward then."""
+    """A local time that does not exist, because clocks are put forward then."""
 
 
 class Clock:
@@ -80,12 +80,12 @@ def _parts(moment: datetime) -> tuple[int, ...]:
 
 
 def from_stamp(text: str) -> datetime:
-    """The moment that a file name tells."""
+    """The moment of a stamp in a file name."""
     return datetime.fromisoformat(f"{text[:8]}T{text[9:]}")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds, from `90`, `90s`, `1.5h`, `1h30m`, `3 min 20 s`, `2d`, `1w`, `250ms`. Raises `ValueError`."""
+    """Seconds from `90`, `90s`, `1.5h`, `1h30m`, `3 min 20 s`, `2d`, `1w` or `250ms`; raises `ValueError`."""
     text = text.strip()
     if is_bare_number(text):
         seconds = float(text)
@@ -99,7 +99,7 @@ def parse_duration(text: str) -> float:
 
 
 def is_bare_number(text: str) -> bool:
-    """Whether a duration is written without a unit, and so is seconds."""
+    """Whether a duration is a number without a unit, which means seconds."""
     return re.fullmatch(_NUMBER, text.strip()) is not None
 
 
@@ -176,10 +176,10 @@ def entered_duration(name: str, text: str) -> float:
 
 
 def shifted(moment: datetime) -> datetime:
-    """One microsecond on: the next name for a job that returns to a directory it has left."""
+    """The moment one microsecond later: a job that returns to a directory needs a new name."""
     try:
         return moment + timedelta(microseconds=1)
-    except OverflowError:  # the last moment there is: any other name does
+    except OverflowError:  # the last possible moment: any other name will do
         return moment - timedelta(days=1)
 
 
@@ -202,15 +202,15 @@ def duration(seconds: float | None) -> str:
 
 
 def when(moment: datetime, now: datetime) -> str:
-    """A moment as people place it: local time, and how far from now."""
+    """A moment in local time and its distance from now: `2026-11-08 16:00:00Z (in 3 min 0 s)`."""
     away, at = (moment - now).total_seconds(), local(moment)
     return f"{at} (in {duration(away)})" if away > 0 else f"{at} ({duration(-away)} ago)"
 
 
 def local(moment: datetime) -> str:
-    """A moment by this host's wall clock with its zone, as it can be entered: `2026-11-08 16:00:00+01:00`.
+    """A moment in this host's local time with its zone, as it can be entered: `2026-11-08 16:00:00+01:00`.
 
-    In UTC at the end of all time, which it is not here yet.
+    A moment that is out of range in local time is written in UTC.
     """
     with contextlib.suppress(OverflowError):
         moment = moment.astimezone()

@@ -1,1 +1,1 @@
-"""The shell's view of the queue: a module a noun, one error boundary, one module that prints."""
+"""The command line: a module for each kind of command, `boundary` for errors, `printer` for output."""

@@ -1,4 +1,4 @@
-"""What a shell is offered to complete a word with: ids that the command takes, workers, paths."""
+"""Shell completion: ids of jobs in the states that a command takes, workers, paths; `completion`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     Complete: TypeAlias = "Callable[[click.Context, click.Parameter, str], list[CompletionItem]]"
 
-#: The states of jobs that each kind of command takes.
+#: States of jobs, by what a command does.
 ANY = tuple(State)
 LIVE = (State.PENDING, State.FAILED, State.PROCESSING)
 HAVE_RUN = (State.FAILED, State.PROCESSING, State.DONE, State.DEAD)
 MAY_RUN_AGAIN = (State.FAILED, State.DONE, State.DEAD)
-#: So many names are offered; of more, what they begin with.
+#: At most this many names are offered; of more, their common beginnings.
 OFFERED = 200
 
 
 def ids_in(*states: State) -> Complete:
-    """Completes the ids of jobs in these states that were not named yet."""
+    """Completes the ids of jobs in these states, without those that are on the command line already."""
 
     def names(root: Root) -> Iterable[str]:
         from queuectl.spool import jobs
@@ -52,7 +52,7 @@ def _one_of(names: Callable[[Root], Iterable[str]]) -> Complete:
         named = ctx.params.get(parameter.name or "") or ()
         try:
             found = {name for name in names(spool_of(ctx).root) if name.startswith(incomplete)}
-        except (QueueError, OSError):  # nobody reads why there is no spool
+        except (QueueError, OSError):  # a message would garble the prompt
             return []
         return [CompletionItem(name) for name in _offered(sorted(found.difference(named)))]
 
@@ -60,7 +60,7 @@ def _one_of(names: Callable[[Root], Iterable[str]]) -> Complete:
 
 
 def _offered(names: list[str]) -> list[str]:
-    """The sorted names; of too many their beginnings, as a shell types what all offers have in common."""
+    """The sorted names; of too many, their beginnings: the shell completes the common part."""
     if len(names) <= OFFERED:
         return names
     pairs = zip(names[0], names[-1], strict=False)

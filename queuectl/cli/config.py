@@ -1,4 +1,4 @@
-"""`config`: the settings of a spool, one key at a time."""
+"""`config`: read and change the settings of a spool."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group("config", cls=Group)
 def config_command() -> None:
-    """The settings in config.yaml; running workers take a change up by themselves."""
+    """Show and change the settings in config.yaml. Running workers use a change at once."""
 
 
 def _complete_key(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
@@ -31,7 +31,7 @@ key_argument = click.argument("key", shell_complete=_complete_key)
 
 
 def _change(root: Root, name: str, text: str | None) -> None:
-    """Set one key, or unset it with None, in the file as it is by then."""
+    """Set one key, or unset it with None, in the current text of the file."""
 
     def change(before: bytes) -> tuple[bytes, int]:
         try:
@@ -58,10 +58,10 @@ def _get(ctx: click.Context, key: str) -> None:
 
 
 class _Values(click.Command):
-    """Takes a number below zero for a value, which is then refused as one, not for an option."""
+    """Reads a negative number as a value, so that the error is about the value, not about an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `--` before it."""
+        """Put `--` before a negative number."""
         at = next((n for n, word in enumerate(args) if word[:1] == "-" and word[1:2].isdigit()), len(args))
         return super().parse_args(ctx, args if "--" in args else [*args[:at], "--", *args[at:]])
 

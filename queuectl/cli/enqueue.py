@@ -1,4 +1,4 @@
-"""`queuectl enqueue`: from whatever was typed, piped or written into a file to jobs."""
+"""`queuectl enqueue`: jobs from arguments, standard input and files."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ Examples:
 
 
 class _Enqueue(click.Command):
-    """Takes the command off the command line first: its words are no arguments of ours."""
+    """Separates the words of the command from the options before click parses the options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Let click see the options alone."""
+        """Give click only the options."""
         if not ctx.resilient_parsing:
-            with contextlib.suppress(options.Unread):  # click says what is wrong with it
+            with contextlib.suppress(options.Unread):  # click words the error
                 line = ctx.meta["line"] = options.read(args)
                 args = line.options
         return super().parse_args(ctx, args)
@@ -75,7 +75,7 @@ def _with_options(command: Any) -> Any:
 
 
 class Source(NamedTuple):
-    """One job as it was given, not judged yet: its fields, or why there are none.
+    """One job as it was given, unchecked: its fields, or the error instead of them.
 
     `place` is the file and line, "" for a job on the command line.
     """
@@ -102,31 +102,33 @@ def enqueue_command(
     as_json: bool,
     **texts: str | None,
 ) -> int:
-    """File jobs; prints the id of each, one a line.
+    """File jobs and print their ids, one per line.
 
-    Each job is accepted or rejected for itself: the good ones are in, the others are named on
-    standard error and the exit status is not 0.
+    Each job is accepted or refused on its own: the good ones are filed, the others are listed on
+    standard error, and the exit status is not 0.
     """
-    del what  # it is in the line, with what click does not tell of it
+    del what  # the line has the command with its `--`
     said = {key: text for key, text in texts.items() if text is not None}
     flags = options.fields(said, env, lambda past: yes or _is_meant(past))
     sources = list(_sources(ctx.meta["line"], command, files, lines=lines))
     if len(sources) > 1 and "id" in said:
-        raise BadUsage("--id cannot be given to several jobs.", "Write an id into each of them.")
+        raise BadUsage(
+            "--id cannot be given to several jobs.", "Write the ids into the jobs, or leave it out."
+        )
     if again:
         sources = [source._replace(fields=_undone(source.fields)) for source in sources]
     return _file(ctx, sources, flags, as_json=as_json)
 
 
 def _is_meant(past: LongAgo) -> bool:
-    """Ask a person whether a moment of long ago is meant; raises `BadUsage` where nobody can be asked."""
+    """Ask whether a moment of long ago is meant; raises `BadUsage` without a terminal."""
     if not printer.can_ask():
         raise BadUsage(past.problem, f"{past.remedy} If it is meant, add --yes.")
     return printer.ask(f"{past.problem} Is it meant?")
 
 
 def _undone(fields: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The fields of a record without the one that says that it is completed."""
+    """The fields of a record without `state`."""
     return fields and {name: value for name, value in fields.items() if name != "state"}
 
 
@@ -139,8 +141,8 @@ def _sources(
         raise BadUsage("Nothing follows `--`.", "Write the program and its arguments after it.")
     if lines and any(given[:2]):
         raise BadUsage(
-            "--lines reads commands from a file or standard input, and one was given beside it.",
-            "Leave one of them out; a file is named with --file.",
+            "--lines reads commands from a file or standard input, and there is another command.",
+            "Leave one of them out; name a file with --file.",
         )
     if sum(given) > 1:
         raise BadUsage(
@@ -177,7 +179,7 @@ def _argument(line: options.Line) -> Source:
             if not inside[:1].isspace() or inside.lstrip()[:1] in {'"', "}", "'"}:
                 raise BadUsage(
                     f"This is not JSON: {error.msg} at character {error.pos}.",
-                    "Mend it; if it is a shell command, put it after --command.",
+                    "Correct it; if it is a shell command, put it after --command.",
                 ) from None
         except BadDocument as error:
             raise BadUsage(error.problem, error.remedy) from None
@@ -189,7 +191,7 @@ def _is_json(text: str) -> bool:
         documents.load_json(text)
     except json.JSONDecodeError:
         return False
-    except BadDocument:  # but nothing that can be taken
+    except BadDocument:  # JSON, though refused
         return True
     return True
 
@@ -207,7 +209,7 @@ def _text(name: str) -> tuple[str, str]:
 
 
 def _lines(text: str, place: str) -> Iterator[Source]:
-    """A command a line; comments, blank lines and the CR of Windows' line ends are none of it."""
+    """One command per line; comments, blank lines and a CR at the end of a line are skipped."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield Source(f"{place}, line {number}", {"command": line.rstrip("\r")})
@@ -265,7 +267,7 @@ def _json_lines(text: str, place: str) -> Iterator[Source]:
 def _source(place: str, tree: documents.Node) -> Source:
     if isinstance(tree, str):
         return Source(
-            place, error=BadJob("It is plain text, not a job.", "Say --lines for one command a line.")
+            place, error=BadJob("It is plain text, not a job.", "Use --lines for one command per line.")
         )
     if not isinstance(tree, dict):
         return Source(place, error=BadJob("It is not a mapping of fields.", "Write at least `command: …`."))

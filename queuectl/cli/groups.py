@@ -1,4 +1,4 @@
-"""Groups of commands, which answer a name that is none of theirs with the one that was meant, or all."""
+"""Groups of commands; an unknown command is answered with the command that was probably meant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 from queuectl.errors import BadUsage, nearest
 
-#: What people type who know other programs, a group each, and the command here that does it.
+#: For each group, its commands and the words that users of other programs type for them.
 HABITS = {
     "": {
         "worker start": ["run", "start", "work", "launch", "process"],
@@ -42,12 +42,12 @@ HABITS = {
 
 
 class Group(click.Group):
-    """A group whose refusal of an unknown command names the one that was meant, or all of them."""
+    """A group that suggests a command for an unknown word."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; raises `BadUsage` where there is none of that name."""
+        """Find the command; raises `BadUsage` for an unknown one."""
         known = self.list_commands(ctx)
         if not ctx.resilient_parsing and args and args[0] not in known and not args[0].startswith("-"):
             whose = f"`{ctx.command_path}` has" if ctx.parent else "There is"

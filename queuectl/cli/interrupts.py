@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps of a long command, never within one."""
+"""Ctrl-C takes effect between two steps of a long command, never within one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Interrupts:
-    """Holds Ctrl-C back from `with` to its end; `check` raises `KeyboardInterrupt` once it was pressed.
+    """Delays Ctrl-C inside the `with` block: `check` raises `KeyboardInterrupt` if it was pressed.
 
-    The second Ctrl-C is not held back: the disk may hang. Where Ctrl-C is ignored it stays so, and
-    outside the main thread, which alone hears it, nothing changes.
+    The second Ctrl-C is not delayed, as the disk may hang. Nothing changes where Ctrl-C is ignored, and
+    outside the main thread, which never receives it.
     """
 
     def __init__(self) -> None:
@@ -44,6 +44,6 @@ class Interrupts:
         self._came = True
 
     def check(self) -> None:
-        """Raise what was held back."""
+        """Raise `KeyboardInterrupt` if Ctrl-C was pressed."""
         if self._came:
             raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from queuectl import __version__
 from queuectl.cli import boundary, completion, printer
 from queuectl.cli.groups import Group
 
-#: Where each command is. A module is imported when its command is used: starting is part of the speed.
+#: The module of each command, imported when the command is used, for a fast start.
 COMMANDS = {
     "enqueue": "enqueue",
     "status": "reports",
@@ -38,15 +38,15 @@ COMMANDS = {
 
 
 class Lazy(Group):
-    """Knows its commands by name and imports them when asked."""
+    """The group of all commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the table, which is the order of use."""
+        """The commands in the order of the table."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the one that is asked for."""
+        """Import a command."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -72,7 +72,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "where",
     metavar="DIR",
     shell_complete=completion.folders,
-    help="The spool. Else $QUEUECTL_SPOOL, else your own in the state directory.",
+    help="The spool; without it, $QUEUECTL_SPOOL, or your own in the state directory.",
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
 def app(where: str | None) -> None:
@@ -80,7 +80,7 @@ def app(where: str | None) -> None:
 
     Each job is a YAML file; the directory it lies in is its state.
     """
-    del where  # what needs it takes it from the context
+    del where  # commands read it from the context
 
 
 @click.command("version", epilog="\b\nExample:\n  queuectl version")
@@ -98,11 +98,11 @@ def _invoke(arguments: list[str] | None) -> object:
     if "_QUEUECTL_COMPLETE" in os.environ:
         return app.main(args=arguments, prog_name="queuectl", standalone_mode=False)
     words = sys.argv[1:] if arguments is None else arguments
-    # Not `app.main`: that answers a reader that has gone with an exit status of 1.
+    # Not `app.main`: it exits with 1 when the reader of standard output has gone.
     with printer.output(), app.make_context("queuectl", words) as context:
         try:
             return app.invoke(context)
-        except click.BadOptionUsage as error:  # where a value is missing, click does not say of what
+        except click.BadOptionUsage as error:  # click does not name the command
             if error.ctx is None and context.invoked_subcommand:
                 error.ctx = click.Context(app, context, context.invoked_subcommand)
             raise

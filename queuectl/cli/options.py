@@ -1,4 +1,4 @@
-"""The options of `enqueue`: one table, how a command line is read by it, and the fields that it says."""
+"""The options of `enqueue`: the table that click and the fast reader share, and the fields they set."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Option(NamedTuple):
-    """One option: `key` is the job field, or else the parameter, that it sets; a flag has no `value`.
+    """One option. `key` is the job field or parameter that it sets; `value` is None for a flag.
 
-    A shell completes a value that is called DIR or FILE.
+    Shells complete paths for a value named DIR or FILE.
     """
 
     names: tuple[str, ...]
@@ -28,44 +28,44 @@ class Option(NamedTuple):
     repeats: bool = False
 
 
-#: The options that say a field of the job.
+#: Options that set a field of the job.
 FIELDS = (
-    Option(("--id",), "id", "ID", "Its id; else a short one is made."),
+    Option(("--id",), "id", "ID", "The id; without it, a short one is made up."),
     Option(("--command", "-c"), "command", "COMMAND", "The shell command."),
     Option(("--priority", "-p"), "priority", "0..10", "10 is the most urgent."),
-    Option(("--max-retries",), "max_retries", "N", "Tries after the first one."),
+    Option(("--max-retries",), "max_retries", "N", "How often a failed job is tried again."),
     Option(("--timeout", "-t"), "timeout", "SECONDS", "Time limit (also 90s, 10m, 2h); 0 = none."),
-    Option(("--backoff-base",), "backoff_base", "N", "The n-th retry waits N ** n seconds."),
+    Option(("--backoff-base",), "backoff_base", "N", "Retry number n waits N ** n seconds."),
     Option(
         ("--run-at",), "run_at", "WHEN", "2026-11-08T15:00 in local time, the same with Z in UTC, or +10m."
     ),
-    Option(("--delay",), "delay", "TIME", "So long from now: 90s, 10m, 2h, 1d."),
-    Option(("--cwd",), "cwd", "DIR", "Where it runs; else where you are now."),
-    Option(("--env", "-e"), "env", "K=V", "A variable; may be repeated.", repeats=True),
+    Option(("--delay",), "delay", "TIME", "The time from now: 90s, 10m, 2h, 1d."),
+    Option(("--cwd",), "cwd", "DIR", "The directory it runs in; without it, the current one."),
+    Option(("--env", "-e"), "env", "K=V", "An environment variable; may be repeated.", repeats=True),
 )
-#: The options that say where jobs come from, and what is printed.
+#: Options for where jobs come from and what is printed.
 OTHERS = (
     Option(("--file", "-f"), "files", "FILE", "JSON, JSON lines or YAML.", repeats=True),
     Option(("--lines",), "lines", None, "One shell command a line, from FILE or standard input."),
-    Option(("--again",), "again", None, "File records, too, whose state is completed."),
+    Option(("--again",), "again", None, "Also file records whose state is completed."),
     Option(("--yes", "-y"), "yes", None, "Do not ask whether a --run-at in the far past is meant."),
-    Option(("--json",), "as_json", None, "Print a JSON object a job instead of its id."),
+    Option(("--json",), "as_json", None, "Print a JSON object per job instead of its id."),
 )
-#: The fields that are made from the text of their options; those of the others are the text as it stands.
+#: Options whose text is converted. The text of the others is the value of the field.
 _MADE = frozenset({"run_at", "delay", "cwd", "env"})
 _HELP = Option(("--help", "-h"), "help", None, "")
 _BY_NAME = {name: option for option in (*FIELDS, *OTHERS, _HELP) for name in option.names}
 
 
 class Unread(Exception):
-    """An option that is not in the table, or has no value."""
+    """The command line has an unknown option, or one without its value: click words the error."""
 
 
 class Line(NamedTuple):
     """A command line of `enqueue`.
 
-    `options` are the arguments that are options, `said` the same as pairs of option and value (empty
-    for a flag). `words` is the command; `is_list` tells that it stood after `--`.
+    `options` are the arguments that are options, `said` the same as pairs of option and value ("" for a
+    flag). `words` is the command; `is_list` is true if it follows `--`.
     """
 
     options: list[str]
@@ -75,11 +75,11 @@ class Line(NamedTuple):
 
 
 def read(arguments: Sequence[str]) -> Line:
-    """Split a command line into options and command.
+    """Split a command line into options and command; raises `BadUsage` and `Unread`.
 
-    Options stand before the first word of the command. They may also follow a command that is one
-    argument in quotes, a JSON object, or `-`. After any other first word an option could be meant for
-    the command, so it is refused. Raises `BadUsage` and `Unread`.
+    Options come before the first word of the command. They may also follow a command that is one quoted
+    argument, a JSON object or `-`. After any other first word an option could belong to the command, so
+    it is refused.
     """
     left = list(arguments)
     options, said = _take_options(left)
@@ -101,7 +101,7 @@ def read(arguments: Sequence[str]) -> Line:
 
 
 def _take_options(left: list[str]) -> tuple[list[str], list[tuple[Option, str]]]:
-    """Take the options off the front of `left`."""
+    """Remove the options at the front of `left` and return them."""
     options: list[str] = []
     said: list[tuple[Option, str]] = []
     while left and _is_option(left[0]) and left[0] != "--":
@@ -123,17 +123,17 @@ def _is_option(word: str) -> bool:
 
 
 def _is_whole(word: str) -> bool:
-    """Whether this one argument is all of the command: text in quotes, JSON, or `-` for standard input."""
+    """Whether one argument is the whole command: quoted text, JSON, or `-` for standard input."""
     return word == "-" or word.lstrip()[:1] in {"{", "["} or any(map(str.isspace, word))
 
 
 def _refuse_more(command: str, more: list[str]) -> None:
     if more[0] == "--":
-        raise BadUsage("A command was given in more than one way: before `--` and after it.", "Give it once.")
+        raise BadUsage("There is a command before `--` and another one after it.", "Give one command.")
     raise BadUsage(
-        f"{more[0]!r} follows {command!r}, which is a command already.",
-        "For several jobs pipe a command a line into `queuectl enqueue --lines -`; "
-        "before the words of one command write `--`.",
+        f"{more[0]!r} follows {command!r}, which is a whole command already.",
+        "For several jobs, pipe one command per line into `queuectl enqueue --lines -`; "
+        "for one command of several words, write `--` before it.",
     )
 
 
@@ -143,7 +143,7 @@ def _refuse_late(late: str, options: list[str], words: list[str]) -> None:
     line = shlex.join(["queuectl", "enqueue", *options, "--", *words])
     raise BadUsage(
         f"{late!r} follows the first word of a command, so it may be meant for {words[0]!r} or for queuectl.",
-        f"Put the command in quotes, or `--` before it: `{line}`; queuectl's own options stand before it.",
+        f"Put the command in quotes or write `--` before it: `{line}`; queuectl's own options come first.",
     )
 
 
@@ -169,10 +169,10 @@ def fields(
 
 
 def in_utf8(word: str) -> str:
-    """A word of the command line as the job's file has it: in UTF-8, whatever the locale is.
+    """A word of the command line as text, decoded as UTF-8 where that is valid, whatever the locale is.
 
-    Bytes that are valid UTF-8 are taken for that: scripts are, also where a service gives them another
-    locale. Others mean what they mean in the locale.
+    Scripts are in UTF-8 also where a service runs them in another locale. Other bytes are decoded by the
+    locale.
     """
     if word.isascii():
         return word
@@ -184,7 +184,7 @@ def in_utf8(word: str) -> str:
 def _run_at(run_at: str | None, delay: str | None, is_meant: Callable[[LongAgo], bool]) -> dict[str, str]:
     """The field `run_at`, if one of the two options was given."""
     if run_at is not None and delay is not None:
-        raise BadUsage("--run-at and --delay say the same.", "Give one of them.")
+        raise BadUsage("--run-at and --delay exclude each other.", "Give one of them.")
     if delay is not None:
         moment = utc_now() + timedelta(seconds=entered_duration("--delay", delay.strip().removeprefix("+")))
     elif run_at is not None:
@@ -207,7 +207,7 @@ def _variable(text: str) -> tuple[str, str]:
 
 
 def _seen_from_here(path: str) -> str:
-    """The absolute path; `..` stays in it, as behind a link it is another directory than its text says."""
+    """The absolute path; `..` is kept, as after a symbolic link it cannot be resolved from the text."""
     if not path:
         raise BadUsage("--cwd is empty.", "It takes the path of a directory.")
     path = path if path.startswith("/") else f"{here()}/{path}"
@@ -215,15 +215,15 @@ def _seen_from_here(path: str) -> str:
 
 
 def here() -> str:
-    """The directory that a job runs in which names none; raises `QueueError` where it is gone.
+    """The current directory, the default `cwd` of a job; raises `QueueError` if it was deleted.
 
-    Like `pwd`, the path by which the user came here, with its links: `current` may lead elsewhere tomorrow.
+    Like `pwd`, the path with its symbolic links: a link such as `current` may point elsewhere tomorrow.
     """
     try:
         real = in_utf8(os.getcwd())
     except FileNotFoundError:
         raise QueueError(
-            "The directory you are in is gone.", "Say --cwd DIR, or go to another one."
+            "The directory you are in is gone.", "Add --cwd DIR, or change to another directory."
         ) from None
     told = os.environ.get("PWD", "")
     seen = in_utf8(told)

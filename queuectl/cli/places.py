@@ -1,4 +1,4 @@
-"""What the words of a command line mean: a spool and a job id."""
+"""Which spool a command uses, and where a new one is made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def place(where: str | None) -> str:
-    """The directory of the spool: as said, as in the environment, or the user's own."""
+    """The path of the spool: from --spool, from QUEUECTL_SPOOL, or the user's own."""
     if where is not None:
         return absolute("--spool", where)
     said = os.environ.get("QUEUECTL_SPOOL")
@@ -23,30 +23,30 @@ def place(where: str | None) -> str:
 
 
 def absolute(name: str, path: str) -> str:
-    """The absolute path of a directory that `name` says; raises `QueueError`."""
+    """The absolute path of a directory given as `name`; raises `QueueError`."""
     if not path:
         raise BadUsage(f"{name} is empty.", "It takes the path of a directory.")
     try:
         return os.path.abspath(os.path.expanduser(path))
     except FileNotFoundError:
         raise QueueError(
-            f"{name} is {path!r}, and the directory you are in, from which that counts, is gone.",
-            "Write a path that begins with /, or cd to a directory that is there.",
+            f"{name} is {path!r}, a path relative to the directory you are in, which is gone.",
+            "Write a path that begins with /, or change to another directory.",
         ) from None
 
 
 def place_of(ctx: click.Context) -> str:
-    """The directory of the spool of this command; completion asks where no command was called."""
+    """The path of the spool of this command line."""
     return place(ctx.find_root().params["where"])
 
 
 def spool_of(ctx: click.Context) -> Spool:
-    """The spool that this command works on; raises `NotASpool`."""
+    """Open the spool of this command line; raises `NotASpool`."""
     return Spool(place_of(ctx))
 
 
 def spool_or_new(ctx: click.Context) -> Spool:
-    """The spool, made where nothing of that name exists yet but its parent does."""
+    """Open the spool; make it first if nothing has its name and its parent directory exists."""
     from queuectl.cli import printer
 
     path = place_of(ctx)
@@ -59,7 +59,7 @@ def spool_or_new(ctx: click.Context) -> Spool:
 
 
 def make_way_to_own(path: str) -> None:
-    """Make the directories above the user's own spool, if this is it: nobody has made them by hand."""
+    """Make the directories above the user's own spool, if `path` is that."""
     if not os.environ.get("QUEUECTL_SPOOL") and path == _own():
         _make_folders(os.path.dirname(path))
 
@@ -78,7 +78,7 @@ def _own() -> str:
         folder = platformdirs.user_state_dir("queuectl")
     except RuntimeError:
         folder = "~"
-    if folder.startswith("~"):  # what older versions leave as it is
+    if folder.startswith("~"):  # older versions of platformdirs
         raise QueueError(
             "There is no home directory for a spool of your own: HOME is not set.",
             "Name a spool with --spool DIR or in QUEUECTL_SPOOL.",

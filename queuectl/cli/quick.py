@@ -1,6 +1,6 @@
-"""A plain `enqueue` without click, whose import takes longer than filing a job.
+"""The fast reader of a plain `enqueue`: importing click takes longer than filing a job.
 
-Any other command line, and any that fails, goes to the whole command line, which words the errors.
+Other command lines, and wrong ones, are left to click, which words the errors.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ _SPOOL = ("--spool", "-s")
 
 
 def run(arguments: Sequence[str]) -> int | None:
-    """Do what a plain command line asks for; returns the exit status.
-
-    None, and nothing is done, for any other command line.
-    """
+    """Run a plain `enqueue` and return its exit status; None, with nothing done, for other command lines."""
     where, rest = None, list(arguments)
     if len(rest) > 1 and rest[0] in _SPOOL:
         where, rest = rest[1], rest[2:]
@@ -59,7 +56,7 @@ def _print(job_id: str) -> None:
 
 
 def _read(arguments: list[str]) -> tuple[dict[str, str], list[str], str | list[str] | None] | None:
-    """What the options say, the variables, and the command outside them; None for what is not plain."""
+    """The options' texts, the variables and the command; None for a command line that is not plain."""
     from queuectl.cli import options
 
     try:

@@ -1,4 +1,4 @@
-"""From a tree of text to a job: each field is checked once, here."""
+"""From a tree of text to a job: the one place that checks fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _text(value: Any) -> str:
-    # A number or truth value of JSON comes as a kind of str. YAML needs no quotes: there `true` is text.
+    # JSON numbers and truth values are `Bare`, a kind of str. A plain `true` in YAML is text.
     if type(value) is not str:
         raise ValueError("text")
     if "\0" in value:
@@ -98,7 +98,7 @@ def _environment(value: Any) -> dict[str, str]:
 
 
 def launcher(value: Any) -> str:
-    """The command prefix of an engine that runs jobs elsewhere, as a shell would split it; or `none`."""
+    """A command prefix that hands jobs to another engine, in shell syntax; or `none`."""
     import shlex
 
     text = _text(value).strip()
@@ -126,8 +126,7 @@ PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "history": events,
 }
 ALIASES = {"timeout_sec": "timeout", "timeout_seconds": "timeout", "available_at": "run_at"}
-#: What `list --json` shows beside the fields of a job, and what other queues note of the past; taken,
-#: and of no effect.
+#: Fields of `list --json` and of other queues that describe the past: accepted and ignored.
 SHOWN_ONLY = frozenset(
     [
         "state",
@@ -151,8 +150,8 @@ _COMPLETED = frozenset({"completed", "done"})
 def from_fields(tree: Any) -> Job:
     """Build a job from a mapping of text, lists and mappings; raises `BadJob`.
 
-    A null counts as not said. An unknown field, a wrong type, or a value out of bounds is refused, and
-    so is, by `Completed`, a record of a job that has been done.
+    A null is the same as no field. An unknown field, a wrong type or a value out of bounds is refused. A
+    record whose `state` is completed raises `Completed`.
     """
     if not isinstance(tree, dict):
         raise BadJob("It is not a mapping of fields.", "Write at least `command: …`.")

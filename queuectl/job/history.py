@@ -1,4 +1,4 @@
-"""The events of a job: which there are, how they are checked, and what follows from them."""
+"""The events of a job: their kinds, their checks, and what follows from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 Event: TypeAlias = "Mapping[str, Any]"
-# The events of a history. The first two begin something, the others end a claim.
+# The kinds of events. Each of the second line ends a claim.
 STARTED, RETRIED = "started", "retried"
 COMPLETED, FAILED, CANCELLED, LOST, RETURNED = "completed", "failed", "cancelled", "lost", "returned"
 OUTCOMES = frozenset({COMPLETED, FAILED, CANCELLED, LOST, RETURNED})
@@ -39,7 +39,7 @@ def _is_amount(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and 0 <= value < 10**12)
 
 
-#: What people and programs read off an event, each with what it must be. More may stand there.
+#: The checked fields of an event. An event may have others.
 _EVENT: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "event": (_is_text, "text"),
     "attempt": (lambda value: isinstance(value, int) and 0 < value < 10**9, "a whole number"),
@@ -59,10 +59,7 @@ _TEXT_KEYS = frozenset(key for key, (_, kind) in _EVENT.items() if kind in {"tex
 
 
 def events(value: Any) -> tuple[Event, ...]:
-    """A history, checked: each event a mapping, its moments moments, its numbers numbers, its texts text.
-
-    Raises `ValueError` with what it should have been.
-    """
+    """Check the types of a history; raises `ValueError` with the expected type."""
     if not isinstance(value, list) or not all(isinstance(event, dict) for event in value):
         raise ValueError("a list of events")
     history = tuple({key: _untext(key, item) for key, item in event.items()} for event in value)
@@ -75,7 +72,7 @@ def events(value: Any) -> tuple[Event, ...]:
 
 
 def _untext(key: str, value: Any) -> Any:
-    """A history that a YAML program has laid out anew comes back as text; make it numbers again."""
+    """Turn text into a number: a history that another YAML program has rewritten is read as text."""
     if key in _TEXT_KEYS or not isinstance(value, str):
         return value
     import json
@@ -87,12 +84,12 @@ def _untext(key: str, value: Any) -> Any:
 
 
 def last_attempt(history: Sequence[Event]) -> int:
-    """The number of the latest run, 0 before the first; numbers never start over."""
+    """The number of the latest run, 0 before the first. A retry does not reset it."""
     return max((number for event in history if isinstance(number := event.get("attempt"), int)), default=0)
 
 
 def since_retry(history: Sequence[Event]) -> Sequence[Event]:
-    """The events after a person last gave the job its tries anew."""
+    """The events after the last retry by a person."""
     for index in range(len(history) - 1, -1, -1):
         if history[index].get("event") == RETRIED:
             return history[index + 1 :]
@@ -100,19 +97,19 @@ def since_retry(history: Sequence[Event]) -> Sequence[Event]:
 
 
 def attempts(history: Sequence[Event]) -> int:
-    """Runs so far, counted anew after a retry."""
+    """The number of runs since the last retry by a person."""
     return len({event["attempt"] for event in since_retry(history) if "attempt" in event})
 
 
 def failures(history: Sequence[Event]) -> int:
-    """Runs that count against the retries: those that failed or were lost since the last retry."""
+    """The number of runs that failed or were lost since the last retry by a person."""
     return len(
         {event.get("attempt") for event in since_retry(history) if event.get("event") in {FAILED, LOST}}
     )
 
 
 def destination(outcome: Event) -> State:
-    """Where the claim that ended so has to go."""
+    """The state that a claim with this outcome moves to."""
     kind = outcome.get("event")
     if kind == COMPLETED:
         return State.DONE
@@ -124,12 +121,12 @@ def destination(outcome: Event) -> State:
 
 
 def outcome_by(history: Sequence[Event], owner: str) -> Event | None:
-    """The outcome that this owner recorded last, if nothing came after it."""
+    """The last event, if it is an outcome that this owner recorded."""
     last = history[-1] if history else {}
     return last if last.get("event") in OUTCOMES and last.get("worker") == owner else None
 
 
 def moved_by_hand(history: Sequence[Event]) -> bool:
-    """Whether a person put the job back to pending, which the history does not tell of."""
+    """Whether a person moved a pending job there: its last outcome leads to another state."""
     last = history[-1] if history else {}
     return last.get("event") in OUTCOMES and destination(last) is not State.PENDING

@@ -25,7 +25,7 @@ _OTHER_TYPES = re.compile(
 
 
 def scalar(text: str) -> str:
-    """A text as one YAML scalar on one line, plain where no YAML reader can take it otherwise."""
+    """A text as a YAML scalar on one line, plain if every YAML reader reads it as this text."""
     plain = (
         text[:1] in _PLAIN_STARTS
         and text.isprintable()
@@ -38,14 +38,14 @@ def scalar(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text between double quotes, with every character escaped that does not print."""
+    """A text between double quotes, with unprintable characters escaped."""
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     return _escaped(_to_json(text))
 
 
 def _block(text: str) -> str:
-    """A command of several lines as a literal block, readable and editable as it is."""
+    """A text of several lines as a literal block, which people can read and edit."""
     if "\n" not in text:
         return scalar(text)
     lines = text.removesuffix("\n").split("\n")
@@ -66,7 +66,7 @@ _NUMBERS = ("priority", "max_retries", "timeout", "backoff_base")
 
 
 def to_yaml(job: Job) -> str:
-    """The file of a job: block YAML that ends with its history, ready for an event to be added."""
+    """The text of a job's file: block YAML that ends with the history, so that events can be appended."""
     lines = [f"id: {scalar(job.id)}"] if job.id else []
     if isinstance(job.command, str):
         lines.append(f"command: {_block(job.command)}")
@@ -90,12 +90,12 @@ def to_yaml(job: Job) -> str:
 
 
 def number(value: float) -> str:
-    """A number as people write it: to the microsecond, never with an exponent."""
+    """A number with at most six decimals and no exponent."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def event_line(event: Event, column: int = 0) -> str:
-    """One event as the one line that is added to the file."""
+    """The line for one event that is appended to the file."""
     return f"{' ' * column}- {_escaped(_to_json(event))}\n"
 
 
@@ -105,13 +105,13 @@ def _to_json(value: Any) -> str:
 
 @cache
 def _encoder() -> Callable[[Any], str]:
-    import json  # which most jobs are filed without
+    import json  # filing most jobs does not need it
 
     return json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _escaped(text: str) -> str:
-    """The text with what JSON leaves as it is and YAML does not take."""
+    """JSON text with the characters escaped that JSON allows and YAML does not."""
     if text.isascii() and "\x7f" not in text:
         return text
     return re.sub(

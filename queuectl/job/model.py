@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """Where a job is; the value is the name of the directory that holds it."""
+    """The state of a job; the value is the name of its directory."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -25,11 +25,11 @@ class State(StrEnum):
 
     @property
     def label(self) -> str:
-        """The word that people and programs are shown: `completed` for done."""
+        """The word in output: `completed` for done."""
         return "completed" if self is State.DONE else self.value
 
 
-#: Every move there is. Whatever is not here is refused.
+#: All allowed moves.
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.PENDING: frozenset({State.PROCESSING, State.DEAD}),
     State.FAILED: frozenset({State.PROCESSING, State.DEAD, State.PENDING}),
@@ -40,13 +40,13 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_COMMAND = 48 * 1024
 MAX_LAUNCHER = 4096
-#: The launcher that says: run it here.
+#: The launcher of jobs that run on the worker's host.
 HERE = "none"
 URGENT = 10
 
 
 class Job(NamedTuple):
-    """What to run and how. None means: not said, the settings decide when it runs."""
+    """A command and how to run it. For None the settings apply when it runs."""
 
     command: str | tuple[str, ...]
     id: str | None = None
@@ -63,7 +63,7 @@ class Job(NamedTuple):
 
     @property
     def command_line(self) -> str:
-        """The command as one would type it into a shell."""
+        """The command in shell syntax."""
         if isinstance(self.command, str):
             return self.command
         import shlex

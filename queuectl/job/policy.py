@@ -1,4 +1,4 @@
-"""How long until the next try, and when to give up: arithmetic on a policy."""
+"""The retry policy: when to try again and when to give up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Policy(NamedTuple):
-    """How failures of one job are met. All waits are in seconds."""
+    """The retry policy of one job. All waits are in seconds."""
 
     max_retries: int
     backoff_base: float
@@ -15,13 +15,13 @@ class Policy(NamedTuple):
     jitter: float
 
     def gives_up(self, runs: int) -> bool:
-        """Whether a job that has failed `runs` times is out of tries (3 retries: 4 runs)."""
+        """Whether a job that has failed `runs` times is out of retries (3 retries: 4 runs)."""
         return runs > self.max_retries
 
     def wait(self, retry: int, luck: float) -> float:
-        """Seconds before the `retry`-th retry (from 1): base ** retry, at most the longest wait.
+        """Seconds before retry number `retry` (from 1): base ** retry, at most `max_backoff`.
 
-        `retry_delay` is added, then the whole is lengthened by `luck` (0 to 1) times the jitter.
+        `retry_delay` is added, then the sum grows by the share `luck` (0 to 1) times `jitter`.
         """
         try:
             backoff = min(self.backoff_base**retry, self.max_backoff)

@@ -1,4 +1,4 @@
-"""How text of others is shown to people, on a terminal and in a browser alike."""
+"""Text from outside, made safe to show on a terminal or in a browser."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _NICE = {"\n": "⏎", "\t": " ", "\r": "␍", "\x1b": "␛"}
 
 
 def visible(text: str) -> str:
-    """The text on one line, control characters shown as what they are, not obeyed."""
+    """The text on one line, with control characters shown as symbols or numbers."""
     return CONTROL.sub(lambda found: _NICE.get(found[0], f"\\x{ord(found[0]):02x}"), text)
 
 
 def escaped(text: str) -> str:
-    r"""The same in characters that every font has: `\n`, `\x1b`."""
+    r"""The text on one line, with control characters as escapes in ASCII: `\n`, `\x1b`."""
     return CONTROL.sub(lambda found: _ESCAPES.get(found[0], f"\\x{ord(found[0]):02x}"), text)
 
 
 def escaped_lines(text: str) -> str:
-    """The same of a text whose lines stay lines, and whose tabs stay tabs."""
+    """Like `escaped`, with line ends and tabs kept."""
     return "\n".join("\t".join(map(escaped, line.split("\t"))) for line in text.split("\n"))
