@@ -305,11 +305,22 @@ class Workers:
             self.start()
 
     def stop(self) -> None:
-        """Ask all to stop after the job at hand, and wait for them."""
-        running = self.running()
-        requests.to_stop(self.spool.root, [process.name for process in running if process.name], None)
-        for process in running:
-            assert process.wait() == 0
+        """Ask all to stop after the job at hand, and wait for them.
+
+        One that was taken for dead meanwhile goes on under another name, and is asked again.
+        """
+        running, asked = self.running(), set[str]()
+
+        def have_ended() -> bool:
+            left = [f"-{process.pid}-" for process in running if process.is_running]
+            described = descriptions.described(self.spool.root)
+            new = {name for name in described if any(pid in name for pid in left)} - asked
+            requests.to_stop(self.spool.root, new, None)
+            asked.update(new)
+            return not left
+
+        wait_until(have_ended, "all workers have stopped")
+        assert [process.wait() for process in running] == [0] * len(running)
 
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""

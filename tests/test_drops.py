@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.spool.jobs import Found
-    from tests.conftest import Evidence, Until, Workers
+    from tests.conftest import Evidence, StoppedClock, Until, Workers
 
     Ended = Callable[[str], Found]
     Problems = Callable[[Spool], list[str]]
@@ -261,30 +261,25 @@ def test_a_job_whose_file_was_held_open_is_looked_at_again_without_a_word(
         me.give_back(claim)
 
 
-def test_a_file_that_grows_byte_by_byte_runs_only_when_it_is_whole(
-    spool: Spool, workers: Workers, tmp_path: Path, ended: Ended, until: Until
-) -> None:
-    """Every beginning of this file from `touch` on is a job that would leave a file behind."""
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    workers.start()
-    ended(spool.file("true"))
-    for round_ in range(10):
-        text = f"command: touch {marks}/{round_}-abcdefghijklmnopqrstuvwxyz-{round_}"
-        path = pending(spool, f"growing-{round_}.yaml")
-        longest, last = 0.0, time.monotonic()
+def test_a_file_that_grows_byte_by_byte_runs_only_when_it_is_whole(spool: Spool, clock: StoppedClock) -> None:
+    """Every beginning of this file from `touch` on is a job; nobody holds the file between two bytes."""
+    text = "command: touch abcdefghijklmnopqrstuvwxyz"
+    with spool.member() as me:
         for letter in text:
-            with path.open("a") as file:
+            with pending(spool, "growing.yaml").open("a") as file:
                 file.write(letter)
-            now = time.monotonic()
-            longest, last = max(longest, now - last), now
-            time.sleep(0.003)
-        if longest < 0.1:  # else this machine held the writer up for as long as a whole file stands still
-            until(lambda: len(list(marks.iterdir())) > 0, "it ran")
-            ended(f"growing-{round_}")
-            assert [one.name for one in marks.iterdir()] == [text.rpartition("/")[2]]
-            return
-    pytest.skip("this machine is too busy to write a byte every tenth of a second")
+            os.utime(file.name, (utc_now().timestamp(),) * 2)  # by the clock that all go by here
+            me.look(utc_now(), again=True)
+            assert me.claim(utc_now()) is None
+            clock.passed += 0.05
+        claim = None
+        while claim is None:
+            assert clock.passed < 60
+            clock.passed += 0.05
+            me.look(utc_now(), again=True)
+            claim = me.claim(utc_now())
+        assert claim.job.command == text.removeprefix("command: ")
+        me.complete(claim, {"exit_code": 0}, utc_now())
 
 
 @pytest.mark.parametrize(

@@ -329,6 +329,10 @@ def test_a_job_costs_the_same_calls_whatever_waits_and_is_done(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
     def cost() -> int:
+        """The least of several: now and then a call belongs to no job, such as a look at the config."""
+        return min(calls() for _ in range(5))
+
+    def calls() -> int:
         counting = Counting()
         with spool.member() as me:
             me.look(utc_now())
@@ -342,7 +346,7 @@ def test_a_job_costs_the_same_calls_whatever_waits_and_is_done(
                     me.complete(claim, {"exit_code": 0}, utc_now())
         return counting.calls
 
-    list(spool.file_many("true" for _ in range(5)))
+    list(spool.file_many("true" for _ in range(10)))
     shallow = cost()
     list(spool.file_many("true" for _ in range(500)))
     with spool.member() as me:
