@@ -13,7 +13,7 @@ from queuectl.system import files
 from queuectl.system.medium import Medium
 from queuectl.system.processes import Ended
 from queuectl.worker.keeper import seen_again
-from queuectl.worker.loop import BRISK, DONE, On, Wait, Worker
+from queuectl.worker.loop import BRISK, Worker
 from queuectl.worker.silence import is_beat_due
 from queuectl.worker.stopping import (
     ONCE,
@@ -27,6 +27,7 @@ from queuectl.worker.stopping import (
     next_act,
     reason_to_end,
 )
+from queuectl.worker.waits import DONE, On, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

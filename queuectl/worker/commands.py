@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from queuectl.job.model import HERE
 from queuectl.system import processes
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from queuectl.spool.claims import Claim
     from queuectl.spool.root import Root
     from queuectl.system.processes import Command, Streams
+
+
+class Starter(Protocol):
+    """What starts the commands of claims. A simulation hands in its own."""
+
+    def start(self, claim: Claim, attempt: int, worker: str, streams: Streams, values: Settings) -> Command:
+        """Start a command. Raises `Cannot`, which fails the job, and `Lacking`, which is tried again."""
+
+    def clear_up(self) -> None:
+        """End what a reaped command has left behind."""
 
 
 class Commands:

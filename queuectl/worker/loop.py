@@ -10,20 +10,19 @@ import contextlib
 import errno
 import logging
 import random
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from queuectl import times
 from queuectl.errors import ClaimLost, Lacking, QueueError
-from queuectl.job.model import State
-from queuectl.spool import finishing, presence
+from queuectl.spool import finishing
 from queuectl.spool.output import Curb
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system import files, processes
 from queuectl.system.processes import Cannot, Streams
-from queuectl.times import utc_now, when
+from queuectl.times import utc_now
 from queuectl.worker import stopping
 from queuectl.worker.commands import Commands
+from queuectl.worker.drain import Drain
 from queuectl.worker.keeper import Keeper
 from queuectl.worker.ledger import Ledger
 from queuectl.worker.member import Member, seconds_until
@@ -42,7 +41,8 @@ from queuectl.worker.stopping import (
     reason_to_end,
 )
 from queuectl.worker.threads import Guard, Looks
-from queuectl.worker.trouble import Trouble, is_of_one_file, is_usable, may_pass
+from queuectl.worker.trouble import Trouble, Warnings, is_of_one_file, is_usable, may_pass
+from queuectl.worker.waits import DONE, GO_ON, On, Wait
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,12 +50,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from queuectl.job.history import Event
-    from queuectl.settings import Settings
+    from queuectl.job.model import State
     from queuectl.spool.claims import Claim
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
     from queuectl.spool.waiting import Waiting
     from queuectl.system.processes import Command
+    from queuectl.worker.commands import Starter
 
 log = logging.getLogger("queuectl")
 
@@ -67,88 +68,16 @@ TELL = 0.5
 IDLE = 2.0
 #: Seconds between looks while a dropped file settles, or while nothing may be claimed for lack of a beat.
 SOON = 0.05
-#: Seconds between two looks of a draining worker that has found nothing while others may give jobs back:
-#: from the first to the last value, doubled each time.
-SHORT, LONG = 0.001, 0.02
 #: Seconds between two tries while the disk is in trouble.
 TRY_AGAIN = 1.0
 #: After this many files that turn out to be no jobs, requests are heard again.
 AT_ONCE = 20
-
-#: What a drain leaves, in words, and the command that would have waited for it.
-_LATER = (
-    (State.FAILED, "failed jobs left for their next try", "queuectl worker start --drain=retries"),
-    (State.PENDING, "jobs left for the time they are scheduled for", "queuectl worker start --drain=all"),
-)
-
-
-class On(Enum):
-    """What a worker waits for, besides the time."""
-
-    #: Nothing: the next step is due.
-    NOTHING = "nothing"
-    #: A new file, a changed directory, or a request.
-    RING = "ring"
-    #: A request.
-    CONTROL = "control"
-    #: The end of the command, or a request.
-    COMMAND = "command"
-    #: The worker is done: no step follows.
-    END = "end"
-
-
-class Wait(NamedTuple):
-    """How long to wait at most before the next step, in seconds, and for what."""
-
-    on: On
-    seconds: float = 0.0
-
-
-GO_ON, DONE = Wait(On.NOTHING), Wait(On.END)
-
-
-class Starter(Protocol):
-    """What starts the commands of claims. A simulation hands in its own."""
-
-    def start(self, claim: Claim, attempt: int, worker: str, streams: Streams, values: Settings) -> Command:
-        """Start a command. Raises `Cannot`, which fails the job, and `Lacking`, which is tried again."""
-
-    def clear_up(self) -> None:
-        """End what a reaped command has left behind."""
-
-
-class Drain:
-    """What a draining worker waits for, and what the log has reported of it."""
-
-    def __init__(self, awaited: frozenset[State]) -> None:
-        self.awaited = awaited
-        self._patience = SHORT
-        self._doubts: tuple[str, ...] = ()
-
-    def has_found(self) -> None:
-        """Take note of a claim: the next look that finds nothing is followed by another one soon."""
-        self._patience = SHORT
-
-    def patience(self) -> float:
-        """Seconds until the next look. What is left may be held by an editor, or have just come."""
-        self._patience = min(2 * self._patience, LONG)
-        return self._patience
-
-    def tell(self, doubts: tuple[str, ...]) -> None:
-        """Report once which other workers may be dead."""
-        if doubts != self._doubts:
-            self._doubts = doubts
-            for doubt in doubts:
-                log.warning("%s", doubt)
 
 
 class Worker:
     """One worker of one spool. `run` returns when it has been stopped or, draining, is done.
 
     Without `run` a program calls `enter`, then `step` until it returns `DONE`, then `leave`.
-
-    Between two commands it does no more than it must: the file of a run is moved to where its outcome
-    sends it while the next command runs.
     """
 
     def __init__(
@@ -174,7 +103,7 @@ class Worker:
         self._stop = Stop()
         self._trouble = Trouble()
         self._run: Run | None = None
-        self._warned: tuple[str | None, bool] = (None, False)
+        self._warnings = Warnings()
         self.member = Member.join(root, kind, utc_now(), listed)
         self.keeper: Keeper
         self._ledger: Ledger
@@ -327,7 +256,7 @@ class Worker:
         """Look at what there is, and claim the next job."""
         member, now = self.member, self.member.now()
         member.look(now, self.bell.names(), self.bell.edited())
-        self._warn()
+        self._warnings.tell(member)
         return None if self._is_held() else member.claim(now, AT_ONCE)
 
     def _is_held(self) -> bool:
@@ -368,28 +297,11 @@ class Worker:
         if self._is_held() or member.is_settling:
             return self._idle()
         if member.is_drained(now, drain.awaited):
-            self._tell_left(now)
+            drain.tell_left(member, now)
             return DONE
         patience, due = drain.patience(), member.next_due(drain.awaited)
         drain.tell(member.doubts)
         return Wait(On.RING, patience if due is None else seconds_until(due, now, IDLE))
-
-    def _tell_left(self, now: datetime) -> None:
-        """Report which jobs a drain leaves because they are due later."""
-        for state, what, command in _LATER:
-            count, due = self.member.later(state)
-            if count and due is not None:
-                first = when(due, now)
-                log.info("%s: %d, the first at %s; `%s` waits for them", what, count, first, command)
-
-    def _warn(self) -> None:
-        """Report once what is wrong with config.yaml, and a wrong clock."""
-        trouble, wrong = self.member.live.trouble, self.member.presence.is_clock_wrong()
-        if trouble and trouble != self._warned[0]:
-            log.warning("%s", trouble)
-        if wrong and not self._warned[1]:
-            log.warning("%s", presence.clock_warning(self.member.presence.clock_offset or 0.0, "this host"))
-        self._warned = trouble, wrong
 
     def _meet(self, error: OSError) -> Wait:
         """Take trouble with the disk in. Raises any other error.
@@ -572,8 +484,7 @@ class Worker:
         return ended.facts()
 
     def _fail(self, run: Run, facts: dict[str, Any]) -> Wait:
-        luck = random.random()  # noqa: S311 - jitter, not secrecy
-        values = self.member.live.last
+        values, luck = self.member.live.last, random.random()  # noqa: S311 - jitter, not secrecy
         return self._owe(run, finishing.failed(run.claim, facts, values, self.member.now(), luck))
 
     def _owe(self, run: Run, outcome: Event) -> Wait:

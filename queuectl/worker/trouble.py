@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import QueueError, StorageTrouble
 from queuectl.job.model import State
-from queuectl.spool import claiming
+from queuectl.spool import claiming, presence
 from queuectl.spool.root import mend
 from queuectl.system import files
 
 if TYPE_CHECKING:
     from queuectl.spool.root import Root
+    from queuectl.worker.member import Member
 
 log = logging.getLogger("queuectl")
 
@@ -83,3 +84,20 @@ class Trouble:
         if self._said is not None:
             log.info("Work goes on.")
             self._said = None
+
+
+class Warnings:
+    """What is wrong with config.yaml and with this host's clock, as far as the log has reported it."""
+
+    def __init__(self) -> None:
+        self._settings: str | None = None
+        self._clock = False
+
+    def tell(self, member: Member) -> None:
+        """Report once what is wrong now."""
+        settings, clock = member.live.trouble, member.presence.is_clock_wrong()
+        if settings and settings != self._settings:
+            log.warning("%s", settings)
+        if clock and not self._clock:
+            log.warning("%s", presence.clock_warning(member.presence.clock_offset or 0.0, "this host"))
+        self._settings, self._clock = settings, clock
