@@ -215,9 +215,11 @@ class Kernel:
         opened = self._open.get(fd)
         if opened is None:
             raise error(errno.EBADF)
-        if opened.wrote:  # what was written is flushed, and so waits for the server
-            self._step("close", opened.path)
-        self._open.pop(fd, None)
+        try:
+            if opened.wrote:  # what was written is flushed, and so waits for the server
+                self._step("close", opened.path)
+        finally:
+            self._open.pop(fd, None)  # as Linux does also where the call fails
 
     def drop(self, owner: Process) -> None:
         """Close what a process has open that is gone."""
