@@ -70,8 +70,8 @@ def size() -> Callable[[int, int], int]:
 # ── a report of what was measured ─────────────────────────────────────────────────────────────
 
 REPORT = "trials-report.md"
-#: Seconds that a trial may take in its full form.
-PATIENCE = 4 * 3600
+#: Seconds that a trial may take in its full form, and that a test of a group may take in the quick one.
+PATIENCE, PATIENCE_QUICK = 4 * 3600, 300
 
 
 @pytest.fixture
@@ -123,6 +123,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (group := item.path.parent.name) in GROUPS:
             item.add_marker(group)
+            item.add_marker(pytest.mark.timeout(PATIENCE_QUICK))
         if is_full():
             item.add_marker(pytest.mark.timeout(PATIENCE), append=False)
 

@@ -66,7 +66,7 @@ def test_death_of_a_worker_between_any_two_of_its_own_calls_loses_no_job_and_dou
     """The whole loop, as `worker start --drain` runs it: its order of writes is what is tried."""
     faults: dict[str, object] = {}
     tried = 0
-    for n in itertools.count(1, size(3, 1)):
+    for n in itertools.count(1, size(5, 1)):
         scene = Scene(new_spool(f"spool-{n}"), tmp_path / f"told-{n}")
         first = f"test $QUEUECTL_ATTEMPT != 1 || {{ sleep {takes}; {'exit 1' if fails else ':'}; }}"
         scene.ids.append(scene.spool.file({"id": "first", "command": f"{first}; {scene.command}"}))
