@@ -30,7 +30,7 @@ def dlq_command() -> None:
 
 
 @dlq_command.command("list", epilog="\b\nExample:\n  queuectl dlq list --limit 10")
-@click.option("--limit", "-n", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--limit", "-n", type=click.IntRange(min=1), help="The most jobs to show.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
 @click.pass_context
 def _dlq_list(ctx: click.Context, limit: int | None, as_json: bool) -> None:
@@ -54,7 +54,7 @@ def _dlq_list(ctx: click.Context, limit: int | None, as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Every dead job.")
 @click.pass_context
 def _dlq_retry(ctx: click.Context, job_ids: tuple[str, ...], everything: bool) -> int:
-    """Put dead jobs back to pending, their tries counted anew."""
+    """Move dead jobs to pending; their retries are counted from zero."""
     if bool(job_ids) == everything:
         raise BadUsage(
             "Jobs and --all were both given." if everything else "No job was named.",
@@ -70,7 +70,7 @@ def _dlq_retry(ctx: click.Context, job_ids: tuple[str, ...], everything: bool) -
         printer.note("No dead jobs.")
         return 0
     with retrying(spool) as retry:
-        lot.do("retrying", retry)  # one that has moved is dead no more
+        lot.do("retrying", retry)  # a job that has moved is no longer dead
     return lot.status
 
 
@@ -82,7 +82,7 @@ def _retry_dead(found: Found, retry: Callable[[Found], str]) -> str:
 
 @dlq_command.command("purge", epilog="\b\nExample:\n  queuectl dlq purge --dry-run")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @click.pass_context
 def _dlq_purge(ctx: click.Context, yes: bool, dry_run: bool) -> int:
     """Delete all dead jobs and what they printed."""

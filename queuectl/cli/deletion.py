@@ -1,4 +1,4 @@
-"""`prune`, and what `dlq purge` shares with it: jobs are deleted for good."""
+"""`prune`, and the deletion that `dlq purge` shares with it."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ if TYPE_CHECKING:
 
 
 @click.command("prune", epilog="\b\nExample:\n  queuectl prune --older-than 7d --state completed --dry-run")
-@click.option("--older-than", metavar="AGE", required=True, help="Ended so long ago: 7d, 12h, 30m.")
+@click.option(
+    "--older-than", metavar="AGE", required=True, help="The age since the end of the job: 7d, 12h, 30m."
+)
 @click.option(
     "--state",
     "states",
     multiple=True,
     type=click.Choice(["completed", "done", "dead"]),
-    help="Only these; else completed and dead.",
+    help="Only jobs in this state; without it, completed and dead.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_context
 def prune_command(
     ctx: click.Context, older_than: str, states: tuple[str, ...], dry_run: bool, yes: bool
 ) -> int:
-    """Delete finished jobs and their logs; without --state, the logs of workers that are gone, too."""
+    """Delete finished jobs and their logs; without --state also the logs of workers that have ended."""
     age = entered_duration("--older-than", older_than)
     if is_bare_number(older_than):
         text = older_than.strip()

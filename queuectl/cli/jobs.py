@@ -1,4 +1,4 @@
-"""`retry`, `cancel`, `wait`: what a person does to jobs."""
+"""`retry`, `cancel` and `wait`."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
 
-#: Seconds that a worker has to stop a job, beyond the grace of its command.
+#: Seconds for a worker to stop a job, beyond the grace period of its command.
 _PATIENCE = 60.0
 
 
 class Lot:
-    """The jobs that a command is for: looked up together, and again together where they have moved since.
+    """The jobs that a command acts on. All are looked up together, also again if some have moved.
 
-    What cannot be done is told and does not hinder the others; `status` is the exit status.
+    An error with one job is printed and does not stop the others; `status` is the exit status.
     """
 
     def __init__(self, spool: Spool, found: Iterable[Found] = ()) -> None:
@@ -54,7 +54,7 @@ class Lot:
 
     @classmethod
     def of(cls, spool: Spool, words: Iterable[str]) -> Lot:
-        """The jobs that these ids, or beginnings of ids, mean."""
+        """The jobs with these ids or prefixes of ids."""
         lot = cls(spool)
         found: dict[str, Found] = {}
         for answer in lookup.find_each(spool.root, words).values():
@@ -66,12 +66,12 @@ class Lot:
         return lot
 
     def refuse(self, error: QueueError) -> None:
-        """Tell why something could not be done."""
+        """Print an error and note its exit status."""
         printer.note(f"Error: {error}")
         self.status = self.status or (1 if isinstance(error, BadJob) else error.exit_status)
 
     def do(self, what: str, act: Callable[[Found], str | None]) -> None:
-        """Act on each job that is left; one that has moved, or has no answer yet, stays left."""
+        """Act on each job that is left. A job that has moved, or for which `act` returns None, stays left."""
         todo, self.left = self.left, []
         shown = 0 if printer.is_terminal() else len(todo)  # on a terminal each line shows it
         with printer.progress(what, shown, least=printer.MANY) as advance, Interrupts() as interrupts:
@@ -95,7 +95,7 @@ class Lot:
 
     @contextlib.contextmanager
     def naming_what_is_left(self) -> Iterator[None]:
-        """Where the disk refuses one of them, say which are left, so that the command can be repeated."""
+        """Name the jobs that are left in an error of the disk, so that the command can be repeated."""
         try:
             yield
         except OSError as error:
@@ -106,7 +106,7 @@ class Lot:
             raise trouble from error
 
     def look_again(self) -> None:
-        """Find out where those are that are left."""
+        """Look up the jobs that are left."""
         found = jobs.places(self.spool.root, [one.id for one in self.left]).found
         for one in self.left:
             if one.id not in found:
@@ -114,7 +114,7 @@ class Lot:
         self.left = [found[one.id] for one in self.left if one.id in found]
 
     def do_all(self, what: str, act: Callable[[Found], str | None]) -> int:
-        """Act on each until none is left, wherever they move; returns the exit status."""
+        """Act on each job until all are done, also if they move meanwhile; returns the exit status."""
         for _ in range(jobs.TRIES):
             self.do(what, act)
             if not self.left:
@@ -131,7 +131,7 @@ class Lot:
 )
 @click.pass_context
 def retry_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
-    """Put failed, dead or completed jobs back to pending, their tries counted anew."""
+    """Move failed, dead or completed jobs to pending; their retries are counted from zero."""
     spool = spool_of(ctx)
     lot = Lot.of(spool, job_ids)
     with lot.naming_what_is_left(), retrying(spool) as retry:
@@ -174,7 +174,7 @@ def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
                 begun = time.monotonic()
                 cancelling.settle(printer.note)
                 cancelling.take_over()
-                end += time.monotonic() - begun  # that is no time that a worker had
+                end += time.monotonic() - begun  # the worker could not use this time
                 cancelling.wait(lot.left, end, printer.note)
                 lot.look_again()
                 lot.do("cancelling", cancel)
@@ -198,10 +198,10 @@ def _stop_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
 )
 @click.argument("job_ids", nargs=-1, shell_complete=completion.ids_in(*completion.LIVE))
 @click.option("--all", "everything", is_flag=True, help="All jobs that wait or run now.")
-@click.option("--timeout", "-t", metavar="SECONDS", help="Return 124 after so long.")
+@click.option("--timeout", "-t", metavar="SECONDS", help="Exit with 124 after this time.")
 @click.pass_context
 def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool, timeout: str | None) -> int:
-    """Wait until jobs are done or dead; returns the job's own exit status, of many 0 if all did."""
+    """Wait until jobs are done or dead; exit with the status of the job, or 0 if several all succeeded."""
     if bool(job_ids) == everything:
         raise BadUsage(
             "Jobs and --all were both given." if everything else "No job was named.",
@@ -236,7 +236,7 @@ def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool,
 
 
 class _Hindrances:
-    """Says once, on standard error, what keeps those jobs from ending that somebody waits for."""
+    """Prints on standard error, once each, the reasons why the awaited jobs cannot end."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -245,7 +245,7 @@ class _Hindrances:
         self._look_at = time.monotonic() + liveness.GLANCE
 
     def tell(self, job_ids: Container[str]) -> None:
-        """Look now and then, not at every call; who waits for moments hears nothing."""
+        """Check at intervals, not at every call; a short wait prints nothing."""
         if time.monotonic() < self._look_at:
             return
         every = liveness.looks_every(self._spool.live.now().lock_lease_seconds)

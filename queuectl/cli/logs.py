@@ -32,17 +32,19 @@ if TYPE_CHECKING:
 
 
 def _complete_id(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A job that has not run has no output, but its output can be followed."""
+    """Offer jobs that have run; with --follow all jobs."""
     states = completion.ANY if ctx.params.get("follow") else completion.HAVE_RUN
     return completion.ids_in(*states)(ctx, parameter, incomplete)
 
 
 def _output_options(command: Any) -> Any:
     for option in (
-        click.option("--follow", "-f", is_flag=True, help="Go on until the job ends."),
+        click.option("--follow", "-f", is_flag=True, help="Continue until the job ends."),
         click.option("--stderr", "err", is_flag=True, help="Only standard error, byte for byte."),
         click.option("--stdout", "out", is_flag=True, help="Only standard output, byte for byte."),
-        click.option("--attempt", "-a", type=click.IntRange(min=1), help="Which run; else the last."),
+        click.option(
+            "--attempt", "-a", type=click.IntRange(min=1), help="The number of the run; without it, the last."
+        ),
         click.option("--json", "as_json", is_flag=True, help="One JSON object and nothing else."),
         click.argument("job_id", shell_complete=_complete_id),
     ):
@@ -52,14 +54,14 @@ def _output_options(command: Any) -> Any:
 
 @click.group("output", cls=Group)
 def output_command() -> None:
-    """What jobs printed."""
+    """Show what jobs printed."""
 
 
 @output_command.command("get", epilog="\b\nExample:\n  queuectl output get resize-42 --stdout > result.txt")
 @_output_options
 @click.pass_context
 def _get(ctx: click.Context, /, **options: Any) -> None:
-    """Captured stdout and stderr, exit code and completion time of a run."""
+    """Show stdout, stderr, exit code and completion time of a run."""
     _print_output(spool_of(ctx), **options)
 
 
@@ -67,7 +69,7 @@ def _get(ctx: click.Context, /, **options: Any) -> None:
 @_output_options
 @click.pass_context
 def logs_command(ctx: click.Context, /, **options: Any) -> None:
-    """What a job printed: the short form of `output get`."""
+    """Show what a job printed: the short form of `output get`."""
     _print_output(spool_of(ctx), **options)
 
 
@@ -121,10 +123,10 @@ _BREAKS = re.compile(r"([\t\n])")
 
 
 class _Paper:
-    """Where the streams of runs are printed: byte for byte into a pipe or file, as text on a terminal.
+    """Prints the output of runs: byte for byte into a pipe or file, as text on a terminal.
 
-    On a terminal control characters are shown and not obeyed, but for line ends, and tabs, which become
-    spaces. A carriage return ends a line, so that each state of a progress bar has its own.
+    On a terminal control characters are shown as symbols, tabs become spaces, and a carriage return ends
+    a line, so that each state of a progress bar has a line.
     """
 
     def __init__(self) -> None:
@@ -134,7 +136,7 @@ class _Paper:
         self._column = 0
 
     def emit(self, stream: object, blocks: Iterable[bytes]) -> None:
-        """Print more of a stream; a character or line end may come in two parts."""
+        """Print more of a stream. A character or line end may be split between two calls."""
         sys.stdout.flush()
         for block in blocks:
             if self._is_terminal:
@@ -145,7 +147,7 @@ class _Paper:
         sys.stdout.flush()
 
     def finish(self) -> None:
-        """Print what of a character was left over; on a terminal begin a new line."""
+        """Print the rest of an incomplete character; on a terminal begin a new line."""
         if self._is_terminal:
             for stream, decoder in self._decoders.items():
                 self._print(stream, decoder.decode(b"", final=True))
@@ -153,7 +155,7 @@ class _Paper:
             self.end_line()
 
     def end_line(self) -> None:
-        """Begin a new line if the last one is not ended."""
+        """Begin a new line if the last one has no end."""
         if self._column:
             sys.stdout.write("\n")
             self._column = 0
@@ -182,9 +184,9 @@ def _has_ended(found: Found, run: int | None) -> bool:
 
 
 def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) -> None:
-    """Print what comes, run after run, until the job is done or dead; or one run to its end.
+    """Print the output of run after run until the job is done or dead, or of one run until its end.
 
-    Where another run begins, a line on standard error says so: what is piped stays what the job printed.
+    The beginning of another run is announced on standard error: standard output has only the job's bytes.
     """
     sent: dict[tuple[int, str], int] = {}
     paper = _Paper()
@@ -193,7 +195,7 @@ def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) ->
     while True:
         ended = found.state in {State.DONE, State.DEAD} or _has_ended(found, only)
         last = only or max(run, last_attempt(found.job.history) if found.job else 0)
-        # A log that is asked for before its run has begun would stay "not there" for a while on NFS.
+        # An NFS client caches that a name does not exist: open no log before its run has begun.
         for number in range(max(first, run), last + 1):
             if number > max(first, run):
                 paper.finish()

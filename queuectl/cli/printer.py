@@ -1,4 +1,4 @@
-"""The one module that prints: tables, progress and JSON, for people and for programs."""
+"""The one module that prints: lines, tables, progress bars and JSON."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, TextIO
 
-#: Fewer than this are done before a bar could be read.
+#: Fewer items than this are done before anyone could read a progress bar.
 MANY = 20
-#: Rows of a table that are laid out together: in a pipe, and on a terminal, where each lot has a head.
+#: Rows of a table that get the same column widths: in a pipe, and on a terminal.
 _LINES, _SCREENS = 100, 1000
 COLOURS = {
     "pending": "cyan",
@@ -36,9 +36,9 @@ COLOURS = {
 
 @contextlib.contextmanager
 def output() -> Iterator[None]:
-    """Standard output raises `OutputTrouble` in here: a full disk under it is not that of the spool.
+    """Make standard output raise `OutputTrouble`, so that its full disk is not taken for the spool's.
 
-    What its encoding does not have is shown by its number.
+    Characters that its encoding lacks are written as escapes.
     """
     if isinstance(sys.stdout, TextIOWrapper) and not is_utf8():
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -48,12 +48,12 @@ def output() -> Iterator[None]:
 
 
 def drop(stream: int) -> None:
-    """Let what is still to go to standard output (1) or error (2) vanish: Python fails on it at its end."""
+    """Discard buffered text of standard output (1) or error (2): else Python fails on it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 class _Output:
-    """A stream of text or of bytes, as it is in all else."""
+    """A stream of text or bytes whose errors are `OutputTrouble`."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -86,41 +86,41 @@ def _named() -> Iterator[None]:
 
 
 def is_terminal() -> bool:
-    """Whether a person reads standard output."""
+    """Whether standard output is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def notes_are_read() -> bool:
-    """Whether a person reads standard error."""
+    """Whether standard error is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def as_json(value: Any) -> None:
-    """One JSON value on one line."""
+    """Print a JSON value on one line."""
     text = json.dumps(value, ensure_ascii=False)
     click.echo(text if is_utf8() and not CONTROL.search(text) else json.dumps(value))
 
 
 def is_utf8() -> bool:
-    """Whether standard output takes any character."""
+    """Whether standard output can encode every character."""
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def line(text: str = "") -> None:
-    """A line of words for people, on standard output."""
+    """Print a line on standard output, with control characters made visible."""
     click.echo(visible(text))
 
 
 def text(made: str) -> None:
-    """Lines with their colours, whose parts have been made visible."""
+    """Print lines with colours; the caller has made their parts visible."""
     click.echo(made, nl=False)
 
 
 def note(text: str) -> None:
-    """A remark for people, on standard error: never part of what a program reads."""
+    """Print a line for people on standard error."""
     try:
         click.echo(visible(text), err=True)
-    except OSError:  # a full standard error keeps nothing from being done
+    except OSError:  # a full disk under standard error stops no command
         drop(2)
 
 
@@ -206,7 +206,7 @@ def rich_table(
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:
-    """Names and values, one a line."""
+    """Print names and values, one pair per line."""
     kept = [(name, visible(str(value))) for name, value in pairs if value is not None]
     width = max((len(name) for name, _ in kept), default=0)
     for name, value in kept:
@@ -215,13 +215,13 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> None:
 
 
 def colour() -> bool:
-    """Whether to colour what people see."""
+    """Whether to use colours."""
     return is_terminal() and not os.environ.get("NO_COLOR")
 
 
 @contextlib.contextmanager
 def progress(what: str, total: int, *, least: int = 1) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error if that is a terminal; yields what takes the number done."""
+    """A progress bar on standard error if that is a terminal; yields a function of the number done."""
     if total < least or not notes_are_read():
         yield lambda _: None
         return
@@ -255,13 +255,13 @@ def watch(draw: Callable[[], Any], interval: float = 0.5) -> None:
 
 
 def sure(question: str, yes: bool) -> bool:
-    """Whether to go on with something that destroys; raises `BadUsage` where nobody can be asked."""
+    """Whether to go on with a deletion; raises `BadUsage` without a terminal to ask on."""
     if yes:
         return True
     if not can_ask():
         raise BadUsage(
             f"{question} There is no terminal to ask on, so nothing was done.",
-            "Add --yes to go on, or --dry-run to see what would go.",
+            "Add --yes to go on, or --dry-run to see what would be deleted.",
         )
     return ask(question)
 
@@ -272,5 +272,5 @@ def can_ask() -> bool:
 
 
 def ask(question: str) -> bool:
-    """A person's yes or no."""
+    """Ask a yes-or-no question on the terminal."""
     return click.confirm(visible(question), err=True)

@@ -1,4 +1,4 @@
-"""`status`, `list`, `output`: what is there, and why it does not run."""
+"""`status` and `list`."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _overview(spool: Spool) -> dict[str, Any]:
 
 
 class _Batch:
-    """What a watcher has seen since it began: how many are done, and how long the rest takes."""
+    """The progress since a watch began: jobs done, and an estimate of the time left."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -175,7 +175,7 @@ def _run_line(run: dict[str, Any], now: datetime) -> str:
     "  queuectl list --state dead --json | queuectl -s OTHER enqueue -",
 )
 @click.option("--state", type=click.Choice(list(lookup.WORDS)), help="Only jobs in this state.")
-@click.option("--limit", "-n", type=click.IntRange(min=0), help="At most so many.")
+@click.option("--limit", "-n", type=click.IntRange(min=0), help="The most jobs to show.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
 @click.option("--watch", "-w", is_flag=True, help="Redraw until Ctrl-C.")
 @click.pass_context
@@ -189,7 +189,7 @@ def list_command(
             printer.as_json(spool.view(found))
     elif watch:
         if not printer.is_terminal():
-            raise BadUsage("--watch wants a terminal.", "Leave it out in a pipe.")
+            raise BadUsage("--watch needs a terminal.", "Leave it out in a pipe.")
         height = max(5, (limit or 1000))
         batch = _Batch()
         printer.watch(lambda: _live_list(spool, state, min(height, printer.console().height - 6), batch))

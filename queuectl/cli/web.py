@@ -33,7 +33,7 @@ GENERATED = "generated"
     is_flag=False,
     flag_value=GENERATED,
     metavar="[TEXT]",
-    help="Only who has it gets in. Else $QUEUECTL_TOKEN; without TEXT one is made up.",
+    help="The token that visitors need; without it, $QUEUECTL_TOKEN. Without TEXT one is made up.",
 )
 @click.option(
     "--allow-host",

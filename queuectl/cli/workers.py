@@ -1,4 +1,4 @@
-"""`worker`, `pause`, `resume`: the ones who do the work."""
+"""`worker`, `pause` and `resume`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def _say_started(names: list[str]) -> None:
     "stop", epilog="\b\nExamples:\n  queuectl worker stop\n  queuectl worker stop --timeout 30 web1-4242-9f3c"
 )
 @click.argument("names", nargs=-1, shell_complete=completion.live_workers)
-@click.option("--timeout", "-t", metavar="SECONDS", help="Past this, the job is stopped and given back.")
+@click.option(
+    "--timeout", "-t", metavar="SECONDS", help="After this time, stop the job and return it to the queue."
+)
 @click.pass_context
 def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> int:
     """Let workers, on any host, finish the job at hand and exit; all of them if none is named.

@@ -90,7 +90,7 @@ def _environment(value: Any) -> dict[str, str]:
         raise ValueError("a mapping of names to text")
     for name, text in value.items():
         if not name or "=" in name or len(name) > 255:
-            raise ValueError(f"names of variables, and {name!r} is none")
+            raise ValueError(f"names of variables, which {name!r} is not")
         _text(name)
         if text is not None and not isinstance(text, str):
             raise ValueError("a mapping of names to text")

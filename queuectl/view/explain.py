@@ -134,7 +134,7 @@ def _why_waiting(
     if not alive(workers(root, values)):
         yield "no worker is alive (`queuectl worker start`)"
     if found.unreadable:
-        yield f"its file cannot be read: {found.unreadable}"
+        yield f"its file is broken: {found.unreadable}"
     if found.name.due <= stamp(now):
         if root.medium.being_written(found.path):
             yield "a program has its file open for writing"
