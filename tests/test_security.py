@@ -22,7 +22,7 @@ from queuectl.errors import BadSetting, QueueError, UnsafeSpool
 from queuectl.spool import claiming, claims, descriptions, output, requests, reservations
 from queuectl.spool.names import REASON, Name
 from queuectl.spool.root import FOLDERS
-from queuectl.system import files, host, logs, processes
+from queuectl.system import files, host, logs, process_facts
 from queuectl.times import utc_now
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def test_root_kills_no_process_that_only_a_strangers_file_names(spool: Spool, wo
             f"05-20260101T000000.000000Z-x@{host.host_name()}-1-abcd.yaml",
         )
         event = {"event": "started", "attempt": 1, "at": "2999-01-01T00:00:00Z", "pid": victim.pid}
-        event |= {"spool": spool.root.identity, "process": processes.identity(victim.pid)}
+        event |= {"spool": spool.root.identity, "process": process_facts.identity(victim.pid)}
         claim.write_text(f"command: 'true'\nhistory:\n- {json.dumps(event)}\n")
         os.chown(claim, BOB, -1)
         workers.drain()

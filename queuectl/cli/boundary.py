@@ -74,14 +74,14 @@ def _status(error: BaseException) -> int:  # noqa: C901, PLR0911 - one branch an
 
 def _access(error: OSError) -> str:
     """What to do about a path that cannot be used: most often another user, such as root, owns it."""
-    from queuectl.system.users import user_name
+    from queuectl.system import users
 
     with contextlib.suppress(OSError):
-        if isinstance(error, PermissionError) and error.filename and os.name == "posix":
+        if isinstance(error, PermissionError) and error.filename and users.HAVE_MODES:
             owner = os.lstat(error.filename).st_uid
             if owner != os.geteuid():
                 command = f"sudo chown {os.geteuid()} {shlex.quote(os.fsdecode(error.filename))}"
-                return f"It belongs to {user_name(owner)}; if it should be yours, run `{command}`."
+                return f"It belongs to {users.user_name(owner)}; if it should be yours, run `{command}`."
     return "Check that path and its permissions."
 
 

@@ -6,10 +6,11 @@ import contextlib
 import logging
 import select
 import socket
-import sys
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
+
+from queuectl.system import host
 
 if TYPE_CHECKING:
     from typing import Any, TypeVar
@@ -28,7 +29,7 @@ REST = 0.05
 
 def load_ear() -> None:
     """Import what a bell needs, which takes time and memory that forked workers can share."""
-    if sys.platform == "linux":
+    if host.HAS_INOTIFY:
         from queuectl.spool import events
 
         del events
@@ -94,7 +95,7 @@ class Bell:
             if self._is_hung:
                 return False
             self._is_hung = True
-            if sys.platform == "linux":
+            if host.HAS_INOTIFY:
                 self._listen()
             return True
 

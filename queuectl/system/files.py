@@ -30,6 +30,8 @@ _PORTION = 8 * 1024
 MAX_WITH_HISTORY = 16 * 1024 * 1024
 #: How often a file is tried to be made that is said to be there, and is not.
 INSIST = 4
+#: Whether a cached listing of a directory can be dropped (`list_marked`).
+CAN_DROP_LISTINGS = hasattr(os, "posix_fadvise")
 #: The mode of files that nobody but their owner may see.
 PRIVATE = 0o600
 READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)

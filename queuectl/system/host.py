@@ -9,8 +9,12 @@ import contextlib
 import os
 import re
 import socket
+import sys
 from functools import cache
 from pathlib import Path
+
+#: Whether the system reports file events by inotify.
+HAS_INOTIFY = sys.platform == "linux"
 
 
 class Host:

@@ -6,7 +6,6 @@ on ext4, NFSv3, NFSv4.2, SMB 3.1.1, GlusterFS 10 and sshfs 3.7.
 
 from __future__ import annotations
 
-import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -160,7 +159,7 @@ class Medium:
 
         A listing on NFS is made fresh by dropping the cached one, unless that is proven to be good.
         """
-        if not self.is_nfs or sys.platform != "linux":
+        if not self.is_nfs or not files.CAN_DROP_LISTINGS:
             return files.list_names(folder)
         known, now = self._listed.get(folder), times.clock.monotonic()
         names, mark = files.list_marked(folder, known.mark if known and known.is_proven else None)

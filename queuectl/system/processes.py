@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import select
 import signal
 import sys
@@ -19,7 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import LACKS, Lacking
-from queuectl.system.host import kernel_id
+from queuectl.system import process_facts
 
 if TYPE_CHECKING:
     import subprocess
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 POSIX = os.name == "posix"
+#: Whether a process can become several. Windows has to start each by itself.
+CAN_FORK = hasattr(os, "fork")
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 #: Seconds between looks at a process where the system cannot wait for it and for a ring at once.
 _LOOK = 0.02
@@ -134,7 +135,7 @@ class Command:
 
     def look_back(self) -> None:
         """Date the end by what the kernel knows: whoever waited for it stood still, and saw it late."""
-        self._ended = _last_ran(self.pid)
+        self._ended = process_facts.last_ran(self.pid)
 
     def wait(self, wake: Any, seconds: float | None) -> Waited:
         """Wait for the end, for a ring of `wake`, or for the time, whichever comes first."""
@@ -261,49 +262,6 @@ class Command:
 
 
 _SIGNALS = {int(number) for number in signal.Signals}
-
-
-def identity(pid: int) -> str | None:
-    """What no other process on this host has, had or will have together with this number; None if untold.
-
-    It is the kernel since its boot, the namespace that the number is of, and the moment of birth as
-    the kernel counts it: numbers of processes and of namespaces are given out again. No process of
-    a later namespace was born before it.
-    """
-    birth = _birth(pid)
-    return None if birth is None else f"{kernel_id()}/{birth}"
-
-
-def _birth(pid: int) -> str | None:
-    if sys.platform == "linux":
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                return file.read().rpartition(b")")[2].split()[19].decode()
-        except OSError:
-            return None
-    import psutil
-
-    try:
-        return repr(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
-
-
-def _last_ran(pid: int) -> float | None:
-    """When a process last had a processor, on the monotonic clock: of a dead one, its end (Linux)."""
-    try:
-        with open(f"/proc/{pid}/sched", encoding="ascii", errors="replace") as its:
-            then = _EXEC_START.search(its.read())
-        with open("/proc/thread-self/sched", encoding="ascii", errors="replace") as own:
-            now = _EXEC_START.search(own.read())
-    except OSError:  # another system, or a kernel that was built without it
-        return None
-    if then is None or now is None:
-        return None
-    return time.monotonic() - (float(now[1]) - float(then[1])) / 1000
-
-
-_EXEC_START = re.compile(r"^se\.exec_start\s*:\s*([\d.]+)$", re.MULTILINE)
 
 
 def _pidfd(pid: int) -> int | None:

@@ -34,7 +34,7 @@ class Commands:
     def __init__(self, root: Root) -> None:
         self._identity = root.identity
         self._spool = processes.decoded(os.fsencode(root.text))
-        self._inherited = dict(os.environb) if os.name == "posix" else {}
+        self._inherited = dict(os.environb) if processes.POSIX else {}
         self._home = processes.decoded(os.fsencode(processes.own_directory()))
 
     def start(self, claim: Claim, attempt: int, worker: str, streams: Streams, values: Settings) -> Command:
@@ -66,7 +66,7 @@ class Commands:
 
     def _environment(self, told: Mapping[str, str]) -> dict[Any, Any]:
         """The worker's own environment (encoded once for all), the job's, and the variables of the queue."""
-        if os.name != "posix":
+        if not processes.POSIX:
             return {**os.environ, **told}
         mine = {processes.encoded(name): processes.encoded(text) for name, text in told.items()}
         return self._inherited | mine

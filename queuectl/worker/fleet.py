@@ -136,7 +136,7 @@ def start_detached(root: Root, count: int) -> list[str]:
     safety.refuse_idle_root(root)
     files.probe(f"{root.workers}/.{host.host_name()}-{files.kernel.getpid()}.probe")
     command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
-    commands = [[*command, str(count)]] if hasattr(os, "fork") else [command] * count
+    commands = [[*command, str(count)]] if processes.CAN_FORK else [command] * count
     try:
         started = [
             subprocess.Popen(
@@ -156,7 +156,7 @@ def start_detached(root: Root, count: int) -> list[str]:
         assert child.stdout is not None
         with child.stdout:
             lines += child.stdout.read().splitlines()
-        if hasattr(os, "fork"):
+        if processes.CAN_FORK:
             child.wait()
         child.returncode = 0  # else it is the worker, and meant to outlive us: nobody waits for it here
     names = [line.removeprefix(READY) for line in lines if line.startswith(READY)]
@@ -295,7 +295,7 @@ def run(root: Root, kind: str, count: int, until: str = "now") -> int:
     if count == 1:
         _prepare(kind)
         return run_here(root, kind, until)
-    if not hasattr(os, "fork"):
+    if not processes.CAN_FORK:
         import subprocess
 
         command = [sys.executable, "-m", "queuectl.worker", root.text, f"{kind}={until}"]

@@ -17,7 +17,7 @@ from queuectl.errors import ClaimLost, Lacking, QueueError
 from queuectl.spool import finishing
 from queuectl.spool.output import Curb
 from queuectl.spool.wake import Bell, Wake
-from queuectl.system import files, processes
+from queuectl.system import files, process_facts, processes
 from queuectl.system.processes import Cannot, Streams
 from queuectl.times import utc_now
 from queuectl.worker import stopping
@@ -405,7 +405,7 @@ class Worker:
             return True
         run.is_recorded = True
         self.keeper.curb = run.curb
-        identity = processes.identity(command.pid)
+        identity = process_facts.identity(command.pid)
         run.claim = run.claim.recording(spool=self._root.identity, process=identity)
         try:
             self._ledger.write(run)

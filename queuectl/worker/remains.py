@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
@@ -26,8 +24,7 @@ from queuectl.job.model import State
 from queuectl.spool import output
 from queuectl.spool.claims import lost
 from queuectl.spool.recovery import StillRuns
-from queuectl.system import files
-from queuectl.system.processes import identity
+from queuectl.system import files, process_facts
 from queuectl.worker.launcher import GRACE
 
 if TYPE_CHECKING:
@@ -108,7 +105,7 @@ class _Marks(NamedTuple):
         if environment and all(environment.get(key) == value for key, value in self.environment.items()):
             return True
         pid = other.process.pid
-        return self.recorded is not None and self.recorded == (pid, identity(pid))
+        return self.recorded is not None and self.recorded == (pid, process_facts.identity(pid))
 
 
 def _recorded(root: Root, history: tuple[Event, ...]) -> tuple[int, str] | None:
@@ -133,31 +130,12 @@ def _logs(root: Root, job_id: str, attempt: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _writes_to(pid: int, logs: dict[str, tuple[int, int]]) -> bool:
-    """Whether a process has one of these files, open for writing, as its standard output or error (Linux).
-
-    The worker that ran the command has them open, too, under other numbers.
-    """
-    if sys.platform != "linux":
-        return False
-    for number in (1, 2):
-        link = f"/proc/{pid}/fd/{number}"
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
-            wanted = logs.get(os.path.basename(os.readlink(link)))
-            # Only what has the right name is asked for more: elsewhere a share may hang.
-            if wanted is not None and os.lstat(link).st_mode & stat.S_IWUSR:
-                facts = os.stat(link)
-                if (facts.st_dev, facts.st_ino) == wanted:
-                    return True
-    return False
-
-
 def _found(others: list[_Other], marks: _Marks) -> list[psutil.Process]:
     """Those that are proven to be of the command, and what shares a session with them."""
     sessions = {one.process: session for one in others if (session := _session_of(one.process)) is not None}
     named = [one.process for one in others if one.process in sessions and marks.name(one)]
     # A person may add to a log by a shell: that shell is not to blame.
-    writing = [process for process in sessions if _writes_to(process.pid, marks.logs)]
+    writing = [process for process in sessions if process_facts.prints_to(process.pid, marks.logs)]
     of_the_command = {sessions[process] for process in named}
     of_the_command |= {process.pid for process in writing if sessions[process] == process.pid}
     of_the_command -= {0, _session_of(psutil.Process())}
@@ -223,5 +201,5 @@ def _session_of(process: psutil.Process) -> int | None:
     """The session of a process, None once it has ended; 0 where there are none, or out of this namespace."""
     with contextlib.suppress(OSError):
         if not _is_gone(process):
-            return os.getsid(process.pid) if os.name == "posix" else 0
+            return process_facts.session_of(process.pid)
     return None

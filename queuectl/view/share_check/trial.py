@@ -113,7 +113,7 @@ def _character(table: Table, path: str) -> tuple[bool | None, str | None, bool, 
     lease = None if written is None else not written
     owner, is_private, keeps_modes = None, True, True
     table.pulse.beat("change a mode")
-    if os.name == "posix":
+    if users.HAVE_MODES:
         facts: os.stat_result = files.kernel.lstat(path)
         owner = None if facts.st_uid == os.geteuid() else users.user_name(facts.st_uid)
         keeps_modes = _takes_mode(path, 0o640) & _takes_mode(path, 0o600)
@@ -233,9 +233,7 @@ def _list_pairs(table: Table) -> tuple[int, int]:
         if second not in files.list_names(table.path):
             times.clock.sleep(BETWEEN / 8)
             is_stale = second not in files.list_names(table.path)
-            is_there = (
-                second in files.list_marked(table.path, None)[0] if hasattr(os, "posix_fadvise") else False
-            )
+            is_there = second in files.list_marked(table.path, None)[0] if files.CAN_DROP_LISTINGS else False
             stale += is_stale and is_there
             uncached += is_stale and not is_there
     table.wait("paired")
