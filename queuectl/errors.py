@@ -48,7 +48,7 @@ class BadDocument(BadJob):
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         place = "" if line is None else f" (line {line})"
-        super().__init__(f"It cannot be read as YAML: {problem}{place}.", "Mend the text.")
+        super().__init__(f"The YAML or JSON is wrong: {problem}{place}.", "Correct the text.")
         self.line = line
 
 
