@@ -62,7 +62,7 @@ for number in range(2000):
 """
 SIT_DOWN = """
 import pathlib, sys
-from queuectl.spool.share import Table
+from queuectl.view.share_check.meeting import Table
 for number in range(1000):
     Table.at(pathlib.Path(sys.argv[1], str(number)))
 """
