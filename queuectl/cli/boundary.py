@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 from typing import TYPE_CHECKING
 
 from queuectl.errors import OutputTrouble, QueueError, StorageTrouble
@@ -80,6 +79,8 @@ def _access(error: OSError) -> str:
         if isinstance(error, PermissionError) and error.filename and users.HAVE_MODES:
             owner = os.lstat(error.filename).st_uid
             if owner != os.geteuid():
+                import shlex  # few errors need it
+
                 command = f"sudo chown {os.geteuid()} {shlex.quote(os.fsdecode(error.filename))}"
                 return f"It belongs to {users.user_name(owner)}; if it should be yours, run `{command}`."
     return "Check that path and its permissions."
