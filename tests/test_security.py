@@ -176,8 +176,8 @@ SEE = (
     "print(*(one['state'] for one in explain.workers(spool.root, spool.live.now())))"
 )
 STOP = (
-    "from queuectl import Spool; from queuectl.spool import requests, presence; root = Spool({path!r}).root; "
-    "requests.to_stop(root, descriptions.described(root), None)"
+    "from queuectl import Spool; from queuectl.spool import descriptions, requests; "
+    "root = Spool({path!r}).root; requests.to_stop(root, descriptions.described(root), None)"
 )
 
 

@@ -99,7 +99,7 @@ def publish(draft: Draft) -> None:
 
 
 def publish_open(draft: Draft) -> None:
-    """Give a draft its name and keep it open, so that the file can be synced whoever moves it on."""
+    """Give a draft its name and keep it open, so that the file can be synced even if a worker moves it."""
     try:
         _give_name(draft)
     except BaseException:

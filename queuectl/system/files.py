@@ -148,7 +148,7 @@ def mark(path: Path | str) -> Mark:
 
 
 def mark_of(facts: os.stat_result) -> Mark:
-    """The `Mark` in what the system tells of a file."""
+    """The `Mark` in the attributes of a file."""
     return Mark(facts.st_mtime_ns, facts.st_size, facts.st_ino)
 
 
@@ -190,7 +190,7 @@ def modified(path: Path | str) -> tuple[float, float]:
 
 
 def server_time(folder: Path | str, name: str) -> float:
-    """What the clock says of whoever keeps this directory: the time of a file that is made for this."""
+    """The time by the clock that dates the files of a directory, read off a file made for this."""
     path = f"{folder}/{name}"
     remove(path)
     try:

@@ -44,7 +44,7 @@ def open_append(path: Path | str, mode: int = files.PRIVATE) -> BinaryIO:
 
 
 def reached(fd: int) -> int:
-    """How far a file has been written to through this opening of it, by whoever; no server is asked."""
+    """The offset up to which any process has written through this opening of a file; no server is asked."""
     place: int = files.kernel.lseek(fd, 0, os.SEEK_CUR)
     return place
 
@@ -76,7 +76,7 @@ def _open_log(path: Path | str, mode: int, *, keep: bool) -> int:
 def keep_newest_lines(path: Path | str, most: int) -> None:
     """Cut a log that has grown longer than `most` bytes to its newest half of that, in place.
 
-    Who appends to it goes on at its new end. Crash: some lines may then stand twice.
+    A process that appends to it goes on at its new end. Crash: some lines may then stand twice.
     """
     fd = open_update(path)
     try:

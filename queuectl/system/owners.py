@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def create_like(path: Path | str, data: bytes, model: Path | str) -> None:
     """Make a file as `create_synced` does, with the mode of another and, as far as we may, its owner.
 
-    Who has a file written anew must not come to vouch for what is in it.
+    The file must not seem to be written by the user who makes this copy.
     """
     facts = files.kernel.lstat(model)
     fd = files.make(path, files.NEW, files.PRIVATE)

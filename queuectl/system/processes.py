@@ -134,7 +134,7 @@ class Command:
         self.was_cut_off = False
 
     def look_back(self) -> None:
-        """Date the end by what the kernel knows: whoever waited for it stood still, and saw it late."""
+        """Date the end by the kernel, because this process stood still and saw it late."""
         self._ended = process_facts.last_ran(self.pid)
 
     def wait(self, wake: Any, seconds: float | None) -> Waited:
