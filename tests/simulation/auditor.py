@@ -31,7 +31,6 @@ class Auditor:
         #: How often names were lost with the server's or the host's power.
         self.cuts = 0
         self._began: dict[tuple[str, int], int] = {}
-        world.disk.on_names = self.names
 
     def job_at(self, path: str | None) -> tuple[State, Name] | None:
         """The state and the name of a job's file, None for any other path."""
@@ -94,6 +93,17 @@ class Auditor:
         if not any(f"@{process.machine.name}-{process.pid}-" in path for path in held) and not self.cuts:
             where = sorted(self.places.get(run.job_id, ()))
             raise Violation(f"{process} runs job {run.job_id}, which is not its own: {where}")
+
+    def refuse(self, job_id: str) -> None:
+        """Hear that a filing was refused: the job is not there.
+
+        On a share it is not there under the name that its filing gave it. A worker may have claimed a job
+        whose rename the share reported as failed.
+        """
+        if any("/pending/" in path for path in self.places.get(job_id, ())):
+            raise Violation(f"job {job_id} was refused, and is there: {self.places[job_id]}")
+        if not self._world.share.lost_replies:
+            self.refused.add(job_id)
 
     def lost_power(self) -> None:
         """Look at what is left after names were lost."""

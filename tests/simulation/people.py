@@ -39,6 +39,8 @@ def file(world: World, job_id: str | None, command: str, priority: int | None, d
     fields: dict[str, str] = {"command": command}
     if job_id is not None:
         fields["id"] = job_id
+    if command.split()[2] == "1" and command.split()[1] != "3.0":
+        fields["max_retries"] = Bare("0")
     if priority is not None:
         fields["priority"] = Bare(str(priority))
     if delay:
@@ -53,7 +55,7 @@ def file(world: World, job_id: str | None, command: str, priority: int | None, d
     except (QueueError, OSError) as problem:
         world.say(world.current, f"is told: {problem}")
         if job_id is not None and job_id.startswith("own-") and not isinstance(problem, FiledAllTheSame):
-            auditor.refused.add(job_id)
+            auditor.refuse(job_id)
 
 
 def drop(world: World, name: str, text: str, *, by_copy: bool) -> None:

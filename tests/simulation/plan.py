@@ -67,6 +67,7 @@ def draw(seed: int, profile: str | None = None) -> Plan:
         Happening(luck.uniform(0, ROUGH), luck.choice(faults), luck.randrange(hosts), luck.randrange(1000))
         for _ in range(luck.randint(0, 4))
     ]
+    found += _story(luck, hosts)
     return Plan(name, hosts, workers, luck.randrange(1 << 30), tuple(sorted(found)))
 
 
@@ -78,6 +79,28 @@ def _command(luck: random.Random) -> str:
 def _filing(luck: random.Random, hosts: int, number: int, at: float) -> Happening:
     kind = luck.choice(["file made", "file own", "file own", "file same", "file later"])
     return Happening(at, kind, luck.randrange(hosts), number, _command(luck))
+
+
+def _story(luck: random.Random, hosts: int) -> list[Happening]:
+    """Now and then, what rarely comes together by chance."""
+    if (chance := luck.random()) < 0.15:  # jobs die, workers end, and a person moves the jobs back
+        times = [luck.uniform(3, 12) for _ in range(4)]
+        return [
+            *(
+                Happening(at, "file own", luck.randrange(hosts), 30 + n, "sim 0.01 1")
+                for n, at in enumerate(times)
+            ),
+            *(Happening(luck.uniform(13, 18), "stop", luck.randrange(hosts), 3 * n) for n in range(2)),
+            *(Happening(luck.uniform(22, 30), "move", luck.randrange(hosts), n) for n in range(6)),
+        ]
+    if chance < 0.25 and hosts > 1:  # a host cannot be seen for a while, and another one's clock is fast
+        at = luck.uniform(8, 20)
+        return [
+            Happening(at - 5, "file own", 0, 40, "sim 30.0 0"),
+            Happening(at - 2, "clock", 1, 2),
+            Happening(at, "cut", 0, luck.choice([1, 1, 2])),
+        ]
+    return []
 
 
 class Outcome(NamedTuple):
@@ -128,7 +151,7 @@ def _calm(world: World, workers: list[Worker]) -> None:
     world.disk.free = 1 << 40
     for machine in world.machines:
         machine.mount.heal()
-        machine.offset = 0.0
+        machine.offset = machine.drift = 0.0
         for process in machine.processes:
             process.dies_in = process.fails_in = None
             process.stopped_until = min(process.stopped_until, world.time + 1)
@@ -200,7 +223,7 @@ def _kill(world: World, workers: list[Worker], machine: Machine, one: Happening)
     """A process dies some calls later; where it is a worker, another one begins."""
     if process := _victim(machine, one.number):
         process.dies_in = 1 + one.number % 37
-        if process.what == "worker":
+        if process.what == "worker" and one.number % 3:
             workers.append(Worker(world, machine, 1.0 + one.number % 5))
 
 
@@ -224,11 +247,13 @@ def _stop(world: World, workers: list[Worker], machine: Machine, one: Happening)
     here = [worker for worker in workers if worker.process in machine.processes]
     if here:
         here[one.number % len(here)].is_to_stop = True
-        workers.append(Worker(world, machine, 3.0))
+        if one.number % 3:
+            workers.append(Worker(world, machine, 3.0))
 
 
 def _clock(world: World, workers: list[Worker], machine: Machine, one: Happening) -> None:
     machine.offset = [-3600.0, 3600.0, -30.0, 30.0, 86400.0 * 365][one.number % 5]
+    machine.drift, machine.drifts_since = [0.0, 0.0, 1.5, -0.5][one.number % 4], world.time
 
 
 def _cut(world: World, workers: list[Worker], machine: Machine, one: Happening) -> None:

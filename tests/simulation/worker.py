@@ -6,12 +6,14 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
+from greenlet import getcurrent
+
 from queuectl import times
 from queuectl.errors import ClaimLost, QueueError
 from queuectl.spool import descriptions, finishing, liveness, requests
 from queuectl.system import files
 from queuectl.worker.member import Member
-from tests.simulation.world import Process, Run
+from tests.simulation.world import Process, Run, Thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +55,18 @@ class Worker:
         self._owed: tuple[Claim, Event] | None = None
         self._stop_remains = stopping(world)
         self.is_to_stop = False
+        self._heard: list[str] = []
+        self._idler: Thread | None = None
+        world.listeners.append(self)
         self.process: Process = world.start(machine, "worker", self._main, delay)
+
+    def hear(self, text: str) -> None:
+        """Hear of a name in pending/ at once."""
+        if not self.process.is_dead:
+            self._heard.append(text)
+            if self._idler is not None:
+                idler, self._idler = self._idler, None
+                self._world.wake(idler)
 
     def _main(self) -> None:
         while True:
@@ -156,7 +169,8 @@ class Worker:
             for told in member.recover(self._stop_remains, member.now()):
                 self._world.say(self.process, told)
         now = member.now()
-        member.look(now)
+        heard, self._heard = self._heard, []
+        member.look(now, heard)
         claim = None if self._requests.paused or self._is_silent() else member.claim(now, 20)
         if claim is not None:
             self._work(claim)
@@ -167,7 +181,10 @@ class Worker:
         due = member.next_due()
         if due is not None:
             pause = min(pause, max(0.05, (due - now).total_seconds()))
-        times.clock.sleep(pause)
+        if not self._heard:
+            self._idler = getcurrent()
+            times.clock.sleep(pause)
+            self._idler = None
 
     def _work(self, claim: Claim) -> None:
         member = self._member

@@ -13,7 +13,7 @@ import random
 import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from greenlet import getcurrent, greenlet
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SPOOL = "/spool"
+_PENDING = "/spool/pending/"
 #: When true time begins.
 EPOCH = datetime(2026, 11, 22, 4, 27, tzinfo=UTC)
 #: One call in so many takes seconds instead of milliseconds: the disk, the net or the process stalls.
@@ -46,12 +47,22 @@ class Thread(greenlet):
     def __init__(self, process: Process, act: Callable[[], None], hub: greenlet) -> None:
         super().__init__(parent=hub)
         self.process = process
+        self.turn = 0
         self._act = act
 
     def run(self) -> None:
         """Act until the end, or until the process dies."""
         with contextlib.suppress(Ended):
             self._act()
+
+
+class Listener(Protocol):
+    """A process that hears of names in pending/ while it lives."""
+
+    process: Process
+
+    def hear(self, text: str) -> None:
+        """Hear of a name."""
 
 
 class Machine:
@@ -61,6 +72,8 @@ class Machine:
         self.name = name
         self.mount = Mount(world.disk, share, world.luck, lambda: world.time)
         self.offset = 0.0
+        #: Seconds by which the wall clock gains on true time each second, and since when.
+        self.drift, self.drifts_since = 0.0, 0.0
         self.boots = 1
         self.booted_at = 0.0
         self.heals_at = 0.0
@@ -132,6 +145,8 @@ class World:
         self.auditor = Auditor(self)
         self.kernel = Kernel(self)
         self.locked: dict[Inode, Process] = {}
+        self.listeners: list[Listener] = []
+        self.disk.on_names = self._changed
         self._hub = getcurrent()
         self._queue: list[tuple[float, int, Thread | Callable[[], None]]] = []
         self._turn = 0
@@ -179,7 +194,23 @@ class World:
 
     def _push(self, time: float, what: Thread | Callable[[], None]) -> None:
         self._turn += 1
+        if isinstance(what, Thread):
+            what.turn = self._turn
         heapq.heappush(self._queue, (time, self._turn, what))
+
+    def wake(self, thread: Thread) -> None:
+        """Let a thread that sleeps go on within a millisecond."""
+        if not thread.dead:
+            self._push(self.time + self.luck.random() * 0.001, thread)
+
+    def _changed(self, inode: Inode, source: str | None, target: str | None) -> None:
+        """Hear of a change of names; a name that comes to pending/ is an event for workers of the host."""
+        self.auditor.names(inode, source, target)
+        if target and target.startswith(_PENDING) and target[len(_PENDING)] != ".":
+            machine = self.current.machine
+            for listener in self.listeners:
+                if listener.process.machine is machine:
+                    listener.hear(target[len(_PENDING) :])
 
     def kill(self, process: Process) -> None:
         """End a process now: SIGKILL. Its command goes on."""
@@ -209,13 +240,13 @@ class World:
         self._end = end
         queue = self._queue
         while queue and queue[0][0] <= end:
-            at, _, what = heapq.heappop(queue)
+            at, turn, what = heapq.heappop(queue)
             self.time = max(self.time, at)
             if not isinstance(what, Thread):
                 what()
                 continue
             process = what.process
-            if process.is_dead or what.dead:
+            if process.is_dead or what.dead or what.turn != turn:
                 continue
             if process.stopped_until > self.time:
                 self._push(process.stopped_until, what)
@@ -358,7 +389,9 @@ class _Clock(times.Clock):
         self._world = world
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self._world.time + self._world.current.machine.offset)
+        time, machine = self._world.time, self._world.current.machine
+        gain = (time - machine.drifts_since) * machine.drift
+        return EPOCH + timedelta(seconds=time + machine.offset + gain)
 
     def monotonic(self) -> float:
         return 1000.0 + self._world.time
