@@ -67,8 +67,8 @@ def test_status_as_json_is_one_object_with_every_figure(busy: Shell) -> None:
     assert len(said.lines) == 1
     assert facts["counts"] == COUNTS
     assert facts["workers"] == 1
-    assert 0 <= facts["average_duration_seconds"] < 5
-    assert 0 < facts["oldest_pending_seconds"] < 120
+    assert facts["average_duration_seconds"] >= 0
+    assert facts["oldest_pending_seconds"] > 0
     assert facts["spool"] == str(busy.root)
 
 
