@@ -101,6 +101,16 @@ def test_a_changed_config_holds_on_a_share_that_grants_no_leases(spool: Spool, u
 
 
 @pytest.mark.usefixtures("on_share")
+def test_a_python_program_takes_a_changed_config_in_on_a_share_that_grants_no_leases(
+    spool: Spool, until: Until
+) -> None:
+    spool.root.config.write_text("poll_interval: 0.05\n")
+    assert spool.live.now().max_retries == settings.DEFAULTS.max_retries
+    spool.root.config.write_text("poll_interval: 0.05\nmax_retries: 7\n")
+    until(lambda: spool.live.now().max_retries == 7, "the new value holds")
+
+
+@pytest.mark.usefixtures("on_share")
 def test_a_config_that_an_editor_has_just_emptied_does_not_hold_on_a_share(spool: Spool) -> None:
     spool.root.config.write_text("poll_interval: 0.05\nmax_retries: 7\n")
     live = settings.Live(spool.root.text, spool.root.medium)
