@@ -1,4 +1,4 @@
-"""Dead letters: grouped by why they died, each file read once."""
+"""Dead letters by reason; each file is read once."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 _WORKER = re.compile(r"\b[A-Za-z0-9-]+-\d+-[0-9a-f]{4}\b")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _PATH = re.compile(r"(?<![\w.])/\S+")
-#: This many characters of a command and of a reason are remembered for the search.
+#: The search knows this many characters of a command and of a reason.
 _KNOWN = 500
 
 
 def kind_of(reason: str) -> str:
-    """A reason without what differs from job to job: names of workers, quoted words, paths."""
+    """A reason without the parts that differ from job to job: worker names, quoted words, paths."""
     start = reason[:2000]
     return escaped(_PATH.sub("…", _QUOTED.sub("'…'", _WORKER.sub("…", start)))[:200]) or "(no reason)"
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """Why a job died: the kind of its reason, and the text by which it is found, in lower case."""
+    """Why a job died: the kind of its reason, and the text for the search, in lower case."""
 
     kind: str
     text: str
@@ -51,20 +51,20 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """The dead jobs of one listing, newest first, and what has been read of them. It never changes."""
+    """The dead jobs of one listing, newest first, and the letters read so far. It is immutable."""
 
     names: Sequence[str] = ()
     letters: Mapping[str, Letter] = field(default_factory=dict)
 
     @property
     def unread(self) -> int:
-        """How many have not been read yet."""
+        """The number of letters that have not been read yet."""
         return len(self.names) - len(self.letters)
 
     def learn(
         self, names: Sequence[str], seconds: float, read: Callable[[str], Letter | None]
     ) -> DeadLetters:
-        """The letters of a newer listing: what is known of them, and what can be read in so many seconds."""
+        """The letters of a newer listing: the known ones, and those that `read` gives within `seconds`."""
         known = {name: self.letters[name] for name in names if name in self.letters}
         end = times.clock.monotonic() + seconds
         for name in names if len(known) < len(names) else ():
@@ -76,7 +76,7 @@ class DeadLetters:
         return DeadLetters(names, known)
 
     def matching(self, kind: str | None, words: str) -> Iterator[str]:
-        """The names of those of a kind, or of any, with these words in the id or in what is shown of them."""
+        """The names of letters of a kind (or of any) that contain these words in the name or the text."""
         words = words.lower()
         for name in self.names:
             letter = self.letters.get(name)
@@ -86,7 +86,7 @@ class DeadLetters:
                 yield name
 
     def groups(self, words: str = "") -> list[Group]:
-        """All kinds of reasons, the most frequent first."""
+        """The letters by kind of reason, the most frequent first."""
         found: dict[str, list[str]] = {}
         for name in self.matching(None, words):
             found.setdefault(self.letters[name].kind, []).append(name)
@@ -97,7 +97,7 @@ class DeadLetters:
 
 
 def read_letter(root: Root, text: str) -> Letter | None:
-    """Read a dead job's file; None where it has gone, or where the disk does not give it now."""
+    """Read a dead job's file; None if it is gone or the disk refuses it."""
     name = parse(text)
     try:
         found = jobs.read(Found(State.DEAD, name, f"{root.folder(State.DEAD)}/{text}")) if name else None
@@ -111,16 +111,16 @@ def read_letter(root: Root, text: str) -> Letter | None:
 
 
 def command_of(found: Found) -> str:
-    """The command as it is shown or, where the file cannot be read, why."""
+    """The command as it is shown or, if the file cannot be read, the reason."""
     return escaped(found.job.command_line if found.job else f"(it cannot be read: {found.unreadable})")
 
 
-#: The last line of standard error is looked for in this many bytes at its end.
+#: The last line is searched in this many bytes at the end of standard error.
 _LAST_WORDS = 1024
 
 
 def last_words(root: Root, found: Found) -> str:
-    """The last line that a failed run printed to standard error: often the reason that a status is not."""
+    """The last line that a failed run printed to standard error, which often says more than its status."""
     attempt = last_attempt(found.job.history) if found.job else 0
     if not attempt or found.state not in {State.FAILED, State.DEAD}:
         return ""

@@ -1,4 +1,4 @@
-"""The figures of a spool as Prometheus reads them."""
+"""The figures of a spool in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from queuectl.spool.root import Root
     from queuectl.view.census import Census
 
-#: The type of the response that bears this text.
+#: The content type of this text.
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 WORKER_STATES = ("idle", "busy", "paused", "stopping", "frozen", "dead")
 _QUANTILES = (0.5, 0.9, 0.99)
@@ -27,7 +27,7 @@ Sample: TypeAlias = "tuple[Mapping[str, str], float]"
 
 
 def text(root: Root, census: Census, workers: Sequence[Mapping[str, Any]], now: datetime) -> str:
-    """All figures in the text format. The census must have looked, and the workers be those now."""
+    """All figures in the text format. The census must have looked; `workers` are the current ones."""
     counts = census.counts(now)
     oldest = 0.0 if counts.oldest_due is None else max(0.0, (now - counts.oldest_due).total_seconds())
     states = Counter(worker["state"] for worker in workers)

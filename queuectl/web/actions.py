@@ -1,4 +1,4 @@
-"""What the buttons do. Each answers with a sentence, and asks first where it destroys."""
+"""What the buttons do. Each returns a sentence, or a question before it destroys something."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
     from queuectl.spool.acts import Hand
     from queuectl.web.dashboard import Dashboard
 
-#: A button waits so long for what it began; the rest goes on without it.
+#: A button waits this many seconds for its work; the work goes on without it.
 PATIENCE = 3.0
-#: To retry more dead jobs than this at once is asked about first.
+#: Retrying more dead jobs than this at once needs a confirmation.
 MANY = 10
 _FIELDS = ("command", "id", "priority", "run_at", "max_retries", "timeout", "cwd")
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a form sent: each name with its values."""
+    """The fields of a form: each name with its values."""
 
     values: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def one(self, name: str) -> str:
-        """The first value of a name, "" where it has none."""
+        """The first value of a name, "" if there is none."""
         found = self.values.get(name)
         return found[0] if found else ""
 
     @property
     def is_sure(self) -> bool:
-        """Whether the question was answered."""
+        """Whether the person has confirmed."""
         return self.one("sure") == "yes"
 
     def is_sure_of(self, number: int) -> bool:
-        """Whether the question was answered, and where it named a number of jobs, this one."""
+        """Whether the person has confirmed, for this number of jobs if the question named one."""
         return self.is_sure and self.one("number") in {"", str(number)}
 
     def again(self) -> list[tuple[str, str]]:
-        """All of it, to be sent once more with the answer to a question."""
+        """All fields but those of the answer, to be sent again with it."""
         return [
             (name, value)
             for name, values in self.values.items()
@@ -63,7 +63,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What became of it, in a sentence; `to` is the page to go to where the one before has gone."""
+    """The result in a sentence; `to` is the page to show if the page of the button no longer exists."""
 
     text: str
     bad: bool = False
@@ -72,10 +72,10 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked before something is destroyed or many jobs are changed.
+    """The question before something is destroyed or many jobs are changed.
 
-    `answer` is the word on the button that does it. The form then says the `number` of jobs that was
-    asked about, as there may be more of them by then.
+    `answer` is the label of the button that confirms. The form repeats the `number` of jobs in the
+    question, as there may be more by then.
     """
 
     question: str
@@ -84,7 +84,7 @@ class Question:
 
 
 def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Question | None:
-    """Do something to one job; None where there is no such thing to do."""
+    """Act on one job; None if `what` is not an action."""
     if what not in {*_ON_JOB, "cancel"}:
         return None
     if what in {"cancel", "delete"} and not form.is_sure:
@@ -103,16 +103,16 @@ def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Q
             raise NoSuchJob(job_id)
         try:
             return _ON_JOB[what](dashboard, found, form)
-        except JobMoved:  # it moved meanwhile: look where it is now
+        except JobMoved:  # Race: it has moved; look where it is now
             continue
-    raise QueueError(f"Job {job_id} moves about too fast.", "Try again.")
+    raise QueueError(f"Job {job_id} keeps moving.", "Try again.")
 
 
 def _retry(dashboard: Dashboard, found: Found, _: Form) -> Said:
     spool = dashboard.spool
     with acts.hand(spool.root, spool.clock()) as me:
         acts.retry(me, found, dashboard.settings(), spool.clock())
-    return Said(f"{found.id} is pending again, its tries counted anew.")
+    return Said(f"{found.id} is pending again; its attempts count from 1.")
 
 
 def _run_now(dashboard: Dashboard, found: Found, _: Form) -> Said:
@@ -125,7 +125,7 @@ def _run_now(dashboard: Dashboard, found: Found, _: Form) -> Said:
 def _set_priority(dashboard: Dashboard, found: Found, form: Form) -> Said:
     text = form.one("priority")
     if text not in {str(number) for number in range(11)}:
-        raise BadUsage(f"{text!r} is no priority.", "It is a whole number from 0 to 10.")
+        raise BadUsage(f"{text!r} is not a priority.", "Use a whole number from 0 to 10.")
     spool = dashboard.spool
     with acts.hand(spool.root, spool.clock()) as me:
         acts.set_priority(me, found, int(text), dashboard.settings(), spool.clock())
@@ -141,14 +141,14 @@ def _delete(dashboard: Dashboard, found: Found, _: Form) -> Said:
 
 
 def _cancel(dashboard: Dashboard, job_id: str) -> Said:
-    """Cancel a job wherever it is, as the command line does; its worker has `PATIENCE` to answer."""
+    """Cancel a job in any state, as the command line does; its worker has `PATIENCE` seconds to answer."""
     spool, values = dashboard.spool, dashboard.settings()
     end = time.monotonic() + PATIENCE
     with acts.hand(spool.root, spool.clock()) as me:
         cancelling = Cancelling(me, values, dashboard.onlooker, dashboard.stop_remains, spool.clock)
         before = "it did not run"
         while (found := dashboard.find(job_id)) is not None:
-            with suppress(JobMoved):  # it moved meanwhile: look where it is now
+            with suppress(JobMoved):  # Race: it has moved; look where it is now
                 if how := cancelling.act(found):
                     cancelling.withdraw()
                     then = before if how == BEFORE_IT_RAN else "its command was stopped"
@@ -212,7 +212,7 @@ def _chosen(dashboard: Dashboard, form: Form) -> list[str]:
 
 
 class _Batch:
-    """The same done to many dead letters, in a thread that outlives the request if it must."""
+    """One action on many dead letters, in a thread that may outlive the request."""
 
     def __init__(self, dashboard: Dashboard, found: list[Found]) -> None:
         self._dashboard = dashboard
@@ -221,7 +221,7 @@ class _Batch:
         self.trouble: list[str] = []
 
     def retry(self) -> None:
-        """Put each back to pending."""
+        """Move each job back to pending."""
         spool, values = self._dashboard.spool, self._dashboard.settings()
         try:
             with acts.hand(spool.root, spool.clock()) as me:
@@ -235,14 +235,14 @@ class _Batch:
             acts.retry(me, found, values, self._dashboard.spool.clock())
             self.done += 1
         except JobMoved:
-            pass  # somebody else was faster
+            pass  # Race: another person or worker was faster
         except QueueError as error:
             self.trouble.append(str(error))
         except OSError as error:
             self.trouble.append(_told(error))
 
     def delete(self) -> None:
-        """Delete each, and what it printed."""
+        """Delete each job and its output."""
         try:
             for _ in acts.delete(self._dashboard.spool.root, self._found):
                 self.done += 1
@@ -250,7 +250,7 @@ class _Batch:
             self.trouble.append(_told(error))
 
     def run(self, act: Callable[[], None], many: str) -> Said:
-        """Begin, and tell how far it has come when the patience ends."""
+        """Start, wait at most `PATIENCE` seconds, and return how far it has come."""
         thread = threading.Thread(target=act, daemon=True)
         thread.start()
         thread.join(PATIENCE)
@@ -271,7 +271,7 @@ def _told(error: OSError) -> str:
 
 
 def pause(dashboard: Dashboard, *, resume: bool) -> Said:
-    """Hold workers back, or let them go on."""
+    """Pause the queue, or resume it."""
     root = dashboard.spool.root
     if resume:
         was = requests.resume(root)
@@ -281,7 +281,7 @@ def pause(dashboard: Dashboard, *, resume: bool) -> Said:
 
 
 def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:
-    """Let a worker finish the job at hand, and end."""
+    """Ask a worker to end after its current job."""
     worker = {one.name: one for one in descriptions.members(dashboard.spool.root)}.get(name)
     if worker is None:
         raise QueueError(f"There is no worker {name!r}.", "It may have ended.")
@@ -289,15 +289,15 @@ def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:
         raise QueueError(f"{name} cannot be asked to stop.", f"It {worker.how_to_end}")
     verdict = dashboard.onlooker.judge(name, dashboard.settings().lock_lease_seconds)
     if verdict.is_dead:
-        raise QueueError(f"{name} is dead: {verdict.why}.", "The next worker takes up what it left.")
+        raise QueueError(f"{name} is dead: {verdict.why}.", "The next worker takes over its job.")
     if not form.is_sure:
-        return Question(f"Stop {name}? It finishes the job at hand, then ends.", "Stop it")
+        return Question(f"Stop {name}? It finishes its current job, then ends.", "Stop it")
     requests.to_stop(dashboard.spool.root, [name], None)
-    return Said(f"{name} was asked to stop after the job at hand.")
+    return Said(f"{name} was asked to stop after its current job.")
 
 
 def submit(dashboard: Dashboard, form: Form) -> Said:
-    """File a new job from the fields that were filled in; raises `BadJob`, `BadUsage` or `IdTaken`."""
+    """File a new job from the filled fields; raises `BadJob`, `BadUsage` or `IdTaken`."""
     fields: dict[str, Any] = {name: form.one(name).strip() for name in _FIELDS if form.one(name).strip()}
     if "run_at" in fields:
         fields["run_at"] = iso(entered_moment("run_at", fields["run_at"], dashboard.spool.clock()))

@@ -60,8 +60,8 @@ _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 def build(dashboard: Dashboard, rules: Rules, closing: asyncio.Event) -> ASGIApp:
     """The application; `closing` ends its streams.
 
-    Who must show a token and has not is answered by an application of its own, the door. It knows
-    nothing of the spool, so nothing of the spool comes out there.
+    A separate application, the door, answers requests that lack the token. It has no access to the
+    spool, so it cannot reveal anything of it.
     """
     lock, threads = Lock(rules), Threads()
     entry = Entry(dashboard, rules, lock)
@@ -112,7 +112,7 @@ def build(dashboard: Dashboard, rules: Rules, closing: asyncio.Event) -> ASGIApp
 
 
 class Entry:
-    """What answers everybody, with a token or without: it tells nothing of the spool."""
+    """Answers everybody, with a token or without; it reveals nothing of the spool."""
 
     def __init__(self, dashboard: Dashboard, rules: Rules, lock: Lock) -> None:
         self._root = dashboard.spool.root
@@ -134,7 +134,7 @@ class Entry:
         return PlainTextResponse("The spool is out of reach.\n", 503)
 
     async def static(self, request: Request) -> Response:
-        """A file of our own."""
+        """A file of the dashboard."""
         name = request.path_params["name"]
         kind = _TYPES.get(PurePosixPath(name).suffix)
         if kind is None or name not in self._files:
@@ -142,11 +142,11 @@ class Entry:
         return Response(self._files[name], media_type=kind)
 
     async def ask(self, request: Request) -> Response:
-        """Ask for the token, whatever was asked for."""
+        """Ask for the token, at any address."""
         return guard.ask_for_token(request.scope)
 
     async def login(self, request: Request) -> Response:
-        """Take the token from a form, for the cookie."""
+        """Exchange the token in a form for the cookie."""
         form = await _form(request)
         back = local_path(form.one("back"))
         if self._rules.token is None:
@@ -157,25 +157,25 @@ class Entry:
         return RedirectResponse(back, 303, {"set-cookie": self._rules.set_cookie()})
 
     async def on_http_error(self, _: Request, error: Exception) -> Response:
-        """No such file, or what was sent is no form."""
+        """There is no such file, or the request is not a form."""
         assert isinstance(error, HTTPException)
         problem, remedy = _told(error)
         return PlainTextResponse(f"{problem}\n{remedy}\n", error.status_code)
 
 
 def on_fault(request: Request, error: Exception) -> Response:
-    """A fault of ours: told where the server was started, as the command line tells its own."""
+    """Log a fault of ours as the command line does; the client reads only that there is one."""
     debug = bool(os.environ.get("QUEUECTL_DEBUG"))
     told = f"{type(error).__name__}: {wording.visible(str(error))}"
     where = wording.visible(request.scope["path"])
     log.error("This is a fault of queuectl: %s (%s)", told, where, exc_info=debug and error)
     return PlainTextResponse(
-        "This is a fault of queuectl.\nWhat it is stands where `queuectl webui` was started.\n", 500
+        "This is a fault of queuectl.\nThe terminal of `queuectl webui` shows it.\n", 500
     )
 
 
 class Routes:
-    """What answers each address."""
+    """Answers each address of the dashboard."""
 
     def __init__(self, dashboard: Dashboard, rules: Rules, closing: asyncio.Event, threads: Threads) -> None:
         self._dashboard = dashboard
@@ -194,7 +194,7 @@ class Routes:
         return self._shown(request, page)
 
     def _split(self, request: Request) -> tuple[str, bool]:
-        """The path of the page, and whether its JSON is wanted."""
+        """The path of the page, and whether the request is for its JSON."""
         path = request.scope["path"]
         head, _, last = path.rpartition("/")
         if last.endswith(".json") and not (head == "/jobs" and self._dashboard.find(last)):
@@ -211,7 +211,7 @@ class Routes:
         return response
 
     def _frame(self, request: Request, back: str = "") -> dict[str, Any]:
-        """What the page says of itself: its address, and in each form that and the proof that it is ours."""
+        """Facts about the page itself: its address, the last result, and the hidden fields of its forms."""
         here = address_of(request.scope)
         if request.scope["path"] == "/live":
             here = local_path(_query(request).text("page"))
@@ -227,7 +227,7 @@ class Routes:
         }
 
     async def live(self, request: Request) -> Response:
-        """The stream of what changes on a page."""
+        """The stream of changes to a page."""
         asked = _query(request)
         path, _, query = local_path(asked.text("page")).partition("?")
         shown = live.Shown(unquote(path), Query.parse(query), asked.text("shown"), self._frame(request))
@@ -235,20 +235,20 @@ class Routes:
         return _streamed(request, events, "text/event-stream")
 
     def output(self, request: Request) -> Response:
-        """All that a run printed, as a file to keep: no browser shows it."""
+        """The whole output of a run, as a download."""
         values = request.path_params
         found, attempt = self._job(request), _attempt(request)
         if values["stream"] not in output.STREAMS:
             raise HTTPException(404)
         root = self._dashboard.spool.root
         blocks = (block for _, block in output.read_log(root, found.id, attempt, values["stream"]))
-        first = next(blocks, None)  # what is no log that may be read is said before the answer begins
+        first = next(blocks, None)  # an unreadable log is refused before the answer begins
         if first is None:
             raise HTTPException(404)
         return _kept(request, f"{found.id}.{attempt}.{values['stream']}.txt", chain([first], blocks))
 
     def error(self, request: Request) -> Response:
-        """The whole of an error, of which pages show the beginning: that of a run, or of the job (0)."""
+        """The whole error of a run, or of the job (0), as a download."""
         found, attempt = self._job(request), _attempt(request)
         text = error_of(found, attempt)
         if not text:
@@ -256,7 +256,7 @@ class Routes:
         return _kept(request, f"{found.id}.error.txt", [text.encode("utf-8", "replace")])
 
     def file(self, request: Request) -> Response:
-        """The whole of a job's file."""
+        """The file of a job, as a download."""
         found = self._job(request)
         data = self._dashboard.file_bytes(found)
         if data is None:
@@ -276,7 +276,7 @@ class Routes:
         return PlainTextResponse(text, media_type=metrics.MEDIA_TYPE)
 
     def new(self, request: Request) -> Response:
-        """The form for a new job, where this server takes any."""
+        """The form for a new job, if this server accepts jobs."""
         if not self._dashboard.allow_submit or self._dashboard.read_only:
             raise HTTPException(404)
         return self._shown(request, forms.new(self._dashboard, Query()))
@@ -284,7 +284,7 @@ class Routes:
     # ── acting ───────────────────────────────────────────────────────────────────────────────
 
     async def act(self, request: Request) -> Response:
-        """Do what a button says, then go back to the page with its result."""
+        """Do what a button says, then show its page again with the result."""
         form = await _form(request)
         return await self._threads.within(hangs.ACTING, partial(self._acted, request, form))
 
@@ -311,7 +311,7 @@ class Routes:
     def _require_right(self, request: Request, form: Form) -> None:
         if self._dashboard.read_only:
             raise _NotAllowed("This dashboard is read only.", "Use the command line.")
-        # A program that shows the token needs no proof: no page of others can make a browser send it.
+        # A Bearer token needs no proof: no foreign page can make a browser send it.
         if not guard.is_by_token(request.scope) and not self._rules.is_csrf(form.one("csrf")):
             raise _NotAllowed("This page is out of date.", "Open it again, and press the button there.")
 
@@ -348,7 +348,7 @@ class Routes:
         return None
 
     def _back(self, request: Request, where: str, said: Said) -> Response:
-        """A redirect to the page of the button, which then shows the sentence once."""
+        """Redirect to the page of the button, which shows the sentence once."""
         if _is_for_a_program(request):
             return JSONResponse({"said": said.text, "bad": said.bad}, 409 if said.bad else 200)
         if said.to and (where.startswith("/jobs/") or said.to.startswith("/jobs/")):
@@ -356,7 +356,7 @@ class Routes:
         self._dashboard.look(1.0)
         response = RedirectResponse(where, 303)
         said_ = json.dumps({"text": said.text[:1000], "bad": said.bad}).encode()
-        # Without the padding `=`, for which the value would have to be quoted.
+        # The padding `=` would need quotes in a cookie.
         text = base64.urlsafe_b64encode(said_).decode().rstrip("=")
         sealed = f"{text}.{self._rules.sign('said', text)}"
         response.set_cookie(self._flash, sealed, max_age=30, httponly=True, samesite="strict")
@@ -384,18 +384,18 @@ class Routes:
         return await self._refused(request, lambda: refusals.refusal(self._dashboard, *told))
 
     async def on_refusal(self, request: Request, error: Exception) -> Response:
-        """The queue says no."""
+        """The queue refuses."""
         assert isinstance(error, QueueError)
         told = error.problem, error.remedy, {3: 404, 75: 503}.get(error.exit_status, 400)
         return await self._refused(request, lambda: refusals.refusal(self._dashboard, *told))
 
     async def on_trouble(self, request: Request, error: Exception) -> Response:
-        """The disk says no."""
+        """The disk fails."""
         assert isinstance(error, OSError | NotASpool)
         return await self._refused(request, lambda: refusals.away(self._dashboard, error))
 
     async def on_hang(self, request: Request, error: Exception) -> Response:
-        """The disk says nothing; the page shows what was seen last, and asks the disk for nothing."""
+        """The disk does not answer; the page shows the last look, without any access to the disk."""
         assert isinstance(error, Hangs)
         return self._answered(request, refusals.out_of_reach(self._dashboard, error))
 
@@ -407,7 +407,7 @@ class Routes:
         return self._answered(request, page)
 
     def _answered(self, request: Request, page: Page) -> Response:
-        """What is wrong: as a page for a browser, else as two lines."""
+        """The problem and the remedy: a page for a browser, JSON for a program, else two lines."""
         if _is_for_a_program(request) or request.scope["path"].endswith(".json"):
             return Response(rendering.as_json(page), page.status, media_type="application/json")
         if "text/html" in request.headers.get("accept", ""):
@@ -416,15 +416,15 @@ class Routes:
 
 
 class _NotAllowed(QueueError):
-    """The request may not change anything here."""
+    """The request may not change anything."""
 
 
 _PROBLEMS = {
-    400: ("What was sent is not a form in UTF-8.", "Send it as UTF-8."),
+    400: ("The form is not in UTF-8.", "Send it as UTF-8."),
     404: ("There is nothing under this address.", "See the overview."),
-    405: ("That cannot be done here.", "Use the buttons of the page."),
+    405: ("This address does not allow that.", "Use the buttons of the page."),
     413: ("The form is too large.", "Put a long command into a script."),
-    415: ("That is not a form.", "Use the buttons of the page."),
+    415: ("The request is not a form.", "Use the buttons of the page."),
 }
 
 
@@ -442,7 +442,7 @@ def _is_for_a_program(request: Request) -> bool:
 
 
 def _attempt(request: Request) -> int:
-    """The number of a run in an address; raises `HTTPException` for what no run has."""
+    """The number of a run in an address; raises `HTTPException` if it is not one."""
     text = request.path_params["attempt"]
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise HTTPException(404)
@@ -450,20 +450,20 @@ def _attempt(request: Request) -> int:
 
 
 def _streamed(request: Request, content: Any, kind: str, headers: dict[str, str] | None = None) -> Response:
-    """The content in portions; nothing of it is made where only the head was asked for."""
+    """The content in portions; a HEAD request makes none of it."""
     if request.method == "HEAD":
         return Response(headers=headers, media_type=kind)
     return StreamingResponse(content, headers=headers, media_type=kind)
 
 
 def _kept(request: Request, name: str, blocks: Iterable[bytes]) -> Response:
-    """A file to keep: no browser shows it."""
+    """A download, which no browser shows as a page."""
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return _streamed(request, blocks, "application/octet-stream", headers)
 
 
 async def _form(request: Request) -> Form:
-    """The fields of a form; raises `HTTPException` for one that is too large, or of another type."""
+    """The fields of a form; raises `HTTPException` if it is too large or of another type."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise HTTPException(415)

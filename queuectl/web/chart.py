@@ -1,4 +1,4 @@
-"""Bars of what ended a minute, laid out for an SVG: arithmetic on counts."""
+"""Lays out counts per minute as the bars of an SVG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 720, 120
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One stretch of time: what ended in it, and where its two parts stand."""
+    """One span of time: the runs that ended in it, and the place of its two parts."""
 
     start: str
     x: float
@@ -29,7 +29,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars from left to right, the last of them not over yet, and the figure that the top stands for."""
+    """Bars from left to right, the last one still growing, and the count at the top of the scale."""
 
     bars: tuple[Bar, ...]
     top: int
@@ -41,7 +41,7 @@ class Chart:
 
 
 def lay_out(completed: Counter[int], failed: Counter[int], now: datetime, minutes: int, each: int) -> Chart:
-    """The chart of the last so many minutes, `each` of them a bar. Counters are by minutes since 1970."""
+    """The chart of the last `minutes`, `each` of them a bar. Counters have minutes since 1970 as keys."""
     last = int(now.timestamp()) // 60 // each
     number = minutes // each
     first = last - number + 1
@@ -78,7 +78,7 @@ def _local(minute: int) -> str:
 
 
 def _nice(most: int) -> int:
-    """The next of 4, 10, 20, 40, 100, …, so that the scale does not change with every job."""
+    """The next of 4, 10, 20, 40, 100, …, so that not every job changes the scale."""
     top = 4
     for factor in (2.5, 2, 2) * 12:
         if most <= top:

@@ -1,4 +1,4 @@
-"""What all requests share: the spool, what was last seen of it, and what this server allows."""
+"""What all requests share: the spool, the last look at it, and what this server allows."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from queuectl.spool.names import Name
     from queuectl.spool.recovery import StopRemains
 
-#: A page waits so long for a fresh look at the directories; then it shows the last one.
+#: A page waits this many seconds for a fresh look at the directories; then it shows the last one.
 PATIENCE = 0.1
-#: Seconds that may go into reading reasons of dead letters for one page.
+#: One page may spend this many seconds reading the reasons of dead letters.
 READING = 0.1
-#: On a share, workers are looked at no more often than every so many seconds.
+#: On a share, workers are looked at no more often than once in this many seconds.
 SHARED = 2.0
 
 
 def leave_remains(*_: object) -> None:
-    """Leave what a dead worker started to the next worker: it may still run."""
+    """Leave the processes of a dead worker to the next worker: they may still run."""
     raise StillRuns(None)
 
 
 class Dashboard:
-    """One spool, looked at by many; it keeps nothing that the directories do not tell."""
+    """One spool, for many readers. All that it remembers can be read again from the directories."""
 
     def __init__(
         self,
@@ -52,19 +52,19 @@ class Dashboard:
         stop_remains: StopRemains | None = None,
     ) -> None:
         self.spool = spool
-        #: Ends what is left of the command of a dead worker, where this process may.
+        #: Ends the remaining processes of a dead worker's command, if this process may.
         self.stop_remains = stop_remains or leave_remains
         self.read_only = read_only
         self.allow_submit = allow_submit
         self.watch = Watch(Census(spool.root))
-        #: What has been read of the dead jobs: a value, replaced as a whole.
+        #: The dead jobs read so far: an immutable value that is replaced as a whole.
         self._letters = DeadLetters()
         #: The settings, read again when the file has changed.
         self.live = settings.Live(spool.root.text, spool.root.medium)
         self.onlooker = Onlooker(spool.root)
         self._workers: list[dict[str, Any]] = []
         self._workers_at = float("-inf")
-        #: Whether the queue was paused when that was last looked at.
+        #: Whether the queue was paused at the last look.
         self.was_paused = False
 
     @property
@@ -73,23 +73,23 @@ class Dashboard:
         return self.allow_submit and not self.read_only
 
     def close(self, seconds: float | None = None) -> None:
-        """Look no more; a look under way is waited for, so many seconds at most."""
+        """Stop looking; waits at most `seconds` for a look under way."""
         self.watch.close(seconds)
 
     def settings(self) -> Settings:
-        """The values in force; those last known where config.yaml is broken."""
+        """The values in force; the last good ones if config.yaml is broken."""
         return self.live.now()
 
     def look(self, seconds: float = PATIENCE) -> Census:
-        """The census, as fresh as can be had in so many seconds."""
+        """The census after a new look, or the last one if the look takes longer than `seconds`."""
         return self.watch.fresh(seconds)
 
     def lately(self) -> Census:
-        """The census of the last second: one page more is no reason to list all directories."""
+        """The census of the last second, which spares a further page listing all directories."""
         return self.watch.lately(PATIENCE)
 
     def workers(self) -> list[dict[str, Any]]:
-        """Every worker: who it is, whether it lives, what it does. A share is not asked for each page."""
+        """Every worker, as `explain.workers` gives them; on a share at most `SHARED` seconds old."""
         clock = time.monotonic()
         if not self.spool.root.medium.is_remote or clock - self._workers_at > SHARED:
             self._workers = explain.workers(self.spool.root, self.spool.live.now(), self.onlooker)
@@ -97,23 +97,23 @@ class Dashboard:
         return self._workers
 
     def last_workers(self) -> list[dict[str, Any]]:
-        """The workers as they were last seen; nothing is looked at."""
+        """The workers at the last look, without any access to the disk."""
         return self._workers
 
     def is_paused(self) -> bool:
-        """Whether claims are held back now."""
+        """Whether the queue is paused now."""
         self.was_paused = requests.is_paused(self.spool.root)
         return self.was_paused
 
     def find(self, job_id: str) -> Found | None:
-        """The job of exactly this id, read; None where there is none. The id may be any text."""
+        """The job with exactly this id, read; None if there is none. The id may be any text."""
         if not ID.fullmatch(job_id):
             return None
         for _ in range(3):
             for found in self._seen(job_id):
                 if (reading := self._read(found)) is not None:
                     return reading
-            # One filed this moment, or at the moment of a move, is in no listing.
+            # Race: a job that has just been filed, or is moving, is in no listing.
             present = [found for found in jobs.names_of(self.spool.root, job_id) if found.id == job_id]
             for found in present:
                 if (reading := self._read(found)) is not None:
@@ -123,7 +123,7 @@ class Dashboard:
         return None
 
     def _seen(self, job_id: str) -> Iterator[Found]:
-        """Where it was seen last and, as it moves on under the same name, where it goes from there."""
+        """Where the job was seen last, and where it goes from there under the same name."""
         for state, text in self.lately().lookup(job_id):
             name = name_in(state, text)
             if name is not None:
@@ -136,7 +136,7 @@ class Dashboard:
         return Found(state, name, f"{self.spool.root.folder(state)}/{name}")
 
     def _read(self, found: Found) -> Found | None:
-        """The job; None where it has moved. One that the disk does not give hides no other one."""
+        """The job; None if it has moved. A file that the disk refuses is a job that is unreadable."""
         try:
             return jobs.read(found)
         except OSError as error:
@@ -144,7 +144,7 @@ class Dashboard:
             return found._replace(unreadable=error.strerror or str(error))
 
     def read_names(self, state: State, names: Iterable[str]) -> Iterator[Found]:
-        """The jobs in these files; those that have moved meanwhile are passed over."""
+        """The jobs in these files; a job that has moved meanwhile is left out."""
         for text in names:
             name = name_in(state, text)
             reading = self._read(self._at(state, name)) if name else None
@@ -152,10 +152,10 @@ class Dashboard:
                 yield reading
 
     def dead_letters(self, seconds: float | None = None, patience: float = PATIENCE) -> DeadLetters:
-        """The dead jobs, newest first, and what could be read of them in `READING`, or so many seconds.
+        """The dead jobs, newest first, with the reasons read within `seconds` (by default `READING`).
 
-        Race: of two who read at once the later one's value stays; what the other one has read
-        beside that is read again.
+        Race: of two threads that read at once, the later one's value stays; what only the other one
+        read is read again.
         """
         names = self.look(patience).listing(State.DEAD).names[::-1]
         root = self.spool.root
@@ -165,7 +165,7 @@ class Dashboard:
         return told
 
     def file_bytes(self, found: Found) -> bytes | None:
-        """The file as it is; None where it has moved or is none that can be read."""
+        """The bytes of the file; None if it has moved or cannot be read."""
         try:
             return files.read(found.path, files.MAX_WITH_HISTORY)
         except OSError:

@@ -1,4 +1,4 @@
-"""Who may ask: the host that is asked for, where the question comes from, and the token."""
+"""Who may ask: checks the host name, the origin and the token of each request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from queuectl.web.login import Lock, Verdict
 
-#: Sent with every answer. No script, style or address but our own; shown in no frame; kept by no cache.
+#: Sent with every answer: only our own scripts, styles and addresses, no frame, no cache.
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -33,16 +33,16 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-#: A browser sends the cookies of all programs on this host, which may be many.
+#: Limits in bytes. A browser sends the cookies of all programs on this host, which may be many.
 MAX_ADDRESS, MAX_HEAD = 8 * 1024, 32 * 1024
 METHODS = ("GET", "HEAD", "POST")
 _NAME = re.compile(r"\[([0-9a-fA-F:.]+)\](?::\d{1,5})?|([A-Za-z0-9._-]+)(?::\d{1,5})?")
-#: A browser drops these from an address, wherever they are.
+#: A browser drops these characters from an address.
 _DROPPED = re.compile(r"[\x00-\x1f]")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this host's own, seen from nowhere else."""
+    """Whether a host name or address is reachable from this host only."""
     if host.lower() == "localhost":
         return True
     try:
@@ -53,9 +53,9 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a request must say. `names` are further names of this host, for when others may come.
+    """What a request must show. `names` are further names of this host, for servers that others may reach.
 
-    The secret is new with each start, so that a page or a cookie of an earlier one can do nothing.
+    The secret is new with each start, so pages and cookies of an earlier server are worthless.
     """
 
     port: int
@@ -65,7 +65,7 @@ class Rules:
     secret: bytes = field(default_factory=lambda: os.urandom(32))
 
     def knows(self, host: str) -> bool:
-        """Whether a Host header means us. A name that somebody else's DNS points here does not."""
+        """Whether a Host header names this server; a foreign DNS name that points here does not."""
         match = _NAME.fullmatch(host)
         if match is None:
             return False
@@ -73,12 +73,12 @@ class Rules:
         return is_loopback(name) or name in self.names or (self.any_address and _is_address(name))
 
     def sign(self, purpose: str, text: str = "") -> str:
-        """What nobody can tell without the secret."""
+        """A signature that only the holder of the secret can make."""
         return hmac.new(self.secret, f"{purpose}\n{text}".encode(), hashlib.sha256).hexdigest()
 
     @property
     def csrf(self) -> str:
-        """The proof that a form comes from a page of ours."""
+        """The proof that a form comes from one of our pages."""
         return self.sign("form")
 
     @property
@@ -88,23 +88,23 @@ class Rules:
 
     @property
     def pass_(self) -> str:
-        """The value of the cookie. It is made with the secret: who guesses the token cannot tell it."""
+        """The value of the cookie; knowing the token is not enough to make it."""
         return self.sign("pass", self.token or "")
 
     def is_token(self, text: str) -> bool:
-        """Whether this is the token, told in constant time."""
+        """Whether this is the token, compared in constant time."""
         return self.token is not None and hmac.compare_digest(text.encode(), self.token.encode())
 
     def is_pass(self, text: str) -> bool:
-        """Whether this is the value of the cookie, told in constant time."""
+        """Whether this is the value of the cookie, compared in constant time."""
         return self.token is not None and hmac.compare_digest(text.encode(), self.pass_.encode())
 
     def is_csrf(self, text: str) -> bool:
-        """Whether this is the proof of a form, told in constant time."""
+        """Whether this is the proof of a form, compared in constant time."""
         return hmac.compare_digest(text.encode(), self.csrf.encode())
 
     def set_cookie(self) -> str:
-        """The header that hands the cookie out."""
+        """The value of the Set-Cookie header."""
         return f"{self.cookie}={self.pass_}; Path=/; HttpOnly; SameSite=Strict"
 
 
@@ -117,23 +117,23 @@ def _is_address(name: str) -> bool:
 
 
 def local_path(text: str) -> str:
-    """A path on this very host, whatever was asked for: never another host's address."""
-    # A browser takes a backslash for a slash.
+    """The text as a path on this host; it never leads to another host."""
+    # A browser treats a backslash as a slash.
     path, mark, query = _DROPPED.sub("", text).lstrip(" /\\").partition("?")
     quoted = quote(path, safe="/%:@!$&'()*+,;=~-._", errors="replace")
     return f"/{quoted}{mark}{quote(query, safe='/%:@!$()*+,;=~-._?&', errors='replace')}".removesuffix("?")
 
 
 def address_of(scope: Scope) -> str:
-    """What was asked for, path and query, as it was sent: nothing in it is decoded."""
+    """Path and query of a request as they were sent, not decoded."""
     raw, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
     return local_path(f"{raw}?{query}")
 
 
 def own_cookies(headers: Headers, name: str) -> list[str]:
-    """The values of one cookie. Those of other programs on this host may be anything; they are passed over.
+    """The values of one cookie; cookies of other programs on this host may hold anything and are ignored.
 
-    Several may bear the name: another program can set one for a longer path, which comes first then.
+    Several cookies may have the name: another program can set one for a longer path, which comes first.
     """
     pairs = (
         chunk.partition("=")
@@ -145,7 +145,7 @@ def own_cookies(headers: Headers, name: str) -> list[str]:
 
 
 def is_by_token(scope: Scope) -> bool:
-    """Whether a program showed the token with this very request, which no browser does by itself."""
+    """Whether the request itself carries the token, which no browser sends by itself."""
     return scope.get("queuectl.by_token", False) is True
 
 
@@ -163,7 +163,7 @@ def _refusal(status: int, problem: str, remedy: str, **more: str) -> Response:
 
 
 class Guard:
-    """Stands before every route and method. Who has no token is shown to `door`, and to nothing else."""
+    """Checks each request before any route. A request without the token reaches `door` only."""
 
     def __init__(self, app: ASGIApp, rules: Rules, lock: Lock, door: ASGIApp) -> None:
         self._app = app
@@ -172,7 +172,7 @@ class Guard:
         self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it here."""
+        """Pass a request on, or answer it here."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -184,19 +184,21 @@ class Guard:
         method, hosts = scope["method"], headers.getlist("host")
         if len(hosts) != 1 or not self._rules.knows(hosts[0]):
             return _refusal(
-                421, "This is not a name of this host.", "Ask for the address that `queuectl webui` printed."
+                421,
+                "This server does not have that host name.",
+                "Open the address that `queuectl webui` printed.",
             )
         sizes = (len(name) + len(value) for name, value in scope["headers"])
         if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_ADDRESS or sum(sizes) > MAX_HEAD:
             return _refusal(431, "The request is too long.", "Ask for less.")
         if method not in METHODS:
             return _refusal(
-                405, "There is no such method here.", "Use GET or POST.", allow=", ".join(METHODS)
+                405, "This method does not exist here.", "Use GET or POST.", allow=", ".join(METHODS)
             )
         if not scope["raw_path"].startswith(b"/"):
             return _refusal(400, "This is not a path of this host.", "Ask for one that begins with /.")
         elsewhere = _refusal(403, "The request comes from another site.", "Open the dashboard itself.")
-        # Compared as text: an Origin that is no address at all is not ours either.
+        # Compared as text: an Origin that is not an address is not ours either.
         own = {f"{scheme}://{hosts[0].lower()}" for scheme in ("http", "https")}
         if any(origin.lower() not in own for origin in headers.getlist("origin")):
             return elsewhere
@@ -209,7 +211,7 @@ class Guard:
         return None
 
     def _exchanged(self, scope: Scope) -> Response | None:
-        """Take the token out of the address bar: for a cookie, and a redirect to the same page."""
+        """Exchange a token in the address for a cookie and a redirect to the same page."""
         pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in pairs if name == "token"]
         if scope["method"] != "GET" or not given or self._rules.token is None:
@@ -233,7 +235,7 @@ class Guard:
                 return PlainTextResponse("Too many wrong tokens came.\nTry again later.\n", 429, wait)
             if not verdict.is_right:
                 named = {"www-authenticate": 'Bearer error="invalid_token"'}
-                return PlainTextResponse("That is not the token.\n`queuectl webui` printed it.\n", 401, named)
+                return PlainTextResponse("This is not the token.\n`queuectl webui` printed it.\n", 401, named)
             scope["queuectl.by_token"] = True
             return self._app
         passes = own_cookies(headers, self._rules.cookie)
@@ -246,7 +248,7 @@ def client(scope: Scope) -> str:
 
 
 def _bearer(headers: Headers) -> str | None:
-    """The token that a program shows in a header."""
+    """The Bearer token of a request, None if it has none."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
 
@@ -256,7 +258,7 @@ def _is_from_elsewhere(headers: Headers) -> bool:
 
 
 def _is_visit(method: str, headers: Headers) -> bool:
-    """Whether a person follows a link to a page: it is shown, and its reader learns nothing."""
+    """Whether a person follows a link from another site: that site learns nothing from it."""
     return (
         method == "GET"
         and headers.get("sec-fetch-mode") == "navigate"
@@ -265,19 +267,19 @@ def _is_visit(method: str, headers: Headers) -> bool:
 
 
 def ask_for_token(scope: Scope) -> Response:
-    """Answer a stranger with the page that asks for the token.
+    """The answer to a request without the token: the page that asks for it.
 
-    A strict cookie is not sent with a visit that a link elsewhere led to; so that page then
-    asks for itself once more, from here.
+    A browser does not send a strict cookie when it follows a link from another site; the page then
+    reloads itself once, from here.
     """
     if scope["method"] == "POST":
-        return _refusal(401, "The dashboard wants its token.", "Log in, or send it as a Bearer.")
+        return _refusal(401, "The dashboard needs its token.", "Log in, or send it as a Bearer.")
     back = "/" if scope["path"] == "/login" else address_of(scope)
     return login_page(None, back, again=_is_from_elsewhere(Headers(scope=scope)))
 
 
 class SecurityHeaders:
-    """Puts `HEADERS` on every answer, be it a page or a fault. It is the outermost layer."""
+    """Puts `HEADERS` on every answer, faults included: it is the outermost layer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The stream that keeps an open page true: every second, the parts of it that have changed."""
+"""The stream that keeps an open page up to date: each second, the parts that have changed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from queuectl.web.pages.frame import Page, Query
 
 EVERY = 1.0
-#: A page is made again after this many times the seconds that making it took.
+#: The pause between two pages is this many times the seconds that making one took.
 PATIENCE = 10
-#: The words inside change by themselves, and the page's script changes them.
+#: The page's script keeps these words up to date itself.
 _TIME = re.compile(r"(<time [^>]*>)[^<]*</time>")
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The page that is on somebody's screen: its address, its name ("" if unknown), and its frame."""
+    """The page on a screen: its address, its name ("" if unknown) and its frame."""
 
     path: str
     query: Query
@@ -46,8 +46,8 @@ async def stream(
 ) -> AsyncIterator[bytes]:
     """Server-sent events: `part` with the id and HTML of each part that differs from the last one sent.
 
-    `tick` tells the time of the server and, in `trouble`, why what is shown may be old, "" if it is
-    not. `reload` tells that the address has another page now: a job has gone, the spool is back.
+    `tick` holds the time of the server and, in `trouble`, why the page may be old ("" if it is not).
+    `reload` means that the address has another page now: a job is gone, or the spool is back.
     """
     sent: dict[str, str] = {}
     name, trouble = shown.name, ""
@@ -75,7 +75,7 @@ async def stream(
 
 
 def _made(dashboard: Dashboard, shown: Shown, sent: dict[str, str]) -> tuple[Page, list[tuple[str, str]]]:
-    """The page as it is now, and its parts that differ from those sent; these are noted in `sent`."""
+    """The page now, and the parts that differ from `sent`, which then holds them."""
     page = pages.find(dashboard, shown.path, shown.query)
     if shown.name not in {"", page.name}:
         return page, []

@@ -1,4 +1,4 @@
-"""How often a wrong token may be tried: a few times at once, then after ever longer pauses."""
+"""Limits wrong tokens: a few are free, then each costs a longer pause."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("queuectl")
 
-#: This many wrong tokens cost no pause: of one client, and of all clients together.
+#: This many wrong tokens are free: of one client, and of all clients together.
 FREE, FREE_IN_ALL = 5, 100
-#: The longest pause in seconds. The one for all is short: a stranger must not keep others out with it.
+#: The longest pause in seconds. The common one is short, so that a stranger cannot lock others out.
 MOST, MOST_IN_ALL = 300.0, 10.0
 #: A count starts again after this many seconds without a wrong token.
 FORGOTTEN = 900.0
-#: This many clients are remembered, the last ones, and of each this many tokens.
+#: The last clients that are remembered, and the last tokens of each.
 CLIENTS, TOKENS = 1000, 32
 EVERYBODY = "everybody"
 
 
 def pause(wrong: int, free: int, most: float) -> float:
-    """Seconds until the next try after this many wrong tokens: none at first, then ever more."""
+    """Seconds until the next try after this many wrong tokens."""
     return 0.0 if wrong < free else min(most, 2.0 ** min(wrong - free, 30))
 
 
 def client_of(address: str) -> str:
-    """The client behind an address. Whoever has an IPv6 address has all of its /64."""
+    """The client behind an address: for IPv6 its /64 network, which one client has as a whole."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
@@ -45,7 +45,7 @@ def client_of(address: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a try. With `wait` the token was not looked at: so many seconds are left."""
+    """The result of a try. With `wait`, the seconds that are left, the token was not compared."""
 
     is_right: bool
     wait: float = 0.0
@@ -61,7 +61,7 @@ class _Tries:
 
 
 class Lock:
-    """Tells the right token from wrong ones. Used by the event loop alone."""
+    """Compares tokens and counts wrong ones. Only the event loop uses it."""
 
     def __init__(self, rules: Rules, clock: Callable[[], float] = time.monotonic) -> None:
         self._rules = rules
@@ -69,7 +69,7 @@ class Lock:
         self._tries: dict[str, _Tries] = {}
 
     def try_(self, address: str, token: str) -> Verdict:
-        """Try a token. The same wrong one again is no further try: a page or a program repeats itself."""
+        """Try a token. A repeated wrong token counts once, as pages and programs repeat themselves."""
         client, now = client_of(address), self._clock()
         mine, all_ = self._tries_of(client, now), self._tries_of(EVERYBODY, now)
         wait = max(
@@ -94,7 +94,7 @@ class Lock:
         return found if found and now - found.at < FORGOTTEN else _Tries(0, now)
 
     def _note(self, client: str, tries: _Tries) -> None:
-        self._tries.pop(client, None)  # the last one to come stands last
+        self._tries.pop(client, None)  # the dict is ordered by the last try
         self._tries[client] = tries
         if len(self._tries) > CLIENTS:
             del self._tries[next(name for name in self._tries if name != EVERYBODY)]

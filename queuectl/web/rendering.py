@@ -51,12 +51,12 @@ def _environment() -> Environment:
 
 
 def coded(text: str) -> Markup:
-    """A sentence in which what stands between backticks is code."""
+    """A sentence with text between backticks as code."""
     return Markup(_TICKED.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped above
 
 
 def ago(text: str, now: str) -> str:
-    """`in 3 min`, `12 s ago`: how far a moment is from now."""
+    """The distance of a time from now: `in 3 min`, `12 s ago`."""
     seconds = _seconds(text, now)
     if seconds < -0.5:
         return f"in {lasting(-seconds)}"
@@ -64,7 +64,7 @@ def ago(text: str, now: str) -> str:
 
 
 def lasting(seconds: float) -> str:
-    """A duration in whole seconds, in the words that the page's script uses, too."""
+    """A duration in whole seconds, worded as in `page.js`."""
     whole = max(0, int(seconds))
     for name, below, size_, small, size_below in (
         ("min", 3600, 60, "s", 1),
@@ -79,7 +79,7 @@ def lasting(seconds: float) -> str:
 
 
 def key(text: str) -> str:
-    """A name for the id of an element, the same for the same text, however odd that is."""
+    """A valid element id for any text, always the same for the same text."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
@@ -88,7 +88,7 @@ def _seconds(text: str, now: str) -> float:
 
 
 def local(text: str) -> str:
-    """A moment in the time of the host, with its zone."""
+    """A time in the zone of this host, with the zone."""
     return times.local(parse_moment(text))
 
 
@@ -102,7 +102,7 @@ def size(number: float) -> str:
 
 
 def compile_all() -> None:
-    """Read all templates, so that the first page does not have to wait for it."""
+    """Compile all templates, so that the first page does not wait for it."""
     for name in _environment().list_templates():
         _environment().get_template(name)
 
@@ -113,7 +113,7 @@ def whole(page: Page, frame: Mapping[str, Any]) -> bytes:
 
 
 def part(name: str, page: Page, frame: Mapping[str, Any]) -> str:
-    """One part of the page, as it stands inside the document."""
+    """One part of the page, as the document contains it."""
     return _rendered(f"parts/{name}.html", page, frame).decode()
 
 
@@ -130,6 +130,6 @@ def _rendered(template: str, page: Page, frame: Mapping[str, Any]) -> bytes:
 def as_json(page: Page) -> bytes:
     """The facts of the page, as its JSON twin."""
     text = json.dumps(page.facts)
-    if "NaN" in text or "Infinity" in text:  # a history may hold them, JSON may not
+    if "NaN" in text or "Infinity" in text:  # a history may contain them, JSON must not
         text = json.dumps(json.loads(text, parse_constant=lambda _: None))
     return text.encode()

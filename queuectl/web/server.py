@@ -1,4 +1,4 @@
-"""Running the dashboard: the socket, what is printed, and the end."""
+"""Runs the dashboard: the socket, the limits for connections, the end."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 #: Seconds within which a client must have sent a whole request, from the end of the answer before it.
 REQUEST_SECONDS = 15.0
-#: Seconds for which a client may read nothing of an answer.
+#: Seconds that a client may pause while it reads an answer.
 READ_SECONDS = 30.0
-#: Places: of one client, and of all of them.
+#: The most connections: of one client, and of all.
 PER_CLIENT, IN_ALL = 100, 300
-#: A request takes no longer than this many seconds to come, unless its client or the network is slow.
+#: A prompt client sends a request within this many seconds.
 PROMPT = 1.0
-#: Seconds that answers under way have once the server is told to end.
+#: Seconds that answers under way have once the server ends.
 GRACE = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line said."""
+    """The options of the command line."""
 
     host: str = "127.0.0.1"
     port: int = 5000
@@ -55,10 +55,10 @@ class Options:
 
 
 class _Connection(H11Protocol):
-    """Bounds what uvicorn does not: the time for a request and for reading an answer, and the places.
+    """Limits what uvicorn does not: the time of a request, of reading an answer, and the connections.
 
-    A client that takes too long is hung up on. A connection beyond the places that there are takes
-    the one that has kept us waiting for longest, so that no slow client keeps others out.
+    The server hangs up on a client that takes too long. A connection beyond the limit ends the one
+    that has kept the server waiting longest, so that no slow client keeps others out.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -66,7 +66,7 @@ class _Connection(H11Protocol):
     _since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request; where all places are taken, another connection has to go."""
+        """Wait for a request; beyond the limit another connection ends."""
         super().connection_made(transport)
         self._wait_for_a_request()
         all_ = [one for one in self.connections if isinstance(one, _Connection)]
@@ -74,7 +74,7 @@ class _Connection(H11Protocol):
             all_[place].hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End, and all that was waited for."""
+        """Cancel the timers."""
         for timer in (self._timer, self._stalled):
             if timer is not None:
                 timer.cancel()
@@ -82,11 +82,11 @@ class _Connection(H11Protocol):
 
     @property
     def place(self) -> Place:
-        """How this connection stands beside the others."""
+        """The facts that `to_give_up` compares."""
         return Place(client_of(self.client[0] if self.client else ""), self._is_owed_a_request, self._since)
 
     def hang_up(self) -> None:
-        """End at once: what was sent and not read is dropped."""
+        """End at once; data that the client has not read is lost."""
         self.connections.discard(self)
         self.transport.abort()
 
@@ -96,18 +96,18 @@ class _Connection(H11Protocol):
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as the answer is made: give it some time."""
+        """Give a client that reads slowly `READ_SECONDS`."""
         super().pause_writing()
         self._stalled = self.loop.call_later(READ_SECONDS, self.hang_up)
 
     def resume_writing(self) -> None:
-        """The client reads."""
+        """The client reads again."""
         if self._stalled is not None:
             self._stalled.cancel()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, with the headers that every answer has."""
+        """Answer bytes that are not HTTP, with the headers of every answer."""
         head = b"".join(f"{name}: {value}\r\n".encode() for name, value in HEADERS.items())
         kind = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
         text = f"{msg}\n".encode()
@@ -118,7 +118,7 @@ class _Connection(H11Protocol):
 
     @property
     def _is_owed_a_request(self) -> bool:
-        """Whether no request has come, or not the whole of one."""
+        """Whether the server still waits for a whole request."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def _wait_for_a_request(self) -> None:
@@ -133,7 +133,7 @@ class _Connection(H11Protocol):
 
 
 class Place(NamedTuple):
-    """A connection as it counts for the places: whose it is, who waits for whom, and since when."""
+    """A connection in the choice of which must end: its client, and since when it owes a request."""
 
     client: str
     is_owed_a_request: bool
@@ -141,10 +141,10 @@ class Place(NamedTuple):
 
 
 def to_give_up(places: Sequence[Place], now: float) -> int | None:
-    """Which of these connections must end, None while there is place for all.
+    """The connection that must end, None below the limits.
 
-    One of the client that has most: the one that has owed us a request for longest or, where all of its
-    requests came promptly, the one that came first. Its page opens a stream that was ended so again.
+    It belongs to the client that has most: the one that has owed a request for longest or, if all
+    requests came promptly, the oldest. A page reopens a stream that ends like this.
     """
     client, most = max(Counter(place.client for place in places).items(), key=lambda item: item[1])
     if most <= PER_CLIENT and len(places) <= IN_ALL:
@@ -181,7 +181,7 @@ class Server:
 
     @property
     def address(self) -> str:
-        """What to open in a browser, with the token where one is needed."""
+        """The address for a browser, with the token if there is one."""
         host = self._options.host
         shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # noqa: S104 - compared
         place = f"[{shown}]" if ":" in shown else shown
@@ -189,7 +189,7 @@ class Server:
         return f"http://{place}:{self.port}/{token}"
 
     def open_browser(self) -> None:
-        """Open the page in the browser of who started this, as soon as it answers."""
+        """Open the page in the user's browser."""
         threading.Thread(target=webbrowser.open, args=(self.address,), daemon=True).start()
 
     def serve(self) -> None:
@@ -230,7 +230,7 @@ class _Ending(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; raises `QueueError` with what is in the way."""
+    """A listening socket; raises `QueueError` with the reason if there is none."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
@@ -251,5 +251,5 @@ def _refusal(error: OSError, host: str, port: int) -> QueueError:
     if error.errno == errno.EADDRINUSE:
         return QueueError(f"Port {port} is taken.", "Choose another one with --port; 0 takes any free one.")
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return QueueError(f"Port {port} is not for you.", "Choose one above 1023 with --port.")
+        return QueueError(f"You may not use port {port}.", "Choose one above 1023 with --port.")
     return QueueError(f"{host} port {port} cannot be used: {error.strerror}.", "Use an address of this host.")

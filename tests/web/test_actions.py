@@ -34,7 +34,7 @@ def test_a_dead_job_is_retried_and_the_page_before_says_so(
     dead("one")
     answer = server.post("/jobs/one/retry", {"back": "/jobs?state=dead"})
     assert answer.headers["location"] == "/jobs?state=dead"
-    assert server.said(answer) == "one is pending again, its tries counted anew."
+    assert server.said(answer) == "one is pending again; its attempts count from 1."
     assert states(spool) == {"one": "pending"}
 
 
@@ -112,7 +112,7 @@ def test_run_now_and_a_new_priority(server: Server, spool: Spool) -> None:
 def test_a_priority_that_is_none_changes_nothing(server: Server, spool: Spool, priority: str) -> None:
     spool.file({"id": "one", "command": "true"})
     before = spool.find("one").path
-    assert "is no priority" in server.said(server.post("/jobs/one/priority", {"priority": priority}))
+    assert "is not a priority" in server.said(server.post("/jobs/one/priority", {"priority": priority}))
     assert spool.find("one").path == before
 
 

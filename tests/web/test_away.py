@@ -222,7 +222,7 @@ def test_a_server_that_wants_its_token_again_is_not_called_offline(page: Page, s
     assert server.interrupt() == 130
     expect(page.locator("#live")).to_have_text("offline")
     serve("--token", "another-token-then", "--port", str(server.port))
-    expect(page.locator("h1")).to_have_text("This dashboard wants its token")
+    expect(page.locator("h1")).to_have_text("This dashboard needs its token")
 
 
 # ── a disk that refuses one file ──────────────────────────────────────────────────────────────

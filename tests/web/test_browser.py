@@ -88,7 +88,7 @@ def test_who_has_never_seen_it_finds_why_a_job_failed_and_runs_it_again(
     expect(page.locator(".standing")).to_have_text("Exit status 2.")
     expect(page.locator("pre.output").first).to_contain_text("it went wrong")
     page.get_by_role("button", name="Retry").click()
-    expect(page.locator(".said")).to_have_text("bad is pending again, its tries counted anew.")
+    expect(page.locator(".said")).to_have_text("bad is pending again; its attempts count from 1.")
     assert state(busy, "bad") == "pending"
 
 
@@ -299,7 +299,7 @@ def test_a_job_is_filed_from_the_page_by_who_came_with_the_token(
 ) -> None:
     server = serve("--allow-submit", "--token", TOKEN)
     page.goto(f"{server.origin}/new")
-    expect(page.locator("h1")).to_have_text("This dashboard wants its token")
+    expect(page.locator("h1")).to_have_text("This dashboard needs its token")
     page.goto(server.printed)
     assert page.url == f"{server.origin}/"
     page.get_by_role("link", name="New job").click()
@@ -318,7 +318,7 @@ def test_the_token_is_typed_into_the_page(page: Page, serve: Serve) -> None:
     page.goto(f"{server.origin}/config")
     page.get_by_label("Token").fill("wrong")
     page.get_by_role("button", name="Open").click()
-    expect(page.locator(".said")).to_have_text("That is not the token.")
+    expect(page.locator(".said")).to_have_text("This is not the token.")
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Open").click()
     expect(page.locator("h1")).to_have_text("Config")
