@@ -378,9 +378,9 @@ class NotPrinted(QueueError):
 
     def __init__(self, job_ids: list[str], error: OSError) -> None:
         some = ", ".join(job_ids[:3]) + (" and others" if len(job_ids) > 3 else "")
+        what, filed = ("id", "job is") if len(job_ids) == 1 else ("ids", "jobs are")
         super().__init__(
-            f"The id cannot be printed of {some}: {error.strerror}.",
-            "The jobs are filed all the same; see `queuectl list`.",
+            f"The {what} {some} cannot be printed: {error.strerror}.", f"The {filed} filed all the same."
         )
 
 
