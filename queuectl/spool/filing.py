@@ -181,9 +181,9 @@ def _publish_synced(root: Root, written: list[drafts.Draft], published: list[dra
     try:
         while written:
             draft = written.pop(0)
+            still_open.append(draft.fd)
             with _noticing_loss(root, draft):
                 drafts.publish_open(draft)
-            still_open.append(draft.fd)
             published.append(draft)
         drafts.sync(published)
     finally:
@@ -192,12 +192,30 @@ def _publish_synced(root: Root, written: list[drafts.Draft], published: list[dra
 
 @contextlib.contextmanager
 def _noticing_loss(root: Root, draft: drafts.Draft) -> Iterator[None]:
-    """Raise `CutOff` where the draft is gone while the spool is there."""
+    """Remove a draft that cannot be published; raise `CutOff` where it is gone while the spool is there."""
     try:
         yield
-    except FileNotFoundError as error:
-        root.require()
-        raise CutOff(draft.target) from error
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the error that led here is the one to report
+            files.remove(draft.hidden)
+        # Race: a share may report an error for a rename that happened, and a worker may have claimed the
+        # job before its name is looked for.
+        if isinstance(error, OSError) and root.medium.is_remote and _is_filed(root, draft):
+            return
+        if isinstance(error, FileNotFoundError):
+            root.require()
+            raise CutOff(draft.target) from error
+        raise
+
+
+def _is_filed(root: Root, draft: drafts.Draft) -> bool:
+    """Whether a job has the id of this draft, whatever has been done to it since."""
+    from queuectl.spool import jobs
+
+    try:
+        return bool(jobs.bearers(root, [id_in(draft.target.rpartition("/")[2])]))
+    except OSError:
+        return False
 
 
 def _path(root: Root, name: Name) -> str:

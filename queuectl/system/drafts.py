@@ -99,12 +99,11 @@ def publish(draft: Draft) -> None:
 
 
 def publish_open(draft: Draft) -> None:
-    """Give a draft its name and keep it open, so that the file can be synced even if a worker moves it."""
-    try:
-        _give_name(draft)
-    except BaseException:
-        discard(draft)
-        raise
+    """Give a draft its name and keep it open, so that the file can be synced even if a worker moves it.
+
+    After an error the draft is still there, and open.
+    """
+    _give_name(draft)
 
 
 def _give_name(draft: Draft) -> None:

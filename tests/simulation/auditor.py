@@ -95,15 +95,10 @@ class Auditor:
             raise Violation(f"{process} runs job {run.job_id}, which is not its own: {where}")
 
     def refuse(self, job_id: str) -> None:
-        """Hear that a filing was refused: the job is not there.
-
-        On a share it is not there under the name that its filing gave it. A worker may have claimed a job
-        whose rename the share reported as failed.
-        """
-        if any("/pending/" in path for path in self.places.get(job_id, ())):
+        """Hear that a filing was refused: the job is not there, and never comes."""
+        if self.places.get(job_id):
             raise Violation(f"job {job_id} was refused, and is there: {self.places[job_id]}")
-        if not self._world.share.lost_replies:
-            self.refused.add(job_id)
+        self.refused.add(job_id)
 
     def lost_power(self) -> None:
         """Look at what is left after names were lost."""
