@@ -249,6 +249,29 @@ def test_a_signal_to_a_worker_and_its_command_uses_up_no_try(
     assert (last["event"], last["exit_code"], last["error"]) == ("returned", status, "the worker was stopped")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(("status", "events"), [(3, ["started", "returned"]), (0, ["started", "completed"])])
+def test_a_command_that_cleans_up_for_long_after_a_signal_to_both_uses_up_no_try(
+    spool: Spool,
+    workers: Workers,
+    until: Until,
+    history: History,
+    number: signal.Signals,
+    status: int,
+    events: list[str],
+) -> None:
+    cleaning, release = spool.path.parent / "cleaning", spool.path.parent / "release"
+    clean_up = f"touch {cleaning}; until test -e {release}; do sleep 0.05; done; exit {status}"
+    first = f"trap '{clean_up}' {number.name[3:]}"
+    job_id, worker, command = begin(spool, workers, until, first, once=0.0)
+    os.kill(worker.pid, number)
+    os.kill(command, number)
+    until(cleaning.exists, "it cleans up")
+    release.touch()
+    assert worker.wait() == (130 if number is signal.SIGINT else 0)
+    assert kinds(history(job_id)) == events
+
+
 def test_a_command_that_succeeds_on_the_signal_has_succeeded(
     spool: Spool, workers: Workers, until: Until, history: History
 ) -> None:

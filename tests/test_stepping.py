@@ -262,21 +262,23 @@ def test_a_command_has_its_grace_and_is_killed_until_it_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "since_end", "since_request", "asked", "cause"),
+    ("status", "since_end", "signalled", "asked", "cause"),
     [
-        (3, 0.0, ONCE, True, Cause.ITSELF),
-        (3, 0.0, ONCE - 0.01, True, Cause.STOP),
-        (143, 0.0, 1e9, False, Cause.OPEN),
-        (143, ONCE, 1e9, False, Cause.ITSELF),
-        (143, ONCE, 1e9, True, Cause.STOP),
-        (130, 0.0, 0.0, True, Cause.STOP),
-        (137, 0.0, 1e9, True, Cause.ITSELF),
+        (3, 0.0, True, True, Cause.STOP),
+        (3, 0.0, False, True, Cause.ITSELF),
+        (3, 0.0, False, False, Cause.ITSELF),
+        (143, 0.0, False, False, Cause.OPEN),
+        (143, ONCE, False, False, Cause.ITSELF),
+        (143, ONCE, False, True, Cause.STOP),
+        (130, 0.0, True, True, Cause.STOP),
+        (137, 0.0, True, True, Cause.STOP),
+        (137, 0.0, False, True, Cause.ITSELF),
     ],
 )
-def test_only_a_signal_or_a_quick_end_is_put_down_to_the_request_to_stop(
-    status: int, since_end: float, since_request: float, asked: bool, cause: Cause
+def test_a_failure_after_a_signal_and_an_end_by_a_signal_after_any_request_are_due_to_the_stop(
+    status: int, since_end: float, signalled: bool, asked: bool, cause: Cause
 ) -> None:
-    assert cause_of_end(status, since_end, since_request, is_asked=asked) is cause
+    assert cause_of_end(status, since_end, is_signalled=signalled, is_asked=asked) is cause
 
 
 def test_signals_within_half_a_second_are_one_request() -> None:

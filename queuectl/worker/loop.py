@@ -460,11 +460,13 @@ class Worker:
         """Find out why a command ended without success; of a signal, a request to stop may follow."""
         assert run.ended is not None  # it has
         (facts, ended_at), now = run.ended, times.clock.monotonic()
-        status, since_request = facts["exit_code"], now - self._stop.asked_at
+        status = facts["exit_code"]
         if status in stopping.BY_THE_STOP:
             with contextlib.suppress(OSError):  # the keeper hears it later
                 self.keeper.hear(at_once=True)
-        cause = cause_of_end(status, now - ended_at, since_request, is_asked=self._is_to_end())
+        cause = cause_of_end(
+            status, now - ended_at, is_signalled=self._stop.is_signalled, is_asked=self._is_to_end()
+        )
         if cause is Cause.OPEN:
             return Wait(On.CONTROL, ended_at + stopping.ONCE - now)
         if cause is Cause.STOP:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-#: Requests to stop within this many seconds are one request. A command that the same signal ends within
-#: this time ended because of the request.
+#: Signals to stop within this many seconds are one request. A command that ends by such a signal may
+#: end this long before its worker hears of the request.
 ONCE = 0.5
 #: Seconds between two SIGKILLs to a command that does not end.
 AGAIN = 1.0
@@ -95,15 +95,19 @@ class Cause(Enum):
     OPEN = "not known yet"
 
 
-def cause_of_end(status: int, since_end: float, since_request: float, *, is_asked: bool) -> Cause:
+def cause_of_end(status: int, since_end: float, *, is_signalled: bool, is_asked: bool) -> Cause:
     """Whether a command that did not succeed ended because its worker is to stop.
 
-    `since_request` is the time since a signal asked this worker to stop, `is_asked` covers requests of
-    all kinds. Race: of a signal that is sent to both, either may notice first. A command that ends by one
-    may have to wait for ours; one that has a status of its own for it is as quick as the signal.
+    `is_signalled` says that a signal asked this worker to stop, `is_asked` that anything did. A signal
+    often goes to all processes of a service, and a command may clean up for minutes before it ends with
+    any status. Nobody can see whether it got the signal, so every failure after ours counts as caused by
+    it: a failure of its own then costs one more run. A request in the spool reaches no command.
+    Race: a command that ends by the signal may do so before its worker hears of it.
     """
+    if is_signalled:
+        return Cause.STOP
     if status not in BY_THE_STOP:
-        return Cause.STOP if since_request < ONCE else Cause.ITSELF
+        return Cause.ITSELF
     if is_asked:
         return Cause.STOP
     return Cause.OPEN if since_end < ONCE else Cause.ITSELF
@@ -115,7 +119,8 @@ class Stop:
     def __init__(self) -> None:
         self.is_asked = False
         self.is_urgent = False
-        self.asked_at = float("-inf")
+        self.is_signalled = False
+        self._asked_at = float("-inf")
         self._by = float("inf")
         self._limit: float | None = None
 
@@ -124,9 +129,10 @@ class Stop:
 
         False where it belongs to one that came less than `ONCE` before.
         """
-        if now - self.asked_at < ONCE:
+        if now - self._asked_at < ONCE:
             return False
-        self.asked_at = now
+        self._asked_at = now
+        self.is_signalled = True
         self.is_urgent = self.is_asked
         self.is_asked = True
         return True
