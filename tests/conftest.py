@@ -124,6 +124,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if (group := item.path.parent.name) in GROUPS:
             item.add_marker(group)
             item.add_marker(pytest.mark.timeout(PATIENCE_QUICK))
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
         if is_full():
             item.add_marker(pytest.mark.timeout(PATIENCE), append=False)
 

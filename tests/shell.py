@@ -458,3 +458,17 @@ class Shell:
             return not left
 
         until(none_is_left, "every process of this shell has ended")
+
+
+def readable_by_others() -> bool:
+    """Whether another user can start this Python with these modules."""
+    return (
+        subprocess.run(
+            ["setpriv", "--reuid=61001", "--clear-groups", sys.executable, "-c", "import queuectl, yaml"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            cwd="/",
+            check=False,
+        ).returncode
+        == 0
+    )

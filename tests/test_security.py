@@ -24,6 +24,7 @@ from queuectl.spool.names import REASON, Name
 from queuectl.spool.root import FOLDERS
 from queuectl.system import files, host, logs, process_facts
 from queuectl.times import utc_now
+from tests.shell import readable_by_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,20 +93,6 @@ def run_as(uid: int, program: str, *, groups: tuple[int, ...] = (GROUP,)) -> str
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.strip()
-
-
-def readable_by_others() -> bool:
-    """Whether another user can start this Python with these modules."""
-    return (
-        subprocess.run(
-            ["setpriv", "--reuid=61001", "--clear-groups", sys.executable, "-c", "import queuectl, yaml"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            cwd="/",
-            check=False,
-        ).returncode
-        == 0
-    )
 
 
 FILE = "from queuectl import Spool; print(Spool({path!r}).file({job!r}))"

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tests.conftest import Workers
     from tests.web.conftest import Serve, Server
 
-pytestmark = pytest.mark.browser
 
 PAGES = ("/", "/jobs", "/jobs/bad", "/jobs/good", "/dead", "/workers", "/config")
 

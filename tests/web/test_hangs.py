@@ -15,7 +15,7 @@ from queuectl.web.hangs import Hangs, Threads
 from tests.web.test_away import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
     from queuectl import Spool
@@ -124,6 +124,12 @@ def test_ctrl_c_ends_a_server_whose_disk_hangs(server: Server, disk: Disk) -> No
     assert server.interrupt() == 130
 
 
+def in_a_loop(calls: Coroutine[object, object, object]) -> None:
+    """Run a coroutine in a thread of its own: a browser of another test has a loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, calls).result()
+
+
 def test_a_call_that_is_too_late_keeps_its_place_until_it_returns() -> None:
     gate, order = threading.Event(), []
 
@@ -137,7 +143,7 @@ def test_a_call_that_is_too_late_keeps_its_place_until_it_returns() -> None:
         gate.set()
         await threads.call(lambda: order.append("third"))
 
-    asyncio.run(calls())
+    in_a_loop(calls())
     assert order == ["second", "third"]
 
 
@@ -146,4 +152,4 @@ def test_what_a_call_raises_is_raised_where_it_is_awaited() -> None:
         raise TimeoutError(110, "Connection timed out")  # of the disk, which does answer
 
     with pytest.raises(TimeoutError):
-        asyncio.run(Threads().within(10, fail))
+        in_a_loop(Threads().within(10, fail))

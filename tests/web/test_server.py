@@ -94,7 +94,7 @@ def test_without_the_extra_it_says_the_one_command_that_installs_it(spool: Spool
     assert missing in done.stderr
     command = done.stderr.partition("Run: ")[2].strip()
     assert command.startswith(f"{sys.executable} -m pip install ")
-    assert all(f"'{name}>=" in command for name in ("starlette", "uvicorn", "jinja2"))
+    assert all(f"'{name}" in command for name in ("starlette", "uvicorn", "jinja2"))
 
 
 def test_no_other_command_needs_the_extra(spool: Spool) -> None:
