@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,6 +94,35 @@ def test_the_advice_on_two_files_of_one_id_deletes_neither_and_leaves_what_runs(
     assert f"also that of {spool.find(job_id).path}" in found.problem
     assert f"`mv {copy} ~/`" in found.remedy
     assert not re.search(r"\brm\b|delete", found.remedy, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "done/stray.yaml",
+        "failed/stray.json",
+        "dead/a stray's.txt",
+        "processing/10-20260101T000000.000000Z-stray.yaml",
+        "processing/stray.yml",
+        "pending/stray",
+    ],
+)
+def test_the_command_in_the_advice_on_a_stray_makes_it_a_job(
+    spool: Spool, workers: Workers, place: str
+) -> None:
+    (spool.path / place).write_text("command: 'true'\n")
+    [found] = check(spool)
+    subprocess.run(["/bin/sh", "-c", found.remedy.split("`")[1]], check=True)
+    make_old(spool)
+    workers.drain()
+    assert [one.state for one in spool.list()] == [State.DONE]
+    assert check(spool) == []
+
+
+def test_a_stray_directory_is_not_to_become_a_job(spool: Spool) -> None:
+    for state in State:
+        (spool.path / state / "x.yaml").mkdir()
+    assert {found.problem for found in check(spool)} == {"a directory is not a job"}
 
 
 def test_the_draft_of_a_filing_that_was_stopped_is_left_alone(spool: Spool) -> None:

@@ -248,6 +248,28 @@ def test_ids_are_made_of_the_jobs_there_are_where_the_folder_is_missing(spool: S
         spool.file({"id": made, "command": "true"})
 
 
+def test_only_names_of_jobs_become_ids_where_the_folder_is_missing(spool: Spool) -> None:
+    name = "05-20260101T000000.000000Z-bad.yaml"
+    (spool.path / "dead" / name).write_text("command: [")
+    (spool.path / "dead" / f"{name}.reason.txt").write_text("It is no YAML.\n")
+    (spool.path / "done" / f"{name}.bak.yaml").mkdir()
+    drop(spool, "a-report-of-the-whole-year-2025.yaml", "command: 'true'\n")
+    assert spool.file({"id": "x1", "command": "true"}) == "x1"
+    assert reservations.listed(spool.root) == {"bad", "bad.yaml.bak", "x1"}
+
+
+def test_an_id_that_only_a_file_beside_a_job_has_is_freed(spool: Spool) -> None:
+    """Older versions took the names of reasons for ids."""
+    spool.file({"id": "x1", "command": "true"})
+    for name in ("05-20260101T000000.000000Z-bad.yaml", "05-20260101T000000.000000Z-bad.yaml.reason.txt"):
+        (spool.path / "dead" / name).write_text("command: [")
+    for job_id in ("bad", "bad.yaml.reason.txt"):
+        assert reservations.make(spool.root, job_id)
+    make_old(spool)
+    assert repair(spool) == []
+    assert reservations.listed(spool.root) == {"bad", "x1"}
+
+
 def test_the_first_id_is_taken_once_by_many_at_once(spool: Spool, at_once: AtOnce) -> None:
     def file() -> bool:
         try:

@@ -29,7 +29,8 @@ _ALL = rf"(?:{_SHAPE}/)*"  # not possessive: before Python 3.11.5 that takes wha
 #: How many names are matched at once.
 _LOT = 1000
 _UNFINISHED = ("~", ".tmp", ".swp", ".part")
-_DROPPED = (".yaml", ".yml", ".json")
+#: Endings of the files in pending/ that a worker takes in as jobs.
+DROPPED = (".yaml", ".yml", ".json")
 #: What the name of a reason in dead/ adds to that of its job.
 REASON = ".reason.txt"
 #: Where RUNAT stands in a file name.
@@ -103,7 +104,7 @@ def classify(state: State, text: str) -> Kind:
         return Kind.JOB
     if text[:1] == "." or text.endswith(_UNFINISHED):
         return Kind.UNFINISHED
-    if state is State.PENDING and text.lower().endswith(_DROPPED):
+    if state is State.PENDING and text.lower().endswith(DROPPED):
         return Kind.DROP
     if state is State.DEAD and text.endswith(REASON):
         return Kind.REASON

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queuectl.job.model import ID, State
-from queuectl.spool.names import id_in, is_made_id, make_id
+from queuectl.spool.names import is_made_id, make_id, name_in
 from queuectl.spool.root import IDS, make_folder
 from queuectl.system import files
 
@@ -102,11 +102,11 @@ def _make_folder(root: Root) -> None:
 def _borne(root: Root) -> set[str]:
     """The ids of all jobs, in lower case, but for those that were made up. Two looks, as jobs move."""
     found = {
-        id_in(text).lower()
+        name.id.lower()
         for _ in range(2)
         for state in State
         for text in root.texts_in(root.folder(state))
-        if text[:1] != "."  # whoever has a draft takes its id
+        if (name := name_in(state, text)) is not None  # a filing takes the id of its draft itself
     }
     # Older versions took an id by the first log of its job.
     ends = ".1.out"

@@ -24,7 +24,18 @@ from queuectl.spool import (
     reservations,
 )
 from queuectl.spool.descriptions import described
-from queuectl.spool.names import REASON, Kind, Name, classify, id_in, name_in, parse, parse_claim, split
+from queuectl.spool.names import (
+    DROPPED,
+    REASON,
+    Kind,
+    Name,
+    classify,
+    id_in,
+    name_in,
+    parse,
+    parse_claim,
+    split,
+)
 from queuectl.spool.requests import PAUSED
 from queuectl.spool.root import FOLDERS, IDS, Root
 from queuectl.system import files
@@ -45,11 +56,13 @@ AGAIN = 0.1
 
 
 _DELETED = "`--repair` deletes it."
+_ELSEWHERE = "Move it out of the spool: `mv {quoted} ~/`."
+_RUN = "To have it run: `mv -n {quoted} {pending}`."
 #: What is wrong and what to do, for each kind of finding; in braces its facts, and its path for a shell.
 SENTENCES = {
     "bad-config": ("{why}", "{remedy} Workers keep the last good values."),
     "unreadable-config": ("it cannot be read: {why}", "Mend it by hand."),
-    "not-of-a-spool": ("it is no part of a spool", "Move it elsewhere by hand."),
+    "not-of-a-spool": ("it is no part of a spool", _ELSEWHERE),
     "same-id": (
         "its id is also that of {other}",
         "Look at both and move one of them out of the spool: `mv {quoted} ~/`.",
@@ -62,16 +75,16 @@ SENTENCES = {
     ),
     "done-without-success": (
         "it is in done/, and did not end with status 0",
-        "Move it to pending/ by hand.",
+        _RUN,
     ),
     "done-without-a-run": (
         "it is in done/, and nothing shows that it ever ran",
-        "Move it to pending/ by hand, or prune it.",
+        f"{_RUN} Otherwise leave it to `queuectl prune`.",
     ),
-    "folder": ("a directory is not a job", "Move it elsewhere by hand."),
+    "folder": ("a directory is not a job", _ELSEWHERE),
     "drop": ("no worker has taken it in yet", "Start one: `queuectl worker start`."),
-    "unclaimed": ("a job that no worker has claimed", "Move it to pending/ by hand."),
-    "stranger": ("its name is not that of a job", "Rename it to NAME.yaml, or move it elsewhere."),
+    "unclaimed": ("a job that no worker has claimed", _RUN),
+    "stranger": ("its name is not that of a job", f"{_RUN} Otherwise: `mv {{quoted}} ~/`."),
     "draft": ("a filing that was cut off left it", _DELETED),
     "rewrite": ("a rewrite that was cut off left it", "`--repair` mends it."),
     "reason": ("its job has gone", _DELETED),
@@ -101,7 +114,16 @@ class Finding(NamedTuple):
     @property
     def remedy(self) -> str:
         """What a person can do, in words."""
-        return SENTENCES[self.kind][1].format(**self.facts, quoted=shlex.quote(self.path))
+        return SENTENCES[self.kind][1].format(
+            **self.facts, quoted=shlex.quote(self.path), pending=shlex.quote(self._in_pending)
+        )
+
+    @property
+    def _in_pending(self) -> str:
+        """Where a worker takes the file of this path in as a job."""
+        folder, _, text = self.path.rpartition("/")
+        is_job = text.lower().endswith(DROPPED)
+        return f"{folder.rpartition('/')[0]}/{State.PENDING}/{text}{'' if is_job else '.yaml'}"
 
 
 def check(root: Root, onlooker: Onlooker, lease: float, now: datetime) -> list[Finding]:
@@ -221,10 +243,10 @@ def _no_job(root: Root, state: State, text: str, path: str) -> Iterator[Finding]
     kind = classify(state, text)
     if kind is Kind.UNFINISHED:
         yield from _unfinished(root, state, text, path)
+    elif files.is_folder(path):
+        yield Finding("folder", path)
     elif kind is Kind.DROP:
-        if files.is_folder(path):
-            yield Finding("folder", path)
-        elif _age(path) > FRESH:
+        if _age(path) > FRESH:
             yield Finding("drop", path)
     elif state is State.PROCESSING and parse(text):
         yield Finding("unclaimed", path)
@@ -302,7 +324,8 @@ def _borne(root: Root) -> set[str]:
         for _ in range(2)
         for state in State
         for text in root.texts_in(root.folder(state))
-        if not (text.startswith(".") and any(_unfinished(root, state, text, f"{root.folder(state)}/{text}")))
+        if name_in(state, text) is not None
+        or (text[:1] == "." and not any(_unfinished(root, state, text, f"{root.folder(state)}/{text}")))
     }
 
 
