@@ -19,7 +19,11 @@ def main() -> NoReturn:
     try:
         _hold_standard_streams()
         status = _run()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        from queuectl.errors import is_interrupt  # not above: an import there could be interrupted, too
+
+        if not is_interrupt(error):
+            raise
         sys.stderr.write("Interrupted.\n")
         status = 130
     _leave(status)

@@ -12,7 +12,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.errors import BadDocument, BadEncoding
+from queuectl.errors import BadDocument, BadEncoding, HasNul
 
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
@@ -44,12 +44,28 @@ class Document(NamedTuple):
 
 #: Byte order marks of UTF-16 and UTF-32, as Notepad and PowerShell write them. UTF-8 has no such bytes.
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+#: For each wide encoding: where most bytes of Western text are NUL, and where few are.
+#: A torn file has as many in both.
+_NULS = {
+    "UTF-16LE": (slice(1, None, 2), slice(0, None, 2)),
+    "UTF-16BE": (slice(0, None, 2), slice(1, None, 2)),
+    "UTF-32LE": (slice(2, None, 4), slice(0, None, 4)),
+    "UTF-32BE": (slice(1, None, 4), slice(3, None, 4)),
+}
+
+
+def _unmarked(data: bytes) -> str | None:
+    """The wide encoding that these bytes seem to be in; None for others."""
+    for name, (nuls, others) in _NULS.items():
+        if data[nuls].count(0) * 2 > len(data[nuls]) and data[others].count(0) * 4 < len(data[others]):
+            return name
+    return None
 
 
 def text_of(data: bytes) -> str:
     """Decode bytes in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
-    Raises `BadEncoding` for other encodings, and `BadDocument` for a NUL.
+    Raises `BadEncoding` for other encodings, and `HasNul` for a NUL.
     """
     if data in WIDE:  # only the mark has been written so far
         raise BadEncoding(0)
@@ -58,9 +74,11 @@ def text_of(data: bytes) -> str:
     try:
         text = data.decode(wide if data.startswith(WIDE) else "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise BadEncoding(error.start) from None
+        raise BadEncoding(error.start, _unmarked(data)) from None
     if "\0" in text:
-        raise BadDocument("it holds a NUL character", text.count("\n", 0, text.index("\0")) + 1)
+        likely = None if data.startswith(WIDE) else _unmarked(data)
+        at = text.index("\0")
+        raise HasNul(text.count("\n", 0, at) + 1) if likely is None else BadEncoding(at, likely)
     return text
 
 

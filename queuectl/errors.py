@@ -33,6 +33,18 @@ class QueueError(Exception):
         return self
 
 
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether an error is Ctrl-C or caused by it.
+
+    Python 3.11 reports Ctrl-C in a class body, as in an import, as a `RuntimeError` with Ctrl-C as its cause.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__
+    return False
+
+
 class BadJob(QueueError):
     """A job that is refused; `field` is the name of the wrong field, if it is one field."""
 
@@ -52,23 +64,43 @@ class BadDocument(BadJob):
         self.line = line
 
 
-class BadEncoding(BadDocument):
-    """Bytes in an encoding other than UTF-8 and marked UTF-16 or UTF-32; `byte` counts from 0."""
+class BadText(BadDocument):
+    """Bytes that are no text: wrong in YAML, in JSON and in lines of commands alike; `line` counts from 1."""
 
-    def __init__(self, byte: int) -> None:
-        super().__init__("")
-        BadJob.__init__(
-            self,
-            f"It is not text in UTF-8, nor in UTF-16 with its mark (byte {byte}).",
-            "Convert it, for example with `iconv -f ISO-8859-1 -t UTF-8`.",
-        )
+    def __init__(self, problem: str, remedy: str, line: int | None = None) -> None:
+        BadJob.__init__(self, problem, remedy)
+        self.line = line
+
+
+class HasNul(BadText):
+    """A text with a NUL character, which no command and no path can hold."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(f"It holds a NUL character (line {line}).", "Remove that character.", line)
+
+
+class BadEncoding(BadText):
+    """Bytes in an encoding other than UTF-8 and marked UTF-16 or UTF-32.
+
+    `byte` is the first wrong one and counts from 0; `likely` is the encoding that the bytes seem to be in.
+    """
+
+    def __init__(self, byte: int, likely: str | None = None) -> None:
+        problem = f"It is not text in UTF-8, nor in UTF-16 with its mark (byte {byte})."
+        if likely is not None:
+            problem = f"It seems to be text in {likely} without a byte order mark; UTF-8 is expected."
+        source = likely or "ISO-8859-1"
+        example = "" if likely else ", for example"
+        super().__init__(problem, f"Convert it{example} with `iconv -f {source} -t UTF-8`.")
 
 
 class UnreadableJob(BadJob):
-    """A job that needs its file repaired before it can be changed; nothing was changed."""
+    """A job whose file must be corrected before the job can be changed; nothing was changed."""
 
     def __init__(self, job_id: str, path: str, why: str) -> None:
-        super().__init__(f"Job {job_id} cannot be read: {why}", f"Mend {path}, then try again.")
+        super().__init__(
+            f"Job {job_id} cannot be read: {why}", f"Its file is {path}; try again once it is correct."
+        )
 
 
 class Completed(BadJob):

@@ -297,11 +297,9 @@ def test_a_dead_file_that_is_no_job_does_not_hinder_the_others(ended: Shell) -> 
     assert (ended.state("dead1"), ended.state("dead2")) == ("pending", "pending")
     assert (ended.state("link"), ended.state("bad")) == ("dead", "dead")
     assert len(said.err.splitlines()) == 2
-    assert (
-        f"Error: Job bad cannot be read: The field 'comand' is unknown. Did you mean 'command'? Mend {bad}"
-        in said.err
-    )
-    assert "Error: Job link cannot be read: A symbolic link is not a job file. Mend" in said.err
+    unknown = "The field 'comand' is unknown. Did you mean 'command'?"
+    assert f"Error: Job bad cannot be read: {unknown} Its file is {bad};" in said.err
+    assert "Error: Job link cannot be read: A symbolic link is not a job file. Its file is" in said.err
     assert "Job bad cannot be read" in ended.refused("retry", "bad", status=1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -16,7 +17,7 @@ import click
 import pytest
 
 import queuectl
-from queuectl.cli import groups
+from queuectl.cli import boundary, groups
 from queuectl.cli.main import app
 from tests.shell import Shell, at_once, has_two_sentences, readable_by_others, until
 
@@ -164,7 +165,8 @@ def test_a_mistyped_command_is_answered_with_the_nearest(shell: Shell) -> None:
 
 
 UNKNOWN = (
-    "run start edit prun purge Prune stop x; dlq prune; dlq purg; worker purge; config edit; config redis"
+    "run start set get edit prun purge Prune stop x; dlq prune; dlq purg; worker purge; config edit; "
+    "config redis"
 )
 
 
@@ -172,7 +174,7 @@ def test_no_command_that_deletes_or_does_something_else_is_suggested(shell: Shel
     lines = [*UNKNOWN.partition(";")[0].split(), *UNKNOWN.split("; ")[1:], "config get redis"]
     for said in at_once(lambda line: shell.refused(*line.split(), status=2), lines):
         meant = said.partition("Did you mean ")[2]
-        assert not re.search(r"prune|purge|wait|'status'|max_retries", meant), said
+        assert not re.search(r"prune|purge|wait|'status'|max_retries|config set", meant), said
 
 
 HABITS = """\
@@ -310,7 +312,18 @@ def test_a_user_without_a_home_is_told_to_name_a_spool(shell: Shell) -> None:
             assert "--spool" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["x"], ["x", "sideways"], ["x", "drain", "1", "2"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["x"],
+        ["x", "sideways"],
+        ["x", "drain", "1", "2"],
+        ["x", "drain", "y"],
+        ["x", "drain", "0"],
+        ["x", "drain", "-1"],
+    ],
+)
 def test_the_workers_own_module_says_which_command_starts_it(shell: Shell, arguments: list[str]) -> None:
     command = [sys.executable, "-m", "queuectl.worker", *arguments]
     done = subprocess.run(
@@ -319,6 +332,23 @@ def test_the_workers_own_module_says_which_command_starts_it(shell: Shell, argum
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "`queuectl worker start`" in done.stderr
+
+
+def test_a_file_that_ulimit_keeps_small_is_no_matter_of_permissions(shell: Shell) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    shell.make_spool()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        said = [
+            shell.refused("enqueue", *options, "true", status=1)
+            for options in ([], ["--id", "a"], ["--yes", "--id", "b"])
+        ]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for one in said:
+        assert "`ulimit -f unlimited`" in one
+        assert "permission" not in one
+    assert shell.jobs() == []
 
 
 def test_what_may_not_be_read_is_named(shell: Shell) -> None:
@@ -484,6 +514,45 @@ def test_without_standard_output_a_job_is_filed_all_the_same(shell: Shell) -> No
     done = redirected(shell, "enqueue --id a true", ">&-")
     assert (done.returncode, done.stderr) == (0, "")
     assert shell.state("a") == "pending"
+
+
+class _Interrupted:
+    """Ctrl-C while the body of a class runs; Python 3.11 makes it the cause of a RuntimeError."""
+
+    def __set_name__(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_in_the_body_of_a_class_is_status_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert boundary.status_of(lambda: type("Imported", (), {"name": _Interrupted()})) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_an_interrupt_while_the_command_is_imported_is_status_130(shell: Shell) -> None:
+    finder = """
+import sys
+from queuectl.__main__ import main
+
+class Interrupted:
+    def __set_name__(self, *_): raise KeyboardInterrupt
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "queuectl.cli.quick":
+            type("Imported", (), {"name": Interrupted()})
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", finder],
+        env=shell.environment,
+        cwd=shell.home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
 
 
 def test_an_interrupt_is_status_130_and_files_nothing(shell: Shell) -> None:

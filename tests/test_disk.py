@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from queuectl import documents
-from queuectl.errors import BadDocument, BadEncoding
+from queuectl.errors import BadDocument, BadEncoding, HasNul
 from queuectl.system import drafts, files, logs
 
 if TYPE_CHECKING:
@@ -258,10 +258,19 @@ def test_bottomless_nesting_is_refused_and_harms_nobody(text: str) -> None:
         documents.load(text)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "latin-1"])
-def test_other_encodings_are_refused_where_no_mark_names_them(encoding: str) -> None:
-    with pytest.raises(BadDocument, match=r"not text in UTF-8|NUL"):
-        documents.text_of("command: echo é\n".encode(encoding))
+@pytest.mark.parametrize("text", ["command: echo é\n", "echo plain\n", "echo 😀\n"])
+@pytest.mark.parametrize("encoding", ["UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE"])
+def test_wide_text_without_a_mark_is_refused_with_the_command_that_converts_it(
+    encoding: str, text: str
+) -> None:
+    with pytest.raises(BadEncoding) as caught:
+        documents.text_of(text.encode(encoding))
+    assert f"`iconv -f {encoding} -t UTF-8`" in caught.value.remedy
+
+
+def test_other_encodings_are_refused() -> None:
+    with pytest.raises(BadEncoding, match="not text in UTF-8"):
+        documents.text_of("command: echo é\n".encode("latin-1"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
@@ -277,9 +286,10 @@ def test_a_mark_that_lies_is_refused(data: bytes) -> None:
         documents.text_of(data)
 
 
-def test_a_nul_is_refused_with_its_line() -> None:
-    with pytest.raises(BadDocument, match="NUL") as caught:
-        documents.text_of(b"a: 1\nb: \0\n")
+@pytest.mark.parametrize("data", [b"a: 1\nb: \0\n", b"a: 1\nb: torn" + bytes(100)])
+def test_a_nul_is_refused_with_its_line(data: bytes) -> None:
+    with pytest.raises(HasNul, match=r"^It holds a NUL character \(line 2\)\. Remove") as caught:
+        documents.text_of(data)
     assert caught.value.line == 2
 
 

@@ -6,10 +6,11 @@ click is imported only for an error: a plain `enqueue` runs without it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
-from queuectl.errors import OutputTrouble, QueueError, StorageTrouble
+from queuectl.errors import OutputTrouble, QueueError, StorageTrouble, is_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ def _status(error: BaseException) -> int:  # noqa: C901, PLR0911 - one branch an
     match error:
         case click.exceptions.Exit():
             return error.exit_code
-        case click.Abort() | KeyboardInterrupt():
+        case _ if isinstance(error, click.Abort) or is_interrupt(error):
             printer.note("Interrupted.")
             return 130
         case click.exceptions.NoArgsIsHelpError():
@@ -54,6 +55,12 @@ def _status(error: BaseException) -> int:  # noqa: C901, PLR0911 - one branch an
             return _say(
                 f"Standard output cannot be written to: {error.strerror}.",
                 "The spool is not to blame: make room where the output goes, or send it elsewhere.",
+                1,
+            )
+        case OSError(errno=errno.EFBIG):
+            return _say(
+                "A file of the spool would grow larger than this shell lets a file be.",
+                "See `ulimit -f`; run `ulimit -f unlimited`, then try again.",
                 1,
             )
         case OSError():
@@ -83,7 +90,9 @@ def _access(error: OSError) -> str:
 
                 command = f"sudo chown {os.geteuid()} {shlex.quote(os.fsdecode(error.filename))}"
                 return f"It belongs to {users.user_name(owner)}; if it should be yours, run `{command}`."
-    return "Check that path and its permissions."
+    if error.filename:
+        return "Check that path and its permissions."
+    return "Try again; `ulimit -a` shows the limits of this shell."
 
 
 def _usage(error: click.ClickException) -> tuple[str, str, int]:

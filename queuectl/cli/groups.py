@@ -23,8 +23,6 @@ HABITS = {
         "resume": ["unpause", "continue"],
         "dlq list": ["dead", "failed"],
         "config list": ["settings", "conf"],
-        "config set": ["set"],
-        "config get": ["get"],
         "webui": ["web", "ui", "dashboard", "serve", "gui"],
         "check": ["fsck", "doctor", "verify"],
         "init": ["create", "setup"],

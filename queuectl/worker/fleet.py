@@ -372,7 +372,8 @@ def await_end(
 def main(arguments: list[str]) -> int:
     """`python -m queuectl.worker SPOOL KIND[=UNTIL] [COUNT]`: be a worker, or fork so many and end."""
     kind, _, until = arguments[1].partition("=") if len(arguments) in {2, 3} else ("", "", "")
-    if kind not in {DETACHED, FOREGROUND, DRAIN} or (until or "now") not in DRAINS:
+    is_known = kind in {DETACHED, FOREGROUND, DRAIN} and (until or "now") in DRAINS
+    if not is_known or not all(re.fullmatch("[1-9][0-9]{0,3}", count) for count in arguments[2:]):
         sys.stderr.write(
             "This is for `queuectl worker start` alone.\nRun that, or see `queuectl worker start --help`.\n"
         )
