@@ -150,7 +150,7 @@ class Spool:
         """Move a waiting job to dead as cancelled; raises `WrongState` for others."""
         from queuectl.spool import acts
 
-        return self._act(job_id, lambda me, found: acts.cancel_waiting(me, found, self.clock()))
+        return self._act(job_id, lambda me, found: acts.cancel_waiting(me, found, self.clock())[0])
 
     def _act(self, job_id: str, act: Callable[[Hand, Found], str]) -> str:
         from queuectl.spool import acts, jobs

@@ -137,7 +137,17 @@ def test_nobody_waits_for_it_to_stop(shell: Shell, dead: str, option: tuple[str,
 
 
 def test_its_job_is_cancelled(shell: Shell, dead: str) -> None:
-    assert shell("cancel", "long").out == "long is dead (cancelled before it ran)\n"
+    assert shell("cancel", "long").out == "long is dead (cancelled after its run was lost)\n"
+    lost, cancelled = shell.fields("long")["history"][-2:]
+    assert (lost["event"], cancelled["event"]) == ("lost", "cancelled")
+    assert cancelled["error"] == "cancelled after its run was lost"
+    assert dead not in workers(shell)
+
+
+def test_its_job_is_cancelled_though_the_lost_run_was_its_last_try(shell: Shell, dead: str) -> None:
+    with shell.root.joinpath("config.yaml").open("a") as config:
+        config.write("max_retries: 0\n")
+    assert shell("cancel", "long").out == "long is dead (cancelled after its run was lost)\n"
     assert dead not in workers(shell)
 
 

@@ -520,6 +520,18 @@ def test_a_job_in_pending_whose_outcome_sent_it_elsewhere_was_moved_by_hand() ->
     assert not history.moved_by_hand((*TWICE, RETRIED))
 
 
+def test_a_job_that_is_cancelled_while_it_waits_says_whether_it_ran() -> None:
+    assert history.when_cancelled(()) == "cancelled before it ran"
+    assert history.when_cancelled(({"event": "cancelled"}, RETRIED)) == "cancelled before it ran"
+    for kind, how in {
+        "failed": "before it ran again",
+        "lost": "after its run was lost",
+        "returned": "after its run was given back",
+    }.items():
+        assert history.when_cancelled((started(1), ended(kind, 1))) == f"cancelled {how}"
+    assert history.when_cancelled((*TWICE, RETRIED)) == "cancelled before it ran again"
+
+
 def test_a_history_that_a_yaml_program_laid_out_anew_has_its_numbers_back() -> None:
     events = [
         {"event": "started", "attempt": 1, "at": "2026-11-22T12:00:00Z", "worker": "17", "pid": 9},

@@ -97,7 +97,7 @@ def test_jobs_that_have_moved_are_found_again_together(spool: Spool, counting: C
     with acts.hand(spool.root, spool.clock()) as hand:
 
         def cancel(found: jobs.Found) -> str:
-            return acts.cancel_waiting(hand, found, spool.clock())
+            return acts.cancel_waiting(hand, found, spool.clock())[0]
 
         assert lot.do_all("cancelling", cancel) == 0
     assert len(jobs.names_in(spool.root, State.DEAD)) == 30

@@ -126,6 +126,14 @@ def outcome_by(history: Sequence[Event], owner: str) -> Event | None:
     return last if last.get("event") in OUTCOMES and last.get("worker") == owner else None
 
 
+def when_cancelled(history: Sequence[Event]) -> str:
+    """How a job that waits is cancelled, in words: whether it ever ran, and how its last run ended."""
+    if not last_attempt(history):
+        return "cancelled before it ran"
+    ending = {LOST: "after its run was lost", RETURNED: "after its run was given back"}
+    return f"cancelled {ending.get(history[-1].get('event', ''), 'before it ran again')}"
+
+
 def moved_by_hand(history: Sequence[Event]) -> bool:
     """Whether a person moved a pending job there: its last outcome leads to another state."""
     last = history[-1] if history else {}

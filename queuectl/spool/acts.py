@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import times
 from queuectl.errors import BadJob, ClaimLost, JobMoved, UnreadableJob, WrongState
-from queuectl.job.history import CANCELLED
+from queuectl.job.history import CANCELLED, when_cancelled
 from queuectl.job.model import TRANSITIONS, State
 from queuectl.spool import (
     aside,
@@ -108,17 +108,20 @@ def _remove_reason(found: Found) -> None:
         files.remove(found.path + REASON)
 
 
-def cancel_waiting(me: Hand, found: Found, now: datetime) -> str:
-    """Move a waiting job to dead as cancelled; returns its path.
+def cancel_waiting(me: Hand, found: Found, now: datetime) -> tuple[str, str]:
+    """Move a waiting job to dead as cancelled; returns its path, and in words how it was cancelled.
 
     Raises `WrongState` for a job that does not wait, `JobMoved` when a worker was faster.
     """
     _refuse_unless_waiting(found, "waiting")
+    how = "cancelled while it waited"
     with me.claimed(found, now) as (claim, path):
-        with contextlib.suppress(files.NotAFile, BadJob):
-            event = {"event": CANCELLED, "at": iso(now), "worker": claim.owner}
-            _noted(me.root, path, event | {"error": "cancelled before it ran"})
-        return _put(me.root, State.DEAD, path, claim.free())
+        with contextlib.suppress(files.NotAFile, BadJob):  # what cannot be read has no history to add to
+            record = claims.read_ready(me.root, path)
+            how = when_cancelled(record.job.history)
+            event = {"event": CANCELLED, "at": iso(now), "worker": claim.owner, "error": how}
+            claims.note(me.root, path, record, (event,))
+        return _put(me.root, State.DEAD, path, claim.free()), how
 
 
 def run_now(me: Hand, found: Found, now: datetime) -> str:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from queuectl.spool.onlooker import Onlooker
     from queuectl.spool.recovery import StopRemains
 
-#: How a job was cancelled, in words.
-BEFORE_IT_RAN, WHILE_IT_RAN = "cancelled before it ran", "cancelled while it ran"
 #: Seconds between looks at a job that is about to move.
 _LOOK = 0.02
 
@@ -52,6 +50,7 @@ class Cancelling:
         self._verdicts: dict[str, Verdict] = {}
         self._asked: dict[str, list[str]] = {}
         self._owners: set[str] = set()
+        self._ran: set[str] = set()
         self._kept: dict[str, str] = {}
         self._is_told = False
 
@@ -62,21 +61,25 @@ class Cancelling:
                 files.remove(path)
 
     def act(self, found: Found) -> str | None:
-        """Cancel a job that waits, or ask the owner of one that runs; None where that is not the end.
+        """Cancel a job that waits, or ask the owner of one that runs.
+
+        Returns how it was cancelled, in words, and None where it is not cancelled yet.
 
         Raises `WrongState`, `JobMoved` where the job has moved, and `QueueError` where the
         owner of a running job will not answer, though it is not dead.
         """
         if found.state is State.DEAD and found.id in self._asked:
-            return WHILE_IT_RAN
+            return "cancelled while it ran"
+        if found.state is State.DEAD and found.id in self._ran:  # the lost run was its last try
+            return "cancelled after its run was lost"
         if found.state in {State.DONE, State.DEAD}:
             raise WrongState(found.id, found.state.label, "waiting or running", "There is nothing to cancel.")
         if found.state is not State.PROCESSING:
-            acts.cancel_waiting(self._me, found, self._clock())
-            return BEFORE_IT_RAN
+            return acts.cancel_waiting(self._me, found, self._clock())[1]
         owner = found.name.owner or ""
         self._refuse_deaf(found, owner)
         self._owners.add(owner)
+        self._ran.add(found.id)
         verdict = self._judge(owner)
         if not (verdict.is_dead or verdict.is_open):
             self._asked.setdefault(found.id, []).append(requests.to_cancel(self._root, found.name))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from queuectl.errors import BadUsage, JobMoved, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job.model import State
 from queuectl.spool import acts, descriptions, requests
-from queuectl.spool.cancellation import BEFORE_IT_RAN, Cancelling
+from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.jobs import Found
 from queuectl.spool.names import parse
 from queuectl.times import duration, entered_moment, iso
@@ -146,14 +146,11 @@ def _cancel(dashboard: Dashboard, job_id: str) -> Said:
     end = time.monotonic() + PATIENCE
     with acts.hand(spool.root, spool.clock()) as me:
         cancelling = Cancelling(me, values, dashboard.onlooker, dashboard.stop_remains, spool.clock)
-        before = "it did not run"
         while (found := dashboard.find(job_id)) is not None:
             with suppress(JobMoved):  # Race: it has moved; look where it is now
                 if how := cancelling.act(found):
                     cancelling.withdraw()
-                    then = before if how == BEFORE_IT_RAN else "its command was stopped"
-                    return Said(f"{found.id} is cancelled; {then}.")
-                before = f"its worker {found.name.owner} no longer runs it"
+                    return Said(f"{found.id} was {how}.")
             for owner, verdict in cancelling.undecided():
                 raise QueueError(
                     f"Perhaps {owner}, the worker of {found.id}, is dead: {verdict.why}.",

@@ -86,7 +86,7 @@ def test_a_job_that_waits_or_runs_is_not_deleted(server: Server, spool: Spool) -
 
 def test_a_waiting_job_is_cancelled(server: Server, spool: Spool) -> None:
     spool.file({"id": "one", "command": "true"})
-    assert "it did not run" in server.said(server.post("/jobs/one/cancel", SURE))
+    assert "one was cancelled before it ran" in server.said(server.post("/jobs/one/cancel", SURE))
     assert states(spool) == {"one": "dead"}
 
 
@@ -94,7 +94,7 @@ def test_a_running_job_is_stopped(server: Server, spool: Spool, workers: Workers
     spool.file({"id": "one", "command": "sleep 600"})
     workers.start()
     until(lambda: states(spool) == {"one": "processing"}, "it runs")
-    assert "its command was stopped" in server.said(server.post("/jobs/one/cancel", SURE))
+    assert "one was cancelled while it ran" in server.said(server.post("/jobs/one/cancel", SURE))
     assert states(spool) == {"one": "dead"}
     assert not list((spool.path / "workers").glob("*.cancel"))
 
@@ -247,7 +247,7 @@ def test_the_job_of_a_dead_worker_is_cancelled_and_what_is_left_of_it_is_stopped
     server: Server, spool: Spool, workers: Workers, until: Until
 ) -> None:
     process = killed(spool, workers, until)
-    assert "is cancelled; its worker" in server.said(server.post("/jobs/one/cancel", SURE))
+    assert "one was cancelled after its run was lost" in server.said(server.post("/jobs/one/cancel", SURE))
     assert states(spool) == {"one": "dead"}
     until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it is stopped")
     assert not list((spool.path / "workers").iterdir())
