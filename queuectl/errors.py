@@ -162,7 +162,7 @@ class IdTaken(QueueError):
         if holder is None:
             super().__init__(
                 f"The id {job_id!r} is taken, though no job has it.",
-                "Choose another one; if its job was deleted by hand, `queuectl check --repair` frees it.",
+                "Choose another one. Unless it is being filed just now, `queuectl check --repair` frees it.",
             )
         else:
             case = "" if holder == job_id else f" by {holder!r}: case makes no difference"

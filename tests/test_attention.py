@@ -26,7 +26,11 @@ WORKER = {
     ("workers", "finding", "sentence"),
     [
         ([WORKER | {"state": "dead"}], "died", "1 died at work"),
-        ([WORKER | {"state": "frozen"}], "frozen", "`kill -CONT 42` on web1"),
+        (
+            [WORKER | {"state": "frozen", "how_to_wake": "`kill`"}],
+            "frozen",
+            "if it is stopped, `kill` lets it go on",
+        ),
         ([WORKER | {"state": "idle", "clock_offset_seconds": 90.0}], "clock", "web1 is 90.0 s ahead"),
     ],
 )

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from queuectl.spool.descriptions import Description
 from queuectl.spool.liveness import Standing
 from queuectl.spool.onlooker import Onlooker
+from queuectl.system import host
 from queuectl.times import utc_now
 from tests.shell import Shell, until
 
@@ -264,9 +266,25 @@ def test_a_worker_that_stands_still_is_called_frozen_and_not_waited_for(shell: S
     assert "kill -CONT" in shell("status").out
     said = shell("worker", "stop", status=1)
     assert f"{frozen} has not stopped: its process is there, but gave no sign of life" in said.err
+    assert "`kill -CONT" in said.err
     assert "kill -CONT" in shell("cancel", "long", status=1).err
     assert shell("check").out == ""
     assert shell.state("long") == "processing"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "where"),
+    [
+        (host.kernel_id(), "on web1"),
+        ("another-boot/pid:[1]", "on web1"),
+        (host.kernel_id().split("/")[0] + "/pid:[1]", "inside its container web1 (another process namespace"),
+    ],
+    ids=["here", "on another host", "in a container of this host"],
+)
+def test_the_pid_of_a_worker_is_given_with_the_place_where_it_is_the_workers(kernel: str, where: str) -> None:
+    one = Description("web1-1-9f3c", "web1", 1, "detached", f"{kernel}/42", "", 1, "", 0, None)
+    assert f"`kill -CONT 1` {where}" in one.how_to_wake
+    assert f"end it {where}" in one.how_to_end
 
 
 def test_a_worker_that_dies_while_it_is_asked_to_stop_is_not_waited_for(shell: Shell) -> None:

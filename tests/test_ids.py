@@ -248,6 +248,12 @@ def test_ids_are_made_of_the_jobs_there_are_where_the_folder_is_missing(spool: S
         spool.file({"id": made, "command": "true"})
 
 
+def test_an_id_that_a_filing_has_taken_just_now_is_not_said_to_need_a_repair(spool: Spool) -> None:
+    assert reservations.make(spool.root, "slow")
+    with pytest.raises(IdTaken, match="Unless it is being filed just now, `queuectl check --repair`"):
+        spool.file({"id": "slow", "command": "true"})
+
+
 def test_only_names_of_jobs_become_ids_where_the_folder_is_missing(spool: Spool) -> None:
     name = "05-20260101T000000.000000Z-bad.yaml"
     (spool.path / "dead" / name).write_text("command: [")

@@ -11,7 +11,7 @@ from queuectl.cli import completion, printer
 from queuectl.cli.groups import Group
 from queuectl.cli.places import spool_of, spool_or_new
 from queuectl.errors import QueueError
-from queuectl.spool import descriptions, requests
+from queuectl.spool import descriptions, liveness, requests
 from queuectl.spool.onlooker import Onlooker
 from queuectl.times import duration, entered_duration, parse_moment
 
@@ -116,7 +116,11 @@ def _stop(ctx: click.Context, names: tuple[str, ...], timeout: str | None) -> in
     printer.note(f"Waiting for {len(asked)} to finish the job at hand{most} …")
     left = fleet.await_end(spool.root, asked, patience, partial(onlooker.judge, lease=lease), printer.line)
     for name, why in left.items():
-        printer.note(f"{name} has not stopped: {why}.")
+        is_frozen = onlooker.judge(name, lease).standing is liveness.Standing.FROZEN
+        wake = f"If that is stopped, {known[name].how_to_wake} lets it go on."
+        printer.note(
+            f"{name} has not stopped: {why}. {wake if is_frozen else 'See `queuectl worker status`.'}"
+        )
     return 1 if left or deaf else 0
 
 

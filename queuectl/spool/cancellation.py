@@ -103,7 +103,7 @@ class Cancelling:
         if not verdict.may_answer:
             raise QueueError(
                 f"Job {found.id} cannot be stopped by its worker {owner}: {verdict.why}.",
-                f"If that is stopped, `kill -CONT {worker.pid}` on {worker.host} lets it go on.",
+                f"If that is stopped, {worker.how_to_wake} lets it go on.",
             )
 
     def undecided(self) -> list[tuple[str, Verdict]]:

@@ -54,8 +54,21 @@ class Description(NamedTuple):
         """How to end a worker that reads no requests: the rest of a sentence about it."""
         return (
             f"is a Python program ({self.kind}), which hears no request: "
-            f"end it on {self.host} with `kill {self.pid}`."
+            f"end it {self._where} with `kill {self.pid}`."
         )
+
+    @property
+    def how_to_wake(self) -> str:
+        """The command that lets a stopped worker go on, and where to run it: the subject of a sentence."""
+        return f"`kill -CONT {self.pid}` {self._where}"
+
+    @property
+    def _where(self) -> str:
+        """Where its pid is its own: in another process namespace the pid is that of a stranger."""
+        theirs, ours = self.place.split("/"), kernel_id().split("/")
+        if theirs[0] == ours[0] and theirs[1:2] != ours[1:2]:
+            return f"inside its container {self.host} (another process namespace of this machine)"
+        return f"on {self.host}"
 
 
 def place_of(root: Root) -> str:

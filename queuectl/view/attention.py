@@ -24,7 +24,7 @@ SENTENCES = {
     "paused": "Paused: no new job is started; `queuectl resume` ends that.",
     "no-worker": "No worker is alive; `queuectl worker start` starts one.",
     "frozen": "Worker {name}: its process is there, but shows no sign of life; if it is stopped, "
-    "`kill -CONT {pid}` on {host} lets it go on.",
+    "{how_to_wake} lets it go on.",
     "died": "{number} died at work: the next worker, or `queuectl check --repair`, takes over its jobs.",
     "dead-jobs": "{number} dead: see `queuectl dlq list`.",
     "held": "Job {job} waits for a program that is writing to its file, {path}.",

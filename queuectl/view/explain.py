@@ -63,6 +63,7 @@ def workers(root: Root, values: Settings, onlooker: Onlooker | None = None) -> l
                 "beat_age_seconds": round(verdict.age or 0.0, 3),
                 "clock_offset_seconds": worker.clock_offset,
                 "jobs_done": worker.jobs_done,
+                "how_to_wake": worker.how_to_wake if state == "frozen" else None,
             }
         )
     return told
@@ -93,9 +94,7 @@ def hindrances(root: Root, values: Settings, onlooker: Onlooker, job_ids: Contai
         if not lives(worker):
             told.append(f"{job} is dead: a live worker, or `queuectl check --repair`, takes it up.")
         elif worker["state"] == "frozen":
-            told.append(
-                f"{job} stands still: `kill -CONT {worker['pid']}` on {worker['host']} lets it go on."
-            )
+            told.append(f"{job} stands still: {worker['how_to_wake']} lets it go on.")
     return told
 
 
