@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from queuectl.errors import QueueError as QueueError
     from queuectl.job.model import Job as Job
     from queuectl.job.model import State as State
-
-from queuectl.version import __version__
+    from queuectl.version import __version__ as __version__
 
 __all__ = ["Job", "QueueError", "Spool", "State", "__version__"]
 
-_HOMES = {"Job": "job.model", "QueueError": "errors", "Spool": "api", "State": "job.model"}
+_HOMES = {
+    "Job": "job.model",
+    "QueueError": "errors",
+    "Spool": "api",
+    "State": "job.model",
+    "__version__": "version",
+}
 
 
 def __getattr__(name: str) -> Any:

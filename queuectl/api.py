@@ -11,8 +11,7 @@ from queuectl import documents, settings, times
 from queuectl.errors import JobMoved, Moving, NoSuchJob, NotMounted, StorageTrouble
 from queuectl.job.fields import from_fields
 from queuectl.job.model import Job
-from queuectl.spool import creation
-from queuectl.system import fstab
+from queuectl.spool import safety
 from queuectl.times import utc_now
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Spool:
     """
 
     def __init__(self, path: str | Path, *, clock: Callable[[], datetime] = utc_now) -> None:
-        self.root: Root = creation.open_root(path)
+        self.root: Root = safety.open_root(path)
         self.clock = clock
         #: The settings, read again when config.yaml has changed.
         self.live = settings.Live(self.root.text, self.root.medium)
@@ -47,6 +46,9 @@ class Spool:
         An existing spool is opened, and becomes shared if `shared` is true. Raises `NotMounted` below a
         mount point of /etc/fstab that is not mounted, and `QueueError` for a directory with other files.
         """
+        from queuectl.spool import creation  # a plain `enqueue` makes no spool
+        from queuectl.system import fstab
+
         place = os.path.abspath(path)
         if not os.path.exists(f"{place}/{settings.FILE}") and (point := fstab.unmounted_at(place)):
             raise NotMounted(place, point)

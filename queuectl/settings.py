@@ -11,7 +11,6 @@ from queuectl.errors import BadDocument, BadSetting, BrokenConfig, nearest
 from queuectl.job.fields import launcher
 from queuectl.job.layout import number, scalar
 from queuectl.job.model import HERE
-from queuectl.job.policy import Policy
 from queuectl.system import files, users
 from queuectl.times import DURATION, is_bare_number, parse_duration
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, Literal
 
+    from queuectl.job.policy import Policy
     from queuectl.system.medium import Medium
 
 FILE = "config.yaml"
@@ -48,6 +48,8 @@ class Settings(NamedTuple):
 
     def policy(self, max_retries: int | None, backoff_base: float | None) -> Policy:
         """The retry policy of a job with its own values of these two, or None for the settings' values."""
+        from queuectl.job.policy import Policy  # which those who only file do without
+
         return Policy(
             max_retries=self.max_retries if max_retries is None else max_retries,
             backoff_base=self.backoff_base if backoff_base is None else backoff_base,

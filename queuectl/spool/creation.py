@@ -1,4 +1,4 @@
-"""Makes a spool, and opens one that is there."""
+"""Makes a spool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from queuectl.errors import BadSetting, QueueError
 from queuectl.job.model import State
 from queuectl.spool import safety
 from queuectl.spool.names import SHORTEST_LIMIT
-from queuectl.spool.root import FOLDERS, IDS, Root, make_folder, mend
+from queuectl.spool.root import FOLDERS, IDS, Root, make_folder
 from queuectl.system import drafts, files, owners, users
 
 if TYPE_CHECKING:
@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 
 #: The modes of a spool for its owner alone, and of one for its group as well.
 PRIVATE, SHARED = 0o700, 0o2770
-
-
-def open_root(path: Path | str) -> Root:
-    """The spool at `path`; raises `NotASpool` or `UnsafeSpool`. Missing folders are made again."""
-    root = Root(path)
-    root.require()
-    facts = files.kernel.stat(root.text)
-    safety.refuse_unsafe(root, facts)
-    files.give_what_is_made_in(root.text, facts)
-    mend(root)
-    return root
 
 
 def create(where: Path | str, mode: int | None = None) -> Root:
@@ -66,7 +55,7 @@ def create(where: Path | str, mode: int | None = None) -> Root:
             )
             if safety.gives_away(root):
                 safety.refuse_given_away(root, files.kernel.stat(root.config).st_uid, settings.DEFAULTS)
-        root = open_root(path)
+        root = safety.open_root(path)
         undo.pop_all()
     return root
 

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING
 
 from queuectl import settings
 from queuectl.errors import BadSetting, GivenAway, QueueError, UnsafeSpool
-from queuectl.spool.root import FOLDERS, IDS, is_for_group
+from queuectl.spool.root import FOLDERS, IDS, Root, is_for_group, mend
 from queuectl.system import files, mounts, users
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from queuectl.spool.root import Root
+
+def open_root(path: Path | str) -> Root:
+    """The spool at `path`; raises `NotASpool` or `UnsafeSpool`. Missing folders are made again."""
+    root = Root(path)
+    root.require()
+    facts = files.kernel.stat(root.text)
+    refuse_unsafe(root, facts)
+    files.give_what_is_made_in(root.text, facts)
+    mend(root)
+    return root
 
 
 def gives_away(root: Root) -> bool:

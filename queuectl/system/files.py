@@ -13,8 +13,6 @@ import stat
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.system import linux
-
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, BinaryIO
@@ -480,5 +478,7 @@ def being_written(path: Path | str) -> bool | None:
 
 def _has_writer(fd: int) -> bool | None:
     """`linux.has_writer`, or what the object in the place of `os` answers instead."""
+    from queuectl.system import linux  # which those who only file do without
+
     answer: bool | None = getattr(kernel, "has_writer", linux.has_writer)(fd)
     return answer

@@ -16,8 +16,8 @@ from queuectl import times
 from queuectl.errors import Lacking, QueueError, StorageTrouble
 from queuectl.job.model import State
 from queuectl.spool import descriptions, liveness, output, presence, safety
-from queuectl.spool.creation import open_root
 from queuectl.spool.descriptions import DETACHED, DRAIN, FOREGROUND
+from queuectl.spool.safety import open_root
 from queuectl.spool.waiting import Waiting
 from queuectl.spool.wake import load_ear
 from queuectl.system import files, host, logs, processes
