@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from queuectl import documents, settings, times
 from queuectl.errors import JobMoved, Moving, NoSuchJob, NotMounted, StorageTrouble
@@ -14,6 +13,7 @@ from queuectl.job.model import Job
 from queuectl.spool import safety
 from queuectl.times import utc_now
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path

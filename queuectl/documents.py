@@ -10,10 +10,11 @@ import codecs
 import contextlib
 import re
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadDocument, BadEncoding, HasNul
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import documents, times
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig, nearest
@@ -13,7 +12,9 @@ from queuectl.job.layout import number, scalar
 from queuectl.job.model import HERE
 from queuectl.system import files, users
 from queuectl.times import DURATION, is_bare_number, parse_duration
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path

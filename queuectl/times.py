@@ -6,10 +6,10 @@ import contextlib
 import re
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from queuectl.errors import BadUsage, LongAgo
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import tzinfo
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from queuectl.errors import OutputTrouble, QueueError, StorageTrouble, is_interrupt
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

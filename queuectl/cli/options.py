@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadUsage, LongAgo, QueueError
 from queuectl.times import entered_duration, entered_moment, iso, utc_now
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
 from queuectl.api import Spool
 from queuectl.errors import BadUsage, QueueError
 from queuectl.system import owners
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import click
 

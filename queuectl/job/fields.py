@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from queuectl.errors import BadJob, Completed, nearest
 from queuectl.job.history import events
 from queuectl.job.model import ID, MAX_COMMAND, MAX_LAUNCHER, URGENT, Job
 from queuectl.times import DURATION, MOMENT, parse_duration, parse_moment
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime

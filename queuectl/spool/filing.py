@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadJob, CutOff, FiledAllTheSame, IdTaken, IdTooLong, QueueError, StorageTrouble
 from queuectl.job.layout import to_yaml
@@ -24,7 +23,9 @@ from queuectl.spool import safety
 from queuectl.spool.names import SHORT_ID, Name, id_in, make_id, rank_of
 from queuectl.system import drafts, files, owners
 from queuectl.times import shifted, stamp
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime

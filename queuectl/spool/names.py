@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.job.model import ID, URGENT, State
 from queuectl.system import files
 from queuectl.times import from_stamp, shifted, stamp
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import stat
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from queuectl import settings
 from queuectl.errors import NotASpool, SpoolAway
@@ -15,6 +14,7 @@ from queuectl.spool.names import AROUND_ID, SHORTEST_LIMIT
 from queuectl.system import files, owners, users
 from queuectl.system.medium import Medium
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 

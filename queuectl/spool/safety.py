@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from queuectl import settings
 from queuectl.errors import BadSetting, GivenAway, QueueError, UnsafeSpool
 from queuectl.spool.root import FOLDERS, IDS, Root, is_for_group, mend
 from queuectl.system import files, mounts, users
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path

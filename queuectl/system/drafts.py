@@ -6,11 +6,12 @@ import contextlib
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.system import files
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path

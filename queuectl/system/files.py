@@ -11,8 +11,10 @@ import errno
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl.tuples import NamedTuple
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, BinaryIO

@@ -7,11 +7,12 @@ on ext4, NFSv3, NFSv4.2, SMB 3.1.1, GlusterFS 10 and sshfs 3.7.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.system import files, mounts
+from queuectl.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
 

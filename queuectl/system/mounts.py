@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import NamedTuple
 
 from queuectl.system import files
+from queuectl.tuples import NamedTuple
 
 #: The file in which Linux lists the mounts of this process.
 MOUNTS = "/proc/self/mountinfo"

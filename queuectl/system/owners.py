@@ -6,10 +6,10 @@ import contextlib
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING
 
 from queuectl.system import files
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 

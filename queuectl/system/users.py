@@ -6,7 +6,8 @@ import contextlib
 import os
 import stat
 import sys
-from typing import NamedTuple
+
+from queuectl.tuples import NamedTuple
 
 if sys.platform != "win32":
     import pwd
