@@ -519,6 +519,20 @@ def test_each_stream_begins_on_a_line_of_its_own(shell: Shell) -> None:
     assert terminal.text.endswith("── stdout ──\nout\n── stderr ──\nerr\n")
 
 
+def test_a_long_error_is_cut_for_people_and_whole_in_json(shell: Shell) -> None:
+    error = "long " * 100_000 + "end"
+    for job_id in ("one", "two", "three"):
+        shell.file("exit 4", id=job_id, max_retries=0)
+    shell.drain()
+    path = shell.place("one")
+    assert path is not None
+    path.write_text(path.read_text().replace("exit status 4", error))
+    assert len(shell("dlq", "list").out) < 3_000
+    assert len(shell("status", "one").out) < 5_000
+    assert "queuectl retry one" in shell("status", "one").out
+    assert shell("status", "one", "--json").json["error"] == error
+
+
 def test_a_job_that_a_person_put_into_done_has_no_exit_status(shell: Shell) -> None:
     shell.file("true", id="a")
     path = shell.place("a")

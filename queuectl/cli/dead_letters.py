@@ -17,6 +17,7 @@ from queuectl.errors import (
 from queuectl.job.model import State
 from queuectl.spool import jobs
 from queuectl.view import lookup
+from queuectl.view.wording import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,12 @@ def _dlq_list(ctx: click.Context, limit: int | None, as_json: bool) -> None:
             printer.as_json(spool.view(found) | {"reason": lookup.reason_for(found)})
         return
     rows = (
-        (one.id, lookup.reason_for(one), one.job.command_line if one.job else "(unreadable)") for one in dead
+        (
+            one.id,
+            shortened(lookup.reason_for(one)),
+            one.job.command_line if one.job else "(unreadable)",
+        )
+        for one in dead
     )
     printer.table(("ID", "REASON", "COMMAND"), rows, none="No dead jobs.")
 

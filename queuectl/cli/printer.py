@@ -131,6 +131,10 @@ def console() -> Any:
     return Console(highlight=False)
 
 
+#: In a pipe a column is padded to at most this many characters: one long cell swells no other row.
+_WIDEST = 200
+
+
 def table(
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],
@@ -155,7 +159,8 @@ def table(
     widths = [len(name) for name in columns[:-1]]
     head = [list(columns)]
     for lot in _lots(shown, _LINES):
-        widths = [max([width, *(len(row[index]) for row in lot)]) for index, width in enumerate(widths)]
+        for index, width in enumerate(widths):
+            widths[index] = min(_WIDEST, max([width, *(len(row[index]) for row in lot)]))
         lines = []
         for row in [*head, *lot]:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]

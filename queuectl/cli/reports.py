@@ -16,7 +16,7 @@ from queuectl.spool import output, requests
 from queuectl.times import duration, parse_moment, stamp, when
 from queuectl.view import explain, lookup
 from queuectl.view.attention import findings, worded
-from queuectl.view.wording import visible
+from queuectl.view.wording import shortened, visible
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -163,7 +163,7 @@ def _run_line(run: dict[str, Any], now: datetime) -> str:
         f"{duration(run.get('cpu_seconds')):<10}{memory:<10}{run.get('worker', '')}"
     )
     error = run.get("error")
-    return visible(cells) + (f"\n     {visible(error)}" if error else "")
+    return visible(cells) + (f"\n     {visible(shortened(error))}" if error else "")
 
 
 # ── list ──────────────────────────────────────────────────────────────────────────────────────

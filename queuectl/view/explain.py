@@ -13,6 +13,7 @@ from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.times import local, parse_moment, stamp, when
 from queuectl.view import lookup
+from queuectl.view.wording import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
@@ -118,7 +119,7 @@ def why(
         code = event.get("exit_code")
         return "nothing is recorded of its end" if code is None else f"done, exit status {code}"
     if found.state is State.DEAD:
-        return f"{lookup.reason_for(found)} ({_remedy(found)})"
+        return f"{shortened(lookup.reason_for(found))} ({_remedy(found)})"
     return "; ".join(_why_waiting(root, values, found, now, before))
 
 

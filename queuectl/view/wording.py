@@ -7,6 +7,13 @@ import re
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _NICE = {"\n": "⏎", "\t": " ", "\r": "␍", "\x1b": "␛"}
+#: Characters of an error in lists, tables and sentences. The job's file and `--json` have the whole error.
+ERROR_SHOWN = 1000
+
+
+def shortened(text: str, most: int = ERROR_SHOWN) -> str:
+    """The first `most` characters, and an ellipsis where more follow."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def visible(text: str) -> str:

@@ -43,7 +43,7 @@ def _environment() -> Environment:
         "lines": wording.escaped_lines,
         "local": local,
         "num": lambda number: f"{number:,}",
-        "shortened": lambda text, most: text if len(text) <= most else f"{text[:most]}…",
+        "shortened": wording.shortened,
         "visible": wording.escaped,
     }
     made.globals |= {"limits": LIMITS, "many": MANY}

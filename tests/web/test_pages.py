@@ -177,6 +177,8 @@ def test_a_long_error_is_cut_on_pages_and_whole_behind_a_link(
     dead("one", error=error)
     for path in ("/jobs/one", "/jobs", "/dead", "/"):
         assert len(server.ask(path).body) < 250_000, path
+    for path in ("/overview.json", "/jobs.json", "/dead.json"):
+        assert len(server.ask(path).body) < 40_000, path
     page = server.ask("/jobs/one").text
     for link in ("/jobs/one/error/0", "/jobs/one/error/1", "/jobs/one/file"):
         assert f'href="{link}"' in page

@@ -8,7 +8,7 @@ from queuectl.job.model import State
 from queuectl.spool import output
 from queuectl.times import parse_moment
 from queuectl.view import explain, lookup
-from queuectl.view.wording import escaped
+from queuectl.view.wording import ERROR_SHOWN, escaped
 from queuectl.web.pages import refusals
 from queuectl.web.pages.frame import Page, Query
 from queuectl.web.pages.look import Look
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: The page shows this many bytes at the end of each stream.
 TAIL = 64 * 1024
 #: The page shows this many characters of a text, and a link to the whole.
-LIMITS = {"error": 1000, "run": 300, "command": 16_000, "file": 32_000}
+LIMITS = {"error": ERROR_SHOWN, "run": 300, "command": 16_000, "file": 32_000}
 
 
 def page(dashboard: Dashboard, job_id: str, query: Query) -> Page:

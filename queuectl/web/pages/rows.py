@@ -11,7 +11,7 @@ from queuectl.spool.names import name_in
 from queuectl.times import iso, parse_moment, stamp
 from queuectl.view import lookup
 from queuectl.view.dead_letters import command_of, last_words
-from queuectl.view.wording import escaped
+from queuectl.view.wording import escaped, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,8 @@ def row(look: Look, found: Found) -> dict[str, Any]:
     ended = history[-1].get("at") if history and history[-1].get("event") in OUTCOMES else None
     line, why = command_of(found), reason(found)
     waits = found.state in {State.PENDING, State.FAILED}
-    return view | {
+    return _brief(view) | {
+        "history": [_brief(event) for event in view["history"]],
         "command_line": line,
         "runs": last_attempt(history),
         "started_at": moment(last.get("started_at")),
@@ -50,11 +51,17 @@ def row(look: Look, found: Found) -> dict[str, Any]:
         "seconds": figure(last.get("seconds")),
         "due_at": iso(found.name.due_at),
         "is_due": found.name.due <= stamp(look.now),
-        "reason": why or None,
+        "reason": shortened(why) or None,
         "last_words": last_words(look.dashboard.spool.root, found) or None,
         "can": _possible(look, found.state, waits=waits),
         "file_name": str(found.name),
     }
+
+
+def _brief(facts: dict[str, Any]) -> dict[str, Any]:
+    """These facts of a job or a run with a long error cut."""
+    error = facts.get("error")
+    return facts | {"error": shortened(error)} if isinstance(error, str) else facts
 
 
 def reason(found: Found) -> str:
