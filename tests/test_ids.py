@@ -299,6 +299,84 @@ def test_pruning_frees_an_id(spool: Spool, workers: Workers) -> None:
     assert spool.file({"id": "mine", "command": "true"}) == "mine"
 
 
+def test_ids_are_taken_again_where_all_their_files_were_deleted(spool: Spool, until: Until) -> None:
+    spool.file({"id": "waits", "command": "true", "run_at": FAR})
+    spool.file({"id": "dropped", "command": "true", "run_at": FAR})
+
+    def empty() -> None:
+        for name in os.listdir(spool.root.ids):
+            os.unlink(f"{spool.root.ids}/{name}")
+
+    empty()
+    with pytest.raises(IdTaken):
+        spool.file({"id": "WAITS", "command": "true"})
+    empty()
+    drop(spool, "x.yaml", "id: dropped\ncommand: 'true'\n")
+    look(spool, until)
+    assert len(bearing(spool, "dropped")) == 1
+    assert [found.id for found in spool.list("dead")] == ["x"]
+
+
+# ── files that a person copied or renamed ─────────────────────────────────────────────────────
+
+
+def copy_without_id(spool: Spool, job_id: str, name: str) -> None:
+    """Write a copy of a job to pending/, to run at once, that does not say what its id is."""
+    lines = files.read(spool.find(job_id).path).decode().splitlines()
+    kept = [line for line in lines if not line.startswith(("id:", "run_at:", "history:", "- {"))]
+    (spool.path / "pending" / name).write_text("\n".join(kept) + "\n")
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.FAILED, State.DEAD, State.DONE])
+@pytest.mark.parametrize("is_made", [False, True])
+def test_a_copy_that_names_no_id_gets_one_of_its_own(
+    spool: Spool, workers: Workers, state: State, is_made: bool
+) -> None:
+    if is_made:
+        with spool.member() as member:
+            job_id = placed(spool, state, member)
+    else:
+        job_id = spool.file({"id": "mine", "command": "true", "run_at": FAR})
+        name = os.path.basename(spool.find(job_id).path)
+        os.rename(spool.find(job_id).path, spool.path / state / name)
+    if state is State.DONE:
+        (spool.path / "logs" / f"{job_id}.1.err").touch()
+    [before] = bearing(spool, job_id)
+    copy_without_id(spool, job_id, f"05-20260101T000000.000000Z-{job_id}.yaml")
+    workers.drain()
+    assert bearing(spool, job_id) == [before]
+    [other] = [found for found in spool.list() if found.id != job_id]
+    assert other.id.startswith(f"{job_id}-")
+    assert other.state is State.DONE
+
+
+def test_a_job_under_a_name_that_a_person_gave_it_shares_its_id_with_no_other(
+    spool: Spool, workers: Workers
+) -> None:
+    for new in ("two", "three"):
+        spool.file({"id": f"first-{new}", "command": "true"})
+        copy_without_id(spool, f"first-{new}", f"05-20260101T000000.000000Z-{new}.yaml")
+        os.unlink(spool.find(f"first-{new}").path)
+    assert spool.file({"id": "two", "command": "true"}) == "two"
+    workers.drain()
+    assert {found.state for found in spool.list()} == {State.DONE}
+    assert len({found.id for found in spool.list()}) == 3
+    with pytest.raises(IdTaken):
+        spool.file({"id": "three", "command": "true"})
+
+
+def test_a_job_that_names_its_id_costs_no_listing_for_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.file({"id": "mine", "command": "true"})
+    with spool.member() as member:
+        member.look(utc_now(), again=True)
+        monkeypatch.setattr(files, "kernel", counting := Counting())
+        assert member.claim(utc_now()) is not None
+        monkeypatch.undo()
+    assert counting.listings == 0
+
+
 # ── filings that are stopped ──────────────────────────────────────────────────────────────────
 
 

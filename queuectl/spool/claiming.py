@@ -10,6 +10,7 @@ The content decides:
 from __future__ import annotations
 
 import errno
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +28,8 @@ from queuectl.times import parse_moment, stamp
 if TYPE_CHECKING:
     from queuectl.spool.jobfile import Record
     from queuectl.spool.root import Root
+
+log = logging.getLogger("queuectl")
 
 #: A name may be this much later than `run_at` says: each return to pending/ adds a microsecond.
 LEEWAY = timedelta(seconds=1)
@@ -82,6 +85,18 @@ def file_again(root: Root, name: Name, source: State, right: Name) -> Name:
     """Undo a claim, under the name that the content asks for. Returns the name that the file got."""
     right = free_name(root, source, right)
     files.move(f"{root.folder(State.PROCESSING)}/{name}", f"{root.folder(source)}/{right}")
+    return right
+
+
+def file_apart(claim: Claim) -> Name:
+    """Undo a claim, under an id of its own that begins like the one that another file has as well."""
+    own = ids.take_like(claim.root, claim.id)
+    try:
+        right = file_again(claim.root, claim.name, claim.source, claim.name.free()._replace(id=own))
+    except BaseException:
+        ids.release(claim.root, [own])
+        raise
+    log.warning("job %s: another file has this id, and this one names none: it is job %s now", claim.id, own)
     return right
 
 

@@ -97,6 +97,8 @@ class Drops:
         contested: list[tuple[_Drop, Job]] = []
         try:
             drops = [text for text in names if classify(State.PENDING, text) is Kind.DROP]
+            if drops:
+                reservations.restore(self._root)
             for text in dict.fromkeys(drops):
                 turn = self._turn_of(text, clock, now)
                 if turn is _Turn.WHOLE:

@@ -42,6 +42,7 @@ def take(root: Root, job_id: str) -> bool:
 def take_all(root: Root, job_ids: list[str], drafts: Container[str]) -> Iterator[bool]:
     """Take each of these ids for its draft in pending/. Yields for each whether it was free."""
     doubtful = [job_id for job_id in job_ids if is_made_id(job_id.lower())]
+    reservations.restore(root)
     held = set(borne(root, doubtful, drafts)) if doubtful else set()
     held |= {job_id.lower() for job_id in doubtful if output.was_begun(root, job_id, 1)}
     for job_id in job_ids:

@@ -37,6 +37,20 @@ def make(root: Root, job_id: str) -> bool:
             return True
 
 
+def restore(root: Root) -> None:
+    """Take the ids of all jobs again where ids/ is empty: somebody deleted its files.
+
+    Ids that were deleted one by one are not missed: that would take a listing of all jobs an id.
+    """
+    try:
+        if not files.is_empty(root.ids):
+            return
+    except FileNotFoundError:
+        return  # it is made whole
+    for job_id in _borne(root):
+        make(root, job_id)
+
+
 def mark(root: Root, job_id: str) -> files.Mark | None:
     """What must stay the same for a reservation to be the same; None where there is none."""
     try:

@@ -134,6 +134,12 @@ def list_names(folder: Path | str) -> list[str]:
     return names
 
 
+def is_empty(folder: Path | str) -> bool:
+    """Whether a directory holds nothing; its first entry answers, whatever its size."""
+    with kernel.scandir(folder) as entries:
+        return next(entries, None) is None
+
+
 class Mark(NamedTuple):
     """What must stay the same for a file or directory to be the same as before."""
 

@@ -29,6 +29,7 @@ from queuectl.spool.dropping import Drops
 from queuectl.spool.liveness import Standing
 from queuectl.spool.names import parse_claim
 from queuectl.spool.onlooker import Onlooker
+from queuectl.spool.twins import Twins
 from queuectl.spool.waiting import Waiting
 from queuectl.system import files
 from queuectl.times import iso
@@ -64,6 +65,7 @@ class Member:
         self.done = 0
         self._waiting = listed or Waiting(root)
         self._abandoned = ids.Abandoned(root)
+        self._twins = Twins(root)
         self._drops = Drops(root, self._abandoned)
         self._unsettled: list[str] = []
         self._onlooker = Onlooker(root)
@@ -225,6 +227,7 @@ class Member:
         try:
             terms = claiming.Terms(safety.trust(self.root, self.live.last), self._waiting.holds.settled(name))
             claim = claiming.confirm(self.root, name, source, now, terms)
+            claim = self._with_own_id(claim) if isinstance(claim, Claim) else claim
             return self._vouched(claim, now) if isinstance(claim, Claim) else claim
         except ClaimLost:
             return None  # somebody took this member for dead, and the job with it
@@ -238,6 +241,16 @@ class Member:
         if verdict > 0:
             raise holds.NotYet(verdict)
         return claiming.file_again(self.root, name, source, right)
+
+    def _with_own_id(self, claim: Claim) -> Claim | Name:
+        """The claim of a job that has its id alone; else the name with another id under which it was filed.
+
+        A job whose content names its id costs nothing here.
+        """
+        if claim.job.id is not None or claim.job.history:
+            return claim
+        ids.take(self.root, claim.id)  # a person may have given the file this name
+        return claiming.file_apart(claim) if self._twins.has(claim.name) else claim
 
     def _vouched(self, claim: Claim, now: datetime) -> Claim:
         """The claim once its file tells that a person put the job back.
