@@ -365,6 +365,11 @@ class StorageTrouble(QueueError):
             place = f" at {error.filename}" if error.filename else ""
             problem = f"The spool cannot be used{place}: {what}."
             remedy = "Nothing was lost; try again when the disk is back."
+            if isinstance(error, PermissionError) and error.filename:
+                import shlex  # few errors need it
+
+                path = shlex.quote(str(error.filename))
+                remedy = f"Nothing was lost; see what forbids it: `ls -ld {path}; lsattr -d {path}`."
         super().__init__(problem, remedy)
         self.errno = error.errno
 

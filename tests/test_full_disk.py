@@ -287,3 +287,23 @@ def test_a_worker_on_a_full_disk_does_not_say_that_it_died(
     assert {found.id for found in spool.list()} == {"mine", "pipe"}
     assert "died" not in workers.said()
     assert os.listdir(spool.root.folder(State.PENDING)) == []
+
+
+def test_a_run_that_fails_while_the_disk_is_full_uses_up_no_try_and_ends_the_claims(
+    spool: Spool, tmp_path: Path, small_disk: Path, workers: Workers, until: Until
+) -> None:
+    go = tmp_path / "go"
+    for number in range(5):
+        spool.file({"command": f"until [ -e {go} ]; do sleep 0.02; done; echo {number}", "max_retries": 0})
+    workers.start()
+    until(lambda: "running (pid" in workers.said(), "the first runs")
+    _use_up_blocks(small_disk)
+    go.touch()
+    until(lambda: "No space left" in workers.said(), "it says that the disk is full")
+    make_room(small_disk)
+    until(lambda: len(jobs.names_in(spool.root, State.DONE)) == 5, "all are done")
+    assert workers.said().count("cannot be used") == 1
+    runs = [event["event"] for found in spool.list() if found.job for event in found.job.history]
+    assert runs.count("completed") == 5
+    assert runs.count("returned") == 1
+    assert "failed" not in runs

@@ -18,15 +18,17 @@ from queuectl import Spool, State
 from queuectl.errors import IdTooLong
 from queuectl.spool import jobs
 from queuectl.spool.names import AROUND_ID, REASON, SHORT_ID, SHORTEST_LIMIT, Name
+from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.times import utc_now
+from queuectl.view import audit
 from queuectl.worker.fleet import log_to
 from queuectl.worker.loop import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.conftest import Evidence, Until, Workers
+    from tests.conftest import Evidence, Process, Until, Workers
 
 #: Starts a worker in a process of its own that can start no command while a file is there.
 Start = "Callable[[int], tuple[Path, Path]]"
@@ -170,6 +172,10 @@ def make_immutable(tmp_path: Path) -> Iterator[Callable[[str | Path], None]]:
     subprocess.run([chattr, "-R", "-f", "-i", tmp_path], check=False)
 
 
+def check(spool: Spool) -> list[audit.Finding]:
+    return audit.check(spool.root, Onlooker(spool.root), 1, utc_now())
+
+
 def thaw(folder: Path) -> None:
     subprocess.run(["chattr", "-R", "-i", folder], check=True)
 
@@ -233,6 +239,71 @@ def test_a_claim_of_a_dead_worker_that_cannot_be_changed_holds_nobody_up(
     assert spool.find(later).state is State.DONE
     assert "its file cannot be changed" in workers.said()
     thaw(spool.path / "processing")
+
+
+@pytest.mark.parametrize("how", ["immutable", "mode 500"])
+@pytest.mark.parametrize(
+    ("command", "state"), [("true", State.DONE), ("exit 1", State.FAILED), ("exit 1", State.DEAD)]
+)
+def test_a_directory_that_takes_no_outcome_is_to_blame_and_not_the_job(
+    spool: Spool,
+    workers: Workers,
+    evidence: Evidence,
+    until: Until,
+    request: pytest.FixtureRequest,
+    how: str,
+    command: str,
+    state: State,
+) -> None:
+    folder = spool.root.folder(state)
+    tries = {"max_retries": 0} if state is State.DEAD else {"max_retries": 3, "backoff_base": 600}
+    stuck = spool.file({"command": evidence.command(command), **tries})
+    inside: list[str] = []
+    if how == "immutable":
+        request.getfixturevalue("make_immutable")(folder)
+    else:
+        os.chmod(folder, 0o500)
+        if os.geteuid() == 0:
+            inside = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    worker = workers.start("drain", inside=inside)
+    until(lambda: folder in workers.said(), "it names the directory")
+    later = spool.file({"command": "true"})
+    if how == "immutable":
+        assert [(one.kind, one.path) for one in check(spool)] == [("not-writable", folder)]
+        thaw(Path(folder))
+    else:
+        os.chmod(folder, 0o700)
+    assert worker.wait(30) == 0
+    assert spool.find(stuck).state is state
+    assert spool.find(later).state is State.DONE
+    assert evidence.started() == [stuck]
+    assert workers.said().count("cannot be used") == 1
+    assert f"`ls -ld {folder}; lsattr -d {folder}`" in workers.said()
+    assert "put aside" not in workers.said()
+
+
+def ask_again(worker: Process) -> bool:
+    """Ask a worker to stop, and whether it has: signals that follow each other closely count as one."""
+    worker.popen.terminate()
+    return not worker.is_running
+
+
+def test_a_worker_that_ends_before_it_can_move_a_job_says_that_the_outcome_is_recorded(
+    spool: Spool, workers: Workers, until: Until, make_immutable: Callable[[str | Path], None]
+) -> None:
+    folder = spool.path / "done"
+    make_immutable(folder)
+    spool.file({"id": "mine", "command": "true"})
+    worker = workers.start()
+    until(lambda: str(folder) in workers.said(), "it names the directory")
+    worker.popen.terminate()
+    until(lambda: "asked to stop" in workers.said(), "it waits")
+    until(lambda: ask_again(worker), "it ends at once")
+    assert "job mine: its outcome is in its file (completed)" in workers.said()
+    assert "counts as lost" not in workers.said().rpartition("asked to stop")[2].partition("\n")[2]
+    thaw(folder)
+    workers.drain()
+    assert spool.find("mine").state is State.DONE
 
 
 # ── long names ────────────────────────────────────────────────────────────────────────────────

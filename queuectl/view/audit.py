@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections import defaultdict
 from functools import cache, partial
@@ -62,6 +63,10 @@ _RUN = "To have it run: `mv -n {quoted} {pending}`."
 SENTENCES = {
     "bad-config": ("{why}", "{remedy} Workers keep the last good values."),
     "unreadable-config": ("it cannot be read: {why}", "Mend it by hand."),
+    "not-writable": (
+        "this user may not write to this directory, so no job comes in or goes out",
+        "See what forbids it: `ls -ld {quoted}; lsattr -d {quoted}`.",
+    ),
     "not-of-a-spool": ("it is no part of a spool", _ELSEWHERE),
     "same-id": (
         "its id is also that of {other}",
@@ -146,6 +151,7 @@ def _look(
 ) -> Iterator[Finding]:
     """One look at all names, and at the content of those job files that are to be read."""
     yield from _config(root)
+    yield from _not_writable(root)
     yield from _strays(root)
     verdict_on = cache(lambda owner: onlooker.judge(owner, lease))
     known: dict[str, list[str]] = defaultdict(list)
@@ -176,6 +182,19 @@ def _config(root: Root) -> Iterator[Finding]:
         yield Finding("bad-config", str(root.config), {"why": why, "remedy": error.remedy})
     except OSError as error:
         yield Finding("unreadable-config", str(root.config), {"why": error.strerror})
+
+
+def _not_writable(root: Root) -> Iterator[Finding]:
+    """Directories that take no file of a user who may write to the spool itself."""
+    if _is_writable(root.text):
+        for name in (*FOLDERS, IDS):
+            path = f"{root.text}/{name}"
+            if files.exists(path) and not _is_writable(path):
+                yield Finding("not-writable", path)
+
+
+def _is_writable(folder: str) -> bool:
+    return bool(files.kernel.access(folder, os.W_OK | os.X_OK))
 
 
 def _strays(root: Root) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from queuectl.job.history import FAILED, Event
 from queuectl.job.model import State
 from queuectl.spool import aside, output
 from queuectl.system import files
-from queuectl.worker.trouble import is_of_one_file, may_pass
+from queuectl.worker.trouble import beyond_one_file, may_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,8 +154,8 @@ class Ledger:
             del self._owed[0]
             log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
         except OSError as error:
-            if not is_of_one_file(error, self._root, self._member.name):
-                raise
+            if (trouble := beyond_one_file(error, self._root, self._member.name)) is not None:
+                raise trouble from error
             del self._owed[0]
             self._put_aside(run, error)
 
@@ -192,8 +192,8 @@ class Ledger:
             except ClaimLost:
                 pass  # somebody took this worker for dead, and the job over
             except OSError as error:
-                if not is_of_one_file(error, self._root, self._member.name):
-                    raise
+                if (trouble := beyond_one_file(error, self._root, self._member.name)) is not None:
+                    raise trouble from error
                 log.error("job %s: it cannot be given back: %s", claim.id, error.strerror)
             del self._returns[0]
 

@@ -41,7 +41,7 @@ from queuectl.worker.stopping import (
     reason_to_end,
 )
 from queuectl.worker.threads import Guard, Looks
-from queuectl.worker.trouble import Trouble, Warnings, is_of_one_file, is_usable, may_pass
+from queuectl.worker.trouble import Trouble, Warnings, beyond_one_file, full_disk, may_pass, why_unusable
 from queuectl.worker.waits import DONE, GO_ON, On, Wait
 
 if TYPE_CHECKING:
@@ -211,11 +211,11 @@ class Worker:
     def leave(self) -> None:
         """Go. Where a claim is left the description stays: the next taker learns from it where it ran."""
         for run in self._ledger.left:
-            log.error(
-                "job %s: its outcome is not recorded (%s); the run counts as lost",
-                run.claim.id,
-                run.in_words(),
-            )
+            if run.claim.unwritten:
+                fate = f"is not recorded ({run.in_words()}); the run counts as lost"
+            else:
+                fate = f"is in its file ({run.in_words()}); the next worker makes its move"
+            log.error("job %s: its outcome %s", run.claim.id, fate)
         if self._ledger.is_empty and not self._ledger.left:
             with contextlib.suppress(OSError):  # others clear away what is left of it
                 self.member.leave()
@@ -231,7 +231,8 @@ class Worker:
         ledger, member = self._ledger, self.member
         ledger.record()  # nothing is run until the outcome of the run before is on the disk
         if not self._is_to_end():
-            if self._trouble.lasts and not is_usable(self._root, self.name):
+            if self._trouble.lasts and (trouble := why_unusable(self._root, self.name)) is not None:
+                self._tell_trouble(trouble)
                 return Wait(On.CONTROL, TRY_AGAIN)  # not for new jobs: each would be one more try
             self.keeper.hear(at_once=True)
         if self._is_to_end():
@@ -309,7 +310,7 @@ class Worker:
         At a second signal the worker ends with what it owes; a limit to stop is no reason to forget it.
         """
         may_end = may_pass(error) or isinstance(error, FileNotFoundError)
-        if not may_end and is_usable(self._root, self.name):
+        if not may_end and why_unusable(self._root, self.name) is None:
             raise error
         is_to_end = self._is_to_end()
         self._tell_trouble(error)
@@ -412,7 +413,7 @@ class Worker:
         except ClaimLost:
             return False
         except OSError as error:
-            if not (may_pass(error) or is_of_one_file(error, self._root, self.name)):
+            if not may_pass(error) and beyond_one_file(error, self._root, self.name) is not None:
                 raise
         return True
 
@@ -473,6 +474,11 @@ class Worker:
             stopped = facts | {"error": Why.STOPPED.value}
             return self._owe(run, finishing.returned(run.claim, stopped, self.member.now()))
         how = f"killed by {facts['signal']}" if "signal" in facts else f"exit status {status}"
+        if (trouble := full_disk(self._root, self.name)) is not None:
+            # Its own writes may have failed. Nothing is claimed from here on until the disk takes a block.
+            self._tell_trouble(trouble)
+            given_back = facts | {"error": f"{how}, while the disk was full"}
+            return self._owe(run, finishing.returned(run.claim, given_back, self.member.now()))
         return self._fail(run, facts | {"error": how})
 
     def _reap(self, run: Run, command: Command) -> dict[str, Any]:
