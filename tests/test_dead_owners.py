@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from queuectl import State
 from queuectl.spool.descriptions import Description
 from queuectl.spool.liveness import Standing
 from queuectl.spool.onlooker import Onlooker
-from queuectl.system import host
+from queuectl.spool.recovery import StillRuns
+from queuectl.system import files, host
 from queuectl.times import utc_now
+from queuectl.view import audit
 from tests.shell import Shell, until
 
 if TYPE_CHECKING:
@@ -189,6 +192,58 @@ def test_a_repair_says_what_it_watches_and_takes_nothing_of_a_worker_that_beats_
     assert len(told) == 1
     assert name in told[0]
     assert onlooker.judge(name, HOUR).standing is Standing.ALIVE
+
+
+# ── what a repair cannot end ───────────────────────────────────────────────────────────────────
+
+
+def a_killed_worker(shell: Shell) -> Path:
+    """The claim that a worker has left on this host; its command still runs."""
+    shell.file("sleep 600", id="long")
+    started = shell.start("worker", "start", "--foreground")
+    shell.reaches("long", "processing")
+    until(lambda: "started" in str(shell.fields("long").get("history")), "its start is written down")
+    os.kill(started.pid, signal.SIGKILL)
+    started.end()
+    (claim,) = shell.root.glob("processing/*.yaml")
+    return claim
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a spool to another user")
+def test_a_repair_by_root_names_the_user_who_can_take_a_job_over(shell: Shell) -> None:
+    claim = a_killed_worker(shell)
+    for path in [shell.root, *shell.root.rglob("*")]:
+        os.chown(path, 54321, 54321)
+    command = f"`sudo -u '#54321' queuectl -s {shell.root} check --repair`"
+    said = shell("check", "--repair", status=1).out
+    assert f"{claim}: its worker" in said
+    assert "could not take the job over: it was filed by user 54321" in said
+    assert command in said
+    assert "files it again" not in said
+    assert "`--repair` clears it (" not in said
+    refusal = shell("cancel", "long", status=1).err
+    assert "it was filed by user 54321" in refusal
+    assert command in refusal
+    assert shell.state("long") == "processing"
+
+
+def test_a_process_that_cannot_be_ended_is_named(spool: Spool) -> None:
+    spool.file({"id": "long", "command": "true"})
+    with spool.member() as dead:
+        dead.look(utc_now())
+        claim = dead.claim(utc_now())
+        assert claim is not None
+        opened = dead.begin(claim)
+        assert opened is not None
+        files.close(*opened[2])
+
+    def still_runs(*_: object) -> None:
+        raise StillRuns(4321)
+
+    found = audit.repair(spool.root, Onlooker(spool.root), spool.settings(), still_runs, spool.clock())
+    (one,) = [one for one in found if one.path.startswith(spool.root.folder(State.PROCESSING))]
+    assert "process 4321 of its command still runs" in one.problem
+    assert "`ps -fp 4321`" in one.remedy
 
 
 # ── containers on one disk ────────────────────────────────────────────────────────────────────

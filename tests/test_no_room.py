@@ -24,6 +24,7 @@ from queuectl.times import utc_now
 from queuectl.view import audit
 from queuectl.worker.fleet import log_to
 from queuectl.worker.loop import Worker
+from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -238,6 +239,12 @@ def test_a_claim_of_a_dead_worker_that_cannot_be_changed_holds_nobody_up(
     workers.drain()
     assert spool.find(later).state is State.DONE
     assert "its file cannot be changed" in workers.said()
+    path = spool.find(stuck).path
+    left = audit.repair(spool.root, Onlooker(spool.root), spool.settings(), stop_remains, spool.clock())
+    (claim,) = [one for one in left if one.path == path]
+    assert f"could not take the job over: Operation not permitted: {path}" in claim.problem
+    assert f"`lsattr {path}`" in claim.remedy
+    assert f"`queuectl -s {spool.path} check --repair`" in claim.remedy
     thaw(spool.path / "processing")
 
 

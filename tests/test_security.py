@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -152,6 +153,34 @@ def test_users_of_one_group_file_work_cancel_and_look(shared: Spool) -> None:
     written = {path for path in shared.path.rglob("*") if path.is_file() and path.name != "config.yaml"}
     assert {mode_of(path) for path in written} == {0o660}
     assert {path.stat().st_gid for path in written} == {GROUP}
+
+
+KILLED = "import os\nif os.fork() == 0:\n    {drain}\nelse:\n    os.wait()"
+REPAIR = (
+    "from queuectl import Spool; from queuectl.view import audit; "
+    "from queuectl.spool.onlooker import Onlooker; from queuectl.worker.remains import stop_remains; "
+    "spool = Spool({path!r}); "
+    "found = audit.repair(spool.root, Onlooker(spool.root), spool.settings(), stop_remains, spool.clock()); "
+    "print(*(f'{{one.path}}: {{one.problem}}. {{one.remedy}}' for one in found), sep='\\n')"
+)
+
+
+@as_root
+def test_a_repair_names_the_user_who_can_end_what_a_dead_worker_left(shared: Spool) -> None:
+    if not readable_by_others():
+        pytest.skip("other users cannot read this installation")
+    recorded = f"until grep -q starte[d] {shared.path}/processing/*; do sleep 0.02; done"
+    file_as(ALICE, shared, "left", command=f"echo $$; {recorded}; kill -9 $PPID; exec sleep 60")
+    run_as(ALICE, KILLED.format(drain=DRAIN.format(path=str(shared.path))))
+    pid = int(printed(shared, "left"))
+    try:
+        said = run_as(BOB, REPAIR.format(path=str(shared.path)))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert f"could not take the job over: process {pid} of its command still runs" in said
+    assert f"`sudo -u '#{ALICE}' queuectl -s {shared.path} check --repair`" in said
+    assert "files it again" not in said
+    assert shared.find("left").state is State.PROCESSING
 
 
 SERVE = (

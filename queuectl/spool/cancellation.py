@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from queuectl.spool.jobs import Found
     from queuectl.spool.liveness import Verdict
     from queuectl.spool.onlooker import Onlooker
-    from queuectl.spool.recovery import StopRemains
+    from queuectl.spool.recovery import Left, StopRemains
 
 #: Seconds between looks at a job that is about to move.
 _LOOK = 0.02
@@ -51,7 +51,8 @@ class Cancelling:
         self._asked: dict[str, list[str]] = {}
         self._owners: set[str] = set()
         self._ran: set[str] = set()
-        self._kept: dict[str, str] = {}
+        self._kept: set[str] = set()
+        self._left: dict[str, Left] = {}
         self._is_told = False
 
     def withdraw(self) -> None:
@@ -93,8 +94,10 @@ class Cancelling:
 
     def _refuse_deaf(self, found: Found, owner: str) -> None:
         verdict = self._judge(owner)
-        if owner in self._kept:
-            raise QueueError(self._kept[owner], "`queuectl check --repair` tries again.")
+        if (left := self._left.get(str(found.name))) is not None:
+            raise QueueError(
+                f"Job {found.id} cannot be taken over from its dead worker {owner}: {left.why}.", left.remedy
+            )
         worker = descriptions.describe(self._root, owner)
         if worker is None or verdict.is_dead:
             return
@@ -117,13 +120,12 @@ class Cancelling:
     def take_over(self) -> None:
         """Take over the jobs of dead owners, and end their commands that still run on this host."""
         lease = self._values.lock_lease_seconds
-        if any(self._onlooker.judge(owner, lease).is_dead for owner in self._owners - self._kept.keys()):
-            told, kept = recovery.by_hand(
+        if any(self._onlooker.judge(owner, lease).is_dead for owner in self._owners - self._kept):
+            _, kept, left = recovery.by_hand(
                 self._root, self._onlooker, self._values, self._stop_remains, self._clock()
             )
-            for owner in kept:
-                said = [one for one in told if f" {owner} " in one]
-                self._kept[owner] = said[0] if said else f"The dead worker {owner} left what cannot be ended."
+            self._kept |= kept
+            self._left |= left
         self._verdicts.clear()
 
     def wait(self, left: Iterable[Found], end: float, tell: Callable[[str], None]) -> None:

@@ -12,6 +12,8 @@ to a file only once its own name is in the file's name.
 from __future__ import annotations
 
 import errno
+import os
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +24,7 @@ from queuectl.spool import aside, claims, descriptions, finishing, output, prese
 from queuectl.spool.claims import Claim
 from queuectl.spool.descriptions import described
 from queuectl.spool.names import Name, parse_claim
-from queuectl.system import files, owners
+from queuectl.system import files, owners, users
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -45,15 +47,27 @@ class StillRuns(Exception):
     """
 
     def __init__(self, pid: int | None) -> None:
+        self.pid = pid
         what = "its command still runs in another container"
         super().__init__(what if pid is None else f"process {pid} of its command still runs")
 
 
+class Left(NamedTuple):
+    """Why the claim of a dead owner had to stay, and a sentence that says what a person can do."""
+
+    why: str
+    remedy: str
+
+
 class Recovered(NamedTuple):
-    """A sentence for each claim and worker that was cleared, and the dead owners whose claims had to stay."""
+    """A sentence for each claim and worker that was cleared, and the dead owners whose claims had to stay.
+
+    `left` are those claims, by the names of their files.
+    """
 
     told: list[str]
     kept: frozenset[str]
+    left: dict[str, Left]
 
 
 class Rescue(NamedTuple):
@@ -72,6 +86,7 @@ class Rescue(NamedTuple):
     def recover(self, now: datetime) -> Recovered:
         """End the claims of every dead owner."""
         told: list[str] = []
+        left: dict[str, Left] = {}
         kept: set[str | None] = {self.me}
         dead: dict[str, bool] = {self.me: True}
 
@@ -87,33 +102,66 @@ class Rescue(NamedTuple):
         for text in self.root.texts_in(self.root.folder(State.PROCESSING)):
             name = parse_claim(text)
             if name is not None and text not in self.held and is_dead(name):
-                is_ended, sentence = self._try_to_end(name, now)
+                sentence, reason = self._try_to_end(name, now)
                 told += [f"Job {name.id}: {sentence}"] if sentence else []
-                kept |= set() if is_ended else {name.owner}
+                if reason is not None:
+                    left[text] = reason
+                    kept.add(name.owner)
         told += [
             f"Worker {owner} is dead; its place is cleared."
             for owner in described(self.root)
             if owner not in kept and is_dead(Name(0, "", "", owner)) and self.onlooker.bury(owner)
         ]
         self.onlooker.clear_orphans()
-        return Recovered(told, frozenset(owner for owner in kept if owner))
+        return Recovered(told, frozenset(owner for owner in kept if owner), left)
 
-    def _try_to_end(self, name: Name, now: datetime) -> tuple[bool, str]:
-        """Whether a claim is ended now, by this process or another, and a sentence to report."""
+    def _try_to_end(self, name: Name, now: datetime) -> tuple[str, Left | None]:
+        """A sentence to report, and why the claim is left; None once this process or another has ended it."""
         fate = self._fate_of(name.owner)
+        path = f"{self.root.folder(State.PROCESSING)}/{name}"
         try:
-            return True, self._end(name, now)
+            return self._end(name, now), None
         except ClaimLost:
-            return True, ""  # another process recovers it, too
-        except files.Untrusted:
-            return False, ""  # a worker that trusts its owner ends it
+            return "", None  # another process recovers it, too
+        except files.Untrusted as error:  # a worker that trusts its owner ends it
+            mends = f"Run `chmod go-w {shlex.quote(path)}`, then `{self._repair}`."
+            return "", Left(error.strerror or str(error), self._by_owner_of(path) or mends)
         except StillRuns as one:
-            return False, f"{fate}, but {one}; it waits for that."
+            told = f"{fate}, but {one}; it waits for that."
+            return told, Left(str(one), self._against(one, name.owner))
         except OSError as error:
             if StorageTrouble.explains(error):
                 raise
-            path = f"{self.root.folder(State.PROCESSING)}/{name}"
-            return False, f"{fate}, and its file cannot be changed: {error.strerror} ({path})."
+            looks = f"Look at `ls -l {shlex.quote(path)}` and `lsattr {shlex.quote(path)}`. "
+            mends = f"{looks}Once it can be changed, run `{self._repair}`."
+            by_owner = None if users.is_root() else self._by_owner_of(path)
+            return (
+                f"{fate}, and its file cannot be changed: {error.strerror} ({path}).",
+                Left(f"{error.strerror}: {path}", by_owner or mends),
+            )
+
+    @property
+    def _repair(self) -> str:
+        return f"queuectl -s {shlex.quote(self.root.text)} check --repair"
+
+    def _by_owner_of(self, path: str) -> str | None:
+        """Lets the owner of a file end the claim, in a sentence; None where that is the present user."""
+        try:
+            owner = files.kernel.stat(path).st_uid
+        except FileNotFoundError:
+            return None
+        if not users.HAVE_MODES or owner == os.geteuid():
+            return None
+        user = users.user_name(owner)
+        who = user if users.user_id(user) == owner else f"'#{owner}'"
+        return f"Run `sudo -u {who} {self._repair}`."
+
+    def _against(self, one: StillRuns, owner: str | None) -> str:
+        """What a person can do about a process that still runs: it is of the user whose worker died."""
+        if one.pid is None:
+            return f"Run `{self._repair}` in that container, or stop the container first."
+        by_owner = None if users.is_root() else self._by_owner_of(f"{self.root.workers}/{owner}.yaml")
+        return by_owner or f"Look at `ps -fp {one.pid}`. Once it has ended, run `{self._repair}`."
 
     def _fate_of(self, owner: str | None) -> str:
         """Why a claim was left, in words."""

@@ -73,6 +73,10 @@ SENTENCES = {
         "Look at both and move one of them out of the spool: `mv {quoted} ~/`.",
     ),
     "dead-owner": ("its worker {owner} is dead", "`--repair` files it again ({why})."),
+    "left-claim": (
+        "its worker {owner} is dead, and `--repair` could not take the job over: {why}",
+        "{remedy} Until then the job waits.",
+    ),
     "unreadable-job": ("it cannot be read: {why}", "Mend it by hand."),
     "misnamed": (
         "its content asks for the name {right}",
@@ -96,6 +100,10 @@ SENTENCES = {
     "log": ("no job has its id", _DELETED),
     "id": ("no job has this id", "`--repair` frees it."),
     "dead-worker": ("this worker is dead", "`--repair` clears it ({why})."),
+    "kept-worker": (
+        "this worker is dead, and `--repair` could not take a job over from it",
+        "`--repair` clears it once that is mended.",
+    ),
     "left-by-worker": ("it belongs to no live worker", _DELETED),
 }
 
@@ -379,12 +387,23 @@ def repair(
 
     A silent owner is left alone unless this onlooker has watched it: see `Onlooker.settle`.
     """
-    recovery.by_hand(root, onlooker, values, stop_remains, now)
+    recovered = recovery.by_hand(root, onlooker, values, stop_remains, now)
     left = []
     for found in check(root, onlooker, values.lock_lease_seconds, now):
         if found.mend is None:
-            left.append(found)
+            left.append(_explained(found, recovered))
         else:
             with contextlib.suppress(FileNotFoundError):
                 found.mend()
     return left
+
+
+def _explained(found: Finding, recovered: recovery.Recovered) -> Finding:
+    """A finding that a repair has left, with the reason why a dead worker's claim had to stay."""
+    name = found.path.rpartition("/")[2]
+    if found.kind == "dead-owner" and (one := recovered.left.get(name)) is not None:
+        facts = {"owner": found.facts["owner"], "why": one.why, "remedy": one.remedy}
+        return Finding("left-claim", found.path, facts)
+    if found.kind == "dead-worker" and name.removesuffix(".yaml") in recovered.kept:
+        return Finding("kept-worker", found.path)
+    return found

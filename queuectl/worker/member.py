@@ -351,7 +351,7 @@ class Member:
         if not self.is_to_recover:
             return []
         rescue = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains, held)
-        told, self._kept = rescue.recover(now)
+        told, self._kept, _ = rescue.recover(now)
         self._recovered_at = times.clock.monotonic()
         new = [one for one in told if one not in self._told]
         self._told = told
