@@ -289,6 +289,19 @@ def test_the_first_id_is_taken_once_by_many_at_once(spool: Spool, at_once: AtOnc
     assert [name for name in os.listdir(spool.path) if name.startswith(".")] == []
 
 
+def test_an_id_and_a_time_that_another_filing_has_at_work_are_refused_in_words(spool: Spool) -> None:
+    job = {"id": "mine", "command": "true", "run_at": "2100-01-01T00:00:00Z"}
+    draft = spool.root.path / "pending" / ".10-21000101T000000.000000Z-mine.yaml.tmp"
+    draft.touch()
+    with pytest.raises(IdTaken, match="check --repair"):
+        spool.file(job)
+    draft.unlink()
+    first, second = spool.file_many([job, job])
+    assert first.error is None
+    assert isinstance(second.error, IdTaken)
+    assert second.error.holder == "mine"
+
+
 def test_pruning_frees_an_id(spool: Spool, workers: Workers) -> None:
     from queuectl.spool import acts
 

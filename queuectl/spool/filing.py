@@ -117,9 +117,15 @@ def _write(root: Root, settings: Settings, named: list[Named], written: list[dra
     mode = safety.guarded_mode(root, settings)
     for name, job, _ in named:
         text = to_yaml(job).encode()
-        error = _unfit(root, name, text)
+        error: QueueError | None = _unfit(root, name, text)
         if error is None:
-            written.append(drafts.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode))
+            try:
+                draft = drafts.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode)
+            except FileExistsError:  # another filing of this id and time is under way, or died
+                is_ours = any(draft.target == _path(root, name) for draft in written)
+                error = IdTaken(name.id, name.id if is_ours else None)
+            else:
+                written.append(draft)
         answers.append(Filed(name.id, error))
     return answers
 
