@@ -6,6 +6,7 @@ the process; then it happens at one instant.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tests.simulation.files import Disk, Inode, Share, error
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.simulation.world import Process, World
 
@@ -307,6 +308,15 @@ class Kernel:
     def listdir(self, path: Any) -> list[str]:
         path = self._open[path].path if isinstance(path, int) else os.fspath(path)
         return self._step("listdir", path).names(path)
+
+    def scandir(self, path: Any) -> contextlib.AbstractContextManager[Iterator[str]]:
+        """The product asks only whether there is an entry, so the names stand for the entries."""
+        return contextlib.nullcontext(iter(self.listdir(path)))
+
+    def access(self, path: Any, how: int) -> bool:
+        """Modes are not simulated: what is there may be read and written to."""
+        del how
+        return self._step("access", path).look_up(os.fspath(path)) is not None
 
     def mkdir(self, path: Any, mode: int = 0o777) -> None:
         mount = self._step("mkdir", path)
