@@ -91,6 +91,7 @@ def build(tree: Tree, root: Path) -> None:
         else:
             folder.unlink()
     for path, content in tree.items():
+        Path(path).parent.mkdir(exist_ok=True)  # a folder that was made under a dot name, and is not renamed
         Path(path).write_bytes(content)
 
 
