@@ -99,4 +99,4 @@ class Ear(InotifyFD):
         """The directory is gone. The keeper's looks find what comes to one in its place."""
 
     def on_queue_overflow(self) -> None:
-        """Names were lost, which the log has been told: whoever looks at the directory finds them."""
+        """The kernel dropped names, and watchdog has logged it. The next listing finds them."""

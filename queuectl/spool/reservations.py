@@ -86,7 +86,7 @@ def listed(root: Root) -> set[str]:
 
 
 def set_aside(root: Root, job_id: str) -> str | None:
-    """Rename a reservation, so that whoever does it is the only one; its new path, None where it is gone."""
+    """Rename a reservation, which one process alone can do. Returns its new path, None if it is gone."""
     away = f"{root.ids}/.{make_id()}"
     return away if files.move(path_of(root, job_id), away) else None
 
