@@ -47,10 +47,10 @@ class Spool:
         mount point of /etc/fstab that is not mounted, and `QueueError` for a directory with other files.
         """
         from queuectl.spool import creation  # a plain `enqueue` makes no spool
-        from queuectl.system import fstab
+        from queuectl.system import mounts
 
         place = os.path.abspath(path)
-        if not os.path.exists(f"{place}/{settings.FILE}") and (point := fstab.unmounted_at(place)):
+        if not os.path.exists(f"{place}/{settings.FILE}") and (point := mounts.unmounted_at(place)):
             raise NotMounted(place, point)
         return cls(creation.create(path, creation.SHARED if shared else None).text)
 

@@ -25,6 +25,7 @@ MOMENT = "a moment such as 2026-11-08T15:00:00Z"
 _MOMENT = r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d[\d:.,]*)?|\d{8}T\d{4,6}(?:[.,]\d+)?)\s*(Z|[+-]\d\d(?::?\d\d)?)?"
 #: Seconds or milliseconds since 1970, from 2001 to 2286; `date` writes an @ before them.
 _EPOCH = r"@?(\d{10}(?:\.\d+)?|\d{13})"
+_AWAKE = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 #: An entered moment that is further in the past than this may be a slip of the keys.
 _LONG_AGO = timedelta(days=1)
 
@@ -41,14 +42,12 @@ class Clock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds that nobody sets; they may stand still while the host sleeps."""
+        """Seconds of a clock that nobody sets. It may stop while the host sleeps."""
         return time.monotonic()
 
     def awake(self) -> float:
-        """Seconds that nobody sets and that go on while the host sleeps, where there is such a clock."""
-        if hasattr(time, "CLOCK_BOOTTIME"):
-            return time.clock_gettime(time.CLOCK_BOOTTIME)
-        return time.monotonic()
+        """Seconds of a clock that nobody sets and that goes on while the host sleeps, where there is one."""
+        return time.clock_gettime(_AWAKE)
 
     def sleep(self, seconds: float) -> None:
         """Wait for this many seconds."""
@@ -184,21 +183,19 @@ def shifted(moment: datetime) -> datetime:
 
 
 def duration(seconds: float | None) -> str:
-    """`0.42 s`, `12 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
+    """`0.42 s`, `12 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`; a whole number shows no part of a second."""
     if seconds is None:
         return "-"
     if seconds < 0:
         return f"-{duration(-seconds)}"
-    if seconds < 10:
-        return f"{seconds:.2g} s" if seconds >= 0.001 else "0 s"
     whole = round(seconds)
-    for small, big, size in (("s", "min", 60), ("min", "h", 3600), ("h", "d", 86400)):
-        if whole < size * (60 if size < 3600 else 24) or size == 86400:
-            if size == 60 and whole < 60:
-                return f"{whole} s"
-            unit = size // (60 if size <= 3600 else 24)
-            return f"{whole // size} {big} {whole % size // unit} {small}"
-    raise AssertionError("the last unit takes all")
+    if whole < 60:
+        return f"{seconds:.2g} s" if 0.001 <= seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def when(moment: datetime, now: datetime) -> str:

@@ -14,7 +14,7 @@ from queuectl.errors import GivenAway, NotMounted, QueueError, UnsafeSpool
 from queuectl.job.model import State
 from queuectl.spool import safety
 from queuectl.spool.root import FOLDERS
-from queuectl.system import files, fstab, mounts, users
+from queuectl.system import files, mounts, users
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,10 +51,10 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, s
         point = str(named).replace(" ", "\\040")
         for name, text in (
             ("FSTAB", f"# {point}2\nserver:/x {point} nfs4 noauto 0 0\n"),
-            ("MOUNTED", mounted),
+            ("MOUNTS", mounted),
         ):
             (tmp_path / name).write_text(text)
-            monkeypatch.setattr(fstab, name, str(tmp_path / name))
+            monkeypatch.setattr(mounts, name, str(tmp_path / name))
 
     return tell
 

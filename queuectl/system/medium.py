@@ -47,8 +47,7 @@ def listed(known: Listed | None, mark: files.Mark, now: float) -> Listed:
 class Medium:
     """The file system that holds one spool.
 
-    Nothing is asked of the system before the first question, and a question of durability on a block
-    device is answered without reading the list of mounts: a plain `enqueue` asks no other.
+    A plain `enqueue` asks only what a block device answers without reading the list of mounts.
     """
 
     def __init__(self, path: str, facts: os.stat_result) -> None:
@@ -86,10 +85,10 @@ class Medium:
 
     @property
     def locks_tell(self) -> bool:
-        """Whether a file lock tells if its worker lives; else its beats must.
+        """Whether a file lock tells if its worker lives; else its beats must, and its writes may arrive late.
 
         Two sshfs mounts both get a lock, NFS depends on mount options, and GlusterFS drops locks that are
-        held.
+        held. A host that is cut off may hold back writes until after others took its files over.
         """
         return not self.is_shared
 
@@ -98,7 +97,8 @@ class Medium:
         """Whether a question about one name is answered as things are now.
 
         A share answers from a cache: a name stays "not there" for up to 28 s on NFS if it was asked for
-        too early, and attributes may be old. Only a listing shows what other hosts have made.
+        too early, and attributes may be old. Only a listing shows what other hosts have made. FUSE gives a
+        file a new inode number when it has forgotten the file.
         """
         return not self.is_shared
 
@@ -109,16 +109,6 @@ class Medium:
         NFS and SMB clients refuse it also where their server grants no delegation or oplock, and then
         every file would seem to be being written.
         """
-        return not self.is_shared
-
-    @property
-    def writes_late(self) -> bool:
-        """Whether writes of a host that is cut off may arrive after others took its files over."""
-        return self.is_shared
-
-    @property
-    def keeps_inodes(self) -> bool:
-        """Whether a file keeps its inode number. FUSE makes new ones when it has forgotten a file."""
         return not self.is_shared
 
     @property
