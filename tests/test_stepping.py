@@ -69,6 +69,9 @@ class Pretended:
     def has_company(self) -> bool:
         return False
 
+    def identity(self) -> None:
+        return None
+
     def look_back(self) -> None:
         pass
 
@@ -95,6 +98,9 @@ class Stage:
 
     def clear_up(self) -> None:
         pass
+
+    def stop_remains(self, root: object, name: object, history: object) -> None:
+        raise AssertionError(f"no worker dies here, yet {name} of {root} is recovered: {history}")
 
     def enter(self, awaited: frozenset[State] | None = frozenset()) -> Worker:
         worker = Worker(self._spool.root, "simulated", awaited=awaited, starter=self)  # type: ignore[arg-type]

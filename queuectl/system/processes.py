@@ -133,6 +133,10 @@ class Command:
         self._ended: float | None = None
         self.was_cut_off = False
 
+    def identity(self) -> str | None:
+        """A text that names this process and no other: see `process_facts.identity`."""
+        return process_facts.identity(self.pid)
+
     def look_back(self) -> None:
         """Date the end by the kernel, because this process stood still and saw it late."""
         self._ended = process_facts.last_ran(self.pid)

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from queuectl.job.history import Event
     from queuectl.settings import Settings
     from queuectl.spool.claims import Claim
+    from queuectl.spool.names import Name
     from queuectl.spool.root import Root
     from queuectl.system.processes import Command, Streams
 
@@ -26,6 +28,9 @@ class Starter(Protocol):
 
     def clear_up(self) -> None:
         """End what a reaped command has left behind."""
+
+    def stop_remains(self, root: Root, name: Name, history: tuple[Event, ...]) -> None:
+        """End what the command of a dead worker has left on this host: see `recovery.StopRemains`."""
 
 
 class Commands:
@@ -63,6 +68,12 @@ class Commands:
     def clear_up(self) -> None:
         """Kill and reap whatever a reaped command left outside its session."""
         processes.end_orphans()
+
+    def stop_remains(self, root: Root, name: Name, history: tuple[Event, ...]) -> None:
+        """End what the command of a dead worker has left on this host."""
+        from queuectl.worker.remains import stop_remains  # and psutil, which few workers need
+
+        stop_remains(root, name, history)
 
     def _environment(self, told: Mapping[str, str]) -> dict[Any, Any]:
         """The worker's own environment (encoded once for all), the job's, and the variables of the queue."""

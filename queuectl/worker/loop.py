@@ -17,7 +17,7 @@ from queuectl.errors import ClaimLost, Lacking, QueueError
 from queuectl.spool import finishing
 from queuectl.spool.output import Curb
 from queuectl.spool.wake import Bell, Wake
-from queuectl.system import files, process_facts, processes
+from queuectl.system import files, processes
 from queuectl.system.processes import Cannot, Streams
 from queuectl.times import utc_now
 from queuectl.worker import stopping
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from queuectl.job.history import Event
     from queuectl.job.model import State
     from queuectl.spool.claims import Claim
-    from queuectl.spool.names import Name
     from queuectl.spool.root import Root
     from queuectl.spool.waiting import Waiting
     from queuectl.system.processes import Command
@@ -242,7 +241,7 @@ class Worker:
         self.keeper.silence.has_lapsed = False  # no claim is held that others may have taken over
         if member.is_to_recover:
             ledger.pay()  # else the claim would be taken for one that was left
-            for told in member.recover(_stop_remains, member.now(), ledger.stuck):
+            for told in member.recover(self._starter.stop_remains, member.now(), ledger.stuck):
                 log.warning("%s", told)
         claim = self._claim()
         if claim is not None:
@@ -406,8 +405,7 @@ class Worker:
             return True
         run.is_recorded = True
         self.keeper.curb = run.curb
-        identity = process_facts.identity(command.pid)
-        run.claim = run.claim.recording(spool=self._root.identity, process=identity)
+        run.claim = run.claim.recording(spool=self._root.identity, process=command.identity())
         try:
             self._ledger.write(run)
         except ClaimLost:
@@ -501,9 +499,3 @@ class Worker:
         self._ledger.owe(run, outcome)
         self._ledger.record()
         return GO_ON
-
-
-def _stop_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
-    from queuectl.worker.remains import stop_remains  # and psutil, which few workers need
-
-    stop_remains(root, name, history)
