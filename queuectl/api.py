@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from queuectl import documents, settings, times
-from queuectl.errors import JobMoved, Moving, NoSuchJob, NotMounted, StorageTrouble
+from queuectl.errors import JobMoved, NoSuchJob, QueueError, StorageTrouble
 from queuectl.job.fields import from_fields
 from queuectl.job.model import Job
 from queuectl.spool import safety
@@ -43,15 +43,20 @@ class Spool:
     def create(cls, path: str | Path, *, shared: bool = False) -> Spool:
         """Make a spool, private to its owner or shared by its directory's group, and open it.
 
-        An existing spool is opened, and becomes shared if `shared` is true. Raises `NotMounted` below a
-        mount point of /etc/fstab that is not mounted, and `QueueError` for a directory with other files.
+        An existing spool is opened, and becomes shared if `shared` is true. Raises `QueueError` below a
+        mount point of /etc/fstab that is not mounted, and for a directory with other files.
         """
+        import shlex
+
         from queuectl.spool import creation  # a plain `enqueue` makes no spool
         from queuectl.system import mounts
 
         place = os.path.abspath(path)
         if not os.path.exists(f"{place}/{settings.FILE}") and (point := mounts.unmounted_at(place)):
-            raise NotMounted(place, point)
+            raise QueueError(
+                f"{place} would be hidden: /etc/fstab has a mount for {point}, which is not mounted now.",
+                f"Run `mount {shlex.quote(point)}`, then try again.",
+            )
         return cls(creation.create(path, creation.SHARED if shared else None).text)
 
     @property
@@ -100,7 +105,7 @@ class Spool:
         return file_jobs(self.root, values, map(_job, jobs), self.clock)
 
     def find(self, job_id: str) -> Found:
-        """The job with this id or unique prefix of an id; raises `NoSuchJob` or `AmbiguousId`."""
+        """The job with this id or unique prefix of an id; raises `NoSuchJob` or `BadUsage`."""
         from queuectl.view import lookup
 
         return lookup.find(self.root, job_id)
@@ -165,7 +170,7 @@ class Spool:
                     return act(me, found)
                 except JobMoved:  # it moved meanwhile: look where it is now
                     continue
-        raise Moving(job_id)
+        raise JobMoved(job_id)
 
     def member(self, kind: str = "program") -> Member:
         """Join the workers of this spool: `with spool.member() as me: claim = me.claim(…)`."""

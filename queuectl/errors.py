@@ -1,4 +1,7 @@
-"""The errors of the queue: each takes data and writes two sentences, what is wrong and what to do."""
+"""The errors of the queue: each says in two sentences what is wrong and what to do.
+
+An error has a type of its own where somebody catches it or several places raise it.
+"""
 
 from __future__ import annotations
 
@@ -61,46 +64,29 @@ class BadDocument(BadJob):
     def __init__(self, problem: str, line: int | None = None) -> None:
         place = "" if line is None else f" (line {line})"
         super().__init__(f"The YAML or JSON is wrong: {problem}{place}.", "Correct the text.")
-        self.line = line
 
 
-class BadText(BadDocument):
-    """Bytes that are no text: wrong in YAML, in JSON and in lines of commands alike; `line` counts from 1."""
-
-    def __init__(self, problem: str, remedy: str, line: int | None = None) -> None:
-        BadJob.__init__(self, problem, remedy)
-        self.line = line
-
-
-class HasNul(BadText):
+class HasNul(BadDocument):
     """A text with a NUL character, which no command and no path can hold."""
 
     def __init__(self, line: int) -> None:
-        super().__init__(f"It holds a NUL character (line {line}).", "Remove that character.", line)
+        BadJob.__init__(self, f"It holds a NUL character (line {line}).", "Remove that character.")
 
 
-class BadEncoding(BadText):
+class BadEncoding(BadDocument):
     """Bytes in an encoding other than UTF-8 and marked UTF-16 or UTF-32.
 
     `byte` is the first wrong one and counts from 0; `likely` is the encoding that the bytes seem to be in.
     """
 
     def __init__(self, byte: int, likely: str | None = None) -> None:
-        problem = f"It is not text in UTF-8, nor in UTF-16 with its mark (byte {byte})."
-        if likely is not None:
+        if likely is None:
+            problem = f"It is not text in UTF-8, nor in UTF-16 with its mark (byte {byte})."
+            remedy = "Convert it, for example with `iconv -f ISO-8859-1 -t UTF-8`."
+        else:
             problem = f"It seems to be text in {likely} without a byte order mark; UTF-8 is expected."
-        source = likely or "ISO-8859-1"
-        example = "" if likely else ", for example"
-        super().__init__(problem, f"Convert it{example} with `iconv -f {source} -t UTF-8`.")
-
-
-class UnreadableJob(BadJob):
-    """A job whose file must be corrected before the job can be changed; nothing was changed."""
-
-    def __init__(self, job_id: str, path: str, why: str) -> None:
-        super().__init__(
-            f"Job {job_id} cannot be read: {why}", f"Its file is {path}; try again once it is correct."
-        )
+            remedy = f"Convert it with `iconv -f {likely} -t UTF-8`."
+        BadJob.__init__(self, problem, remedy)
 
 
 class Completed(BadJob):
@@ -170,8 +156,6 @@ class IdTaken(QueueError):
                 f"The id {job_id!r} is taken{case}.",
                 f"Choose another one, or see `queuectl status {holder}`.",
             )
-        self.job_id = job_id
-        self.holder = holder
 
 
 class IdTooLong(BadJob):
@@ -195,25 +179,16 @@ class NoSuchJob(QueueError):
         super().__init__(
             f"There is no job {job_id!r} in this spool.", "See `queuectl list` for the jobs it has."
         )
-        self.job_id = job_id
-
-
-class Moving(QueueError):
-    """The job changed its state before each of several attempts to act on it."""
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"Job {job_id} moves too fast to be caught.", "Try again.")
 
 
 class JobMoved(QueueError):
     """The job's file is not where it was found: somebody moved it meanwhile. Nothing was changed.
 
-    The caller finds the job where it is now, and decides again.
+    The caller finds the job where it is now, and decides again; after several tries it gives up.
     """
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"Job {job_id} has moved meanwhile.", f"See `queuectl status {job_id}`.")
-        self.job_id = job_id
+        super().__init__(f"Job {job_id} moves too fast to be caught.", "Try again.")
 
 
 class ClaimLost(QueueError):
@@ -226,19 +201,6 @@ class ClaimLost(QueueError):
         super().__init__(
             f"The claim of job {job_id} is lost: somebody else has taken the job over.",
             f"See `queuectl status {job_id}`.",
-        )
-        self.job_id = job_id
-
-
-class AmbiguousId(QueueError):
-    """A prefix that fits several ids."""
-
-    exit_status = 2
-
-    def __init__(self, prefix: str, some: list[str]) -> None:
-        super().__init__(
-            f"{prefix!r} is the beginning of several ids: {', '.join(some)}.",
-            "Type more characters of the id.",
         )
 
 
@@ -255,15 +217,13 @@ class NotASpool(QueueError):
     def __init__(self, root: str) -> None:
         what = "has no config.yaml, so it is not a spool"
         remedy = f"If it is on a share, mount the share; to make a spool there, run `queuectl init {root}`."
-        if _holds_something(root):
-            remedy = "Name a spool with --spool or in QUEUECTL_SPOOL, or make one, `queuectl init DIR`."
         if not os.path.exists(root):
             what = "does not exist"
         elif not os.path.isdir(root):
-            what, remedy = (
-                "is not a directory",
-                "Name the directory of a spool with --spool or in QUEUECTL_SPOOL.",
-            )
+            what = "is not a directory"
+            remedy = "Name the directory of a spool with --spool or in QUEUECTL_SPOOL."
+        elif _holds_something(root):
+            remedy = "Name a spool with --spool or in QUEUECTL_SPOOL, or make one, `queuectl init DIR`."
         super().__init__(f"{root} {what}.", remedy)
 
 
@@ -275,32 +235,8 @@ def _holds_something(folder: str) -> bool:
         return False
 
 
-class NotMounted(QueueError):
-    """A new spool would be hidden: it would lie below a mount point of a file system that is not mounted."""
-
-    def __init__(self, path: str, point: str) -> None:
-        import shlex  # few errors need it
-
-        super().__init__(
-            f"{path} would be hidden: /etc/fstab has a mount for {point}, which is not mounted now.",
-            f"Run `mount {shlex.quote(point)}`, then try again.",
-        )
-
-
 class UnsafeSpool(QueueError):
     """Another user can write to this spool, and so could run commands as its owner."""
-
-    def __init__(self, place: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{place} {problem}.", remedy)
-
-
-class GivenAway(QueueError):
-    """The mount gives files of root to another user (root_squash), so a worker of root refuses them."""
-
-    def __init__(self, place: str, user: str, remedy: str) -> None:
-        super().__init__(
-            f"What root files in {place} belongs to {user} there, and no worker of root runs it.", remedy
-        )
 
 
 #: Out of memory or file descriptors. EAGAIN means out of processes, only where one is started.
@@ -321,40 +257,13 @@ class StorageTrouble(QueueError):
 
     # SMB clients report a lost server as EAGAIN, ECONNABORTED, EREMCHG or ENETRESET; NFS clients report an
     # expired Kerberos ticket as EKEYEXPIRED.
-    ERRNOS = frozenset(
-        getattr(errno, name)
-        for name in [
-            "ENOSPC",
-            "EDQUOT",
-            "EROFS",
-            "EIO",
-            "ESTALE",
-            "ENOTCONN",
-            "ENODATA",
-            "ENODEV",
-            "ENXIO",
-            "ETIMEDOUT",
-            "EHOSTDOWN",
-            "EHOSTUNREACH",
-            "ECONNREFUSED",
-            "ECONNRESET",
-            "ENETDOWN",
-            "ENETUNREACH",
-            "ESHUTDOWN",
-            "EAGAIN",
-            "ECONNABORTED",
-            "EREMCHG",
-            "ENETRESET",
-            "EKEYEXPIRED",
-            "EREMOTEIO",
-            "EMFILE",
-            "ENFILE",
-            "ENOMEM",
-            "ENOLCK",
-            "EBUSY",
-        ]
-        if hasattr(errno, name)
-    )
+    _NAMES = """
+        ENOSPC EDQUOT EROFS EIO ESTALE ENOTCONN ENODATA ENODEV ENXIO ETIMEDOUT EHOSTDOWN EHOSTUNREACH
+        ECONNREFUSED ECONNRESET ENETDOWN ENETUNREACH ESHUTDOWN EAGAIN ECONNABORTED EREMCHG ENETRESET
+        EKEYEXPIRED EREMOTEIO EMFILE ENFILE ENOMEM ENOLCK EBUSY
+    """
+    #: Those of these errors that this system has.
+    ERRNOS = frozenset(getattr(errno, name, 0) for name in _NAMES.split()) - {0}
 
     def __init__(self, error: OSError) -> None:
         what = error.strerror or str(error)

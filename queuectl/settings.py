@@ -16,7 +16,7 @@ from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import Any, Literal
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from queuectl.system.medium import Medium
 
 FILE = "config.yaml"
-LAST_GOOD = "The last good values stay in force."
 NOBODY = "none"
 
 
@@ -214,14 +213,18 @@ class Reading(NamedTuple):
 
 def read(text: str) -> Reading:
     """Read all of a config.yaml that is valid."""
-    try:
-        pairs = list(_pairs(text))
-    except BadSetting as error:
-        return Reading({}, {"": error})
     values: dict[str, Any] = {}
     faults: dict[str, BadSetting] = {}
+    try:
+        found = documents.load_all(text)
+    except BadDocument as error:
+        return Reading({}, {"": BadSetting(error.problem, error.remedy)})
+    tree = found[0].tree if found else {}
+    if len(found) > 1 or not isinstance(tree, dict | None):
+        fault = BadSetting("It is not one mapping of keys to values.", "Write `key: value` lines.")
+        return Reading({}, {"": fault})
     seen: set[str] = set()
-    for word, raw in pairs:
+    for word, raw in (tree or {}).items():
         name = word
         try:
             name = key_name(word)
@@ -234,30 +237,6 @@ def read(text: str) -> Reading:
         except BadSetting as error:
             faults.setdefault(name, error)
     return Reading(values, faults)
-
-
-def parse(text: str) -> dict[str, Any]:
-    """The values that a config.yaml sets; raises `BadSetting` for the first wrong one."""
-    values, faults = read(text)
-    for fault in faults.values():
-        raise fault
-    return values
-
-
-def is_null(text: str) -> bool:
-    """Whether a text is null in YAML: `null`, `Null`, `NULL`, `~` or nothing."""
-    return text.strip() in documents.NULLS
-
-
-def _pairs(text: str) -> Iterable[tuple[str, Any]]:
-    try:
-        found = documents.load_all(text)
-    except BadDocument as error:
-        raise BadSetting(error.problem, error.remedy) from None
-    tree = found[0].tree if found else None
-    if len(found) > 1 or not (tree is None or isinstance(tree, dict)):
-        raise BadSetting("It is not one mapping of keys to values.", "Write `key: value` lines.")
-    return (tree or {}).items()
 
 
 def load(root: Path | str) -> Settings:
@@ -275,32 +254,34 @@ def readable(root: Path | str) -> tuple[Settings, BrokenConfig | None]:
     """
     path = f"{root}/{FILE}"
     try:
-        values, faults = _read_file(path)
+        data, is_trusted = _read_file(path)
     except files.NotAFile as error:
-        raise BrokenConfig(path, f"{error.strerror}.", "Mend it by hand.", {""}) from None
-    broken = None
-    for fault in faults.values():
-        broken = BrokenConfig(path, fault.problem, fault.remedy, set(faults))
-        break
+        raise BrokenConfig(path, f"{error.strerror}.", "Mend it by hand.") from None
+    try:
+        values, faults = read(documents.text_of(data))
+    except BadDocument as error:
+        values, faults = {}, {"": BadSetting(error.problem, error.remedy)}
+    if not is_trusted and values.pop("trusted_users", NOBODY) != NOBODY:
+        faults["trusted_users"] = BadSetting(
+            "It names trusted_users, and others than root may write to it.",
+            f"Run `chown root {path}` and `chmod go-w {path}`.",
+        )
+    fault = next(iter(faults.values()), None)
+    broken = None if fault is None else BrokenConfig(path, fault.problem, fault.remedy, faults)
     return Settings(**values), broken
 
 
-def _read_file(path: str) -> Reading:
+def _read_file(path: str) -> tuple[bytes, bool]:
+    """The bytes of config.yaml, and whether to trust the names of trusted users in it.
+
+    A user who can name trusted users can run commands as root, so root takes them from its own file only.
+    """
+    if not users.is_root():
+        return files.read(path), True
     try:
-        values, faults = read(documents.text_of(files.read(path)))
-    except BadDocument as error:
-        return Reading({}, {"": BadSetting(error.problem, error.remedy)})
-    if values.get("trusted_users", NOBODY) != NOBODY and users.is_root():
-        try:
-            # A user who can name trusted users can run commands as root.
-            return read(documents.text_of(files.read(path, trust=users.Trust(frozenset({0}), False))))
-        except files.Untrusted:
-            del values["trusted_users"]
-            faults["trusted_users"] = BadSetting(
-                "It names trusted_users, and others than root may write to it.",
-                f"Run `chown root {path}` and `chmod go-w {path}`.",
-            )
-    return Reading(values, faults)
+        return files.read(path, trust=users.Trust(frozenset({0}), alone=False)), True
+    except files.Untrusted:
+        return files.read(path), False
 
 
 @cache
@@ -339,23 +320,20 @@ def edited(text: str, name: str, value: str | None) -> str:
     or at the end. Invalid values of other keys do not matter. Raises `BadSetting` if the layout of the
     text does not allow it.
     """
-    words = [word for word in (name, *KEYS[name].older) for word in (word, word.replace("_", "-"))]
-    names = "|".join(sorted(set(words)))
-    line = re.compile(rf"^(['\"]?)(?:{names})\1[ \t]*:[^\n]*?(?P<comment>[ \t]+#[^\n]*)?$\n?", re.MULTILINE)
+    names = "|".join((name, *KEYS[name].older)).replace("_", "[-_]")
+    own = re.compile(rf"^(['\"]?)(?:{names})\1[ \t]*:[^\n]*?(?P<comment>[ \t]+#[^\n]*)?$\n?", re.MULTILINE)
     example = re.compile(rf"^#[ \t]*{name}[ \t]*:[^\n]*$\n?", re.MULTILINE)
-    found = line.search(text)
-    new = "" if value is None else f"{name}: {_written(name, value)}"
-    if found:
-        comment = (found["comment"] or "") if new else ""
-        end = "\n" if new else ""
-        result = text[: found.start()] + new + comment + end + text[found.end() :]
+    line = "" if value is None else f"{name}: {_written(name, value)}"
+    if found := own.search(text):
+        line = line and f"{line}{found['comment'] or ''}\n"
+        result = text[: found.start()] + line + text[found.end() :]
     elif value is None:
         result = text
     else:
         place = example.search(text)
         at = place.end() if place else len(text)
         before = text[:at] if not text[:at] or text[:at].endswith("\n") else text[:at] + "\n"
-        result = f"{before}{new}\n{text[at:]}"
+        result = f"{before}{line}\n{text[at:]}"
     wanted, faults = read(text)
     if "" in faults:
         raise faults[""]
@@ -413,8 +391,11 @@ class Live:
         if wrong is None or self._mark is None:
             self.last = values
         if wrong is not None:
-            last = "What cannot be read has its default." if self._mark is None else LAST_GOOD
-            self.trouble = f"{wrong} {last}"
+            is_first = self._mark is None
+            rest = (
+                "What cannot be read has its default." if is_first else "The last good values stay in force."
+            )
+            self.trouble = f"{wrong} {rest}"
 
     def _is_whole(self, mark: files.Mark) -> bool:
         """Whether a changed file is complete: not open for writing; on a share, the same at two looks.

@@ -193,10 +193,8 @@ def test_what_the_queue_does_not_read_is_refused_with_its_reason(text: str, reas
 
 
 def test_a_refusal_names_the_line() -> None:
-    with pytest.raises(BadDocument) as caught:
+    with pytest.raises(BadDocument, match=r"\(line 3\)"):
         documents.load("a: 1\nb: 2\nc: &x 3\n")
-    assert caught.value.line == 3
-    assert "(line 3)" in str(caught.value)
 
 
 def test_a_bomb_of_aliases_is_refused_before_it_grows() -> None:
@@ -288,9 +286,8 @@ def test_a_mark_that_lies_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"a: 1\nb: \0\n", b"a: 1\nb: torn" + bytes(100)])
 def test_a_nul_is_refused_with_its_line(data: bytes) -> None:
-    with pytest.raises(HasNul, match=r"^It holds a NUL character \(line 2\)\. Remove") as caught:
+    with pytest.raises(HasNul, match=r"^It holds a NUL character \(line 2\)\. Remove"):
         documents.text_of(data)
-    assert caught.value.line == 2
 
 
 @quick

@@ -299,7 +299,7 @@ def test_an_id_and_a_time_that_another_filing_has_at_work_are_refused_in_words(s
     first, second = spool.file_many([job, job])
     assert first.error is None
     assert isinstance(second.error, IdTaken)
-    assert second.error.holder == "mine"
+    assert "`queuectl status mine`" in str(second.error)
 
 
 def test_pruning_frees_an_id(spool: Spool, workers: Workers) -> None:

@@ -191,7 +191,7 @@ def test_a_beginning_means_the_only_job_that_begins_so_whatever_stands_beside_it
     }
     assert said == {
         "build-1": "build-1",
-        "bui": "AmbiguousId",
+        "bui": "BadUsage",
         "test": "test",
         "test-": "test-1",
         "no": "NoSuchJob",

@@ -16,11 +16,20 @@ from hypothesis import strategies as st
 
 from queuectl import settings
 from queuectl.errors import BadSetting
-from queuectl.settings import KEYS, Settings, edited, key_name, parse, parse_value, template
+from queuectl.settings import KEYS, Settings, edited, key_name, parse_value, template
 from queuectl.system.medium import Medium
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The values that a config.yaml sets; raises the first error."""
+    values, faults = settings.read(text)
+    for fault in faults.values():
+        raise fault
+    return values
+
 
 quick = trials(max_examples=100, deadline=None, database=None)
 YEAR = 365 * 86400

@@ -73,7 +73,7 @@ class _Values(click.Command):
 def _set(ctx: click.Context, key: str, value: str) -> None:
     """Set a key; comments in the file stay."""
     name = settings.key_name(key)
-    if settings.is_null(value):
+    if value.strip() in documents.NULLS:
         raise BadSetting(
             f"{name}: {value!r} is no value. It means: {settings.KEYS[name].meaning}.",
             f"To go back to the default, run `queuectl config unset {name}`.",

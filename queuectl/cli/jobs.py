@@ -15,7 +15,6 @@ from queuectl.errors import (
     BadJob,
     BadUsage,
     JobMoved,
-    Moving,
     NoSuchJob,
     QueueError,
     StorageTrouble,
@@ -121,7 +120,7 @@ class Lot:
                 return self.status
             self.look_again()
         for found in self.left:
-            self.refuse(Moving(found.id))
+            self.refuse(JobMoved(found.id))
         return self.status
 
 

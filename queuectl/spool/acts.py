@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from queuectl import times
-from queuectl.errors import BadJob, ClaimLost, JobMoved, UnreadableJob, WrongState
+from queuectl.errors import BadJob, ClaimLost, JobMoved, WrongState
 from queuectl.job.history import CANCELLED, when_cancelled
 from queuectl.job.model import TRANSITIONS, State
 from queuectl.spool import (
@@ -83,7 +83,7 @@ def retry(me: Hand, found: Found, settings: Settings, now: datetime) -> str:
     """Put a failed, dead or completed job back to pending, and count its tries from zero. Returns its path.
 
     Raises `WrongState` for a job that waits or runs, `JobMoved` when it moved meanwhile,
-    and `UnreadableJob` when its file has not been mended.
+    and `BadJob` when its file has not been mended.
     """
     if State.PENDING not in TRANSITIONS[found.state] or found.state is State.PROCESSING:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
@@ -128,7 +128,7 @@ def run_now(me: Hand, found: Found, now: datetime) -> str:
     """Let a scheduled job, or the next try of a failed job, start at once. Returns its path.
 
     Its tries still count. Raises `WrongState` for others, `JobMoved` when it moved
-    meanwhile, and `UnreadableJob` when its file cannot be read.
+    meanwhile, and `BadJob` when its file cannot be read.
     """
     _refuse_unless_waiting(found, "scheduled or waiting for its next try")
     _refuse_unreadable(found)
@@ -165,7 +165,10 @@ def _refuse_unreadable(found: Found) -> None:
     try:
         jobfile.read(found.path)
     except (BadJob, files.NotAFile, PermissionError) as error:
-        raise UnreadableJob(found.id, found.path, aside.why(error)) from None
+        raise BadJob(
+            f"Job {found.id} cannot be read: {aside.why(error)}",
+            f"Its file is {found.path}; try again once it is correct.",
+        ) from None
     except FileNotFoundError as error:
         raise JobMoved(found.id) from error
 

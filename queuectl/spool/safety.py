@@ -7,7 +7,7 @@ import os
 import stat
 
 from queuectl import settings
-from queuectl.errors import BadSetting, GivenAway, QueueError, UnsafeSpool
+from queuectl.errors import BadSetting, QueueError, UnsafeSpool
 from queuectl.spool.root import FOLDERS, IDS, Root, is_for_group, mend
 from queuectl.system import files, mounts, users
 
@@ -57,7 +57,7 @@ def refuse_trust(root: Root) -> None:
 
 
 def refuse_given_away(root: Root, owner: int, values: settings.Settings) -> None:
-    """Raise `GivenAway` if root has made a file that belongs to this owner, whose jobs no worker runs.
+    """Raise `QueueError` if root has made a file that belongs to this owner, whose jobs no worker runs.
 
     The owner of the spool may have it, because that user's workers run it. Nobody's workers run the
     files that an NFS server gives to the user in whose name it serves root.
@@ -71,7 +71,10 @@ def refuse_given_away(root: Root, owner: int, values: settings.Settings) -> None
     elif root.medium.makes_modes_up:
         mends = "Mount it with `-o uid=root`, or do it"
     user = users.user_name(owner)
-    raise GivenAway(root.text, user, f"{mends} as the user whose workers are to run it, with `sudo -u USER`.")
+    raise QueueError(
+        f"What root files in {root.text} belongs to {user} there, and no worker of root runs it.",
+        f"{mends} as the user whose workers are to run it, with `sudo -u USER`.",
+    )
 
 
 def refuse_idle_root(root: Root) -> None:
@@ -144,44 +147,37 @@ def _unsafe(place: str, problem: str, command: str) -> UnsafeSpool:
     """The refusal with the command that mends the place or, if no command can, the mount options."""
     import shlex
 
-    options = None if command == "rm" else _owning_options(place)
-    if options is None:
-        return UnsafeSpool(place, problem, f"Run `{command} {shlex.quote(place)}`.")
-    kind, names = options
-    return UnsafeSpool(
-        place,
-        problem,
-        f"Owner and modes are the mount's ({kind}), no command changes them: mount it with `-o {names}`.",
-    )
-
-
-def _owning_options(place: str) -> tuple[str, str] | None:
-    """The type of a mount that makes owner and modes up, and the options that make its files private."""
-    mount = mounts.mount_of(place)
-    if mount is None or not mount.makes_modes_up:
-        return None
-    whose = f"uid={users.user_name(os.geteuid())},gid={users.group_name(os.getegid())}"
-    return mount.kind, f"{whose},{mounts.PRIVATE_OPTIONS[mount.kind]}"
+    remedy = f"Run `{command} {shlex.quote(place)}`."
+    mount = None if command == "rm" else mounts.mount_of(place)
+    if mount is not None and mount.makes_modes_up:
+        whose = f"uid={users.user_name(os.geteuid())},gid={users.group_name(os.getegid())}"
+        remedy = (
+            f"Owner and modes are the mount's ({mount.kind}), no command changes them: "
+            f"mount it with `-o {whose},{mounts.PRIVATE_OPTIONS[mount.kind]}`."
+        )
+    return UnsafeSpool(f"{place} {problem}.", remedy)
 
 
 def _way_to(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Each directory and link that the system passes on the way to a path, in order."""
+    """Each directory and link that the system passes on the way to a path, in order, without its end."""
     here, left = "/", _steps(path)
-    for _ in range(1000):
-        yield here, files.kernel.lstat(here)
+    yield here, files.kernel.lstat(here)
+    for _ in range(1000):  # a link that leads to itself has no end
         if not left:
             return
         step = os.path.join(here, left.pop())
         facts = files.kernel.lstat(step)
         if not stat.S_ISLNK(facts.st_mode):
-            if not left:
-                return
             here = step
+            if left:
+                yield step, facts
             continue
         yield step, facts
         target = files.kernel.readlink(step)
-        here = "/" if target.startswith("/") else here
         left.extend(_steps(target))
+        if target.startswith("/"):
+            here = "/"
+            yield here, files.kernel.lstat(here)
 
 
 def _steps(path: str) -> list[str]:

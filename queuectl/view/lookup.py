@@ -6,7 +6,7 @@ import heapq
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.errors import AmbiguousId, BadJob, Moving, NoSuchJob, QueueError
+from queuectl.errors import BadJob, BadUsage, JobMoved, NoSuchJob, QueueError
 from queuectl.job.history import LOST, OUTCOMES, STARTED, Event, attempts, moved_by_hand
 from queuectl.job.model import Job, State
 from queuectl.spool import jobfile, order, reservations
@@ -62,12 +62,13 @@ _SOME = 5
 def find(root: Root, word: str) -> Found:
     """The job with this id, or with the only id that begins so; read.
 
-    Raises `NoSuchJob`, `AmbiguousId`, or `Moving` for a job that moved before each try to read it.
+    Raises `NoSuchJob`, `BadUsage` for the beginning of several ids, and `JobMoved` for a job that moved
+    before each try to read it.
     """
     for _ in range(TRIES):
         if (reading := read(locate(root, word))) is not None:
             return reading
-    raise Moving(word)
+    raise JobMoved(word)
 
 
 def again(root: Root, found: Found) -> Found:
@@ -78,7 +79,7 @@ def again(root: Root, found: Found) -> Found:
 
 
 def locate(root: Root, word: str) -> Found:
-    """The job that `find` finds, not read. Raises `NoSuchJob` or `AmbiguousId`."""
+    """The job that `find` finds, not read. Raises `NoSuchJob` or `BadUsage`."""
     return meant(find_each(root, [word])[word])
 
 
@@ -124,7 +125,12 @@ def _meant(root: Root, word: str, near: dict[str, State]) -> Found | QueueError:
                 break
     if len(some) == 1:
         return next(iter(some.values()))
-    return AmbiguousId(word, list(some)[:_SOME]) if some else NoSuchJob(word)
+    if not some:
+        return NoSuchJob(word)
+    return BadUsage(
+        f"{word!r} is the beginning of several ids: {', '.join(list(some)[:_SOME])}.",
+        "Type more characters of the id.",
+    )
 
 
 def listing(root: Root, now: datetime, word: str | None = None, limit: int | None = None) -> Iterator[Found]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import BadUsage, JobMoved, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job.model import State
-from queuectl.spool import acts, descriptions, requests
+from queuectl.spool import acts, descriptions, jobs, requests
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.jobs import Found
 from queuectl.spool.names import parse
@@ -97,7 +97,7 @@ def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Q
         return Question(f"Cancel {found.id}?{stops}", "Cancel it")
     if what == "cancel":
         return _cancel(dashboard, job_id)
-    for _ in range(20):
+    for _ in range(jobs.TRIES):
         found = dashboard.find(job_id)
         if found is None:
             raise NoSuchJob(job_id)
@@ -105,7 +105,7 @@ def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Q
             return _ON_JOB[what](dashboard, found, form)
         except JobMoved:  # Race: it has moved; look where it is now
             continue
-    raise QueueError(f"Job {job_id} keeps moving.", "Try again.")
+    raise JobMoved(job_id)
 
 
 def _retry(dashboard: Dashboard, found: Found, _: Form) -> Said:
