@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queuectl import Spool, State
+from queuectl.errors import IdTaken
 from queuectl.job.model import ID
 from queuectl.spool import names
 from queuectl.spool.names import Kind, Name
@@ -269,3 +271,83 @@ A_CLAIM = "05-20261122T042700.123456Z-resize-42@web1-42-9f3c.yaml"
 )
 def test_a_file_name_is_one_thing_in_one_directory(state: State, text: str, kind: Kind) -> None:
     assert names.classify(state, text) is kind
+
+
+groups = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,23}", fullmatch=True).filter(lambda text: text != "held")
+reasons = st.one_of(
+    st.sampled_from(["held", "moving", "needs-limits"]),
+    ids.map("after+{}".format),
+    st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True).filter(str.isascii).map("edit+{}".format),
+)
+#: Ids that end as parked and claimed names do.
+tricky = st.sampled_from(
+    ["x.yaml", "x.yaml.moving", "x.held", "held", "a.yaml.after", "x.tmp.yaml", "a" * 100]
+)
+all_names = st.one_of(
+    st.builds(
+        lambda name, job_id, group, slots: name._replace(id=job_id, group=group, slots=slots),
+        waiting_names,
+        st.one_of(ids, tricky),
+        groups,
+        st.integers(1, 999),
+    ),
+    st.builds(
+        lambda name, job_id, parked: name._replace(id=job_id, parked=parked),
+        waiting_names,
+        st.one_of(ids, tricky),
+        reasons,
+    ),
+)
+
+
+@quick
+@given(all_names)
+def test_a_name_with_a_group_or_a_reason_to_be_parked_reads_back(name: Name) -> None:
+    text = str(name)
+    assert len(text) <= 255
+    assert names.name_in(State.PENDING, text) == names.name_in(State.FAILED, text) == name
+    assert (names.parse(text) is None) == (name.parked is not None)
+    assert names.name_in(State.DONE, text) == (None if name.parked else name)
+    assert names.id_in(text) == names.id_in(f".{text}.tmp") == name.id
+
+
+@quick
+@given(all_names, st.from_regex(r"[A-Za-z0-9-]{1,65}", fullmatch=True).filter(str.isascii))
+def test_a_claim_bears_the_group_or_the_reason_of_the_name_that_it_was_made_of(
+    name: Name, owner: str
+) -> None:
+    text = str(name.owned(owner))
+    assert len(f".{text}.new") <= 255
+    reason = "after" if name.parked and name.parked.startswith("after+") else name.parked
+    assert names.parse_claim(text) == name._replace(owner=owner, parked=reason)
+    assert names.id_in(text) == name.id
+
+
+@quick
+@given(st.lists(st.one_of(all_names, waiting_names).map(str), max_size=30))
+def test_no_job_counts_as_odd_whatever_its_form(texts: list[str]) -> None:
+    assert names.odd(State.PENDING, texts) == []
+    assert all(names.classify(State.PENDING, text) is Kind.JOB for text in texts)
+
+
+def test_a_parked_job_is_not_run_keeps_its_id_and_is_found(spool: Spool) -> None:
+    spool.file({"id": "stays", "command": "true"})
+    spool.file({"id": "runs", "command": "true"})
+    (found,) = (one for one in spool.list() if one.id == "stays")
+    os.rename(found.path, f"{found.path}.held")
+    with spool.member() as me:
+        me.look(spool.clock(), again=True)
+        claim = me.claim(spool.clock())
+        assert claim is not None
+        assert claim.id == "runs"
+        assert me.claim(spool.clock()) is None
+    assert spool.find("stays").path == f"{found.path}.held"
+    assert spool.find("stays").label(spool.clock()) == "held"
+    with pytest.raises(IdTaken):
+        spool.file({"id": "stays", "command": "true"})
+    os.rename(f"{found.path}.held", found.path)
+    with spool.member() as me:
+        me.look(spool.clock(), again=True)
+        claim = me.claim(spool.clock())
+        assert claim is not None
+        assert claim.id == "stays"

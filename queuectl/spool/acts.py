@@ -121,7 +121,7 @@ def cancel_waiting(me: Hand, found: Found, now: datetime) -> tuple[str, str]:
             how = when_cancelled(record.job.history)
             event = {"event": CANCELLED, "at": iso(now), "worker": claim.owner, "error": how}
             claims.note(me.root, path, record, (event,))
-        return _put(me.root, State.DEAD, path, claim.free()), how
+        return _put(me.root, State.DEAD, path, claim.unparked()), how
 
 
 def run_now(me: Hand, found: Found, now: datetime) -> str:

@@ -61,7 +61,7 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
     Where the claim is lost meanwhile, no reason is left behind.
     """
     dead = root.folder(State.DEAD)
-    target = free_name(root, State.DEAD, target)
+    target = free_name(root, State.DEAD, target.unparked())
     remedy = remedy or _remedy(f"{root.folder(State.PROCESSING)}/{name}")
     unchanged = "unchanged" if remedy == RAN else "unchanged, and no worker runs it"
     text = f"{reason}\n\nThe file beside this one is {unchanged}. {remedy.format(target)}\n"

@@ -14,7 +14,7 @@ from queuectl.job.layout import to_yaml
 from queuectl.job.model import Job, State
 from queuectl.spool import jobfile
 from queuectl.spool.jobs import free_name
-from queuectl.spool.names import Name, id_in
+from queuectl.spool.names import AFTER, Name, id_in
 from queuectl.system import files, owners, users
 
 if TYPE_CHECKING:
@@ -150,8 +150,11 @@ def note(root: Root, path: str, reading: Record, added: tuple[Event, ...], *, sy
 def put_back(root: Root, name: Name, source: State) -> Name | None:
     """Undo a claim that cannot be read now. Returns the job's new name.
 
-    None where the disk does not allow that: recovery does it later.
+    None where the disk does not allow that, or where only the content says under which name the job was
+    parked: recovery does it later.
     """
+    if name.parked == AFTER:
+        return None
     with contextlib.suppress(OSError):
         path = f"{root.folder(State.PROCESSING)}/{name}"
         # A rewrite that was cut off leaves two files with the job: neither may leave this directory.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.errors import BadJob
 from queuectl.job.model import Job, State
 from queuectl.spool import jobfile
-from queuectl.spool.names import ID_AT, Name, name_in
+from queuectl.spool.names import ID_AT, Name, id_in, name_in
 from queuectl.system import files
 from queuectl.times import from_stamp, stamp
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
 
-SCHEDULED = "scheduled"
+#: Labels of waiting jobs that are not due, that a person holds, and that wait for something else.
+SCHEDULED, HELD, BLOCKED = "scheduled", "held", "blocked"
 ORDER = (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE)
 WAITING = (State.PENDING, State.FAILED)
 _AT_REST = (*WAITING, State.DEAD, State.DONE)
@@ -48,9 +49,16 @@ class Found(NamedTuple):
 
     def label(self, now: datetime) -> str:
         """The state in the words of `list --state`."""
+        if self.name.parked:
+            return label_of(self.name.parked)
         if self.state is State.PENDING and self.name.due > stamp(now):
             return SCHEDULED
         return self.state.label
+
+
+def label_of(parked: str) -> str:
+    """The state of a parked job in the words of `list --state`: what a person parks is held."""
+    return BLOCKED if parked.startswith(("after", "needs-")) else HELD
 
 
 def names_in(root: Root, state: State) -> list[Name]:
@@ -77,15 +85,10 @@ def live(root: Root) -> list[Found]:
 
 def names_of(root: Root, job_id: str) -> list[Found]:
     """Every file with this id, in any case. More than one are duplicates."""
-    wanted = job_id.lower()
-    ends = (f"-{wanted}.yaml", f"-{wanted}@")
-    found = []
+    wanted = {job_id.lower()}
+    found: list[Found] = []
     for state in ORDER:
-        for text in root.texts_in(root.folder(state)):
-            if ends[0] in (lower := text.lower()) or ends[1] in lower:
-                name = name_in(state, text)
-                if name and name.id.lower() == wanted:
-                    found.append(Found(state, name, f"{root.folder(state)}/{text}"))
+        found += bearing(root, state, root.texts_in(root.folder(state)), wanted)
     return found
 
 
@@ -107,8 +110,8 @@ def look(root: Root, at_rest: Iterable[State] = _AT_REST) -> Iterator[tuple[Stat
 def ids_in(state: State, texts: Iterable[str]) -> list[str]:
     """The id in each file name in the directory of a state; any text for a name that is not a job's."""
     if state is State.PROCESSING:
-        return [text[ID_AT:].partition("@")[0] for text in texts]
-    return [text[ID_AT:-5] for text in texts]
+        return [text[ID_AT:].partition("@")[0].partition("+")[0] for text in texts]
+    return [text[ID_AT:-5] if text[-5:] == ".yaml" and "+" not in text else id_in(text) for text in texts]
 
 
 def bearing(root: Root, state: State, texts: list[str], wanted: AbstractSet[str]) -> Iterator[Found]:

@@ -1,11 +1,21 @@
-"""File names: they sort in run order, and the name of a claim says who runs the job."""
+"""File names: they sort in run order, and the name of a claim says who runs the job.
+
+    RANK-RUNAT-ID.yaml                     waits, or has ended
+    RANK-RUNAT-ID+gpu=2.yaml               the same, for a job that needs two slots of the group gpu
+    RANK-RUNAT-ID.yaml.held                parked: workers pass it over without reading it
+    RANK-RUNAT-ID.yaml.after+build.held    parked for another reason than a person's `hold`
+    RANK-RUNAT-ID@OWNER.yaml               claimed
+    RANK-RUNAT-ID+held@OWNER.yaml          claimed where it was parked, which a recovery restores
+
+No id holds a `+`, so names are split there.
+"""
 
 from __future__ import annotations
 
 import re
 from enum import Enum
 
-from queuectl.job.model import ID, URGENT, State
+from queuectl.job.model import GROUP, ID, URGENT, State
 from queuectl.system import files
 from queuectl.times import from_stamp, shifted, stamp
 from queuectl.tuples import NamedTuple
@@ -22,13 +32,30 @@ _DAY = (
     r"(?:(?:0[1-9]|1[0-2])(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])(?:29|30)|(?:0[13578]|1[02])31)"
     rf"|(?!0000){_LEAP_YEAR}0229)"
 )
-_STAMP = rf"{_DAY}T(?:[01]\d|2[0-3])[0-5]\d[0-5]\d\.\d{{6}}Z"
-_SHAPE = rf"\d\d-{_STAMP}-{ID.pattern}\.yaml"
-_CLAIMED = rf"(\d\d)-({_STAMP})-({ID.pattern})@([A-Za-z0-9-]{{1,80}})\.yaml"
+STAMP = rf"{_DAY}T(?:[01]\d|2[0-3])[0-5]\d[0-5]\d\.\d{{6}}Z"
+_JOB = rf"(\d\d)-({STAMP})-({ID.pattern})"
+_GROUP = rf"{GROUP.pattern}(?:=[1-9]\d{{0,2}})?"
+_SHAPE = rf"\d\d-{STAMP}-{ID.pattern}(?:\+{_GROUP})?\.yaml"
+#: Who has a job in an editor. No longer, so that a claim's name fits into 255 bytes.
+USER = re.compile(r"[A-Za-z0-9._-]{1,20}")
+#: Why a name is parked, besides a person's `hold`: the text between `.yaml.` and `.held`.
+_REASON = rf"after\+{ID.pattern}|edit\+{USER.pattern}|moving|needs-limits"
+_PARKED = re.compile(rf"{_JOB}\.yaml(?:\.({_REASON}))?\.held", re.ASCII)
+_CLAIMED = re.compile(
+    rf"{_JOB}(?:\+(?:({_GROUP})|(held)|(after|{_REASON})\.held))?@([A-Za-z0-9-]{{1,80}})\.yaml", re.ASCII
+)
+#: The ending of parked names, and of a dropped file that is to be parked.
+PARKED = ".held"
+#: The reason of a job that a person holds.
+HELD = "held"
+#: The reason of a job that waits for another one: `after+ID`, in a claim's name without the id.
+AFTER = "after"
 WAITING_NAME = re.compile(_SHAPE, re.ASCII).fullmatch
 _ALL = rf"(?:{_SHAPE}/)*"  # not possessive: before Python 3.11.5 that takes what it should not (gh-106052)
 #: How many names are matched at once.
 _LOT = 1000
+#: The states in which jobs may be parked.
+PARKING = frozenset({State.PENDING, State.FAILED})
 _UNFINISHED = ("~", ".tmp", ".swp", ".part")
 #: Endings of the files in pending/ that a worker takes in as jobs.
 DROPPED = (".yaml", ".yml", ".json")
@@ -50,24 +77,49 @@ _MADE = rf"[{_FIRST}][{_REST}]{{11}}"
 
 
 class Name(NamedTuple):
-    """`RANK-RUNAT-ID.yaml`, in processing/ `RANK-RUNAT-ID@OWNER.yaml`."""
+    """The name of a job's file, in the forms that the module describes.
+
+    `parked` is `HELD`, or the reason that the name gives, such as `after+build`. A claim's name has room
+    for the reason but not for the id of `after`; the content has it.
+    """
 
     rank: int
     due: str
     id: str
     owner: str | None = None
+    group: str | None = None
+    slots: int = 1
+    parked: str | None = None
 
     def __str__(self) -> str:
-        owner = f"@{self.owner}" if self.owner else ""
-        return f"{self.rank:02}-{self.due}-{self.id}{owner}.yaml"
+        stem = f"{self.rank:02}-{self.due}-{self.id}"
+        if self.owner:
+            return f"{stem}{self._mark}@{self.owner}.yaml"
+        if self.parked:
+            return f"{stem}.yaml{'' if self.parked == HELD else f'.{self.parked}'}{PARKED}"
+        return f"{stem}{self._mark}.yaml"
+
+    @property
+    def _mark(self) -> str:
+        """What stands behind the id. A parked name leaves the group out: the content has it."""
+        if self.parked:
+            reason = AFTER if self.parked.startswith(f"{AFTER}+") else self.parked
+            return f"+{HELD}" if reason == HELD else f"+{reason}{PARKED}"
+        if self.group is None:
+            return ""
+        return f"+{self.group}" if self.slots == 1 else f"+{self.group}={self.slots}"
 
     def owned(self, owner: str) -> Name:
         """The name of the claim that `owner` makes on this job."""
-        return Name(self.rank, self.due, self.id, owner)
+        return self._replace(owner=owner)
 
     def free(self) -> Name:
         """The name without an owner."""
-        return Name(self.rank, self.due, self.id)
+        return self._replace(owner=None)
+
+    def unparked(self) -> Name:
+        """The free name of a job that is not parked."""
+        return self._replace(owner=None, parked=None)
 
     def later(self) -> Name:
         """The free name one microsecond on: no name comes back to a directory it has left."""
@@ -80,13 +132,23 @@ class Name(NamedTuple):
 
 
 def parse(text: str) -> Name | None:
-    """The parts of a waiting or finished job's file name, None for any other name."""
+    """The parts of the name of a job that is not parked and not claimed; None for any other name."""
     return split(text) if WAITING_NAME(text) else None
 
 
 def split(text: str) -> Name:
     """The parts of a text that matches `WAITING_NAME`."""
-    return Name(int(text[:2]), text[DUE], text[ID_AT:-5])
+    job_id, _, group = text[ID_AT:-5].partition("+")
+    if not group:
+        return Name(int(text[:2]), text[DUE], job_id)
+    group, _, slots = group.partition("=")
+    return Name(int(text[:2]), text[DUE], job_id, None, group, int(slots or 1))
+
+
+def parse_parked(text: str) -> Name | None:
+    """The parts of a parked name, None for any other name."""
+    match = _PARKED.fullmatch(text)
+    return Name(int(match[1]), match[2], match[3], parked=match[4] or HELD) if match else None
 
 
 class Kind(Enum):
@@ -105,7 +167,7 @@ def classify(state: State, text: str) -> Kind:
         return Kind.JOB
     if text[:1] == "." or text.endswith(_UNFINISHED):
         return Kind.UNFINISHED
-    if state is State.PENDING and text.lower().endswith(DROPPED):
+    if state is State.PENDING and text.removesuffix(PARKED).lower().endswith(DROPPED):
         return Kind.DROP
     if state is State.DEAD and text.endswith(REASON):
         return Kind.REASON
@@ -114,13 +176,17 @@ def classify(state: State, text: str) -> Kind:
 
 def name_in(state: State, text: str) -> Name | None:
     """The parts of a job's file name in the directory of a state, None for any other name."""
-    return parse_claim(text) if state is State.PROCESSING else parse(text)
+    if state is State.PROCESSING:
+        return parse_claim(text)
+    name = parse(text)
+    return parse_parked(text) if name is None and state in PARKING else name
 
 
 def odd(state: State, texts: list[str]) -> list[str]:
     """Those names in the directory of a state that are not `Kind.JOB`.
 
-    Many names are matched at once: of a million that takes half the time of as many calls.
+    Many names are matched at once: of a million that takes half the time of as many calls. Parked names
+    are jobs, too.
     """
     if state is State.PROCESSING:
         return [text for text in texts if parse_claim(text) is None]
@@ -128,20 +194,35 @@ def odd(state: State, texts: list[str]) -> list[str]:
     for first in range(0, len(texts), _LOT):
         lot = texts[first : first + _LOT]
         if not re.fullmatch(_ALL, "/".join((*lot, "")), re.ASCII):  # no file name holds a slash
-            found += [text for text in lot if not WAITING_NAME(text)]
+            found += [text for text in lot if name_in(state, text) is None]
     return found
 
 
 def parse_claim(text: str) -> Name | None:
     """The parts of a name in processing/, None for any other name."""
-    match = re.fullmatch(_CLAIMED, text, re.ASCII)
-    return Name(int(match[1]), match[2], match[3], match[4]) if match else None
+    match = _CLAIMED.fullmatch(text)
+    if match is None:
+        return None
+    rank, due, job_id, mark, held, reason, owner = match.groups()
+    group, _, slots = (mark or "").partition("=")
+    return Name(int(rank), due, job_id, owner, group or None, int(slots or 1), held or reason)
 
 
 def id_in(text: str) -> str:
-    """The id in the name of a job, a claim, or the draft of either."""
-    stem = text.removeprefix(".")[ID_AT:].partition("@")[0]
-    return stem.removesuffix(".tmp").removesuffix(".yaml")
+    """The id in the name of a job, parked, claimed or neither, or in the draft of one."""
+    stem = text.removeprefix(".")[ID_AT:].removesuffix(".tmp")
+    if stem.endswith(PARKED):
+        return _id_in_parked(stem)
+    head, at, _ = stem.partition("@")
+    return (head if at else head.removesuffix(".yaml")).partition("+")[0]
+
+
+def _id_in_parked(stem: str) -> str:
+    """The id in a parked name without rank and due. An id may itself end in `.yaml` or `.moving`."""
+    head, plus, _ = stem.removesuffix(PARKED).partition("+")
+    if not plus and head.endswith(".yaml"):
+        return head[: -len(".yaml")]
+    return head.rpartition(".")[0].removesuffix(".yaml")
 
 
 def rank_of(priority: int, *, fifo: bool) -> int:

@@ -114,6 +114,9 @@ class Waiting:
         self._forget_gone(begun)
         for state in jobs.WAITING:
             texts = self._root.texts_in(self._root.folder(state))
+            parked = [text for text in texts if text.endswith(names.PARKED)]
+            if parked:
+                texts = [text for text in texts if not text.endswith(names.PARKED)]
             odd = names.odd(state, texts)
             if odd or self._gone or self._refused:
                 refused = [text for text, until in self._refused.items() if until > begun]
@@ -125,7 +128,7 @@ class Waiting:
                 later = [text for text in later if text not in overdue]
             self._lineup.fill(state, due, later)
             if state is State.PENDING:
-                self.strangers = odd
+                self.strangers = odd + [text for text in parked if classify(state, text) is not Kind.JOB]
         self.edits.compare(Place(state, text) for state, text in self._lineup.first(FIRST))
         ended = times.clock.monotonic()
         self._listing = Listing(ended, ended - begun)
@@ -147,7 +150,7 @@ class Waiting:
                 self.holds.hear(name)
             if classify(State.PENDING, text) is not Kind.JOB:
                 self.strangers.append(text)
-            else:
+            elif not text.endswith(names.PARKED):
                 self.expect(State.PENDING, text)
 
     def expect(self, state: State, text: str) -> None:
