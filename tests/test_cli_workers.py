@@ -99,8 +99,8 @@ def test_a_detached_worker_survives_the_terminal_it_was_started_on(shell: Shell)
 
 SMALL_LOG = """
 import sys
-from queuectl.worker import fleet
-fleet.LOG_BYTES = 2000
+from queuectl.worker import fleet, log
+log.LOG_BYTES = 2000
 sys.exit(fleet.main(sys.argv[1:]))
 """
 

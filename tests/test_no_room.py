@@ -22,7 +22,7 @@ from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.times import utc_now
 from queuectl.view import audit
-from queuectl.worker.fleet import log_to
+from queuectl.worker import log as worker_log
 from queuectl.worker.loop import Worker
 from queuectl.worker.remains import stop_remains
 
@@ -59,7 +59,7 @@ def start_without_room(spool: Spool, tmp_path: Path, workers: Workers) -> Iterat
             worker = Worker(spool.root, "foreground")
             signal.signal(signal.SIGTERM, lambda *_: worker.ask_to_stop())
             with workers.log.open("a") as log:
-                log_to(log, worker.name)
+                worker_log.to_stream(log, worker.name)
                 worker.run()
         finally:
             os._exit(0)

@@ -1,9 +1,14 @@
-"""System calls of Linux that the module `os` lacks. `files.kernel` may have its own in their place."""
+"""System calls of Linux that the module `os` lacks, each with the answer of systems without it."""
 
 from __future__ import annotations
 
 import errno
 import sys
+from functools import cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import CDLL
 
 if sys.platform == "linux":
     import fcntl
@@ -36,9 +41,21 @@ def punch_hole(fd: int, start: int, length: int) -> bool:
     """
     if sys.platform != "linux":
         return False
-    import ctypes
+    from ctypes import c_int, c_int64
 
     keep_size_and_punch_hole = 0x01 | 0x02
-    fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
-    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    fallocate = _libc().fallocate64
+    fallocate.argtypes = [c_int, c_int, c_int64, c_int64]
     return bool(fallocate(fd, keep_size_and_punch_hole, start, length) == 0)
+
+
+def prctl(option: int, value: int) -> bool:
+    """Change how the kernel treats this process; False where that is not possible."""
+    return sys.platform == "linux" and bool(_libc().prctl(option, value, 0, 0, 0) == 0)
+
+
+@cache
+def _libc() -> CDLL:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)

@@ -1,7 +1,4 @@
-"""One command: started in a session of its own, watched, stopped with all that it started, reaped.
-
-The one place that knows how systems differ in this.
-"""
+"""One command: started in a session of its own, watched, stopped with all that it started, and reaped."""
 
 from __future__ import annotations
 
@@ -12,45 +9,34 @@ import select
 import signal
 import sys
 import threading
-import time
-from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl import times
 from queuectl.errors import LACKS, Lacking
-from queuectl.system import process_facts
+from queuectl.system import linux, process_facts
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping
     from typing import Any
 
-POSIX = os.name == "posix"
-#: Whether a process can become several. Windows has to start each by itself.
-CAN_FORK = hasattr(os, "fork")
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
-#: Seconds between looks at a process where the system cannot wait for it and for a ring at once.
+#: Seconds between looks at a command where the system cannot wait for it and for a ring at once.
 _LOOK = 0.02
-
-
 #: Seconds that the end of a command on another host has to become known here, beyond the grace.
 FAR = 5.0
+#: The errors of starting a process for which the system has no room.
+_LACKS = LACKS | {errno.EAGAIN}
+#: The signals that a command is to heed, whatever Python, `nohup` or a shell lets the worker ignore.
+_HEEDED = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 class Cannot(Exception):
     """The command could not be started; `exit_code` is what a shell would have said."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int = NOT_EXECUTABLE) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-class Waited(Enum):
-    """Why a wait for a command ended."""
-
-    EXITED = "exited"
-    RUNG = "rung"
-    TIME = "time"
 
 
 class Ended(NamedTuple):
@@ -75,35 +61,10 @@ class Ended(NamedTuple):
 
 def load() -> None:
     """Import what every worker needs of the system, so that those that are forked share it."""
-    if POSIX:
-        import ctypes
-        import resource
-
-        del ctypes, resource
-
-
-def adopt_orphans() -> None:
-    """Make what commands leave behind in the background this process's children (Linux).
-
-    Without it a process that left its session would escape to init and be found no more.
-    """
-    set_child_subreaper = 36
-    _prctl(set_child_subreaper, 1)
-
-
-def end_with(parent: int) -> None:
-    """Be asked to end, by SIGTERM, when the process that forked this one is gone (Linux)."""
-    set_parent_death_signal = 1
-    if _prctl(set_parent_death_signal, signal.SIGTERM) and os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _prctl(what: int, value: int) -> bool:
-    if sys.platform != "linux":
-        return False
     import ctypes
+    import resource  # `os.wait4` does
 
-    return bool(ctypes.CDLL(None, use_errno=True).prctl(what, value, 0, 0, 0) == 0)
+    del ctypes, resource
 
 
 class Streams(NamedTuple):
@@ -119,19 +80,17 @@ class Streams(NamedTuple):
 
 
 class Command:
-    """A started command. `pid` is also its session and its process group (POSIX)."""
+    """A started command. `pid` is also its session and its process group."""
 
-    def __init__(self, pid: int, began: float, process: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, pid: int, began: float) -> None:
         self.pid = pid
-        self.lifeline: int | None = None
         self.began = began
-        self._process = process  # Windows alone waits through it
+        self.lifeline: int | None = None
+        self.was_cut_off = False
         self._pidfd = _pidfd(pid)
         self._reaping = threading.Lock()
         self._reaped = False
-        self._has_ended = False
         self._ended: float | None = None
-        self.was_cut_off = False
 
     def identity(self) -> str | None:
         """A text that names this process and no other: see `process_facts.identity`."""
@@ -141,69 +100,49 @@ class Command:
         """Date the end by the kernel, because this process stood still and saw it late."""
         self._ended = process_facts.last_ran(self.pid)
 
-    def wait(self, wake: Any, seconds: float | None) -> Waited:
+    def wait(self, wake: Any, seconds: float | None) -> None:
         """Wait for the end, for a ring of `wake`, or for the time, whichever comes first."""
-        if self._has_ended:
-            return Waited.EXITED
         if self._pidfd is None:
-            return self._poll(wake, seconds)
+            self._look(wake, seconds)
+            return
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         poll.register(wake.fileno(), select.POLLIN)
         # Rounded up: a wait that ends a fraction early would be a busy loop until the time is up.
-        ready = poll.poll(None if seconds is None else max(0, int(seconds * 1000) + 1))
-        found = {fd for fd, _ in ready}
-        if self._pidfd in found:
-            self._has_ended = True
-            return Waited.EXITED
-        if found:
+        found = {fd for fd, _ in poll.poll(None if seconds is None else max(0, int(seconds * 1000) + 1))}
+        if found and self._pidfd not in found:
             wake.hush()
-            return Waited.RUNG
-        return Waited.TIME
 
-    def _poll(self, wake: Any, seconds: float | None) -> Waited:
-        end = None if seconds is None else time.monotonic() + seconds
+    def _look(self, wake: Any, seconds: float | None) -> None:
+        end = None if seconds is None else times.clock.monotonic() + seconds
         pause = 0.001
-        while not self._has_exited():
-            if end is not None and time.monotonic() >= end:
-                return Waited.TIME
+        while not self.has_ended() and (end is None or times.clock.monotonic() < end):
             pause = min(pause * 1.5, _LOOK)
             if wake.wait(pause):
-                return Waited.RUNG
-        return Waited.EXITED
-
-    def _has_exited(self) -> bool:
-        if self._process is not None:
-            return self._process.poll() is not None
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+                return
 
     def has_ended(self) -> bool:
         """Whether the command has ended; it may have left others in its session."""
-        if not self._has_ended:
-            self._has_ended = self._has_exited()
-        return self._has_ended
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def ask_to_end(self, grace: float) -> float:
         """Send SIGTERM to all that the command started; returns how many seconds they have to end.
 
-        A command on a lifeline hears of it at its other end, and has `FAR` seconds more than `grace`.
+        For a command on a lifeline the end of its standard input is the signal. It has `FAR` seconds more.
         """
         if self.lifeline is not None:
             self._let_go()
             return grace + FAR
         self._signal(signal.SIGTERM)
-        if POSIX:
-            self._signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         return grace
 
     def kill(self) -> None:
         """Send SIGKILL to all that the command started."""
-        self._signal(signal.SIGKILL if POSIX else signal.SIGTERM)
+        self._signal(signal.SIGKILL)
 
     def has_company(self) -> bool:
-        """Whether anything is left in the command's session besides the command itself (POSIX)."""
-        if not POSIX:
-            return False
+        """Whether anything is left in the command's session besides the command itself."""
         import psutil
 
         for process in psutil.process_iter():
@@ -218,9 +157,7 @@ class Command:
             self.lifeline = None
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.kill()
-            return
+        # Nobody is left in the group, or only processes that have become another user's.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
@@ -229,43 +166,39 @@ class Command:
         with self._reaping:
             if not self._reaped:
                 self.was_cut_off = True
-                self._signal(signal.SIGKILL if POSIX and at_once else signal.SIGTERM)
+                self._signal(signal.SIGKILL if at_once else signal.SIGTERM)
 
     def reap(self) -> Ended:
         """Collect the exit status, after killing what the command left running in its session.
 
-        Call it when `wait` said EXITED. The dead leader keeps its number until it is reaped, so
-        the kill before that cannot meet a stranger.
+        Call it once `has_ended`. The dead leader keeps its number until it is reaped, so the kill before
+        that cannot meet a stranger.
         """
-        now = time.monotonic()
+        now = times.clock.monotonic()
         seconds = (now if self._ended is None else min(max(self.began, self._ended), now)) - self.began
         self._let_go()
-        if self._process is not None:
-            return Ended(self._process.wait(), None, seconds, 0.0, 0)
-        try:  # noqa: SIM105 - `suppress` takes longer than the call
-            os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
+        self.kill()
         with self._reaping:
             _, status, used = os.wait4(self.pid, 0)
             self._reaped = True
         if self._pidfd is not None:
             os.close(self._pidfd)
         code = os.waitstatus_to_exitcode(status)
-        name = signal.Signals(-code).name if code < 0 and -code in _SIGNALS else None
-        if code < 0 and name is None:
-            name = f"signal {-code}"
-        scale = 1024 if sys.platform == "darwin" else 1
         return Ended(
             exit_code=128 - code if code < 0 else code,
-            signal=name,
+            signal=signal_name(-code) if code < 0 else None,
             seconds=seconds,
             cpu_seconds=used.ru_utime + used.ru_stime,
-            max_rss_kb=used.ru_maxrss // scale,
+            max_rss_kb=used.ru_maxrss // (1024 if sys.platform == "darwin" else 1),
         )
 
 
-_SIGNALS = {int(number) for number in signal.Signals}
+def signal_name(number: int) -> str:
+    """`SIGKILL`, or `signal 40` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _pidfd(pid: int) -> int | None:
@@ -273,11 +206,13 @@ def _pidfd(pid: int) -> int | None:
         return None
     try:
         return os.pidfd_open(pid)
-    except OSError:
+    except OSError:  # Linux before 5.3
         return None
 
 
-def start_on_lifeline(words: tuple[str, ...], streams: Streams, environment: Mapping[Any, Any]) -> Command:
+def start_on_lifeline(
+    words: tuple[str, ...], streams: Streams, environment: Mapping[bytes, bytes]
+) -> Command:
     """Start a command whose standard input ends when it is stopped or has ended, or this process has."""
     try:
         ear, hand = os.pipe()
@@ -285,7 +220,7 @@ def start_on_lifeline(words: tuple[str, ...], streams: Streams, environment: Map
         raise _cannot(error, words[0]) from error
     try:
         command = start(words, streams._replace(given=ear), None, environment)
-    except BaseException:
+    except (Cannot, Lacking):
         os.close(hand)
         raise
     finally:
@@ -295,16 +230,14 @@ def start_on_lifeline(words: tuple[str, ...], streams: Streams, environment: Map
 
 
 def start(
-    command: str | tuple[str, ...], streams: Streams, cwd: str | None, environment: Mapping[Any, Any]
+    command: str | tuple[str, ...], streams: Streams, cwd: str | None, environment: Mapping[bytes, bytes]
 ) -> Command:
     """Start a shell command, or an argument list without a shell.
 
-    The environment's names and values are bytes (POSIX) or text. Raises `Cannot` where the command is
-    to blame, and `Lacking` where the system has no room for it just now.
+    Raises `Cannot` where the command is to blame, and `Lacking` where the system has no room for it
+    just now.
     """
-    if not POSIX:
-        return _start_elsewhere(command, streams, cwd, environment)
-    began = time.monotonic()
+    began = times.clock.monotonic()
     words = ("/bin/sh", "-c", command) if isinstance(command, str) else command
     try:
         arguments = [encoded(word) for word in words]
@@ -337,15 +270,10 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-#: A command heeds all signals, whatever Python, `nohup` or a shell lets the worker ignore. It has
-#: none blocked either, whatever the one who started the worker had.
-_HEEDED = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} if POSIX else set()
-
-
 class _Standing:
-    """Where this process stands: `posix_spawn` starts a command where its parent is.
+    """The directory of this process, in which `posix_spawn` starts a command.
 
-    Its own place is the directory in which it began or, where that is gone, the topmost one.
+    Its own is the one in which it began or, where that is gone, the root directory.
     """
 
     def __init__(self) -> None:
@@ -353,88 +281,85 @@ class _Standing:
         self._is_away = False
 
     def go(self, cwd: str | None) -> None:
-        """Be in a directory, None for the own place; raises `Cannot`."""
+        """Be in a directory, None for the own one; raises `Cannot`."""
         if cwd is None:
-            if self._is_away:
-                self._return()
+            self._return()
             return
         if self._home is None:
-            try:
-                self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
-            except OSError:
-                self._home = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+            self._home = _opened_home()
         try:
             os.chdir(encoded(cwd))
         except OSError as error:
             if error.errno in _LACKS:
                 raise
             what = "no such directory" if isinstance(error, FileNotFoundError) else error.strerror
-            raise Cannot(f"{what}: {cwd}", NOT_EXECUTABLE) from error
+            raise Cannot(f"{what}: {cwd}") from error
         self._is_away = True
 
     def back(self) -> None:
-        """Leave the directory of a job. What has been started there is not to blame if that fails."""
-        if self._is_away:
-            with contextlib.suppress(Cannot):
-                self._return()
+        """Leave the directory of a job; a command that was started there is not to blame if that fails."""
+        with contextlib.suppress(Cannot):
+            self._return()
 
     def _return(self) -> None:
-        assert self._home is not None  # it went away
+        if not self._is_away or self._home is None:
+            return
         try:
             os.fchdir(self._home)
         except OSError as error:
             os.chdir("/")  # a job's directory must not be kept from being unmounted
-            raise Cannot(f"the worker's own directory: {error.strerror}", NOT_EXECUTABLE) from error
+            raise Cannot(f"the worker's own directory: {error.strerror}") from error
         self._is_away = False
+
+
+def _opened_home() -> int:
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return os.open("/", os.O_RDONLY | os.O_DIRECTORY)
 
 
 _standing = _Standing()
 
 
 def own_directory() -> str:
-    """Where this process is, by the way that its environment names if that leads here."""
-    said = os.environ.get("PWD", "")
-    with contextlib.suppress(OSError):
-        if os.path.isabs(said) and os.path.samefile(said, "."):
-            return said
+    """Where this process is, by the path in its environment if that leads here."""
+    path = os.environ.get("PWD", "")
+    with contextlib.suppress(OSError):  # it leads nowhere
+        if os.path.isabs(path) and os.path.samefile(path, "."):
+            return path
     try:
         return os.getcwd()
     except FileNotFoundError:
         return "/"
 
 
-def _program(word: bytes, environment: Mapping[Any, Any]) -> bytes:
-    """Where the program is that a word means, by the PATH of the command's own environment."""
+def _program(word: bytes, environment: Mapping[bytes, bytes]) -> bytes:
+    """The path of a program, searched for in the PATH of the command's own environment."""
     if b"/" in word:
         return word
     refused = None
-    for folder in os.get_exec_path(environment):
-        path = os.path.join(os.fsencode(folder), word)
-        if os.access(path, os.X_OK) and os.path.isfile(path):
-            return path
-        refused = path if refused is None and os.path.isfile(path) else refused
+    for folder in environment.get(b"PATH", os.defpath.encode()).split(b":"):
+        path = os.path.join(folder, word)
+        if os.path.isfile(path):
+            if os.access(path, os.X_OK):
+                return path
+            refused = refused or path
     if refused is not None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), refused.decode("utf-8", "replace"))
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), word.decode("utf-8", "replace"))
 
 
-def _start_elsewhere(
-    command: str | tuple[str, ...], streams: Streams, cwd: str | None, environment: Mapping[str, str]
-) -> Command:
-    """The same on Windows, which knows neither sessions nor `posix_spawn`."""
-    import subprocess
-
-    if cwd is not None and not os.path.isdir(cwd):
-        raise Cannot(f"no such directory: {cwd}", NOT_EXECUTABLE)
-    shell = isinstance(command, str)
-    given, out, err = streams.in_order()
-    try:
-        process = subprocess.Popen(
-            command, shell=shell, stdin=given, stdout=out, stderr=err, cwd=cwd, env=environment
-        )
-    except (OSError, ValueError) as error:
-        raise _cannot(error, "the shell" if isinstance(command, str) else command[0]) from error
-    return Command(process.pid, time.monotonic(), process)
+def _cannot(error: OSError | ValueError, program: str) -> Cannot | Lacking:
+    if isinstance(error, ValueError):
+        return Cannot(f"cannot be started: {error}")
+    if error.errno in _LACKS:
+        return Lacking(error.errno, error.strerror)
+    if isinstance(error, FileNotFoundError):
+        return Cannot(f"command not found: {program}", NOT_FOUND)
+    if isinstance(error, PermissionError):
+        return Cannot(f"permission denied: {os.fsdecode(error.filename) if error.filename else program}")
+    return Cannot(f"{program} cannot be started: {error.strerror}")
 
 
 @cache
@@ -453,51 +378,45 @@ def keep_descriptors() -> None:
     except OSError:
         return
     for text in own:
-        with contextlib.suppress(OSError):  # the one that listed them
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
             if int(text) > 2:
                 os.set_inheritable(int(text), False)
 
 
-#: What starting a process says where the system has no room for it.
-_LACKS = LACKS | {errno.EAGAIN}
+def adopt_orphans() -> None:
+    """Make what commands leave behind in the background this process's children (Linux).
+
+    Without it a process that left its session would become a child of init and be found no more.
+    """
+    set_child_subreaper = 36
+    linux.prctl(set_child_subreaper, 1)
 
 
-def _cannot(error: OSError | ValueError, program: str) -> Cannot | Lacking:
-    if isinstance(error, ValueError):
-        return Cannot(f"cannot be started: {error}", NOT_EXECUTABLE)
-    if error.errno in _LACKS:
-        return Lacking(error.errno, error.strerror)
-    if isinstance(error, FileNotFoundError):
-        return Cannot(f"command not found: {program}", NOT_FOUND)
-    if isinstance(error, PermissionError):
-        place = os.fsdecode(error.filename) if error.filename else program
-        return Cannot(f"permission denied: {place}", NOT_EXECUTABLE)
-    return Cannot(f"{program} cannot be started: {error.strerror}", NOT_EXECUTABLE)
+def end_with(parent: int) -> None:
+    """Be asked to end, by SIGTERM, when the process that forked this one is gone (Linux)."""
+    set_parent_death_signal = 1
+    if linux.prctl(set_parent_death_signal, signal.SIGTERM) and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
-def end_orphans(patience: float = 5.0) -> int:
-    """Kill and reap whatever a command left behind outside its session; returns how many.
+def end_orphans(patience: float = 5.0) -> None:
+    """Kill and reap whatever a command left behind outside its session.
 
     One system call where there is nothing. Needs `adopt_orphans`; the caller has no other child.
     """
-    if not POSIX:
-        return 0
-    ended = 0
-    end = time.monotonic() + patience
+    end = times.clock.monotonic() + patience
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return ended
+            return
         if pid:
             continue
-        if time.monotonic() > end:
-            return ended
+        if times.clock.monotonic() > end:
+            return
         import psutil
 
         for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if child.status() != psutil.STATUS_ZOMBIE:
-                    child.kill()
-                    ended += 1
-        time.sleep(0.001)
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # or it ends by itself
+                child.kill()
+        times.clock.sleep(0.001)

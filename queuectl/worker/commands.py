@@ -10,7 +10,6 @@ from queuectl.system import processes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from queuectl.job.history import Event
     from queuectl.settings import Settings
@@ -39,7 +38,7 @@ class Commands:
     def __init__(self, root: Root) -> None:
         self._identity = root.identity
         self._spool = processes.decoded(os.fsencode(root.text))
-        self._inherited = dict(os.environb) if processes.POSIX else {}
+        self._inherited = dict(os.environb)
         self._home = processes.decoded(os.fsencode(processes.own_directory()))
 
     def start(self, claim: Claim, attempt: int, worker: str, streams: Streams, values: Settings) -> Command:
@@ -75,9 +74,7 @@ class Commands:
 
         stop_remains(root, name, history)
 
-    def _environment(self, told: Mapping[str, str]) -> dict[Any, Any]:
+    def _environment(self, told: Mapping[str, str]) -> dict[bytes, bytes]:
         """The worker's own environment (encoded once for all), the job's, and the variables of the queue."""
-        if not processes.POSIX:
-            return {**os.environ, **told}
         mine = {processes.encoded(name): processes.encoded(text) for name, text in told.items()}
         return self._inherited | mine

@@ -1,16 +1,14 @@
-"""Starting workers beside this process, and asking workers anywhere to stop."""
+"""Starting workers in this process and beside it, and waiting for workers anywhere to stop."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import os
 import re
 import signal
 import sys
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from queuectl import times
 from queuectl.errors import Lacking, QueueError, StorageTrouble
@@ -21,7 +19,7 @@ from queuectl.spool.safety import open_root
 from queuectl.spool.waiting import Waiting
 from queuectl.spool.wake import load_ear
 from queuectl.system import files, host, logs, processes
-from queuectl.times import local, utc_now
+from queuectl.worker import log
 from queuectl.worker.loop import Worker
 
 if TYPE_CHECKING:
@@ -30,90 +28,14 @@ if TYPE_CHECKING:
     from queuectl.spool.liveness import Verdict
     from queuectl.spool.root import Root
 
-#: A detached worker's own log is cut to its newest half when it has grown longer than this.
-LOG_BYTES = 8 * 1024 * 1024
 #: What a worker that drains waits for besides what may run now, by the word of `--drain=WORD`.
 DRAINS = {
     "now": frozenset[State](),
     "retries": frozenset({State.FAILED}),
     "all": frozenset({State.FAILED, State.PENDING}),
 }
-#: What a detached worker tells whoever started it: its name, or its exit status and the reason.
+#: A detached worker tells the process that started it its name, or its exit status and the reason.
 READY, REFUSED = "ready ", "refused "
-#: What asks a worker to end: a terminal that is closed sends SIGHUP.
-_ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
-class _Line(logging.Formatter):
-    """One line a record, no control characters: local time with its zone, worker, level, what happened."""
-
-    def __init__(self, worker: str) -> None:
-        super().__init__()
-        self._worker = worker
-        self._second = 0
-        self._shown = self._zone = ""
-
-    def format(self, record: logging.LogRecord) -> str:
-        second = int(record.created)
-        if second != self._second:  # most lines come in the same second as the one before
-            self._second = second
-            text = local(datetime.fromtimestamp(second, UTC))
-            self._shown, self._zone = text[:19], text[19:]
-        at = f"{self._shown},{int(record.msecs):03}{self._zone}"
-        line = f"{at} {self._worker} {record.levelname} {record.getMessage()}"
-        if record.exc_info:
-            line += f" {self.formatException(record.exc_info)}"
-        return _CONTROL.sub("?", line)
-
-
-class _Reopened(logging.StreamHandler[TextIO]):
-    """Opens its file anew where it takes no more: a share that was away leaves dead descriptors.
-
-    Has `trim` cut the file now and then, as a worker may live for years.
-    """
-
-    def __init__(self, stream: TextIO, reopen: Callable[[], None], trim: Callable[[], None]) -> None:
-        super().__init__(stream)
-        self._reopen = reopen
-        self._trim = trim
-        self._untrimmed = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record) + self.terminator
-        for _ in range(2):
-            try:
-                self.stream.write(text)
-                self.stream.flush()
-            except OSError:
-                with contextlib.suppress(OSError):
-                    self._reopen()
-            else:
-                self._untrimmed += len(text)
-                break
-        if self._untrimmed > LOG_BYTES // 4:
-            self._untrimmed = 0
-            with contextlib.suppress(OSError):  # a disk that fails is tried again after as many lines
-                self._trim()
-
-
-def _do_nothing() -> None:
-    """What a stream that is no file needs."""
-
-
-def log_to(
-    stream: TextIO,
-    worker: str,
-    reopen: Callable[[], None] = _do_nothing,
-    trim: Callable[[], None] = _do_nothing,
-) -> None:
-    """Let this process's log go to a stream, the worker's name in every line."""
-    # What no line of ours shows need not be found out for each (logging's HOWTO, "Optimization").
-    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
-    logging._srcfile = None  # noqa: SLF001 - the HOWTO's own word
-    handler = _Reopened(stream, reopen, trim)
-    handler.setFormatter(_Line(worker))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 class NotAllStarted(QueueError):
@@ -135,30 +57,19 @@ def start_detached(root: Root, count: int) -> list[str]:
 
     safety.refuse_idle_root(root)
     files.probe(f"{root.workers}/.{host.host_name()}-{files.kernel.getpid()}.probe")
-    command = [sys.executable, "-m", "queuectl.worker", root.text, DETACHED]
-    commands = [[*command, str(count)]] if processes.CAN_FORK else [command] * count
     try:
-        started = [
-            subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                text=True,
-            )
-            for command in commands
-        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "queuectl.worker", root.text, DETACHED, str(count)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # its end is there once each worker has let go of it
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            check=False,
+        )
     except OSError as error:
         raise Lacking(error.errno, error.strerror) from error
-    lines = []
-    for child in started:
-        assert child.stdout is not None
-        with child.stdout:
-            lines += child.stdout.read().splitlines()
-        if processes.CAN_FORK:
-            child.wait()
-        child.returncode = 0  # else it is the worker, and meant to outlive us: nobody waits for it here
+    lines = done.stdout.splitlines()
     names = [line.removeprefix(READY) for line in lines if line.startswith(READY)]
     if len(names) < count:
         raise NotAllStarted(names, count, *_refusal(lines))
@@ -166,7 +77,7 @@ def start_detached(root: Root, count: int) -> list[str]:
 
 
 def _refusal(lines: list[str]) -> tuple[str, int]:
-    """Why workers did not start, in their own words, each once, and the exit status that says so."""
+    """Why workers did not start, in their own words, each once, and the exit status for it."""
     refused = [line.removeprefix(REFUSED).partition(" ") for line in lines if line.startswith(REFUSED)]
     said = dict.fromkeys(text for _, _, text in refused)
     said |= dict.fromkeys(line for line in lines if not line.startswith((READY, REFUSED)))
@@ -175,10 +86,7 @@ def _refusal(lines: list[str]) -> tuple[str, int]:
 
 
 def _prepare(kind: str) -> None:
-    """Get ready to be a worker, or several, with all that forked ones can share.
-
-    What is imported is not looked through for garbage.
-    """
+    """Import what workers need, so that those that are forked share it and no collection goes through it."""
     presence.load()
     processes.load()
     if kind != DRAIN:
@@ -187,13 +95,13 @@ def _prepare(kind: str) -> None:
     gc.enable()
 
 
-def _fork(count: int) -> list[int]:
-    """Fork so many children; none in a child, else their pids.
+def _fork(count: int) -> set[int]:
+    """Fork this process; returns the pids of the children, none in a child.
 
     Raises `Lacking` where the system has no room for all of them, once those that it had are asked to end.
     """
     sys.stdout.flush()
-    children: list[int] = []
+    children: set[int] = set()
     for _ in range(count):
         try:
             child = os.fork()
@@ -202,22 +110,22 @@ def _fork(count: int) -> list[int]:
                 os.kill(one, signal.SIGTERM)
             raise Lacking(error.errno, error.strerror) from error
         if not child:
-            return []
-        children.append(child)
+            return set()
+        children.add(child)
     return children
 
 
 def _list_once(root: Root) -> Waiting | None:
     """List what waits for all workers that are about to be forked; None where each looks for itself.
 
-    What comes before they listen is met when they fall idle, or list again. On a share each must
+    A job that comes before they listen is found when they fall idle, or list again. On a share each must
     know first by how much this host's clock is wrong.
     """
     if root.medium.has_own_clock:
         return None
     listed = Waiting(root)
-    with contextlib.suppress(OSError):  # the worker meets it, and sits it out
-        listed.relist(utc_now())
+    with contextlib.suppress(OSError):  # each worker meets the same trouble, and waits for its end
+        listed.relist(times.utc_now())
     return listed
 
 
@@ -227,7 +135,7 @@ def run_here(root: Root, kind: str, until: str, listed: Waiting | None = None) -
     if kind == DETACHED:
         _detach(root, worker)
     else:
-        log_to(sys.stderr, worker.name)
+        log.to_stream(sys.stderr, worker.name)
     interrupted = []
 
     def on_signal(number: int, _: object) -> None:
@@ -235,55 +143,33 @@ def run_here(root: Root, kind: str, until: str, listed: Waiting | None = None) -
             interrupted.append(number)
         worker.ask_to_stop()
 
-    for number in _heeded():
+    for number in _endings():
         signal.signal(number, on_signal)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _awaited())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_endings(), signal.SIGCHLD})
     worker.run()
     return 130 if interrupted else 0
 
 
-def _heeded() -> list[signal.Signals]:
-    """The signals that ask for an end; not SIGHUP under `nohup`."""
-    return [
-        number
-        for number in _ENDINGS
-        if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN
-    ]
-
-
-def _awaited() -> set[signal.Signals]:
-    """What the parent of workers waits for."""
-    return {*_heeded(), signal.SIGCHLD}
+def _endings() -> list[signal.Signals]:
+    """The signals that ask a worker to end. A terminal that is closed sends SIGHUP, which `nohup` ignores."""
+    hears_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hears_terminal else [])]
 
 
 def _detach(root: Root, worker: Worker) -> None:
-    """Tell whoever started this worker that it is ready, and let go of what it has from there.
+    """Tell the process that started this worker that it is ready, and let go of its streams.
 
     Raises `OSError` and leaves nothing of the worker behind where its log cannot be made.
     """
-    path = output.worker_log_path(root, worker.name)
     try:
-        logs.open_append(path, root.file_mode).close()
-    except BaseException:
+        logs.open_append(output.worker_log_path(root, worker.name), root.file_mode).close()
+    except OSError:
         worker.member.leave()
         raise
     sys.stdout.write(f"{READY}{worker.name}\n")
     sys.stdout.flush()
-    _log_to_file(root, worker.name)
-    log_to(
-        sys.stderr,
-        worker.name,
-        lambda: _log_to_file(root, worker.name),
-        lambda: logs.keep_newest_lines(path, LOG_BYTES),
-    )
-
-
-def _log_to_file(root: Root, name: str) -> None:
-    """Let this process's output go to its log, which is made anew where it was deleted."""
-    with logs.open_append(output.worker_log_path(root, name), root.file_mode) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    log.to_file(root, worker.name)
+    log.to_stream(sys.stderr, worker.name, lambda: log.to_file(root, worker.name))
 
 
 def run(root: Root, kind: str, count: int, until: str = "now") -> int:
@@ -292,48 +178,41 @@ def run(root: Root, kind: str, count: int, until: str = "now") -> int:
     In a child, be one and exit. `until` is a word of `DRAINS`.
     """
     safety.refuse_idle_root(root)
-    if count == 1:
-        _prepare(kind)
-        return run_here(root, kind, until)
-    if not processes.CAN_FORK:
-        import subprocess
-
-        command = [sys.executable, "-m", "queuectl.worker", root.text, f"{kind}={until}"]
-        return max(child.wait() for child in [subprocess.Popen(command) for _ in range(count)])
     _prepare(kind)
+    if count == 1:
+        return run_here(root, kind, until)
     listed = _list_once(root)
-    # Race: whoever asks for an end just then is heard by all of them, once they can end in order.
+    # Race: a signal that comes just then reaches all of them once they can end in order.
+    awaited = {*_endings(), signal.SIGCHLD}
     signal.signal(signal.SIGCHLD, lambda *_: None)  # else some systems forget those that are blocked
-    signal.pthread_sigmask(signal.SIG_BLOCK, _awaited())
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     parent = files.kernel.getpid()
     children = _fork(count)
     if not children:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         processes.end_with(parent)
         return run_here(root, kind, until, listed)
-    return _stand_by(set(children))
+    return _stand_by(children, awaited)
 
 
-def _stand_by(alive: set[int]) -> int:
-    """Pass on what asks for an end until all children have ended; returns the worst of their statuses.
+def _stand_by(alive: set[int], awaited: set[signal.Signals]) -> int:
+    """Pass signals on until all children have ended; returns the worst of their statuses.
 
-    What a terminal sends to all of them reaches them twice.
+    A signal of a terminal reaches each of them twice.
     """
     worst = 0
     while alive:
-        number = signal.sigwait(_awaited())
+        number = signal.sigwait(awaited)
         if number != signal.SIGCHLD:
             for child in alive:
                 os.kill(child, number)
             continue
-        while alive:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                break
+        while alive and (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+            pid, status = ended
             alive.discard(pid)
             code = os.waitstatus_to_exitcode(status)
             if code < 0:
-                name = signal.Signals(-code).name
+                name = processes.signal_name(-code)
                 sys.stderr.write(f"The worker with pid {pid} was ended by {name}; {len(alive)} go on.\n")
             worst = max(worst, code if code >= 0 else 1)
     return worst
@@ -348,13 +227,13 @@ def await_end(
 ) -> dict[str, str]:
     """Wait until workers that were asked to stop have gone, `patience` seconds at most.
 
-    Tells `gone` the name of each that does. Returns the others, each with the reason in words. Who dies
-    meanwhile, or gives no sign of life for long enough, is not waited for.
+    Calls `gone` with the name of each that does. Returns the others, each with the reason in words. One
+    that dies meanwhile, or gives no sign of life for long enough, is not waited for.
     """
     left = set(names)
     others: dict[str, str] = {}
-    end = None if patience is None else times.clock.monotonic() + patience
     judged_at = times.clock.monotonic()
+    end = None if patience is None else judged_at + patience
     while left and (end is None or times.clock.monotonic() < end):
         for name in left - set(descriptions.described(root)):
             left.discard(name)
@@ -370,30 +249,29 @@ def await_end(
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m queuectl.worker SPOOL KIND[=UNTIL] [COUNT]`: be a worker, or fork so many and end."""
-    kind, _, until = arguments[1].partition("=") if len(arguments) in {2, 3} else ("", "", "")
-    is_known = kind in {DETACHED, FOREGROUND, DRAIN} and (until or "now") in DRAINS
-    if not is_known or not all(re.fullmatch("[1-9][0-9]{0,3}", count) for count in arguments[2:]):
+    """`python -m queuectl.worker SPOOL KIND [COUNT]`: be a worker, or fork COUNT of them and end."""
+    path, kind, count = [*arguments, ""][:3] if len(arguments) in {2, 3} else ("", "", "")
+    if kind not in {DETACHED, FOREGROUND, DRAIN} or not re.fullmatch("([1-9][0-9]{0,3})?", count):
         sys.stderr.write(
             "This is for `queuectl worker start` alone.\nRun that, or see `queuectl worker start --help`.\n"
         )
         return 2
-    path, _, *count = arguments
     try:
         root = open_root(path)
         listed = None
         _prepare(kind)
         if count:
             listed = _list_once(root)
-            if _fork(int(count[0])):
-                return 0  # nobody is their parent, as a worker takes its children for a job's
+            if _fork(int(count)):
+                return 0  # the workers have no parent: a worker takes its children for a job's
             os.setsid()
-        return run_here(root, kind, until or "now", listed)
+        return run_here(root, kind, "now", listed)
     except QueueError as error:
         trouble: QueueError = error
     except OSError as error:
+        # A spool that goes away just then is no fault of ours.
         if not (StorageTrouble.explains(error) or isinstance(error, FileNotFoundError)):
-            raise  # a spool that goes away just then is no fault of ours
+            raise
         trouble = StorageTrouble(error)
     told = f"{REFUSED}{trouble.exit_status} " if kind == DETACHED else ""
     sys.stderr.write(f"{told}{trouble}\n")

@@ -21,7 +21,7 @@ from queuectl import QueueError, Spool, State
 from queuectl.errors import StorageTrouble
 from queuectl.spool import descriptions, jobs
 from queuectl.system import files
-from queuectl.worker.fleet import log_to
+from queuectl.worker import log as worker_log
 from queuectl.worker.loop import Worker
 from tests.conftest import Workers
 from tests.trials.scenes import DEADLY, POINTS, Scene, drain, ends_of, faults_of, survives
@@ -202,7 +202,7 @@ def start_failing(spool: Spool, tmp_path: Path, workers: Workers) -> Iterator[St
             worker = Worker(spool.root, "foreground")
             signal.signal(signal.SIGTERM, lambda *_: worker.ask_to_stop())
             with workers.log.open("a") as log:
-                log_to(log, worker.name)
+                worker_log.to_stream(log, worker.name)
                 worker.run()
         finally:
             os._exit(0)
