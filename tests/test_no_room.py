@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
@@ -243,9 +244,27 @@ def test_a_claim_of_a_dead_worker_that_cannot_be_changed_holds_nobody_up(
     left = audit.repair(spool.root, Onlooker(spool.root), spool.settings(), stop_remains, spool.clock())
     (claim,) = [one for one in left if one.path == path]
     assert f"could not take the job over: Operation not permitted: {path}" in claim.problem
-    assert f"`lsattr {path}`" in claim.remedy
+    assert f"`lsattr -d {path}`" in claim.remedy
     assert f"`queuectl -s {spool.path} check --repair`" in claim.remedy
     thaw(spool.path / "processing")
+
+
+def test_a_directory_that_takes_no_claim_of_a_dead_worker_is_named(
+    spool: Spool, make_immutable: Callable[[str | Path], None]
+) -> None:
+    dead = "host-1-abcd"
+    outcome = {"event": "completed", "attempt": 1, "at": "2026-01-01T00:00:00Z", "worker": dead}
+    claim = spool.path / f"processing/05-20260101T000000.000000Z-stuck@{dead}.yaml"
+    claim.write_text(f"command: 'true'\nhistory:\n- {json.dumps(outcome)}\n")
+    done = spool.path / "done"
+    make_immutable(done)
+    left = audit.repair(spool.root, Onlooker(spool.root), spool.settings(), stop_remains, spool.clock())
+    (finding,) = [one for one in left if one.path == str(claim)]
+    assert f"could not take the job over: Operation not permitted: {done}" in finding.problem
+    assert f"`lsattr -d {done}`" in finding.remedy
+    thaw(done)
+    audit.repair(spool.root, Onlooker(spool.root), spool.settings(), stop_remains, spool.clock())
+    assert spool.find("stuck").state is State.DONE
 
 
 @pytest.mark.parametrize("how", ["immutable", "mode 500"])

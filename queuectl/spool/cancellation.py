@@ -121,11 +121,11 @@ class Cancelling:
         """Take over the jobs of dead owners, and end their commands that still run on this host."""
         lease = self._values.lock_lease_seconds
         if any(self._onlooker.judge(owner, lease).is_dead for owner in self._owners - self._kept):
-            _, kept, left = recovery.by_hand(
+            recovered = recovery.by_hand(
                 self._root, self._onlooker, self._values, self._stop_remains, self._clock()
             )
-            self._kept |= kept
-            self._left |= left
+            self._kept |= recovered.kept
+            self._left |= recovered.left
         self._verdicts.clear()
 
     def wait(self, left: Iterable[Found], end: float, tell: Callable[[str], None]) -> None:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import documents
 from queuectl.errors import BadJob
 from queuectl.job.layout import scalar
-from queuectl.system import files
+from queuectl.system import files, host
 from queuectl.system.host import kernel_id
 from queuectl.times import iso, parse_moment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
     from typing import Any
 
@@ -81,9 +80,17 @@ def path_of(root: Root, name: str) -> str:
     return f"{root.workers}/{name}.yaml"
 
 
-def head(facts: Mapping[str, object]) -> bytes:
-    """The lines of a description before the beat."""
-    return "".join(f"{key}: {scalar(str(value))}\n" for key, value in facts.items()).encode()
+def head(root: Root, name: str, kind: str, now: datetime) -> bytes:
+    """The lines of the description of this process, before the beat."""
+    facts = {
+        "name": name,
+        "host": host.here.full_name(),
+        "pid": str(files.kernel.getpid()),
+        "kind": kind,
+        "place": place_of(root),
+        "started_at": iso(now),
+    }
+    return "".join(f"{key}: {scalar(text)}\n" for key, text in facts.items()).encode()
 
 
 def beat_line(count: int, now: datetime, jobs_done: int, clock_offset: float | None) -> bytes:

@@ -139,7 +139,7 @@ def judge(facts: Facts, lease: float) -> Verdict:
             return Verdict(Standing.FROZEN, why, left, facts.age)
         return Verdict(Standing.ALIVE, "its process is there", age=facts.age)
     is_agreed = is_silent and facts.age_by_hosts is not None and facts.age_by_hosts >= lease
-    left = (min(lease, confirmation(lease)) if is_agreed else lease) - facts.watched
+    left = (confirmation(lease) if is_agreed else lease) - facts.watched
     standing = Standing.DEAD if left <= 0 else Standing.SILENT if is_silent else Standing.ALIVE
     if not facts.is_described and standing is not Standing.DEAD:
         return Verdict(Standing.UNKNOWN, "it has no description in workers/", left)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from queuectl import times
 from queuectl.spool import liveness
-from queuectl.spool.descriptions import Description, describe, described, place_of
+from queuectl.spool.descriptions import Description, describe, described, path_of, place_of
 from queuectl.spool.liveness import Facts, Standing, Verdict
-from queuectl.spool.presence import lock_file, spool_time
+from queuectl.spool.presence import lock_file
 from queuectl.system import files, host, locks
 from queuectl.system.host import host_name
 from queuectl.times import duration
@@ -69,32 +69,45 @@ class Onlooker:
 
     def _look(self, owner: str, lease: float) -> Facts:
         description = self._describe(owner)
-        is_locked = self._locked(owner, description) if self._medium.locks_tell else None
+        now = times.clock.monotonic()
+        beat = description and description.beat
+        seen = self._seen[owner] = liveness.seen(self._seen.get(owner), beat, now, lease)
+        facts = Facts(
+            is_described=description is not None,
+            is_locked=self._locked(owner, description) if self._medium.locks_tell else None,
+            watched=now - seen.since,
+        )
         if description is None:
-            watched = 0.0 if is_locked is not None else self._watched(owner, None, lease)
-            return Facts(is_described=False, is_locked=is_locked, watched=watched)
-        is_here = not self._medium.locks_tell and description.place == self._place
-        runs = host.here.runs(description.pid) if is_here else None
-        watched = self._watched(owner, description.beat, lease)
+            return facts
+        if not self._medium.locks_tell and description.place == self._place:
+            facts = facts._replace(runs=host.here.runs(description.pid))
         try:
-            beaten = files.modified(f"{self._root.workers}/{owner}.yaml")[0]
+            beaten = files.modified(path_of(self._root, owner))[0]
         except FileNotFoundError:  # it has just left, or is being buried
-            return Facts(is_locked=is_locked, runs=runs, watched=watched)
-        now = self._now()
+            return facts
+        there, here = self._now(), times.clock.now().timestamp()
         # Where the share's clock cannot be asked, this process may not write, and takes nothing over.
-        age = max(0.0, (times.clock.now().timestamp() if now is None else now) - beaten)
-        by_hosts = None
-        if self._medium.has_own_clock and now is not None and description.clock_offset is not None:
-            by_hosts = times.clock.now().timestamp() - (beaten + description.clock_offset)
-        return Facts(is_locked=is_locked, runs=runs, age=age, age_by_hosts=by_hosts, watched=watched)
+        facts = facts._replace(age=max(0.0, (here if there is None else there) - beaten))
+        if self._medium.has_own_clock and there is not None and description.clock_offset is not None:
+            facts = facts._replace(age_by_hosts=here - (beaten + description.clock_offset))
+        return facts
 
     def _now(self) -> float | None:
-        """The time by the clock that dates the files. That of a share is read every `_CLOCK` seconds."""
+        """The time by the clock that dates the files. That of a share is read every `_CLOCK` seconds.
+
+        None where it is unknown, as this process may not make a file there.
+        """
         if not self._medium.has_own_clock:
             return times.clock.now().timestamp()
         told, at = self._clock
         if times.clock.monotonic() - at > _CLOCK:
-            told, at = self._clock = (spool_time(self._root), times.clock.monotonic())
+            try:
+                probe = f".{host_name()}-{files.kernel.getpid()}.probe"
+                told = files.server_time(self._root.workers, probe)
+            except OSError:
+                told = None
+            at = times.clock.monotonic()
+            self._clock = told, at
         return None if told is None else told + times.clock.monotonic() - at
 
     def watch(self, lease: float) -> None:
@@ -123,12 +136,6 @@ class Onlooker:
         while still := [owner for owner, verdict in verdicts.items() if verdict.is_open]:
             times.clock.sleep(min(liveness.GLANCE, max(verdicts[owner].open_for for owner in still)))
             verdicts |= {owner: self.judge(owner, lease) for owner in still}
-
-    def _watched(self, owner: str, beat: int | None, lease: float) -> float:
-        """Seconds for which this observer has seen the beat unchanged, without a gap."""
-        now = times.clock.monotonic()
-        seen = self._seen[owner] = liveness.seen(self._seen.get(owner), beat, now, lease)
-        return now - seen.since
 
     def _locked(self, owner: str, description: Description | None) -> bool | None:
         """Whether the owner's lock is held; None where its beats must tell.
@@ -161,7 +168,7 @@ class Onlooker:
         if place[0] == mine[0]:
             return place[-1] == mine[-1]
         try:
-            beaten = files.modified(f"{self._root.workers}/{description.name}.yaml")[0]
+            beaten = files.modified(path_of(self._root, description.name))[0]
         except FileNotFoundError:
             return False
         return description.host == host.here.full_name() and beaten < host.here.booted_at()
@@ -171,7 +178,7 @@ class Onlooker:
 
         False where the worker has removed its description itself.
         """
-        left = files.remove(f"{self._root.workers}/{owner}.yaml")
+        left = files.remove(path_of(self._root, owner))
         for text in self._root.texts_in(self._root.workers):
             if _owner_of(text) == owner:
                 files.remove(f"{self._root.workers}/{text}")

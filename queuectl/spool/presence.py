@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from queuectl import times
 from queuectl.spool import descriptions
-from queuectl.system import files, host, locks
+from queuectl.system import files, locks
 from queuectl.system.host import host_name, kernel_id
-from queuectl.times import iso, utc_now
+from queuectl.times import utc_now
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,14 +32,25 @@ def load() -> None:
 class Presence:
     """A live worker's description and lock. `join` makes one, `leave` ends it."""
 
-    def __init__(self, root: Root, name: str, lock: locks.Lock | None, at: int) -> None:
+    def __init__(self, root: Root, name: str, at: int) -> None:
         self.name = name
         self._root = root
-        self._lock = lock
+        self._lock: locks.Lock | None = None
         self._path = descriptions.path_of(root, name)
         self._beat_at = at
         self._count = 1
         self.clock_offset: float | None = None
+
+    def take_lock(self) -> bool:
+        """Take the worker's lock, where locks tell who lives; False where another process has it."""
+        if not self._root.medium.locks_tell:
+            return True
+        path, mode = lock_file(self._root, self.name), self._root.file_mode
+        if files.belongs_to_another(path):
+            with contextlib.suppress(FileExistsError):  # the lock would make it as root's own
+                files.create(path, mode=mode)
+        self._lock = locks.take(path, mode)
+        return self._lock is not None
 
     def beat(self, now: datetime, jobs_done: int) -> None:
         """Show a sign of life; raises `OSError` when the disk does not take it."""
@@ -92,7 +103,16 @@ class Presence:
             for text in self._root.texts_in(self._root.workers):
                 if text == f"{self.name}.stop" or text.endswith(f"@{self.name}.cancel"):
                     files.remove(f"{self._root.workers}/{text}")
-        _unlock(self._root, self.name, self._lock)
+        if self._root.medium.locks_tell and locks.MAY_REMOVE_HELD:
+            with contextlib.suppress(OSError):
+                files.remove(lock_file(self._root, self.name))
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Release the lock; its file stays. Never raises."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                self._lock.release()
 
 
 def lock_file(root: Root, name: str) -> str:
@@ -107,75 +127,23 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
     """
     while True:
         name = f"{host_name()}-{files.kernel.getpid()}-{files.kernel.urandom(2).hex()}"
-        lock: locks.Lock | None = None
-        if root.medium.locks_tell:
-            try:
-                lock = _take_own_lock(root, name)
-            except OSError:
-                _unlock(root, name, None)  # its file may have been made before it could not be locked
-                raise
-            if lock is None:
-                continue
-        head = descriptions.head(
-            {
-                "name": name,
-                "host": host.here.full_name(),
-                "pid": files.kernel.getpid(),
-                "kind": kind,
-                "place": descriptions.place_of(root),
-                "started_at": iso(now),
-            }
-        )
+        head = descriptions.head(root, name, kind, now)
+        me = Presence(root, name, len(head))
         try:
+            if not me.take_lock():
+                continue
             # The group of a shared spool may read who works, but nobody else may write it.
-            mode = root.file_mode & ~0o020
-            beat = descriptions.beat_line(1, now, 0, None)
-            files.create(descriptions.path_of(root, name), head + beat, mode)
-        except FileExistsError:
-            if lock is not None:
-                lock.release()
+            text = head + descriptions.beat_line(1, now, 0, None)
+            files.create(descriptions.path_of(root, name), text, root.file_mode & ~0o020)
+            if root.medium.has_own_clock:
+                me.learn_clock()
+        except FileExistsError:  # a dead worker's name
+            me.unlock()
             continue
         except BaseException:
-            _unlock(root, name, lock)
+            me.leave()
             raise
-        presence = Presence(root, name, lock, len(head))
-        try:
-            if root.medium.has_own_clock:
-                presence.learn_clock()
-        except BaseException:
-            presence.leave()
-            raise
-        return presence
-
-
-def _take_own_lock(root: Root, name: str) -> locks.Lock | None:
-    path = lock_file(root, name)
-    if files.belongs_to_another(path):
-        with contextlib.suppress(FileExistsError):  # the lock would make it as root's own
-            files.create(path, mode=root.file_mode)
-    return locks.take(path, root.file_mode)
-
-
-def _unlock(root: Root, name: str, lock: locks.Lock | None) -> None:
-    """Remove the file of a lock, then release the lock; never raises."""
-    if not root.medium.locks_tell:
-        return
-    if locks.MAY_REMOVE_HELD:
-        with contextlib.suppress(OSError):
-            files.remove(lock_file(root, name))
-    if lock is not None:
-        with contextlib.suppress(OSError):
-            lock.release()
-
-
-def spool_time(root: Root) -> float | None:
-    """The time by the clock that dates the spool's files; None where this process may not make a file."""
-    if not root.medium.has_own_clock:
-        return times.clock.now().timestamp()
-    try:
-        return files.server_time(root.workers, f".{host_name()}-{files.kernel.getpid()}.probe")
-    except OSError:
-        return None
+        return me
 
 
 def clock_warning(offset: float, whose: str) -> str:

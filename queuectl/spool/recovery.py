@@ -15,6 +15,7 @@ import errno
 import os
 import shlex
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadJob, ClaimLost, StorageTrouble
@@ -60,14 +61,18 @@ class Left(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """A sentence for each claim and worker that was cleared, and the dead owners whose claims had to stay.
+    """A sentence for each claim and worker that was cleared, and the claims that had to stay.
 
-    `left` are those claims, by the names of their files.
+    These are `left`, by the names of their files.
     """
 
     told: list[str]
-    kept: frozenset[str]
     left: dict[str, Left]
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The dead owners whose claims had to stay."""
+        return frozenset(text.removesuffix(".yaml").rpartition("@")[2] for text in self.left)
 
 
 class Rescue(NamedTuple):
@@ -85,35 +90,32 @@ class Rescue(NamedTuple):
 
     def recover(self, now: datetime) -> Recovered:
         """End the claims of every dead owner."""
-        told: list[str] = []
-        left: dict[str, Left] = {}
-        kept: set[str | None] = {self.me}
-        dead: dict[str, bool] = {self.me: True}
+        lease = self.settings.lock_lease_seconds
 
-        def is_dead(name: Name | None) -> bool:
-            owner = name.owner if name else None
-            if owner is not None and owner not in dead:
-                dead[owner] = not self.onlooker.is_alive(owner, self.settings.lock_lease_seconds)
-            return owner is not None and dead[owner]
+        @cache
+        def is_dead(owner: str | None) -> bool:
+            return owner == self.me or not (owner is None or self.onlooker.is_alive(owner, lease))
 
         for text, belonging in list(claims.leftovers(self.root)):
-            if is_dead(parse_claim(belonging)):
+            if (name := parse_claim(belonging)) and is_dead(name.owner):
                 _undo_rewrite(self.root, text, belonging)
+        told: list[str] = []
+        left: dict[str, Left] = {}
         for text in self.root.texts_in(self.root.folder(State.PROCESSING)):
             name = parse_claim(text)
-            if name is not None and text not in self.held and is_dead(name):
+            if name is not None and text not in self.held and is_dead(name.owner):
                 sentence, reason = self._try_to_end(name, now)
                 told += [f"Job {name.id}: {sentence}"] if sentence else []
-                if reason is not None:
-                    left[text] = reason
-                    kept.add(name.owner)
+                left |= {} if reason is None else {text: reason}
+        recovered = Recovered(told, left)
+        kept = {self.me, *recovered.kept}
         told += [
             f"Worker {owner} is dead; its place is cleared."
             for owner in described(self.root)
-            if owner not in kept and is_dead(Name(0, "", "", owner)) and self.onlooker.bury(owner)
+            if owner not in kept and is_dead(owner) and self.onlooker.bury(owner)
         ]
         self.onlooker.clear_orphans()
-        return Recovered(told, frozenset(owner for owner in kept if owner), left)
+        return recovered
 
     def _try_to_end(self, name: Name, now: datetime) -> tuple[str, Left | None]:
         """A sentence to report, and why the claim is left; None once this process or another has ended it."""
@@ -132,12 +134,14 @@ class Rescue(NamedTuple):
         except OSError as error:
             if StorageTrouble.explains(error):
                 raise
-            looks = f"Look at `ls -l {shlex.quote(path)}` and `lsattr {shlex.quote(path)}`. "
+            place = _culprit(error, path)
+            what = "its file" if place == path else "the directory"
+            looks = f"Look at `ls -ld {shlex.quote(place)}` and `lsattr -d {shlex.quote(place)}`. "
             mends = f"{looks}Once it can be changed, run `{self._repair}`."
-            by_owner = None if users.is_root() else self._by_owner_of(path)
+            by_owner = None if users.is_root() else self._by_owner_of(place)
             return (
-                f"{fate}, and its file cannot be changed: {error.strerror} ({path}).",
-                Left(f"{error.strerror}: {path}", by_owner or mends),
+                f"{fate}, and {what} cannot be changed: {error.strerror} ({place}).",
+                Left(f"{error.strerror}: {place}", by_owner or mends),
             )
 
     @property
@@ -165,9 +169,9 @@ class Rescue(NamedTuple):
 
     def _fate_of(self, owner: str | None) -> str:
         """Why a claim was left, in words."""
-        return (
-            "the disk failed before its claim was ended" if owner == self.me else f"its worker {owner} died"
-        )
+        if owner == self.me:
+            return "the disk failed before its claim was ended"
+        return f"its worker {owner} died"
 
     def _end(self, name: Name, now: datetime) -> str:
         root, owner = self.root, name.owner or ""
@@ -225,6 +229,15 @@ def by_hand(
         return Rescue(root, me.name, onlooker, values, stop_remains).recover(now)
     finally:
         me.leave()
+
+
+def _culprit(error: OSError, path: str) -> str:
+    """Where the cause of an error is: a directory that takes no names, or else the claim's file at `path`."""
+    for place in (error.filename2, error.filename):
+        folder = os.path.dirname(place or path)
+        if files.is_folder(folder) and not files.kernel.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return path
 
 
 def _taken_over(claim: Claim, me: str) -> Claim:

@@ -351,10 +351,10 @@ class Member:
         if not self.is_to_recover:
             return []
         rescue = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains, held)
-        told, self._kept, _ = rescue.recover(now)
+        recovered = rescue.recover(now)
         self._recovered_at = times.clock.monotonic()
-        new = [one for one in told if one not in self._told]
-        self._told = told
+        new = [one for one in recovered.told if one not in self._told]
+        self._told, self._kept = recovered.told, recovered.kept
         if new:
             self._waiting.relist(now)
         return new
