@@ -1,65 +1,74 @@
-"""What needs attention is data: each kind of finding has its facts, and one sentence."""
+"""What a person should know is data: each kind of finding has its facts, and one place words them."""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import pytest
 
 from queuectl.times import utc_now
-from queuectl.view import attention, lookup
-from queuectl.view.attention import Finding
+from queuectl.view import explain
+from queuectl.view.census import counts, listed
+from queuectl.view.wording import Finding, Kind
+from queuectl.view.workers import Worker
 
 if TYPE_CHECKING:
     from queuectl import Spool
 
-WORKER = {
-    "name": "web1-42-9f3c",
-    "host": "web1",
-    "pid": 42,
-    "clock_offset_seconds": 0.0,
-}
+START = "2026-11-22T04:27:00.123456Z"
+WORKER = Worker("web1-42-9f3c", "web1", 42, "detached", "idle", None, START, START, START, 0.0, 0.0, 0, None)
+
+
+def attention(spool: Spool, *workers: Worker) -> list[Finding]:
+    now = utc_now()
+    return list(explain.attention(spool.root, counts(listed(spool.root), now), workers, now))
 
 
 @pytest.mark.parametrize(
-    ("workers", "finding", "sentence"),
+    ("worker", "kind", "sentence"),
     [
-        ([WORKER | {"state": "dead"}], "died", "1 died at work"),
+        (WORKER._replace(state="dead"), Kind.DIED, "1 died at work"),
         (
-            [WORKER | {"state": "frozen", "how_to_wake": "`kill`"}],
-            "frozen",
-            "if it is stopped, `kill` lets it go on",
+            WORKER._replace(state="frozen", how_to_wake="`kill`"),
+            Kind.FROZEN,
+            "If it is stopped, `kill` lets it go on",
         ),
-        ([WORKER | {"state": "idle", "clock_offset_seconds": 90.0}], "clock", "web1 is 90.0 s ahead"),
+        (WORKER._replace(clock_offset_seconds=90.0), Kind.CLOCK, "web1 is 90.0 s ahead"),
     ],
 )
 def test_a_worker_in_trouble_is_a_finding_with_a_sentence(
-    spool: Spool, workers: list[dict[str, object]], finding: str, sentence: str
+    spool: Spool, worker: Worker, kind: Kind, sentence: str
 ) -> None:
-    now = utc_now()
-    (found,) = attention.findings(spool.root, lookup.counts(spool.root, now), workers, now)
-    assert found.kind == finding
-    assert sentence in attention.worded(found)
+    (found,) = attention(spool, worker)
+    assert found.kind is kind
+    assert sentence in found.sentence
 
 
 def test_what_lies_in_the_spool_is_a_finding_and_braces_in_names_are_text(spool: Spool) -> None:
     (spool.path / "pending" / "drop{0}.yaml").write_text("command: 'true'\n")
     (spool.path / "pending" / "note{1}").touch()
     (spool.path / "config.yaml").write_text("poll_interval: never\n")
-    now = utc_now()
-    found = list(attention.findings(spool.root, lookup.counts(spool.root, now), [], now))
-    assert found[:2] == [
-        Finding("dropped", {"number": 1, "first": "drop{0}.yaml"}),
-        Finding("stranger", {"number": 1, "some": "pending/note{1}"}),
-    ]
-    assert [one.kind for one in found[2:]] == ["bad-config"]
-    assert "(drop{0}.yaml)" in attention.worded(found[0])
-    assert "poll_interval" in attention.worded(found[2])
+    dropped, stranger, config = attention(spool)
+    assert dropped == Finding(Kind.DROPPED, {"number": 1, "first": "drop{0}.yaml"})
+    assert stranger == Finding(Kind.LEFT_ALONE, {"number": 1, "some": "pending/note{1}"})
+    assert (config.kind, config.path) == (Kind.BAD_CONFIG, str(spool.root.config))
+    assert "(drop{0}.yaml)" in dropped.sentence
+    assert "poll_interval" in config.sentence
 
 
-def test_every_sentence_ends_and_its_commands_are_marked() -> None:
-    for sentence in attention.SENTENCES.values():
-        assert sentence.endswith("."), sentence
-        assert sentence.count("`") % 2 == 0
-        assert not re.search(r"(?<!`)queuectl ", sentence), sentence
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
+def test_every_kind_of_finding_has_words_and_its_commands_are_marked(kind: Kind) -> None:
+    facts: dict[str, object] = defaultdict(lambda: "this")
+    facts["number"] = 1
+    names = re.findall(r"\{(\w+)", "".join(kind.value))
+    found = Finding(
+        kind, {name: facts[name] for name in names if name not in {"quoted", "pending"}}, "/q/a b"
+    )
+    assert found.problem
+    assert not found.problem.endswith(".")
+    for text in (found.sentence, found.clause):
+        assert "{" not in text
+        assert text.count("`") % 2 == 0
+        assert not re.search(r"(?<!`)queuectl ", text), text

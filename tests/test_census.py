@@ -15,9 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from queuectl import Spool, State
 from queuectl.system.medium import Medium
 from queuectl.view import census as census_module
-from queuectl.view import explain, lookup, metrics
-from queuectl.view.census import Census, Watch, quantile
+from queuectl.view import metrics
+from queuectl.view.census import Census, Counts, Watch, counts, listed, quantile
 from queuectl.view.dead_letters import DeadLetters, kind_of, read_letter
+from queuectl.view.workers import Worker
+from queuectl.view.workers import workers as workers_of
 
 if TYPE_CHECKING:
     from tests.conftest import Counting, Until, Workers
@@ -31,6 +33,10 @@ def census(spool: Spool) -> Census:
 def looked(census: Census) -> Census:
     census.look(patient=False)
     return census
+
+
+def counted(spool: Spool) -> Counts:
+    return counts(listed(spool.root), spool.clock())
 
 
 def make_old(spool: Spool) -> None:
@@ -59,8 +65,7 @@ def test_it_counts_what_counting_every_file_counts(spool: Spool, census: Census,
         spool.file({"id": f"late-{index}", "command": "true", "run_at": "2090-01-01T00:00:00Z"})
     (spool.path / "pending" / "notes.txt").write_text("?")
     (spool.path / "dead" / "10-20260230T000000.000000Z-x.yaml.txt").write_text("?")
-    now = spool.clock()
-    assert looked(census).counts(now) == lookup.counts(spool.root, now)
+    assert looked(census).counts(spool.clock()) == counted(spool)
     assert census.is_whole
 
 
@@ -210,7 +215,7 @@ def test_the_oldest_that_waits_is_the_first_that_was_due_whatever_its_priority(
 ) -> None:
     spool.file({"id": "old", "command": "true"})
     spool.file({"id": "urgent", "command": "true", "priority": 9})
-    oldest = looked(census).oldest(spool.clock())
+    oldest = looked(census).counts(spool.clock()).first_due
     assert oldest is not None
     assert oldest.endswith("-old.yaml")
 
@@ -262,17 +267,12 @@ def test_metrics_are_what_a_parser_reads_and_what_status_tells(
     spool.file({"id": "waits", "command": "true"})
     with spool.member():
         found = samples(
-            metrics.text(
-                spool.root, looked(census), explain.workers(spool.root, spool.live.now()), spool.clock()
-            )
+            metrics.text(spool.root, looked(census), workers_of(spool.root, spool.live.now()), spool.clock())
         )
     told = {name: dict(labels) | {"": value} for (name, labels), value in found.items()}
     assert {"queuectl_jobs", "queuectl_oldest_waiting_seconds", "queuectl_run_duration_seconds"} <= set(told)
-    counts = {
-        state: found["queuectl_jobs", (("state", state),)]
-        for state in lookup.counts(spool.root, spool.clock()).as_dict()
-    }
-    assert counts == lookup.counts(spool.root, spool.clock()).as_dict()
+    told_counts = {state: found["queuectl_jobs", (("state", state),)] for state in counted(spool).as_dict()}
+    assert told_counts == counted(spool).as_dict()
     assert found["queuectl_workers", (("state", "idle"),)] == 1
     assert found["queuectl_runs_ended", (("outcome", "completed"), ("window", "1h"))] == 1
     assert found["queuectl_runs_ended", (("outcome", "failed"), ("window", "1d"))] == 1
@@ -281,7 +281,7 @@ def test_metrics_are_what_a_parser_reads_and_what_status_tells(
 
 
 def test_a_hostile_host_name_is_one_label(spool: Spool, census: Census) -> None:
-    worker = {"name": "w", "host": 'a"} 1\nqueuectl_up 5\\', "state": "idle", "jobs_done": 2}
+    worker = Worker("w", 'a"} 1\nqueuectl_up 5\\', 1, "drain", "idle", None, "", "", "", 0.0, None, 2, None)
     found = samples(metrics.text(spool.root, looked(census), [worker], spool.clock()))
     assert not any(name == "queuectl_up" for name, _ in found)
     (labels,) = [dict(labels) for name, labels in found if name == "queuectl_worker_runs_total"]

@@ -20,14 +20,15 @@ from tests.conftest import make_old
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queuectl.view.wording import Finding
     from tests.conftest import Until, Workers
 
 
-def check(spool: Spool) -> list[audit.Finding]:
+def check(spool: Spool) -> list[Finding]:
     return audit.check(spool.root, Onlooker(spool.root), 1, spool.clock())
 
 
-def repair(spool: Spool) -> list[audit.Finding]:
+def repair(spool: Spool) -> list[Finding]:
     onlooker, now = Onlooker(spool.root), spool.clock()
     return audit.repair(spool.root, onlooker, spool.settings(), stop_remains, now)
 
@@ -138,12 +139,3 @@ def test_the_draft_of_a_filing_that_was_stopped_is_left_alone(spool: Spool) -> N
     assert [found.path for found in check(spool)] == [draft]
     assert repair(spool) == []
     assert not os.path.exists(draft)
-
-
-def test_every_kind_of_finding_has_a_problem_and_a_remedy(spool: Spool) -> None:
-    facts = dict.fromkeys(["why", "remedy", "other", "owner", "right"], "this")
-    for kind in audit.SENTENCES:
-        found = audit.Finding(kind, f"{spool.path}/a file", facts)
-        assert found.problem
-        assert found.remedy.endswith(".")
-        assert "{" not in found.problem + found.remedy

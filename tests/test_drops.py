@@ -22,7 +22,7 @@ from queuectl.spool import holds, jobs, requests
 from queuectl.spool.names import FIFO_RANK, REASON
 from queuectl.system import files
 from queuectl.times import utc_now
-from queuectl.view import lookup
+from queuectl.view import census
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -293,7 +293,7 @@ def test_unfinished_names_are_left_alone(
     workers.drain()
     assert evidence.started() == []
     assert pending(spool, name).read_text() == text
-    assert lookup.counts(spool.root, utc_now()).strangers == ()
+    assert census.counts(census.listed(spool.root), utc_now()).strangers == ()
 
 
 def test_other_names_are_left_alone_and_reported(
@@ -308,7 +308,9 @@ def test_other_names_are_left_alone_and_reported(
     workers.stop()
     assert evidence.started() == []
     assert [pending(spool, name).read_text() for name in names] == [text] * 3
-    assert set(lookup.counts(spool.root, utc_now()).strangers) >= {f"pending/{name}" for name in names}
+    assert set(census.counts(census.listed(spool.root), utc_now()).strangers) >= {
+        f"pending/{name}" for name in names
+    }
     assert {line.split(":")[0] for line in problems(spool)} == {
         f"pending/{name}" for name in [*names, "folder.yaml"]
     }

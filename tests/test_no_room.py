@@ -23,6 +23,7 @@ from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.times import utc_now
 from queuectl.view import audit
+from queuectl.view.wording import Finding, Kind
 from queuectl.worker import log as worker_log
 from queuectl.worker.loop import Worker
 from queuectl.worker.remains import stop_remains
@@ -174,7 +175,7 @@ def make_immutable(tmp_path: Path) -> Iterator[Callable[[str | Path], None]]:
     subprocess.run([chattr, "-R", "-f", "-i", tmp_path], check=False)
 
 
-def check(spool: Spool) -> list[audit.Finding]:
+def check(spool: Spool) -> list[Finding]:
     return audit.check(spool.root, Onlooker(spool.root), 1, utc_now())
 
 
@@ -295,7 +296,7 @@ def test_a_directory_that_takes_no_outcome_is_to_blame_and_not_the_job(
     until(lambda: folder in workers.said(), "it names the directory")
     later = spool.file({"command": "true"})
     if how == "immutable":
-        assert [(one.kind, one.path) for one in check(spool)] == [("not-writable", folder)]
+        assert [(one.kind, one.path) for one in check(spool)] == [(Kind.NOT_WRITABLE, folder)]
         thaw(Path(folder))
     else:
         os.chmod(folder, 0o700)

@@ -161,7 +161,7 @@ REPAIR = (
     "from queuectl.spool.onlooker import Onlooker; from queuectl.worker.remains import stop_remains; "
     "spool = Spool({path!r}); "
     "found = audit.repair(spool.root, Onlooker(spool.root), spool.settings(), stop_remains, spool.clock()); "
-    "print(*(f'{{one.path}}: {{one.problem}}. {{one.remedy}}' for one in found), sep='\\n')"
+    "print(*(one.sentence for one in found), sep='\\n')"
 )
 
 
@@ -188,8 +188,8 @@ SERVE = (
     "Worker(Spool({path!r}).root, 'foreground').run()"
 )
 SEE = (
-    "from queuectl import Spool; from queuectl.view import explain; spool = Spool({path!r}); "
-    "print(*(one['state'] for one in explain.workers(spool.root, spool.live.now())))"
+    "from queuectl import Spool; from queuectl.view.workers import workers; spool = Spool({path!r}); "
+    "print(*(one.state for one in workers(spool.root, spool.live.now())))"
 )
 STOP = (
     "from queuectl import Spool; from queuectl.spool import descriptions, requests; "

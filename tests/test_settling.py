@@ -20,8 +20,8 @@ from queuectl.spool.holds import OURS
 from queuectl.system import files
 from queuectl.system.medium import Medium
 from queuectl.times import utc_now
-from queuectl.view import attention, lookup
-from queuectl.view.attention import Finding
+from queuectl.view import census, explain, lookup
+from queuectl.view.wording import Finding, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,12 +172,15 @@ def test_a_job_whose_file_stays_open_for_writing_is_reported_once_in_the_log_and
         assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
             f"job {job_id}: it does not run yet"
         ]
-        told = list(attention.findings(spool.root, lookup.counts(spool.root, utc_now()), [], utc_now()))
-        held = Finding("held", {"job": job_id, "path": str(only(spool.root.folder(State.PENDING)))})
-        assert held in told
-        assert attention.worded(held).startswith(f"Job {job_id} waits for a program that is writing")
-    told = list(attention.findings(spool.root, lookup.counts(spool.root, utc_now()), [], utc_now()))
-    assert "held" not in {one.kind for one in told}
+        (held,) = [one for one in attention(spool) if one.kind is Kind.HELD]
+        assert held.facts["file"] == str(only(spool.root.folder(State.PENDING)))
+        assert held.sentence.startswith(f"Job {job_id} waits for a program that is writing")
+    assert Kind.HELD not in {one.kind for one in attention(spool)}
+
+
+def attention(spool: Spool) -> list[Finding]:
+    counts = census.counts(census.listed(spool.root), utc_now())
+    return list(explain.attention(spool.root, counts, [], utc_now()))
 
 
 @pytest.mark.usefixtures("on_share")

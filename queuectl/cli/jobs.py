@@ -250,13 +250,13 @@ class _Hindrances:
         every = liveness.looks_every(self._spool.live.now().lock_lease_seconds)
         self._look_at = time.monotonic() + every
         for told in explain.hindrances(self._spool.root, self._spool.live.now(), self._onlooker, job_ids):
-            if told not in self._said:
-                self._said.add(told)
-                printer.note(told)
+            if told.sentence not in self._said:
+                self._said.add(told.sentence)
+                printer.note(told.sentence)
 
 
 def _exit_status(found: Found) -> int:
     if found.state is State.DONE:
         return 0
-    code = lookup.exit_of(found.job.history).get("exit_code") if found.job else None
+    code = lookup.exit_of(found.job).get("exit_code")
     return code if isinstance(code, int) and 0 < code < 256 else 1

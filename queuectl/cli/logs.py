@@ -83,7 +83,7 @@ def _print_output(
         streams = [name for name, wanted in (("out", out), ("err", err)) if wanted]
         _follow(spool, found, streams or ["out", "err"], attempt)
         return
-    runs = {run["attempt"]: run for run in lookup.runs_of(found.job)} if found.job else {}
+    runs = {run["attempt"]: run for run in lookup.runs_of(found.job)}
     if not runs:
         raise QueueError(f"Job {found.id} has not run yet.", f"See `queuectl status {found.id}`.")
     number = attempt or max(runs)
@@ -179,7 +179,7 @@ class _Paper:
 
 
 def _has_ended(found: Found, run: int | None) -> bool:
-    runs = lookup.runs_of(found.job) if found.job else []
+    runs = lookup.runs_of(found.job)
     return any(one["attempt"] == run and "outcome" in one for one in runs)
 
 

@@ -14,9 +14,9 @@ from queuectl.job.history import last_attempt
 from queuectl.job.model import State
 from queuectl.spool import output, requests
 from queuectl.times import duration, parse_moment, stamp, when
-from queuectl.view import explain, lookup
-from queuectl.view.attention import findings, worded
+from queuectl.view import census, explain, lookup
 from queuectl.view.wording import shortened, visible
+from queuectl.view.workers import alive, workers
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -63,18 +63,17 @@ def status_command(ctx: click.Context, job_id: str | None, as_json: bool, watch:
 
 def _overview(spool: Spool) -> dict[str, Any]:
     root, now = spool.root, spool.clock()
-    texts = lookup.listed(root)
-    counts = lookup.counts(root, now, texts)
-    known = explain.workers(spool.root, spool.live.now())
-    oldest = None if counts.oldest_due is None else max(0.0, (now - counts.oldest_due).total_seconds())
+    texts = census.listed(root)
+    counts = census.counts(texts, now)
+    known = workers(spool.root, spool.live.now())
     return {
         "counts": counts.as_dict(),
-        "workers": explain.alive(known),
-        "average_duration_seconds": lookup.average_duration(root, texts[State.DONE]),
-        "oldest_pending_seconds": oldest,
+        "workers": alive(known),
+        "average_duration_seconds": census.average_duration(root, texts[State.DONE]),
+        "oldest_pending_seconds": counts.oldest(now),
         "spool": str(spool.path),
         "paused": requests.is_paused(root),
-        "attention": [worded(one) for one in findings(spool.root, counts, known, now)],
+        "attention": [one.sentence for one in explain.attention(root, counts, known, now)],
     }
 
 
@@ -119,9 +118,11 @@ def _job_text(spool: Spool, found: Found) -> str:
     label = view["state"]
     state = click.style(label, fg=printer.COLOURS.get(label)) if printer.colour() else label
     job = found.job
+    reasons = explain.reasons(spool.root, spool.live.now(), found, now)
+    why = "; ".join(one.clause for one in reasons)
     pairs: list[tuple[str, Any]] = [
         ("job", found.id),
-        ("state", f"{state}: {visible(explain.why(spool.root, spool.live.now(), found, now))}"),
+        ("state", f"{state}: {visible(why)}"),
         ("command", visible(job.command_line) if job else "(the file cannot be read)"),
         ("priority", view["priority"]),
         ("filed", when(job.created_at, now) if job and job.created_at else None),
@@ -138,7 +139,7 @@ def _job_text(spool: Spool, found: Found) -> str:
         for name, value in pairs
         if value is not None
     ]
-    runs = lookup.runs_of(job) if job else []
+    runs = lookup.runs_of(job)
     if runs:
         lines.append("")
         lines.append(f"{'run':<5}{'outcome':<12}{'exit':<14}{'took':<14}{'cpu':<10}{'memory':<10}worker")
@@ -207,7 +208,7 @@ def _live_list(spool: Spool, state: str | None, limit: int, batch: _Batch) -> An
 
     now = spool.clock()
     rows = [[visible(str(cell)) for cell in _row(found, now)] for found in spool.list(state, limit)]
-    head = batch.line(lookup.counts(spool.root, now).as_dict())
+    head = batch.line(census.counts(census.listed(spool.root), now).as_dict())
     return Group(Text(head), printer.rich_table(COLUMNS, rows, state_column=1))
 
 

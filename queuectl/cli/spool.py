@@ -78,7 +78,7 @@ def check_command(
         if as_json:
             printer.as_json({"path": item.path, "problem": item.problem, "remedy": item.remedy})
         else:
-            printer.line(f"{item.path}: {item.problem}. {item.remedy}")
+            printer.line(item.sentence)
     if not as_json:
         left = "left to mend by hand" if repair else "found"
         printer.note(f"{len(found)} {left}." if found else "Everything is in its place.")

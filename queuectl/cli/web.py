@@ -106,13 +106,13 @@ def _missing(error: ModuleNotFoundError) -> QueueError:
 @click.pass_context
 def metrics_command(ctx: click.Context) -> None:
     """Print the figures as Prometheus reads them, for a node exporter's text file."""
-    from queuectl.view import explain, metrics
+    from queuectl.view import metrics, workers
     from queuectl.view.census import Census
 
     spool = spool_of(ctx)
     census = Census(spool.root)
     census.look(patient=False)
     click.echo(
-        metrics.text(spool.root, census, explain.workers(spool.root, spool.live.now()), spool.clock()),
+        metrics.text(spool.root, census, workers.workers(spool.root, spool.live.now()), spool.clock()),
         nl=False,
     )

@@ -132,13 +132,13 @@ def _status(ctx: click.Context, as_json: bool) -> None:
 
     CLOCK is by how much its host's clock is ahead of the share's; "-" where the spool is on no share.
     """
-    from queuectl.view import explain
+    from queuectl.view import workers
 
     spool = spool_of(ctx)
-    facts = explain.workers(spool.root, spool.live.now())
+    facts = workers.workers(spool.root, spool.live.now())
     if as_json:
         for worker in facts:
-            printer.as_json(worker)
+            printer.as_json(worker._asdict())
         return
     if not facts and printer.is_terminal():
         printer.note("No workers.")
@@ -150,15 +150,15 @@ def _status(ctx: click.Context, as_json: bool) -> None:
 
     rows = [
         (
-            worker["name"],
-            worker["host"],
-            worker["pid"],
-            worker["state"],
-            worker["job"] or "-",
-            ago(worker["since"]),
-            f"{duration(worker['beat_age_seconds'])} ago",
-            _clock(worker["clock_offset_seconds"]),
-            worker["jobs_done"],
+            worker.name,
+            worker.host,
+            worker.pid,
+            worker.state,
+            worker.job or "-",
+            ago(worker.since),
+            f"{duration(worker.beat_age_seconds)} ago",
+            _clock(worker.clock_offset_seconds),
+            worker.jobs_done,
         )
         for worker in facts
     ]

@@ -1,4 +1,4 @@
-"""The names, ends and counts of each directory, remembered until the directory changes."""
+"""How many jobs each state has: counted once, or remembered by directory until the directory changes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import errno
 import threading
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import merge
 from itertools import chain, compress, pairwise
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.errors import BadJob
 from queuectl.job.model import State
 from queuectl.spool import jobfile, jobs, order
-from queuectl.spool.names import name_in, odd
+from queuectl.spool.names import DUE, Kind, classify, name_in, odd, parse
 from queuectl.system import files
-from queuectl.times import stamp
+from queuectl.times import from_stamp, stamp
 from queuectl.view import lookup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from queuectl.spool.root import Root
@@ -39,9 +39,91 @@ MINUTE = 60 * 10**9
 DAY = 24 * 60
 #: The states where the file was last written when the run ended, and the outcome that it counts as.
 _ENDS = {State.DONE: "completed", State.FAILED: "failed", State.DEAD: "failed"}
-#: How many of the jobs that completed last are read for their durations.
+#: How many completed jobs are read for their durations.
 SAMPLE = 200
 LOT = 20_000
+
+
+class Counts(NamedTuple):
+    """How many jobs each state has, and other facts from the names alone.
+
+    `first_due` is the file name of the job that has waited longest. `strangers` are paths below the spool.
+    """
+
+    pending: int
+    scheduled: int
+    processing: int
+    completed: int
+    failed: int
+    dead: int
+    first_due: str | None
+    strangers: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        sizes: Mapping[State, int],
+        due: int,
+        first_due: str | None,
+        strangers: Mapping[State, Iterable[str]],
+    ) -> Counts:
+        """The counts by label from those by directory; `due` is how many in pending/ are due."""
+        return cls(
+            **{state.label: sizes[state] for state in State} | {"pending": due},
+            scheduled=sizes[State.PENDING] - due,
+            first_due=first_due,
+            strangers=tuple(f"{state}/{text}" for state in State for text in strangers[state]),
+        )
+
+    def oldest(self, now: datetime) -> float | None:
+        """For how many seconds the job that has waited longest has been due."""
+        if self.first_due is None:
+            return None
+        return max(0.0, (now - from_stamp(self.first_due[DUE])).total_seconds())
+
+    def as_dict(self) -> dict[str, int]:
+        """One entry for each state, as `status --json` prints it."""
+        return dict(zip(self._fields[:-2], self[:-2], strict=True))
+
+
+def listed(root: Root) -> dict[State, list[str]]:
+    """The names in the directory of each state."""
+    return {state: root.texts_in(root.folder(state)) for state in State}
+
+
+def counts(texts: Mapping[State, list[str]], now: datetime) -> Counts:
+    """Count the jobs in these listings; no file is read."""
+    others = {state: odd(state, texts[state]) for state in State}
+    passed_over = set(others[State.PENDING])
+    waiting = [text for text in texts[State.PENDING] if text not in passed_over]
+    due, _ = order.split(waiting, stamp(now))
+    sizes = {state: len(texts[state]) - len(others[state]) for state in State}
+    strangers = {state: _to_report(state, others[state]) for state in State}
+    return Counts.of(sizes, len(due), order.oldest(due), strangers)
+
+
+def _to_report(state: State, others: Iterable[str]) -> list[str]:
+    """Those of the names that are no jobs that a person should see: drops to be taken in, and strangers."""
+    return sorted(text for text in others if classify(state, text) in {Kind.DROP, Kind.STRANGER})
+
+
+def average_duration(root: Root, names: Sequence[str]) -> float | None:
+    """Mean seconds of the last runs of these completed jobs: of all, or of an even sample."""
+    sample = sorted(names[:: max(1, len(names) // SAMPLE)])
+    seconds = [one for text in sample if (one := _duration(root, text)) is not None]
+    return sum(seconds) / len(seconds) if seconds else None
+
+
+def _duration(root: Root, text: str) -> float | None:
+    """How many seconds the last run of a completed job took, if that can be read."""
+    if parse(text) is None:
+        return None
+    try:
+        job = jobfile.read(f"{root.folder(State.DONE)}/{text}").job
+    except (BadJob, OSError):
+        return None
+    seconds = lookup.exit_of(job).get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) and isfinite(seconds) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +134,23 @@ class Listing:
     is shorter than `names` until all files have been looked at.
     """
 
-    names: list[str] = field(default_factory=list)
-    ends: array[int] = field(default_factory=lambda: array("q"))
-    strangers: tuple[str, ...] = ()
+    names: list[str]
+    ends: array[int]
+    strangers: Sequence[str] = ()
     read: bool = False
+
+
+@dataclass(slots=True)
+class _Folder:
+    """What is remembered of one directory: its last listing, its mark then, and when to list it again.
+
+    `mark` is None if it proves nothing. `seen` is the last mark, and when it was first seen (monotonic).
+    """
+
+    listing: Listing
+    mark: files.Mark | None = None
+    seen: tuple[files.Mark | None, float] = (None, 0.0)
+    look_at: float = 0.0
 
 
 class Census:
@@ -64,78 +159,71 @@ class Census:
     def __init__(self, root: Root) -> None:
         self._root = root
         self._lock = threading.Lock()
-        self._marks: dict[State, files.Mark | None] = dict.fromkeys(State)
-        self._first: dict[State, tuple[files.Mark | None, float]] = dict.fromkeys(State, (None, 0.0))
-        self._next: dict[State, float] = dict.fromkeys(State, 0.0)
-        self._listings: dict[State, Listing] = dict.fromkeys(State, Listing())
+        self._folders = {state: _Folder(Listing([], array("q"))) for state in State}
         self._minutes: dict[str, Counter[int]] = {word: Counter() for word in _ENDS.values()}
         self._seconds: dict[str, float | None] = {}
 
     def look(self, *, patient: bool = True) -> None:
         """List the directories that changed. If `patient`, skip those that took long to list lately."""
         with self._lock:
-            for state in State:
-                self._look_at(state, patient=patient)
+            for state, folder in self._folders.items():
+                if not patient or times.clock.monotonic() >= folder.look_at:
+                    self._look_at(state, folder)
 
-    def _look_at(self, state: State, *, patient: bool) -> None:
-        begun = times.clock.monotonic()
-        if patient and begun < self._next[state]:
+    def _look_at(self, state: State, folder: _Folder) -> None:
+        path = self._root.folder(state)
+        begun, now, mark = times.clock.monotonic(), times.clock.now().timestamp(), files.mark(path)
+        if mark == folder.mark:
             return
-        folder = self._root.folder(state)
-        mark, at = files.mark(folder), times.clock.now().timestamp()
-        if mark == self._marks[state]:
-            return
-        texts = self._root.texts_in(folder)
+        texts = self._root.texts_in(path)
         looking = 0.0
         if state in _ENDS:
-            looking = self._take_ended(state, texts)
+            looking = self._take_ended(state, folder, texts)
         else:
-            others = odd(state, texts)
-            passed_over = set(others)
-            found = sorted(text for text in texts if text not in passed_over)
-            strangers = tuple(sorted(lookup.to_report(state, others)))
-            self._listings[state] = Listing(found, strangers=strangers, read=True)
+            others = set(odd(state, texts))
+            names = sorted(text for text in texts if text not in others)
+            folder.listing = Listing(names, array("q"), _to_report(state, others), read=True)
         # Race: a change within the grain of the clock leaves the same mark, so a young mark proves nothing.
-        self._marks[state] = mark if self._stands(state, mark, begun, at) > PROVES else None
+        # On a share this host's own watch counts, not the server's clock.
+        if folder.seen[0] != mark:
+            folder.seen = (mark, begun)
+        is_remote = self._root.medium.has_own_clock
+        age = begun - folder.seen[1] if is_remote else now - mark.mtime_ns / 1e9
+        folder.mark = mark if age > PROVES else None
         ended = times.clock.monotonic()
         cost = ended - begun - looking
-        self._next[state] = ended + (PATIENCE * cost if cost > CHEAP else 0.0)
+        folder.look_at = ended + (PATIENCE * cost if cost > CHEAP else 0.0)
 
-    def _stands(self, state: State, mark: files.Mark, clock: float, now: float) -> float:
-        """Seconds since a directory changed. On a share our own clock counts, not the server's."""
-        if not self._root.medium.has_own_clock:
-            return now - mark.mtime_ns / 1e9
-        if self._first[state][0] != mark:
-            self._first[state] = (mark, clock)
-        return clock - self._first[state][1]
-
-    def _take_ended(self, state: State, texts: list[str]) -> float:
+    def _take_ended(self, state: State, folder: _Folder, texts: list[str]) -> float:
         """Look at the files of new names only. Returns the seconds that the look took."""
-        before = self._listings[state]
+        names, ends = folder.listing.names, folder.listing.ends
         present: set[str] = set()
         for some in _gently(texts):
             present.update(some)
         added = present.copy()
-        for some in _gently(before.names):
+        for some in _gently(names):
             added.difference_update(some)
-        names, ends = before.names, before.ends
         if len(names) + len(added) > len(present):
             stays = [name in present for name in names]
             names, ends = list(compress(names, stays)), array("q", compress(ends, stays))
         others = set(odd(state, list(added)))
-        strangers = tuple(sorted(lookup.to_report(state, others)))
-        jobs = list(added - others)
-        if not before.read and jobs:  # the count is known while their times are looked up
-            self._listings[state] = Listing(jobs, strangers=strangers)
+        strangers = _to_report(state, others)
+        new = list(added - others)
+        if not folder.listing.read and new:  # the count is known while their times are looked up
+            folder.listing = Listing(new, array("q"), strangers)
         begun = times.clock.monotonic()
-        ended = [self._ends_of(state, some) for some in _gently(jobs)]
+        ended = [self._ends_of(state, some) for some in _gently(new)]
         looking = times.clock.monotonic() - begun
-        for lot in ended:
-            self._count(_ENDS[state], lot[0])
+        for lot, _ in ended:
+            self._count(_ENDS[state], lot)
         names, ends = _merged([(ends, names), *ended])
-        self._listings[state] = Listing(names, ends, strangers, read=True)
+        folder.listing = Listing(names, ends, strangers, read=True)
         if state is State.DONE:
-            self._sample(names[-SAMPLE:])
+            known = self._seconds
+            self._seconds = {
+                name: known[name] if name in known else _duration(self._root, name)
+                for name in names[-SAMPLE:]
+            }
         return looking
 
     def _ends_of(self, state: State, names: list[str]) -> tuple[array[int], list[str]]:
@@ -160,67 +248,39 @@ class Census:
         for minute in [minute for minute in minutes if minute < oldest]:
             del minutes[minute]
 
-    def _sample(self, newest: list[str]) -> None:
-        known = self._seconds
-        self._seconds = {name: known[name] if name in known else self._duration(name) for name in newest}
-
-    def _duration(self, name: str) -> float | None:
-        try:
-            history = jobfile.read(f"{self._root.folder(State.DONE)}/{name}").job.history
-        except (BadJob, OSError):
-            return None
-        seconds = lookup.exit_of(history).get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) and isfinite(seconds) else None
-
     # ── what was seen ────────────────────────────────────────────────────────────────────────
 
     def listing(self, state: State) -> Listing:
         """The directory of a state as it was last listed."""
-        return self._listings[state]
+        return self._folders[state].listing
 
     @property
     def is_whole(self) -> bool:
         """Whether every directory has been read to its end."""
-        return all(listing.read for listing in self._listings.values())
+        return all(folder.listing.read for folder in self._folders.values())
 
-    def counts(self, now: datetime) -> lookup.Counts:
-        """The result of `lookup.counts`, from the last listing."""
+    def counts(self, now: datetime) -> Counts:
+        """The result of `counts`, from the last listings."""
         waiting = self._ordered(State.PENDING, now)
-        pending = waiting.due
-        return lookup.Counts(
-            pending=pending,
-            scheduled=len(waiting.names) - pending,
-            processing=len(self._listings[State.PROCESSING].names),
-            completed=len(self._listings[State.DONE].names),
-            failed=len(self._listings[State.FAILED].names),
-            dead=len(self._listings[State.DEAD].names),
-            first_due=waiting.oldest(),
-            strangers=tuple(
-                f"{state.value}/{text}" for state in State for text in self._listings[state].strangers
-            ),
-        )
-
-    def oldest(self, now: datetime) -> str | None:
-        """The file name of the job that has been due for longest."""
-        return self._ordered(State.PENDING, now).oldest()
+        sizes = {state: len(self.listing(state).names) for state in State}
+        strangers = {state: self.listing(state).strangers for state in State}
+        return Counts.of(sizes, waiting.due, waiting.oldest(), strangers)
 
     def _ordered(self, state: State, now: datetime) -> order.Sorted:
-        return order.Sorted.at(self._listings[state].names, stamp(now))
+        return order.Sorted.at(self.listing(state).names, stamp(now))
 
     def in_order(self, word: str, now: datetime) -> tuple[int, Iterable[str]]:
         """How many names a word of `list --state` has, and the names in its order."""
         state = lookup.WORDS[word]
-        names = self._listings[state].names
-        if state in {State.DONE, State.DEAD}:
-            return len(names), reversed(names)
-        if state is State.PROCESSING:
-            return len(names), names
+        names = self.listing(state).names
+        if state not in jobs.WAITING:
+            return len(names), names if state is State.PROCESSING else reversed(names)
         ordered = self._ordered(state, now)
-        if state is State.FAILED:
-            return len(names), chain(ordered.first(), ordered.rest())
+        if word == "pending":
+            return ordered.due, ordered.first()
         if word == jobs.SCHEDULED:
             return len(names) - ordered.due, ordered.rest()
-        return ordered.due, ordered.first()
+        return len(names), chain(ordered.first(), ordered.rest())
 
     def before(self, name: str, now: datetime) -> int:
         """How many due jobs run before the one with this name."""
@@ -228,9 +288,9 @@ class Census:
 
     def lookup(self, job_id: str) -> Iterator[tuple[State, str]]:
         """Where a job with exactly this id was last seen: state and file name."""
-        for state in (State.PROCESSING, State.PENDING, State.FAILED, State.DEAD, State.DONE):
+        for state in jobs.ORDER:
             end = f"-{job_id}@" if state is State.PROCESSING else f"-{job_id}.yaml"
-            for name in self._listings[state].names:
+            for name in self.listing(state).names:
                 if end in name and (parsed := name_in(state, name)) and parsed.id == job_id:
                     yield state, name
 
@@ -260,17 +320,16 @@ def _gently(items: list[str]) -> Iterator[list[str]]:
 def _merged(lots: list[tuple[array[int], list[str]]]) -> tuple[list[str], array[int]]:
     """Merge lots that are each sorted by their ends, without holding a million pairs in memory."""
     lots = [(ends, names) for ends, names in lots if names]
+    names: list[str] = []
+    ends = array("q")
     if all(one[0][-1] <= other[0][0] for one, other in pairwise(lots)):
-        names: list[str] = []
-        ends = array("q")
-        for lot in lots:
-            ends.extend(lot[0])
-            names.extend(lot[1])
-        return names, ends
-    names, ends = [], array("q")
-    for end, name in merge(*(zip(*lot, strict=True) for lot in lots)):
-        names.append(name)
-        ends.append(end)
+        for lot_ends, lot_names in lots:
+            ends.extend(lot_ends)
+            names.extend(lot_names)
+    else:
+        for end, name in merge(*(zip(*lot, strict=True) for lot in lots)):
+            ends.append(end)
+            names.append(name)
     return names, ends
 
 
@@ -280,7 +339,10 @@ def quantile(ordered: list[float], share: float) -> float | None:
 
 
 class Watch:
-    """A thread that keeps a census fresh while somebody looks, and rests when nobody does."""
+    """A thread that keeps a census fresh while somebody looks, and rests when nobody does.
+
+    `trouble` is the error of the last look, None if it succeeded; then the last figures stay.
+    """
 
     EVERY = 0.5
     RESTS_AFTER = 30.0
@@ -289,13 +351,12 @@ class Watch:
 
     def __init__(self, census: Census) -> None:
         self.census = census
+        self.trouble: OSError | None = None
         self._asked = threading.Condition()
-        self._wanted = 0
-        self._done = 0
+        self._wanted = self._done = 0
         self._asked_at = times.clock.monotonic()
         self._looked_at = float("-inf")
         self._closed = False
-        self.trouble: OSError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name="census")
         self._thread.start()
 
@@ -327,12 +388,11 @@ class Watch:
 
     def _run(self) -> None:
         while (wanted := self._wait()) is not None:
+            begun = times.clock.monotonic()
             try:
-                begun = times.clock.monotonic()
                 self.census.look()
-                self.trouble = None
-                self._looked_at = begun
-            except OSError as error:  # the share is away: the last figures stay, and the page says so
+                self.trouble, self._looked_at = None, begun
+            except OSError as error:  # the share is away
                 self.trouble = error
             with self._asked:
                 self._done = wanted

@@ -9,6 +9,7 @@ from queuectl.job.model import State
 from queuectl.spool import jobs
 from queuectl.spool.jobs import Found
 from queuectl.system import files
+from queuectl.view.census import PROVES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,8 +22,6 @@ FEW = 100
 FIRST, USUAL = 0.005, 0.25
 #: Looks may take this share of the time, unless the pause would be longer than this many seconds.
 SHARE, LONGEST = 0.1, 0.5
-#: An mtime younger than this many seconds proves nothing: a later change may leave the same mtime.
-PROVES = 2.0
 _ENDED = (State.DONE, State.DEAD)
 
 
@@ -87,18 +86,11 @@ class Ends:
         return text in self._root.texts_in(folder)
 
     def _follow(self, moved: list[Found]) -> None:
-        """Find jobs by the names that they have next, and all others by one look."""
-        wanted = {one.id.lower() for one in moved}
-        claims = self._root.texts_in(self._root.folder(State.PROCESSING))
-        claimed = {one.id: one for one in jobs.bearing(self._root, State.PROCESSING, claims, wanted)}
-        lost = []
+        """Find jobs by the name that they have next, and the others by one look."""
         for one in moved:
-            found = claimed.get(one.id) or self._at_its_end(one)
-            if found is None:
-                lost.append(one.id)
-            else:
+            if (found := self._at_its_end(one)) is not None:
                 self._take(found)
-        if lost:
+        if lost := [one.id for one in moved if one.id in self.left]:
             self._settle(lost)
 
     def _at_its_end(self, one: Found) -> Found | None:

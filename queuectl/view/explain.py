@@ -1,160 +1,165 @@
-"""Who works, what keeps jobs from ending, and why a job does not run."""
+"""What a person should know, as findings: of the queue, of awaited jobs, and why one job does not run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from queuectl import settings
+from queuectl.errors import BrokenConfig
 from queuectl.job.model import State
-from queuectl.spool import descriptions, jobs, order, requests
-from queuectl.spool.jobs import Found
-from queuectl.spool.liveness import Standing
-from queuectl.spool.names import REASON, odd
+from queuectl.spool import holds, jobs, order, presence, requests
+from queuectl.spool.names import REASON, classify, odd, parse
+from queuectl.spool.names import Kind as NameKind
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.times import local, parse_moment, stamp, when
 from queuectl.view import lookup
-from queuectl.view.wording import shortened
+from queuectl.view.wording import Finding, Kind, shortened
+from queuectl.view.workers import Worker, alive, workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
     from datetime import datetime
-    from typing import Any
 
     from queuectl.settings import Settings
+    from queuectl.spool.jobs import Found
     from queuectl.spool.root import Root
+    from queuectl.view.census import Counts
 
 
-def workers(root: Root, values: Settings, onlooker: Onlooker | None = None) -> list[dict[str, Any]]:
-    """Every worker with a description: who it is, whether it lives, what it does.
-
-    Who looks again and again hands in the same `onlooker`.
-    """
-    onlooker = onlooker or Onlooker(root)
-    lease = values.lock_lease_seconds
-    claims = {name.owner: name for name in jobs.names_in(root, State.PROCESSING)}
-    told = []
-    for worker in descriptions.members(root):
-        name = worker.name
-        claim = claims.get(name)
-        verdict = onlooker.judge(name, lease)
-        since = None
-        if claim is not None:
-            reading = jobs.read(Found(State.PROCESSING, claim, f"{root.folder(State.PROCESSING)}/{claim}"))
-            runs = lookup.runs_of(reading.job) if reading and reading.job else []
-            since = runs[-1].get("started_at") if runs else None
-        asked = requests.requests_to(root, name)
-        state = "busy" if claim else "paused" if asked.paused else "idle"
-        if verdict.is_dead:
-            state = "dead"
-        elif worker.hears and verdict.standing is Standing.FROZEN:
-            state = "frozen"
-        elif asked.stop:
-            state = "stopping"
-        told.append(
-            {
-                "name": name,
-                "host": worker.host,
-                "pid": worker.pid,
-                "kind": worker.kind,
-                "state": state,
-                "job": claim.id if claim else None,
-                "since": since or worker.started_at,
-                "started_at": worker.started_at,
-                "last_heartbeat": worker.beat_at,
-                "beat_age_seconds": round(verdict.age or 0.0, 3),
-                "clock_offset_seconds": worker.clock_offset,
-                "jobs_done": worker.jobs_done,
-                "how_to_wake": worker.how_to_wake if state == "frozen" else None,
-            }
-        )
-    return told
+def attention(root: Root, counts: Counts, known: Sequence[Worker], now: datetime) -> Iterator[Finding]:
+    """What a person should look at in a queue with these workers; nothing if all is well."""
+    yield from _standstill(root, known, is_work=bool(counts.pending or counts.failed))
+    yield from (Finding(Kind.FROZEN, one._asdict()) for one in known if one.state == "frozen")
+    if len(known) > alive(known):
+        yield Finding(Kind.DIED, {"number": len(known) - alive(known)})
+    clocks = {one.host: one.clock_offset_seconds or 0.0 for one in known if one.lives}
+    for host, offset in sorted(clocks.items()):
+        if abs(offset) > presence.TOLERANCE:
+            yield Finding(Kind.CLOCK, {"warning": presence.clock_warning(offset, host).rstrip(".")})
+    if counts.dead:
+        yield Finding(Kind.DEAD_JOBS, {"number": counts.dead})
+    if counts.first_due:
+        yield from _held(root, counts.first_due, now)
+    yield from _strangers(root, counts.strangers)
+    yield from config(root)
 
 
-def lives(worker: dict[str, Any]) -> bool:
-    """Whether a worker of `workers` is alive."""
-    return bool(worker["state"] != "dead")
+def _standstill(root: Root, known: Sequence[Worker], *, is_work: bool) -> Iterator[Finding]:
+    """Why nothing new is started."""
+    if requests.is_paused(root):
+        yield Finding(Kind.PAUSED)
+    if is_work and not alive(known):
+        yield Finding(Kind.NO_WORKER)
 
 
-def alive(known: Sequence[dict[str, Any]]) -> int:
-    """How many of these workers live."""
-    return sum(map(lives, known))
+def _held(root: Root, text: str, now: datetime) -> Iterator[Finding]:
+    """The job that has waited longest, if a program that writes to its file holds it up."""
+    name = parse(text)
+    if name is None or (now - name.due_at).total_seconds() < holds.LONG_HELD:
+        return
+    path = f"{root.folder(State.PENDING)}/{text}"
+    try:
+        is_open = root.medium.being_written(path)
+        if is_open is None:
+            is_open = holds.may_be_open(files.mark(path).mtime_ns / 1e9, now.timestamp())
+    except FileNotFoundError:
+        return
+    if is_open:
+        yield Finding(Kind.HELD, {"job": name.id, "file": path})
 
 
-def hindrances(root: Root, values: Settings, onlooker: Onlooker, job_ids: Container[str]) -> list[str]:
-    """What keeps these jobs from ending as long as nobody does anything, a sentence each."""
-    told = []
+def _strangers(root: Root, texts: Sequence[str]) -> Iterator[Finding]:
+    """Drops that no worker has taken in yet, and what is left alone."""
+    drops = {text: None for text in texts if _is_drop(root, text)}
+    if drops:
+        yield Finding(Kind.DROPPED, {"number": len(drops), "first": next(iter(drops)).partition("/")[2]})
+    strange = [text for text in texts if text not in drops]
+    if strange:
+        kind = Kind.LEFT_ALONE if len(strange) == 1 else Kind.MANY_LEFT_ALONE
+        yield Finding(kind, {"number": len(strange), "some": ", ".join(strange[:3])})
+
+
+def _is_drop(root: Root, text: str) -> bool:
+    """Whether a worker will take this in as a job."""
+    folder, _, name = text.partition("/")
+    is_file = folder == State.PENDING and classify(State.PENDING, name) is NameKind.DROP
+    return is_file and not files.is_folder(f"{root.text}/{text}")
+
+
+def config(root: Root) -> Iterator[Finding]:
+    """What is wrong in config.yaml. Raises `OSError`."""
+    try:
+        settings.load(root.text)
+    except BrokenConfig as error:
+        facts = {"why": f"{error.why[:1].lower()}{error.why[1:]}".rstrip("."), "remedy": error.remedy}
+        yield Finding(Kind.BAD_CONFIG, facts, str(root.config))
+
+
+def hindrances(
+    root: Root, values: Settings, onlooker: Onlooker, job_ids: Container[str]
+) -> Iterator[Finding]:
+    """What keeps these jobs from ending as long as nobody does anything."""
     known = workers(root, values, onlooker)
-    if requests.is_paused(root):
-        told.append("The queue is paused: nothing new is started before `queuectl resume`.")
-    if not alive(known):
-        told.append("No worker is alive: `queuectl worker start` starts one.")
+    yield from _standstill(root, known, is_work=True)
     for worker in known:
-        job = f"{worker['job']}: its worker {worker['name']}"
-        if worker["job"] not in job_ids:
-            continue
-        if not lives(worker):
-            told.append(f"{job} is dead: a live worker, or `queuectl check --repair`, takes it up.")
-        elif worker["state"] == "frozen":
-            told.append(f"{job} stands still: {worker['how_to_wake']} lets it go on.")
-    return told
+        if worker.job in job_ids and worker.state in {"dead", "frozen"}:
+            yield Finding(Kind.OWNER_FROZEN if worker.lives else Kind.OWNER_DEAD, worker._asdict())
 
 
-def why(
-    root: Root, values: Settings, found: Found, now: datetime, before: Callable[[], int] | None = None
-) -> str:
-    """In words: why a job does not run, or how it stands. `before` counts the jobs that run first."""
+def reasons(
+    root: Root, values: Settings, found: Found, now: datetime, ahead: int | None = None
+) -> list[Finding]:
+    """Why a job does not run, or how it stands. `ahead` is how many jobs run first, if that is known."""
+    if found.state in jobs.WAITING:
+        return list(_why_it_waits(root, values, found, now, ahead))
     if found.state is State.PROCESSING:
-        owner = found.name.owner or ""
-        verdict = Onlooker(root).judge(owner, values.lock_lease_seconds)
-        if verdict.is_dead:
-            return (
-                f"its worker {owner} died ({verdict.why}); the next one, or `queuectl check --repair`, "
-                "takes it up"
-            )
-        runs = lookup.runs_of(found.job) if found.job else []
-        since = runs[-1].get("started_at") if runs else None
-        return f"running on {found.name.owner}" + (f" since {clock(since)}" if since else "")
+        return [_how_it_runs(root, values, found)]
     if found.state is State.DONE:
-        event = lookup.exit_of(found.job.history) if found.job else {}
-        code = event.get("exit_code")
-        return "nothing is recorded of its end" if code is None else f"done, exit status {code}"
-    if found.state is State.DEAD:
-        return f"{shortened(lookup.reason_for(found))} ({_remedy(found)})"
-    return "; ".join(_why_waiting(root, values, found, now, before))
-
-
-def _why_waiting(
-    root: Root, values: Settings, found: Found, now: datetime, before: Callable[[], int] | None
-) -> Iterator[str]:
-    if requests.is_paused(root):
-        yield "the queue is paused (`queuectl resume`)"
-    if found.name.due > stamp(now):
-        what = "next try at" if found.state is State.FAILED else "due at"
-        yield f"{what} {when(found.name.due_at, now)}"
-    if not alive(workers(root, values)):
-        yield "no worker is alive (`queuectl worker start`)"
-    if found.unreadable:
-        yield f"its file is broken: {found.unreadable}"
-    if found.name.due <= stamp(now):
-        if root.medium.being_written(found.path):
-            yield "a program has its file open for writing"
-        ahead = before() if before else _before(root, found, now)
-        yield f"{ahead:,} jobs before it" if ahead != 1 else "1 job before it"
-
-
-def _remedy(found: Found) -> str:
-    again = f"`queuectl retry {found.id}` runs it again"
+        code = lookup.exit_of(found.job).get("exit_code")
+        return [Finding(Kind.ENDED) if code is None else Finding(Kind.DONE, {"code": code})]
+    kind = Kind.DEAD
     if found.job is None:
-        return f"mend {found.path}, then {again}"
-    reason = f"{found.path}{REASON}"
-    return f"what helps is told in {reason}" if files.exists(reason) else again
+        kind = Kind.DEAD_UNREAD
+    elif files.exists(found.path + REASON):
+        kind = Kind.DEAD_EXPLAINED
+    return [Finding(kind, {"why": shortened(lookup.reason_for(found)), "id": found.id, "file": found.path})]
 
 
-def _before(root: Root, found: Found, now: datetime) -> int:
-    own = str(found.name)
-    listed = (root.texts_in(root.folder(state)) for state in jobs.WAITING)
-    due = (order.split(texts, stamp(now))[0] for texts in listed)
-    ahead = (order.before(names, own) for names in due)
+def _how_it_runs(root: Root, values: Settings, found: Found) -> Finding:
+    owner = found.name.owner or ""
+    verdict = Onlooker(root).judge(owner, values.lock_lease_seconds)
+    if verdict.is_dead:
+        return Finding(Kind.LOST, {"owner": owner, "why": verdict.why})
+    if since := lookup.started_at(found.job):
+        return Finding(Kind.RUNS_SINCE, {"owner": owner, "since": clock(since)})
+    return Finding(Kind.RUNS, {"owner": owner})
+
+
+def _why_it_waits(
+    root: Root, values: Settings, found: Found, now: datetime, ahead: int | None
+) -> Iterator[Finding]:
+    is_due = found.name.due <= stamp(now)
+    if requests.is_paused(root):
+        yield Finding(Kind.QUEUE_PAUSED)
+    if not is_due:
+        kind = Kind.NEXT_TRY if found.state is State.FAILED else Kind.DUE_LATER
+        yield Finding(kind, {"when": when(found.name.due_at, now)})
+    if not alive(workers(root, values)):
+        yield Finding(Kind.NOBODY_WORKS)
+    if found.unreadable:
+        yield Finding(Kind.BROKEN, {"why": found.unreadable})
+    if is_due:
+        if root.medium.being_written(found.path):
+            yield Finding(Kind.OPEN)
+        number = _ahead(root, found, now) if ahead is None else ahead
+        yield Finding(Kind.ONE_AHEAD if number == 1 else Kind.AHEAD, {"number": number})
+
+
+def _ahead(root: Root, found: Found, now: datetime) -> int:
+    """How many jobs run before this one, from one listing of each directory."""
+    due = (order.split(root.texts_in(root.folder(state)), stamp(now))[0] for state in jobs.WAITING)
+    ahead = (order.before(names, str(found.name)) for names in due)
     return sum(len(names) - len(odd(State.PENDING, names)) for names in ahead)
 
 

@@ -1,49 +1,27 @@
-"""Finding one job, listing jobs in order, and counting them."""
+"""Jobs as onlookers see them: one found by its id, all in order, and each as the documented JSON object."""
 
 from __future__ import annotations
 
 import heapq
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from queuectl.errors import BadJob, BadUsage, JobMoved, NoSuchJob, QueueError
+from queuectl.errors import BadUsage, JobMoved, NoSuchJob, QueueError
 from queuectl.job.history import LOST, OUTCOMES, STARTED, Event, attempts, moved_by_hand
 from queuectl.job.model import Job, State
-from queuectl.spool import jobfile, order, reservations
-from queuectl.spool.jobs import (
-    ORDER,
-    SCHEDULED,
-    TRIES,
-    WAITING,
-    Found,
-    look,
-    parse_due,
-    places,
-    read,
-)
-from queuectl.spool.names import (
-    DUE,
-    ID_AT,
-    REASON,
-    Kind,
-    classify,
-    is_made_id,
-    name_in,
-    odd,
-    parse,
-    priority_of,
-)
+from queuectl.spool import order, reservations
+from queuectl.spool.jobs import ORDER, SCHEDULED, TRIES, WAITING, Found, look, places, read
+from queuectl.spool.names import ID_AT, REASON, is_made_id, name_in, odd, priority_of
 from queuectl.system import files
 from queuectl.times import iso, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from typing import Any
 
     from queuectl.settings import Settings
     from queuectl.spool.root import Root
-
 
 #: The words that `list --state` takes, and the state of each.
 WORDS = {
@@ -138,66 +116,51 @@ def listing(root: Root, now: datetime, word: str | None = None, limit: int | Non
 
     Each job comes once. A job that moves meanwhile comes at the end, if it still fits the word.
     """
-    asked = _Asked(word, limit, now)
+    states = () if limit == 0 else ORDER if word is None else (WORDS[word],)
     shown: set[str] = set()
     moved: dict[str, None] = {}
-    for found in chain(_all_in_order(root, asked), _wherever(root, moved)):
+    for found in chain(_in_order(root, states, now, word, limit), _wherever(root, moved)):
         if found.id in shown:
             continue
         if (reading := read(found)) is None:
             moved[found.id] = None
-        elif asked.fits(reading):
+        elif reading.state in states and word in {None, "done", reading.label(now)}:
             yield reading
             shown.add(found.id)
         if len(shown) == limit:
             return
 
 
-class _Asked(NamedTuple):
-    """Which jobs a listing is to show."""
-
-    word: str | None
-    limit: int | None
-    now: datetime
-
-    @property
-    def states(self) -> tuple[State, ...]:
-        if self.limit == 0:
-            return ()
-        return ORDER if self.word is None else (WORDS[self.word],)
-
-    def fits(self, found: Found) -> bool:
-        """Whether a job fits, in the state that it has by now."""
-        has_label = self.word not in {"pending", SCHEDULED} or found.label(self.now) == self.word
-        return found.state in self.states and has_label
-
-    def in_order(self, folder: str, state: State, texts: list[str]) -> Iterable[str]:
-        """The names in the directory of a state, in the order in which they are shown."""
-        if state in WAITING:
-            due, later = order.split(texts, stamp(self.now))
-            due, later = [] if self.word == SCHEDULED else due, [] if self.word == "pending" else later
-            return order.in_turn(due, later, self.limit)
-        return sorted(texts) if state is State.PROCESSING else _newest_first(folder, state, texts, self.limit)
-
-
-def _all_in_order(root: Root, asked: _Asked) -> Iterator[Found]:
-    seen = _snapshot(root, asked.states) if asked.states else {}
-    for state in asked.states:
+def _in_order(
+    root: Root, states: Sequence[State], now: datetime, word: str | None, limit: int | None
+) -> Iterator[Found]:
+    """The jobs in these states in the order in which they are shown, not read."""
+    seen = _snapshot(root, states)
+    for state in states:
         folder = root.folder(state)
-        for text in asked.in_order(folder, state, seen[state]):
+        names: Iterable[str]
+        if state in WAITING:
+            due, later = order.split(seen[state], stamp(now))
+            names = order.in_turn([] if word == SCHEDULED else due, [] if word == "pending" else later, limit)
+        elif state is State.PROCESSING:
+            names = sorted(seen[state])
+        else:
+            names = _newest_first(folder, state, seen[state], limit)
+        for text in names:
             if (name := name_in(state, text)) is not None:
                 yield Found(state, name, f"{folder}/{text}")
 
 
-def _snapshot(root: Root, states: Iterable[State]) -> dict[State, list[str]]:
+def _snapshot(root: Root, states: Sequence[State]) -> dict[State, list[str]]:
     """The names in the directories of these states, from one look. A job that moves may appear twice."""
     passing: dict[str, None] = {}
     texts: dict[State, list[str]] = {}
-    for state, names in look(root, [state for state in states if state is not State.PROCESSING]):
-        if state is State.PROCESSING:
-            passing.update(dict.fromkeys(names))
-        else:
-            texts[state] = names
+    if states:
+        for state, names in look(root, [state for state in states if state is not State.PROCESSING]):
+            if state is State.PROCESSING:
+                passing.update(dict.fromkeys(names))
+            else:
+                texts[state] = names
     return texts | {State.PROCESSING: list(passing)}
 
 
@@ -220,44 +183,42 @@ def _wherever(root: Root, job_ids: Mapping[str, None]) -> Iterator[Found]:
     yield from places(root, job_ids).found.values()
 
 
-def exit_of(history: tuple[Event, ...]) -> Event:
+def exit_of(job: Job | None) -> Event:
     """The last outcome of a run, or an empty event."""
+    history = job.history if job else ()
     return next((event for event in reversed(history) if event.get("event") in OUTCOMES), {})
 
 
 def view(found: Found, settings: Settings, now: datetime) -> dict[str, Any]:
     """A job as the documented JSON object. The job's own fields can be filed again as they are."""
-    job = found.job
-    history = job.history if job else ()
-    outcome = exit_of(history)
-    started = next((event for event in reversed(history) if event.get("event") == STARTED), {})
-    command = None if job is None else job.command
-    error = found.unreadable or outcome.get("error")
-    priority = job.priority if job and job.priority is not None else None
+    job = found.job or Job("")
+    outcome = exit_of(job)
+    started = next((event for event in reversed(job.history) if event.get("event") == STARTED), {})
     shown: dict[str, Any] = {
         "id": found.id,
         "state": found.label(now),
-        "command": list(command) if isinstance(command, tuple) else command,
-        "priority": priority_of(found.name.rank, settings.priority) if priority is None else priority,
+        "command": list(job.command) if isinstance(job.command, tuple) else job.command,
+        "priority": _or(job.priority, priority_of(found.name.rank, settings.priority)),
         "run_at": iso(found.name.due_at),
-        "attempts": attempts(history),
-        "max_retries": _or(job and job.max_retries, settings.max_retries),
-        "timeout": _or(job and job.timeout, settings.job_timeout_seconds),
+        "attempts": attempts(job.history),
+        "max_retries": _or(job.max_retries, settings.max_retries),
+        "timeout": _or(job.timeout, settings.job_timeout_seconds),
         "exit_code": outcome.get("exit_code"),
-        "error": error,
+        "error": found.unreadable or outcome.get("error"),
         "worker": found.name.owner or outcome.get("worker") or started.get("worker"),
-        "created_at": iso(job.created_at) if job and job.created_at else None,
+        "created_at": job.created_at and iso(job.created_at),
         "path": found.path,
     }
-    if job:
-        extra = {
-            "cwd": job.cwd,
-            "env": dict(job.env) or None,
-            "launcher": job.launcher,
-            "backoff_base": job.backoff_base,
-        }
-        shown |= {key: value for key, value in extra.items() if value is not None}
-    return shown | {"history": [dict(event) for event in history]}
+    if found.job is None:
+        shown["command"] = None
+    extra = {
+        "cwd": job.cwd,
+        "env": dict(job.env) or None,
+        "launcher": job.launcher,
+        "backoff_base": job.backoff_base,
+    }
+    shown |= {key: value for key, value in extra.items() if value is not None}
+    return shown | {"history": [dict(event) for event in job.history]}
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -269,97 +230,20 @@ def reason_for(found: Found) -> str:
     try:
         text = files.read(found.path + REASON).decode("utf-8", "replace")
         return text.splitlines()[0] if text else ""
-    except OSError:
+    except OSError:  # most often there is none
         pass
     if found.job is None:
         return found.unreadable
-    last = found.job.history[-1] if found.job.history else {}
-    if last.get("event") not in OUTCOMES or not moved_by_hand(found.job.history):
+    if not moved_by_hand(found.job.history):
         return "moved here by hand"
+    last = found.job.history[-1]
     return str(last.get("error") or last.get("event"))
 
 
-def to_report(state: State, others: Iterable[str]) -> list[str]:
-    """Those of the names that are no jobs that a person should see: drops to be taken in, and strangers."""
-    return [text for text in others if classify(state, text) in {Kind.DROP, Kind.STRANGER}]
-
-
-class Counts(NamedTuple):
-    """How many jobs each state has, and other facts from the names alone."""
-
-    pending: int
-    scheduled: int
-    processing: int
-    completed: int
-    failed: int
-    dead: int
-    first_due: str | None
-    strangers: tuple[str, ...]
-
-    @property
-    def oldest_due(self) -> datetime | None:
-        """When the job that has waited longest became due."""
-        return parse_due(self.first_due[DUE]) if self.first_due else None
-
-    def as_dict(self) -> dict[str, int]:
-        """One entry for each state, as `status --json` prints it."""
-        return {
-            word: getattr(self, word)
-            for word in ("pending", "scheduled", "processing", "completed", "failed", "dead")
-        }
-
-
-def listed(root: Root) -> dict[State, list[str]]:
-    """The names in the directory of each state."""
-    return {state: root.texts_in(root.folder(state)) for state in State}
-
-
-def counts(root: Root, now: datetime, texts: dict[State, list[str]] | None = None) -> Counts:
-    """Count the jobs from `texts`, or from one listing of each directory; no file is read."""
-    moment = stamp(now)
-    texts = texts or listed(root)
-    others = {state: odd(state, texts[state]) for state in State}
-    passed_over = set(others[State.PENDING])
-    waiting = [text for text in texts[State.PENDING] if text not in passed_over]
-    due, later = order.split(waiting, moment)
-    tally = {state: len(texts[state]) - len(others[state]) for state in State}
-    return Counts(
-        pending=len(due),
-        scheduled=len(later),
-        processing=tally[State.PROCESSING],
-        completed=tally[State.DONE],
-        failed=tally[State.FAILED],
-        dead=tally[State.DEAD],
-        first_due=order.oldest(due),
-        strangers=tuple(
-            f"{state.value}/{text}" for state in State for text in to_report(state, others[state])
-        ),
-    )
-
-
-def average_duration(root: Root, names: list[str], sample: int = 200) -> float | None:
-    """Mean seconds of the last runs of completed jobs: of all, or of an even sample of `sample` jobs.
-
-    `names` are those in done/.
-    """
-    seconds = []
-    for text in sorted(names[:: max(1, len(names) // sample)]):
-        if parse(text) is None:
-            continue
-        try:
-            history = jobfile.read(f"{root.folder(State.DONE)}/{text}").job.history
-        except (BadJob, OSError):
-            continue
-        run = exit_of(history).get("seconds")
-        if isinstance(run, int | float):
-            seconds.append(float(run))
-    return sum(seconds) / len(seconds) if seconds else None
-
-
-def runs_of(job: Job) -> list[dict[str, Any]]:
+def runs_of(job: Job | None) -> list[dict[str, Any]]:
     """One entry for each run: its start joined with its outcome."""
     found: dict[int, dict[str, Any]] = {}
-    for event in job.history:
+    for event in job.history if job else ():
         number = event.get("attempt")
         if not isinstance(number, int):
             continue
@@ -371,3 +255,9 @@ def runs_of(job: Job) -> list[dict[str, Any]]:
             run |= {key: value for key, value in event.items() if key not in own}
             run |= {"outcome": event.get("event"), "ended_at": event.get("at")}
     return list(found.values())
+
+
+def started_at(job: Job | None) -> str | None:
+    """When the last run started, if that is known."""
+    runs = runs_of(job)
+    return runs[-1].get("started_at") if runs else None

@@ -1,14 +1,160 @@
-"""Text from outside, made safe to show on a terminal or in a browser."""
+"""The words for people: a sentence for each kind of finding, and text from outside made safe to show."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from enum import Enum, unique
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl.job.model import State
+from queuectl.spool.names import DROPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _NICE = {"\n": "⏎", "\t": " ", "\r": "␍", "\x1b": "␛"}
 #: Characters of an error in lists, tables and sentences. The job's file and `--json` have the whole error.
 ERROR_SHOWN = 1000
+
+_DELETED = "`--repair` deletes it."
+_ELSEWHERE = "Move it out of the spool: `mv {quoted} ~/`."
+_RUN = "To have it run: `mv -n {quoted} {pending}`."
+
+
+@unique
+class Kind(Enum):
+    """What a person may have to know: what is the case and what to do, with the facts of a finding in braces.
+
+    The facts `quoted` and `pending` are made of the finding's path. Commands are in backticks.
+    """
+
+    # of the queue, in `status` and on the dashboard
+    PAUSED = ("Paused: no new job is started", "`queuectl resume` ends that.")
+    NO_WORKER = ("No worker is alive", "`queuectl worker start` starts one.")
+    FROZEN = (
+        "Worker {name}: its process is there, but shows no sign of life",
+        "If it is stopped, {how_to_wake} lets it go on.",
+    )
+    DIED = ("{number} died at work", "The next worker, or `queuectl check --repair`, takes over its jobs.")
+    CLOCK = ("{warning}", "")
+    DEAD_JOBS = ("{number} dead", "See `queuectl dlq list`.")
+    HELD = ("Job {job} waits for a program that is writing to its file, {file}", "")
+    DROPPED = ("{number} dropped in pending/, not taken in by a worker yet ({first})", "")
+    LEFT_ALONE = ("1 file or folder that is no job is left alone ({some})", "See `queuectl check`.")
+    MANY_LEFT_ALONE = (
+        "{number} files or folders that are no jobs are left alone ({some})",
+        "See `queuectl check` for all of them.",
+    )
+    BAD_CONFIG = ("{why}", "{remedy} Workers keep the last good values.")
+    # of jobs that are waited for
+    OWNER_DEAD = (
+        "{job}: its worker {name} is dead",
+        "A live worker, or `queuectl check --repair`, takes it up.",
+    )
+    OWNER_FROZEN = ("{job}: its worker {name} stands still", "{how_to_wake} lets it go on.")
+    # of one job: parts of the sentence in `status ID`
+    QUEUE_PAUSED = ("the queue is paused", "`queuectl resume`")
+    NOBODY_WORKS = ("no worker is alive", "`queuectl worker start`")
+    DUE_LATER = ("due at {when}", "")
+    NEXT_TRY = ("next try at {when}", "")
+    BROKEN = ("its file is broken: {why}", "")
+    OPEN = ("a program has its file open for writing", "")
+    AHEAD = ("{number:,} jobs before it", "")
+    ONE_AHEAD = ("1 job before it", "")
+    RUNS = ("running on {owner}", "")
+    RUNS_SINCE = ("running on {owner} since {since}", "")
+    LOST = (
+        "its worker {owner} died ({why}); the next one, or `queuectl check --repair`, takes it up",
+        "",
+    )
+    DONE = ("done, exit status {code}", "")
+    ENDED = ("nothing is recorded of its end", "")
+    DEAD = ("{why}", "`queuectl retry {id}` runs it again")
+    DEAD_UNREAD = ("{why}", "mend {file}, then `queuectl retry {id}` runs it again")
+    DEAD_EXPLAINED = ("{why}", "what helps is told in {file}.reason.txt")
+    # of a file, in `check`
+    UNREADABLE = ("it cannot be read: {why}", "Mend it by hand.")
+    NOT_WRITABLE = (
+        "this user may not write to this directory, so no job comes in or goes out",
+        "See what forbids it: `ls -ld {quoted}; lsattr -d {quoted}`.",
+    )
+    NOT_OF_A_SPOOL = ("it is no part of a spool", _ELSEWHERE)
+    SAME_ID = (
+        "its id is also that of {other}",
+        "Look at both and move one of them out of the spool: `mv {quoted} ~/`.",
+    )
+    DEAD_OWNER = ("its worker {owner} is dead", "`--repair` files it again ({why}).")
+    LEFT_CLAIM = (
+        "its worker {owner} is dead, and `--repair` could not take the job over: {why}",
+        "{remedy} Until then the job waits.",
+    )
+    MISNAMED = (
+        "its content asks for the name {right}",
+        "A worker or `--repair` files it again under that name.",
+    )
+    UNSUCCESSFUL = ("it is in done/, and did not end with status 0", _RUN)
+    NEVER_RUN = (
+        "it is in done/, and nothing shows that it ever ran",
+        f"{_RUN} Otherwise leave it to `queuectl prune`.",
+    )
+    FOLDER = ("a directory is not a job", _ELSEWHERE)
+    DROP = ("no worker has taken it in yet", "Start one: `queuectl worker start`.")
+    UNCLAIMED = ("a job that no worker has claimed", _RUN)
+    STRANGER = ("its name is not that of a job", f"{_RUN} Otherwise: `mv {{quoted}} ~/`.")
+    DRAFT = ("a filing that was cut off left it", _DELETED)
+    REWRITE = ("a rewrite that was cut off left it", "`--repair` mends it.")
+    REASON = ("its job has gone", _DELETED)
+    LOG = ("no job has its id", _DELETED)
+    ID = ("no job has this id", "`--repair` frees it.")
+    DEAD_WORKER = ("this worker is dead", "`--repair` clears it ({why}).")
+    KEPT_WORKER = (
+        "this worker is dead, and `--repair` could not take a job over from it",
+        "`--repair` clears it once that is mended.",
+    )
+    LEFT_BY_WORKER = ("it belongs to no live worker", _DELETED)
+
+
+class Finding(NamedTuple):
+    """One thing that a person may have to know: its kind, the file that it is about, the facts of its words.
+
+    `mend` repairs it. Without one it is for a person, or for the recovery that precedes every repair.
+    """
+
+    kind: Kind
+    facts: Mapping[str, object] = MappingProxyType({})
+    path: str = ""
+    mend: Callable[[], object] | None = None
+
+    @property
+    def problem(self) -> str:
+        """What is the case, without a full stop."""
+        return self._filled(self.kind.value[0])
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do, "" if there is nothing to do."""
+        return self._filled(self.kind.value[1])
+
+    @property
+    def sentence(self) -> str:
+        """The file, what is the case, and what to do."""
+        place = f"{self.path}: " if self.path else ""
+        return f"{place}{self.problem}. {self.remedy}".rstrip()
+
+    @property
+    def clause(self) -> str:
+        """What is the case, and in brackets what to do, as a part of a sentence."""
+        return f"{self.problem} ({self.remedy})" if self.remedy else self.problem
+
+    def _filled(self, text: str) -> str:
+        folder, _, name = self.path.rpartition("/")
+        ending = "" if name.lower().endswith(DROPPED) else ".yaml"
+        pending = f"{folder.rpartition('/')[0]}/{State.PENDING}/{name}{ending}"
+        return text.format(**self.facts, quoted=shlex.quote(self.path), pending=shlex.quote(pending))
 
 
 def shortened(text: str, most: int = ERROR_SHOWN) -> str:

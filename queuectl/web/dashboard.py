@@ -14,13 +14,13 @@ from queuectl.spool.names import name_in
 from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.recovery import StillRuns
 from queuectl.system import files
-from queuectl.view import dead_letters, explain
+from queuectl.view import dead_letters
 from queuectl.view.census import Census, Watch
 from queuectl.view.dead_letters import DeadLetters
+from queuectl.view.workers import Worker, workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Any
 
     from queuectl.api import Spool
     from queuectl.settings import Settings
@@ -62,7 +62,7 @@ class Dashboard:
         #: The settings, read again when the file has changed.
         self.live = settings.Live(spool.root.text, spool.root.medium)
         self.onlooker = Onlooker(spool.root)
-        self._workers: list[dict[str, Any]] = []
+        self._workers: list[Worker] = []
         self._workers_at = float("-inf")
         #: Whether the queue was paused at the last look.
         self.was_paused = False
@@ -88,15 +88,15 @@ class Dashboard:
         """The census of the last second, which spares a further page listing all directories."""
         return self.watch.lately(PATIENCE)
 
-    def workers(self) -> list[dict[str, Any]]:
-        """Every worker, as `explain.workers` gives them; on a share at most `SHARED` seconds old."""
+    def workers(self) -> list[Worker]:
+        """Every worker; on a share at most `SHARED` seconds old."""
         clock = time.monotonic()
         if not self.spool.root.medium.is_remote or clock - self._workers_at > SHARED:
-            self._workers = explain.workers(self.spool.root, self.spool.live.now(), self.onlooker)
+            self._workers = workers(self.spool.root, self.spool.live.now(), self.onlooker)
             self._workers_at = clock
         return self._workers
 
-    def last_workers(self) -> list[dict[str, Any]]:
+    def last_workers(self) -> list[Worker]:
         """The workers at the last look, without any access to the disk."""
         return self._workers
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from queuectl.job.model import State
 from queuectl.spool import output
 from queuectl.times import parse_moment
 from queuectl.view import explain, lookup
-from queuectl.view.wording import ERROR_SHOWN, escaped
+from queuectl.view.wording import ERROR_SHOWN, Kind, escaped
 from queuectl.web.pages import refusals
 from queuectl.web.pages.frame import Page, Query
 from queuectl.web.pages.look import Look
@@ -33,7 +32,7 @@ def page(dashboard: Dashboard, job_id: str, query: Query) -> Page:
     if found is None:
         return refusals.missing(dashboard, f"There is no job {job_id!r} in this spool.")
     look = Look.take(dashboard, dashboard.lately())
-    runs = lookup.runs_of(found.job) if found.job else []
+    runs = lookup.runs_of(found.job)
     numbers = [run["attempt"] for run in runs]
     number = query.number("run", numbers[-1] if numbers else 1)
     number = number if number in numbers else (numbers[-1] if numbers else 0)
@@ -54,15 +53,11 @@ def page(dashboard: Dashboard, job_id: str, query: Query) -> Page:
 
 
 def _why(look: Look, found: Found) -> str:
-    before = look.census.before
-    text = explain.why(
-        look.dashboard.spool.root,
-        look.dashboard.spool.live.now(),
-        found,
-        look.now,
-        lambda: before(str(found.name), look.now),
-    )
-    return text.partition(" (`queuectl retry")[0] if found.state is State.DEAD else text
+    spool = look.dashboard.spool
+    ahead = look.census.before(str(found.name), look.now)
+    reasons = explain.reasons(spool.root, spool.live.now(), found, look.now, ahead)
+    # The page has a button for what `queuectl retry` does.
+    return "; ".join(one.problem if one.kind is Kind.DEAD else one.clause for one in reasons)
 
 
 def _timeline(runs: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
@@ -100,5 +95,5 @@ def error_of(found: Found, attempt: int) -> str:
     """The whole error of a run, "" if it has none; for run 0, why the job is dead."""
     if attempt == 0:
         return reason(found)
-    runs = lookup.runs_of(found.job) if found.job else []
+    runs = lookup.runs_of(found.job)
     return next((str(run.get("error") or "") for run in runs if run["attempt"] == attempt), "")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from queuectl import __version__
 from queuectl.errors import NotASpool, QueueError, StorageTrouble
 from queuectl.times import iso
-from queuectl.view import explain, lookup
 from queuectl.view.wording import escaped
+from queuectl.view.workers import Worker, alive
 
 if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    from queuectl.view.census import Census
+    from queuectl.view.census import Census, Counts
     from queuectl.web.dashboard import Dashboard
 
 
@@ -26,8 +26,8 @@ class Look:
     dashboard: Dashboard
     census: Census
     now: datetime
-    counts: lookup.Counts
-    workers: list[dict[str, Any]]
+    counts: Counts
+    workers: list[Worker]
     paused: bool
     trouble: str = ""
 
@@ -59,14 +59,14 @@ class Look:
     @property
     def frame(self) -> dict[str, Any]:
         """The facts that every page shows around its own."""
-        living = explain.alive(self.workers)
+        living = alive(self.workers)
         return {
             "now": iso(self.now),
             "spool": escaped(str(self.dashboard.spool.path)),
             "version": __version__,
             "counts": self.counts.as_dict(),
             "workers_alive": living,
-            "workers_busy": sum(worker["state"] in {"busy", "stopping"} for worker in self.workers),
+            "workers_busy": sum(worker.state in {"busy", "stopping"} for worker in self.workers),
             "paused": self.paused,
             "read_only": self.dashboard.read_only,
             "allow_submit": self.dashboard.takes_jobs,

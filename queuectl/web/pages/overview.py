@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from queuectl.job.model import State
-from queuectl.view import attention, explain
+from queuectl.view import explain
 from queuectl.view.census import quantile
-from queuectl.view.wording import escaped
+from queuectl.view.wording import Kind, escaped
+from queuectl.view.workers import alive
 from queuectl.web import chart
 from queuectl.web.pages.frame import Page, Query
 from queuectl.web.pages.look import Look
@@ -25,15 +26,15 @@ def page(dashboard: Dashboard, _: Query) -> Page:
     look = Look.take(dashboard)
     durations = look.census.durations()
     completed, failed = look.census.minutes("completed"), look.census.minutes("failed")
-    oldest = look.census.oldest(look.now)
+    oldest = look.counts.first_due
     facts = (
         look.frame
         | {
             "health": health(look),
             "attention": [
-                escaped(attention.worded(one))
-                for one in attention.findings(dashboard.spool.root, look.counts, look.workers, look.now)
-                if one.kind != "dead-jobs"  # the page has dead letters of its own
+                escaped(one.sentence)
+                for one in explain.attention(dashboard.spool.root, look.counts, look.workers, look.now)
+                if one.kind is not Kind.DEAD_JOBS  # the page has dead letters of its own
             ],
             "meanings": MEANINGS,
             "charts": {
@@ -52,7 +53,7 @@ def page(dashboard: Dashboard, _: Query) -> Page:
 
 def health(look: Look) -> dict[str, str]:  # noqa: PLR0911 - one return a sentence
     """The state of the queue: `level` is ok, note or alarm, `sentence` says why."""
-    counts, living = look.counts, explain.alive(look.workers)
+    counts, living = look.counts, alive(look.workers)
     waits = counts.pending + counts.failed
     dead = f"{counts.dead:,} dead {'job needs' if counts.dead == 1 else 'jobs need'} a person"
     running = f"{counts.processing:,} running, {counts.pending:,} waiting"
@@ -65,7 +66,7 @@ def health(look: Look) -> dict[str, str]:  # noqa: PLR0911 - one return a senten
     if waits and not living:
         what = "1 job waits" if waits == 1 else f"{waits:,} jobs wait"
         return {"level": "alarm", "sentence": f"Nothing runs: {what} and no worker is alive."}
-    if any(worker["state"] == "dead" for worker in look.workers):
+    if any(not worker.lives for worker in look.workers):
         return {"level": "alarm", "sentence": f"A worker died at work; {running}."}
     if counts.dead:
         return {"level": "note", "sentence": f"{dead}; all else goes on ({running})."}

@@ -37,7 +37,7 @@ def row(look: Look, found: Found) -> dict[str, Any]:
     """A job as `status --json` shows it, with the further facts of a table row."""
     view = lookup.view(found, look.dashboard.settings(), look.now)
     history = found.job.history if found.job else ()
-    runs = lookup.runs_of(found.job) if found.job else []
+    runs = lookup.runs_of(found.job)
     last = runs[-1] if runs else {}
     ended = history[-1].get("at") if history and history[-1].get("event") in OUTCOMES else None
     line, why = command_of(found), reason(found)
@@ -68,7 +68,7 @@ def reason(found: Found) -> str:
     """Why a job is dead, or how its last run ended; "" if neither is known."""
     if found.state is State.DEAD:
         return escaped(lookup.reason_for(found))
-    error = lookup.exit_of(found.job.history).get("error") if found.job else found.unreadable
+    error = found.unreadable or lookup.exit_of(found.job).get("error")
     return escaped(str(error or ""))
 
 

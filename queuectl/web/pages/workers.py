@@ -19,9 +19,9 @@ def page(dashboard: Dashboard, _: Query) -> Page:
     look = Look.take(dashboard)
     moments = ("since", "started_at", "last_heartbeat")
     told = [
-        worker
-        | {key: moment(worker[key]) for key in moments}
-        | {"beat_at": iso(look.now - timedelta(seconds=worker["beat_age_seconds"]))}
+        worker._asdict()
+        | {key: moment(getattr(worker, key)) for key in moments}
+        | {"beat_at": iso(look.now - timedelta(seconds=worker.beat_age_seconds))}
         for worker in look.workers
     ]
     return Page("workers", "Workers", ("workers",), look.frame | {"workers": told})
