@@ -35,14 +35,22 @@ if TYPE_CHECKING:
     from queuectl.spool.names import Name
 
 
+def outcome(kind: str, claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
+    """The outcome of a run, of this kind and with these facts (`exit_code`, `seconds`, `error` …)."""
+    history = claim.history
+    is_open = bool(history) and history[-1].get("event") == STARTED
+    attempt = last_attempt(history) + (0 if is_open else 1)
+    return {"event": kind, "attempt": attempt, "at": iso(now), "worker": claim.owner} | facts
+
+
 def completed(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
     """The outcome of a run that ended with status 0."""
-    return _outcome(COMPLETED, claim, facts, now)
+    return outcome(COMPLETED, claim, facts, now)
 
 
 def failed(claim: Claim, facts: dict[str, Any], settings: Settings, now: datetime, luck: float) -> Event:
     """The outcome of a run that failed, with the time of the next try if one is left."""
-    event = dict(_outcome(FAILED, claim, facts, now))
+    event = dict(outcome(FAILED, claim, facts, now))
     policy = settings.policy(claim.job.max_retries, claim.job.backoff_base)
     runs = failures((*claim.history, event))
     if not policy.gives_up(runs):
@@ -52,7 +60,7 @@ def failed(claim: Claim, facts: dict[str, Any], settings: Settings, now: datetim
 
 def lost(claim: Claim, settings: Settings, now: datetime, why: str) -> Event:
     """The outcome of a run whose worker died: it counts as a failure, and the next try may start at once."""
-    event: dict[str, Any] = dict(_outcome(LOST, claim, {"error": why}, now))
+    event: dict[str, Any] = dict(outcome(LOST, claim, {"error": why}, now))
     policy = settings.policy(claim.job.max_retries, claim.job.backoff_base)
     if not policy.gives_up(failures((*claim.history, event))):
         event["next_try"] = iso(now)
@@ -61,12 +69,12 @@ def lost(claim: Claim, settings: Settings, now: datetime, why: str) -> Event:
 
 def cancelled(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
     """The outcome of a run that a person cancelled."""
-    return _outcome(CANCELLED, claim, facts, now)
+    return outcome(CANCELLED, claim, facts, now)
 
 
 def returned(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
     """The outcome of a run that its worker gave back; it does not count as a failure."""
-    return _outcome(RETURNED, claim, facts, now)
+    return outcome(RETURNED, claim, facts, now)
 
 
 def retried(now: datetime) -> Event:
@@ -74,21 +82,14 @@ def retried(now: datetime) -> Event:
     return {"event": RETRIED, "at": iso(now)}
 
 
-def _outcome(kind: str, claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
-    history = claim.history
-    running = bool(history) and history[-1].get("event") == STARTED
-    attempt = last_attempt(history) + (0 if running else 1)
-    return {"event": kind, "attempt": attempt, "at": iso(now), "worker": claim.owner} | facts
-
-
-def settle(claim: Claim, outcome: Event, *, sync: bool = False) -> tuple[State, Name]:
+def settle(claim: Claim, ending: Event, *, sync: bool = False) -> tuple[State, Name]:
     """Make the move that a recorded outcome asks for. The worker and a recovery make the same move."""
-    state = destination(outcome)
+    state = destination(ending)
     name = claim.name.free()
     if state is State.PENDING:
         name = name.later()
     elif state is State.FAILED:
-        name = name._replace(due=stamp(parse_moment(outcome["next_try"])))
+        name = name._replace(due=stamp(parse_moment(ending["next_try"])))
     name = jobs.free_name(claim.root, state, name)
     release(claim, state, name, sync=sync)
     return state, name

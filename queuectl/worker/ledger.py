@@ -49,21 +49,20 @@ class Ledger:
 
     def __init__(self, member: Member) -> None:
         self._member = member
-        self._root = member.root
         self._owed: list[Run] = []
         self._returns: list[Return] = []
         self._stuck: list[Run] = []
         self._stuck_until = 0.0
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no outcome waits for its move and no claim is to be given back."""
-        return not (self._owed or self._returns)
+    def is_paying(self) -> bool:
+        """Whether an outcome waits for its move or a claim is to be given back, and the disk may take it."""
+        return bool(self._owed or self._returns)
 
     @property
-    def left(self) -> list[Run]:
-        """The runs whose outcome or move is owed, those that are stuck included."""
-        return [*self._owed, *self._stuck]
+    def is_empty(self) -> bool:
+        """Whether nothing is owed, not even by a file that cannot be changed."""
+        return not (self._owed or self._returns or self._stuck)
 
     @property
     def stuck(self) -> frozenset[str]:
@@ -74,9 +73,18 @@ class Ledger:
         """The outcomes that are owed."""
         return ", ".join(f"job {run.claim.id} ({run.in_words()})" for run in self._owed)
 
+    def tell_left(self) -> None:
+        """Report what becomes of the outcomes that are still owed when the worker ends."""
+        for run in (*self._owed, *self._stuck):
+            fate = f"is in its file ({run.in_words()}); the next worker makes its move"
+            if run.claim.unwritten:
+                fate = f"is not recorded ({run.in_words()}); the run counts as lost"
+            log.error("job %s: its outcome %s", run.claim.id, fate)
+
     def owe(self, run: Run, outcome: Event) -> None:
         """Enter how a run ended."""
-        run.ends_as(outcome)
+        run.outcome = outcome
+        run.claim = run.claim.adding(outcome)
         self._owed.append(run)
 
     def give_back(self, claim: Claim, attempt: int | None = None) -> None:
@@ -97,7 +105,7 @@ class Ledger:
         while len(self._owed) > 1:
             self.pay()
         if self._owed and self._owed[0].claim.unwritten:
-            self._settle_first(self.write)
+            self._settle_first(self._write)
 
     def pay(self) -> None:
         """Write the oldest outcome and make its move; each is done once."""
@@ -130,16 +138,38 @@ class Ledger:
         if trouble is not None:
             raise trouble
 
-    def write(self, run: Run) -> None:
-        """Add what is unwritten to the job's file. Raises `ClaimLost`, too."""
-        note = self._member.note_again if run.unsure else self._member.note
+    def record_start(self, run: Run, process: str | None) -> bool:
+        """Write the start of a run that lasts, and which `process` it is; False if its claim was lost.
+
+        What the disk or the file does not take now is written with the end.
+        """
+        run.claim = run.claim.recording(spool=self._member.root.identity, process=process)
+        try:
+            self._write(run)
+        except ClaimLost:
+            return False
+        except OSError as error:
+            if not may_pass(error) and self._beyond_one_file(error) is not None:
+                raise
+        return True
+
+    def _write(self, run: Run) -> None:
+        """Add what is unwritten to the job's file. Raises `ClaimLost`, too.
+
+        After an error only what is missing is added: network file systems report errors for what they
+        have written.
+        """
+        note = run.claim.noted_again if run.unsure else run.claim.noted
         run.unsure = True
-        run.claim = note(run.claim)
+        run.claim = note(sync=self._member.syncs)
         run.unsure = False
+
+    def _beyond_one_file(self, error: OSError) -> OSError | None:
+        return beyond_one_file(error, self._member.root, self._member.name)
 
     def _write_and_move(self, run: Run) -> None:
         if run.claim.unwritten:
-            self.write(run)
+            self._write(run)
         assert run.outcome is not None  # it is owed
         state = self._member.settle(run.claim, run.outcome)
         del self._owed[0]
@@ -154,7 +184,7 @@ class Ledger:
             del self._owed[0]
             log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
         except OSError as error:
-            if (trouble := beyond_one_file(error, self._root, self._member.name)) is not None:
+            if (trouble := self._beyond_one_file(error)) is not None:
                 raise trouble from error
             del self._owed[0]
             self._put_aside(run, error)
@@ -163,7 +193,7 @@ class Ledger:
         """Move a job to dead/ whose file does not take the outcome; one that cannot be moved is stuck."""
         reason = f"Its outcome could not be written to its file ({error.strerror}): {run.in_words()}."
         try:
-            aside.bury(self._root, run.claim.name, run.claim.name.free(), reason, aside.RAN)
+            aside.bury(self._member.root, run.claim.name, run.claim.name.free(), reason, aside.RAN)
         except ClaimLost:
             log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
         except OSError as why:
@@ -187,12 +217,12 @@ class Ledger:
             claim, attempt = self._returns[0]
             try:
                 if attempt is not None:
-                    output.withdraw_logs(self._root, claim.id, attempt)
+                    output.withdraw_logs(self._member.root, claim.id, attempt)
                 self._member.give_back(claim)
             except ClaimLost:
                 pass  # somebody took this worker for dead, and the job over
             except OSError as error:
-                if (trouble := beyond_one_file(error, self._root, self._member.name)) is not None:
+                if (trouble := self._beyond_one_file(error)) is not None:
                     raise trouble from error
                 log.error("job %s: it cannot be given back: %s", claim.id, error.strerror)
             del self._returns[0]

@@ -6,45 +6,29 @@ import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from queuectl import settings, times
+from queuectl import settings
 from queuectl.errors import ClaimLost, IdTaken, StorageTrouble
-from queuectl.job.history import STARTED, Event, last_attempt, moved_by_hand
+from queuectl.job.history import COMPLETED, STARTED, Event, last_attempt, moved_by_hand
 from queuectl.job.model import State
-from queuectl.spool import (
-    aside,
-    claiming,
-    claims,
-    finishing,
-    holds,
-    ids,
-    jobs,
-    liveness,
-    output,
-    presence,
-    recovery,
-    safety,
-)
+from queuectl.spool import aside, claiming, claims, finishing, holds, ids, jobs, output, presence, safety
 from queuectl.spool.claims import Claim
 from queuectl.spool.dropping import Drops
-from queuectl.spool.liveness import Standing
-from queuectl.spool.names import parse_claim
-from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.twins import Twins
 from queuectl.spool.waiting import Waiting
 from queuectl.system import files
 from queuectl.times import iso
+from queuectl.worker.others import Others
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from types import TracebackType
     from typing import Any, Self
 
+    from queuectl.spool import recovery
     from queuectl.spool.edits import Place
     from queuectl.spool.names import Name
+    from queuectl.spool.presence import Presence
     from queuectl.spool.root import Root
-
-#: Seconds between looks for claims of dead workers.
-RECOVERY_EVERY = 2.0
 
 
 class Member:
@@ -55,44 +39,27 @@ class Member:
     third of `lock_lease_seconds` on a network share calls `beat` meanwhile.
     """
 
-    def __init__(
-        self, root: Root, live: settings.Live, presence_: presence.Presence, listed: Waiting | None
-    ) -> None:
+    def __init__(self, root: Root, live: settings.Live, presence: Presence, listed: Waiting | None) -> None:
         self.root = root
         self.live = live
-        self.presence = presence_
-        self.name = presence_.name
+        self.presence = presence
+        self.name = presence.name
         self.done = 0
+        self.others = Others(root, live, presence.name)
         self._waiting = listed or Waiting(root)
         self._abandoned = ids.Abandoned(root)
         self._twins = Twins(root)
         self._drops = Drops(root, self._abandoned)
         self._unsettled: list[str] = []
-        self._onlooker = Onlooker(root)
-        self._recovered_at = float("-inf")
-        self._told: list[str] = []
-        self._kept: frozenset[str] = frozenset()
-        self._doubted_at = float("-inf")
-        self.doubts: tuple[str, ...] = ()
 
     @classmethod
     def join(cls, root: Root, kind: str, now: datetime, listed: Waiting | None = None) -> Member:
         """Become a member of this spool; `kind` is a word for `worker status`.
 
-        `listed` are the names that wait, where they have just been listed.
+        `listed` are the names that wait, if they have just been listed.
         """
         live = settings.Live(root.text, root.medium)
         return cls(root, live, presence.join(root, kind, now), listed)
-
-    def now(self) -> datetime:
-        """The time that this member goes by: see `Presence.now`."""
-        return self.presence.now()
-
-    def beat(self, now: datetime) -> None:
-        """Show a sign of life to other hosts and, on a share, read its clock."""
-        self.presence.beat(now, self.done)
-        if self.root.medium.has_own_clock:
-            self.presence.read_clock()
 
     def leave(self) -> None:
         """Go; the caller holds no claim any more."""
@@ -106,84 +73,82 @@ class Member:
     ) -> None:
         self.leave()
 
+    def now(self) -> datetime:
+        """The time that this member goes by: see `Presence.now`."""
+        return self.presence.now()
+
+    def beat(self, now: datetime) -> None:
+        """Show a sign of life to other hosts and, on a share, read its clock."""
+        self.presence.beat(now, self.done)
+        if self.root.medium.has_own_clock:
+            self.presence.read_clock()
+
+    # ── what waits ────────────────────────────────────────────────────────────────────────
+
     def look(
         self, now: datetime, heard: Iterable[str] = (), edited: Iterable[Place] = (), *, again: bool = False
     ) -> None:
         """Take in what was heard of, list the directories where it is time, and judge the drops."""
-        values = self.live.now()
-        self._waiting.hear(heard)
-        self._waiting.edits.hear(edited)
-        if self._waiting.is_stale(0.0 if again else values.poll_interval):
-            self._waiting.relist(now)
-        candidates = [*self._waiting.strangers, *self._unsettled]
-        self._waiting.strangers = []
+        values, waiting = self.live.now(), self._waiting
+        waiting.hear(heard)
+        waiting.edits.hear(edited)
+        if waiting.is_stale(0.0 if again else values.poll_interval):
+            waiting.relist(now)
+        candidates = [*waiting.strangers, *self._unsettled]
+        waiting.strangers = []
         if candidates:
             self._unsettled, is_gone = self._drops.look(candidates, self.name, values, now)
             if is_gone:
-                self._waiting.relist(now)
-                self._waiting.strangers = []
+                waiting.relist(now)
+                waiting.strangers = []
 
     @property
     def is_settling(self) -> bool:
         """Whether a dropped file is being watched until it is whole."""
         return bool(self._unsettled)
 
+    def has_due(self, now: datetime) -> bool:
+        """Whether any listed job may run now."""
+        return self._waiting.has_due(now)
+
+    def next_due(self, states: Iterable[State] = (State.PENDING, State.FAILED)) -> datetime | None:
+        """When the next scheduled job (of `pending`) or retry (of `failed`) may run."""
+        return self._waiting.next_due(states)
+
+    def later(self, state: State) -> tuple[int, datetime | None]:
+        """How many jobs of a state are due later, and when the first of them is."""
+        return self._waiting.later(state), self._waiting.next_due((state,))
+
+    def doubt(self, now: datetime) -> None:
+        """While idle: check names that say "later" against their content."""
+        self._waiting.doubt(now)
+
     def is_drained(self, now: datetime, awaited: Collection[State] = ()) -> bool:
         """Whether nothing is left to run now: by a fresh look at names, drops and doubtful dates.
 
-        A job of an `awaited` state that is due later is left, too. So is what an owner holds that is dead,
-        or that may turn out to be (`doubts` says who).
+        A job of an `awaited` state that is due later is left, too. So is a claim whose owner is dead,
+        or may turn out to be (`others.doubts` says who).
         """
         self._waiting.relist(now)
         self.look(now)
         self._waiting.doubt(now)
         if self.is_settling or self.has_due(now) or any(map(self._waiting.later, awaited)):
             return False
-        claims = map(parse_claim, self.root.texts_in(self.root.folder(State.PROCESSING)))
-        owners = {name.owner for name in claims if name is not None and name.owner != self.name}
-        return not self._is_to_be_taken_over(owners)
+        return not self.others.may_leave_claims()
 
-    def _is_to_be_taken_over(self, owners: Iterable[str | None]) -> bool:
-        """Whether one of these owners is dead, or may turn out to be."""
-        if self.doubts and times.clock.monotonic() - self._doubted_at < liveness.GLANCE:
-            return True
-        self._doubted_at = times.clock.monotonic()
-        verdicts = {owner: self._onlooker.judge(owner, self.live_lease) for owner in owners if owner}
-        self.doubts = tuple(
-            f"Worker {owner}: {verdict.why}; its jobs are taken over if that lasts"
-            for owner, verdict in verdicts.items()
-            if verdict.is_open
-        )
-        dead = {owner for owner, verdict in verdicts.items() if verdict.standing is Standing.DEAD}
-        if dead - self._kept:
-            self._recovered_at = float("-inf")  # it is time, whenever that was done last
-        return bool(self.doubts or dead - self._kept)
+    def recover(
+        self, stop_remains: recovery.StopRemains, now: datetime, held: frozenset[str] = frozenset()
+    ) -> list[str]:
+        """Every few seconds: end the claims of dead workers; returns in words what is new of it.
 
-    def later(self, state: State) -> tuple[int, datetime | None]:
-        """How many jobs of a state are due later, and when the first of them is."""
-        return self._waiting.later(state), self._waiting.next_due((state,))
+        `held` are the names of this member's own claims; any other was left by an error of the disk.
+        """
+        new = self.others.recover(stop_remains, now, held) if self.others.is_recovery_due() else []
+        if new:
+            self._waiting.relist(now)
+        return new
 
-    def has_due(self, now: datetime) -> bool:
-        """Whether any listed job may run now."""
-        return self._waiting.has_due(now)
-
-    @property
-    def live_lease(self) -> float:
-        """`lock_lease_seconds` as last read; asks nothing of a disk that may hang."""
-        return self.live.last.lock_lease_seconds
-
-    @property
-    def live_grace(self) -> float:
-        """`stop_grace_seconds` as last read."""
-        return self.live.last.stop_grace_seconds
-
-    def next_due(self, states: Iterable[State] = (State.PENDING, State.FAILED)) -> datetime | None:
-        """When the next scheduled job (of `pending`) or retry (of `failed`) may run."""
-        return self._waiting.next_due(states)
-
-    def doubt(self, now: datetime) -> None:
-        """While idle: check names that say "later" against their content."""
-        self._waiting.doubt(now)
+    # ── a claim ───────────────────────────────────────────────────────────────────────────
 
     def claim(self, now: datetime, most: int = sys.maxsize) -> Claim | None:
         """Claim the most urgent job that may run now; None when there is none among those listed.
@@ -292,9 +257,13 @@ class Member:
         start: Event = {"event": STARTED, "attempt": attempt, "at": iso(now), "worker": self.name}
         return start if pid is None else {**start, "pid": pid}
 
+    def note(self, claim: Claim, *added: Event) -> Claim:
+        """Add events to the file of a claim."""
+        return claim.noted(*added, sync=self.syncs)
+
     def complete(self, claim: Claim, facts: dict[str, Any], now: datetime) -> State:
         """End a claim as done; the facts (exit_code, seconds …) go into the history."""
-        return self.end(claim, finishing.completed(claim, facts, now))
+        return self.end(claim, finishing.outcome(COMPLETED, claim, facts, now))
 
     def fail(self, claim: Claim, facts: dict[str, Any], now: datetime, luck: float) -> State:
         """End a claim as failed; it is tried again by the policy, or is dead."""
@@ -307,17 +276,9 @@ class Member:
         """
         return self.settle(self.note(claim, outcome), outcome)
 
-    def note(self, claim: Claim, *added: Event) -> Claim:
-        """Add events to the file of a claim."""
-        return claim.noted(*added, sync=self._sync)
-
-    def note_again(self, claim: Claim) -> Claim:
-        """The same after an error: network file systems report some for what they have written."""
-        return claim.noted_again(sync=self._sync)
-
     def settle(self, claim: Claim, outcome: Event) -> State:
         """Move a claim to where the outcome in its file sends it."""
-        state, name = finishing.settle(claim, outcome, sync=self._sync)
+        state, name = finishing.settle(claim, outcome, sync=self.syncs)
         self.done += 1
         if state in {State.PENDING, State.FAILED}:
             self._waiting.expect(state, str(name))
@@ -328,36 +289,9 @@ class Member:
         self._waiting.expect(claim.source, str(finishing.give_back(claim)))
 
     @property
-    def _sync(self) -> bool:
+    def syncs(self) -> bool:
+        """Whether each step of a claim is to survive a power cut."""
         return self.live.last.durability == "full"
-
-    def watch(self) -> None:
-        """Look at the beats of all others, also while a command runs."""
-        self._onlooker.watch(self.live_lease)
-
-    @property
-    def is_to_recover(self) -> bool:
-        """Whether it is time to look for claims of dead workers."""
-        every = RECOVERY_EVERY if self.root.medium.locks_tell else liveness.looks_every(self.live_lease)
-        return times.clock.monotonic() - self._recovered_at >= every
-
-    def recover(
-        self, stop_remains: recovery.StopRemains, now: datetime, held: frozenset[str] = frozenset()
-    ) -> list[str]:
-        """Every few seconds: end the claims of dead workers; returns in words what is new of it.
-
-        `held` are the names of this member's own claims; any other was left by an error of the disk.
-        """
-        if not self.is_to_recover:
-            return []
-        rescue = recovery.Rescue(self.root, self.name, self._onlooker, self.live.now(), stop_remains, held)
-        recovered = rescue.recover(now)
-        self._recovered_at = times.clock.monotonic()
-        new = [one for one in recovered.told if one not in self._told]
-        self._told, self._kept = recovered.told, recovered.kept
-        if new:
-            self._waiting.relist(now)
-        return new
 
 
 def seconds_until(moment: datetime | None, now: datetime, longest: float) -> float:

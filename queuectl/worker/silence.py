@@ -16,7 +16,7 @@ GIVE_UP = 0.7
 DOUBT = 0.1
 #: The share of the lease in which a command may end in order before it is killed.
 IN_ORDER = 0.1
-#: The number of ended runs is told by a beat this many seconds after the last one; not on a share.
+#: A new number of ended runs is told by a beat this many seconds after the last one; not on a share.
 TELL_DONE = 2.0
 #: A look that comes later than this, in seconds, shows that the process stood still or that the disk hangs.
 LATE = 0.5
@@ -49,7 +49,7 @@ def is_late(now: float, due: float) -> bool:
 
 
 class Silence:
-    """The signs of life of one worker, by a clock that goes on while the host sleeps.
+    """The signs of life of one worker, by a clock that goes on while the host sleeps, and its late looks.
 
     `has_lapsed`: a beat came later than the lease after the one before, and what was claimed before it
     may be another worker's by now. Code that holds no claim clears it.
@@ -57,17 +57,37 @@ class Silence:
 
     def __init__(self) -> None:
         self._beaten = times.clock.awake()
+        self._told = 0
         self._doubted = float("-inf")
+        self._due, self._late_at = float("inf"), float("-inf")
         self.has_lapsed = False
+
+    def expect_look(self, seconds: float) -> None:
+        """The next look is due after these seconds."""
+        self._due = times.clock.monotonic() + seconds
+
+    def note_look(self) -> None:
+        """A look begins."""
+        now = times.clock.monotonic()
+        if is_late(now, self._due):
+            self._late_at = now
+
+    def was_late(self, since: float) -> bool:
+        """Whether a look since then came late, or is late now: the process stood still, or the disk hangs."""
+        return self._late_at >= since or is_late(times.clock.monotonic(), self._due)
+
+    def is_beat_due(self, lease: float, done: int, *, is_cheap: bool) -> bool:
+        """Whether to beat now. A beat also tells the number of ended runs, early where it is cheap."""
+        return is_beat_due(self.seconds(), lease, has_news=is_cheap and done != self._told)
 
     def seconds(self) -> float:
         """Seconds since the last beat that the spool took."""
         return times.clock.awake() - self._beaten
 
-    def ends(self, begun: float, lease: float, *, may_lapse: bool) -> None:
-        """Take a beat in that was begun at this time."""
+    def ends(self, begun: float, lease: float, done: int, *, may_lapse: bool) -> None:
+        """The spool took a beat that was begun at this time and tells this number of ended runs."""
         self.has_lapsed |= may_lapse and self.seconds() >= lease
-        self._beaten = begun
+        self._beaten, self._told = begun, done
 
     def becomes_doubtful(self, lease: float) -> bool:
         """Whether it is doubtful as of now, and was not at the last call."""

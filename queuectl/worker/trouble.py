@@ -70,16 +70,18 @@ def beyond_one_file(error: OSError, root: Root, owner: str) -> OSError | None:
 
 
 class Trouble:
-    """The trouble that lasts, as far as the log has reported it."""
+    """The trouble that lasts, with the disk, config.yaml or the clock, as far as the log has reported it."""
 
     def __init__(self) -> None:
         self._said: tuple[object, ...] | None = None
         self._owed_said = ""
         self._has_said_stop = False
+        self._settings: str | None = None
+        self._is_clock_wrong = False
 
     @property
     def lasts(self) -> bool:
-        """Whether trouble was reported and its end was not."""
+        """Whether trouble with the disk was reported and its end was not."""
         return self._said is not None
 
     def tell(self, error: OSError, owed: str, *, is_stopping: bool) -> None:
@@ -109,19 +111,11 @@ class Trouble:
             log.info("Work goes on.")
             self._said = None
 
-
-class Warnings:
-    """What is wrong with config.yaml and with this host's clock, as far as the log has reported it."""
-
-    def __init__(self) -> None:
-        self._settings: str | None = None
-        self._clock = False
-
-    def tell(self, member: Member) -> None:
-        """Report once what is wrong now."""
-        settings, clock = member.live.trouble, member.presence.is_clock_wrong()
+    def warn(self, member: Member) -> None:
+        """Report once what is wrong with config.yaml or with this host's clock."""
+        settings, is_clock_wrong = member.live.trouble, member.presence.is_clock_wrong()
         if settings and settings != self._settings:
             log.warning("%s", settings)
-        if clock and not self._clock:
+        if is_clock_wrong and not self._is_clock_wrong:
             log.warning("%s", presence.clock_warning(member.presence.clock_offset or 0.0, "this host"))
-        self._settings, self._clock = settings, clock
+        self._settings, self._is_clock_wrong = settings, is_clock_wrong

@@ -102,7 +102,7 @@ class Worker:
 
     @property
     def _lease(self) -> float:
-        return self._member.live_lease
+        return self._member.live.last.lock_lease_seconds
 
     def _silence(self) -> float:
         return times.clock.awake() - self._beaten
@@ -124,7 +124,7 @@ class Worker:
                 self._requests = requests.requests_to(self._member.root, name)
                 if times.clock.monotonic() - watched >= liveness.looks_every(self._lease):
                     watched = times.clock.monotonic()
-                    self._member.watch()
+                    self._member.others.watch()
             except (OSError, QueueError):
                 pass
             times.clock.sleep(2.0)
@@ -164,7 +164,7 @@ class Worker:
         self._has_lapsed = False
         if self._owed and (self._owed[0].unwritten or self._world.luck.random() < 0.5):
             self._pay()
-        if member.is_to_recover:
+        if member.others.is_recovery_due():
             self._pay()
             for told in member.recover(self._stop_remains, member.now()):
                 self._world.say(self.process, told)
@@ -250,7 +250,7 @@ class Worker:
                 break
             if claim.unwritten and world.time - run.began >= BRISK:
                 try:
-                    claim = (member.note_again if is_unsure else member.note)(claim)
+                    claim = (claim.noted_again if is_unsure else claim.noted)()
                     is_unsure = False
                 except OSError:
                     is_unsure = True
@@ -286,7 +286,7 @@ class Worker:
                     self._pay(is_unsure=True)
             return
         try:
-            claim = (self._member.note_again if is_unsure else self._member.note)(claim)
+            claim = (claim.noted_again if is_unsure else claim.noted)()
         except ClaimLost:
             return
         except OSError:
@@ -301,7 +301,7 @@ class Worker:
             claim, outcome = self._owed
             try:
                 if claim.unwritten:
-                    claim = (self._member.note_again if is_unsure else self._member.note)(claim)
+                    claim = (claim.noted_again if is_unsure else claim.noted)()
                     self._owed = claim, outcome
                 self._member.settle(claim, outcome)
             except ClaimLost:
