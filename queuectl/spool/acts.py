@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from queuectl.job.history import Event
     from queuectl.settings import Settings
-    from queuectl.spool.jobfile import Record
     from queuectl.spool.jobs import Found
     from queuectl.spool.root import Root
 
@@ -89,23 +87,16 @@ def retry(me: Hand, found: Found, settings: Settings, now: datetime) -> str:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
     _refuse_unreadable(found)
     with me.claimed(found, now) as (claim, path):
-        reading = _noted(me.root, path, finishing.retried(now))
-        fifo = settings.scheduling_mode == "fifo"
-        priority = reading.job.priority
+        record = claims.read_ready(me.root, path)
+        claims.note(me.root, path, record, (finishing.retried(now),))
+        priority, fifo = record.job.priority, settings.scheduling_mode == "fifo"
         rank = claim.rank if priority is None else rank_of(priority, fifo=fifo)
-        due = max(now, reading.job.run_at or now)
+        due = max(now, record.job.run_at or now)
         target = _put(me.root, State.PENDING, path, Name(rank, stamp(due), claim.id))
-    _remove_reason(found)
-    return target
-
-
-def _remove_reason(found: Found) -> None:
-    """Remove the reason beside a job that was put aside. `check --repair` removes one that stays.
-
-    The job has moved by now, so an error here would be misleading.
-    """
+    # The job is put back: an error here would mislead, and `check --repair` removes a reason that stays.
     with contextlib.suppress(OSError):
         files.remove(found.path + REASON)
+    return target
 
 
 def cancel_waiting(me: Hand, found: Found, now: datetime) -> tuple[str, str]:
@@ -186,10 +177,6 @@ def _put(root: Root, state: State, path: str, name: Name) -> str:
     if not files.move(path, target):
         raise claims.lost(root, path)
     return target
-
-
-def _noted(root: Root, path: str, event: Event) -> Record:
-    return claims.note(root, path, claims.read_ready(root, path), (event,))
 
 
 def delete(root: Root, found: list[Found]) -> Iterator[str]:

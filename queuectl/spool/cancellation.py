@@ -8,6 +8,7 @@ from queuectl import times
 from queuectl.errors import QueueError, WrongState
 from queuectl.job.model import State
 from queuectl.spool import acts, descriptions, liveness, recovery, requests
+from queuectl.spool.recovery import Recovered
 from queuectl.system import files
 from queuectl.times import duration
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from queuectl.spool.jobs import Found
     from queuectl.spool.liveness import Verdict
     from queuectl.spool.onlooker import Onlooker
-    from queuectl.spool.recovery import Left, StopRemains
+    from queuectl.spool.recovery import StopRemains
 
 #: Seconds between looks at a job that is about to move.
 _LOOK = 0.02
@@ -42,17 +43,15 @@ class Cancelling:
         clock: Callable[[], datetime],
     ) -> None:
         self._me = me
-        self._root = me.root
         self._values = values
         self._onlooker = onlooker
         self._stop_remains = stop_remains
         self._clock = clock
         self._verdicts: dict[str, Verdict] = {}
-        self._asked: dict[str, list[str]] = {}
         self._owners: set[str] = set()
         self._ran: set[str] = set()
-        self._kept: set[str] = set()
-        self._left: dict[str, Left] = {}
+        self._asked: dict[str, list[str]] = {}
+        self._recovered = Recovered([], {})
         self._is_told = False
 
     def withdraw(self) -> None:
@@ -69,21 +68,20 @@ class Cancelling:
         Raises `WrongState`, `JobMoved` where the job has moved, and `QueueError` where the
         owner of a running job will not answer, though it is not dead.
         """
-        if found.state is State.DEAD and found.id in self._asked:
-            return "cancelled while it ran"
-        if found.state is State.DEAD and found.id in self._ran:  # the lost run was its last try
-            return "cancelled after its run was lost"
+        if found.state is State.DEAD and found.id in self._ran:
+            # Without a request the lost run was its last try.
+            return "cancelled while it ran" if found.id in self._asked else "cancelled after its run was lost"
         if found.state in {State.DONE, State.DEAD}:
             raise WrongState(found.id, found.state.label, "waiting or running", "There is nothing to cancel.")
         if found.state is not State.PROCESSING:
             return acts.cancel_waiting(self._me, found, self._clock())[1]
         owner = found.name.owner or ""
-        self._refuse_deaf(found, owner)
+        verdict = self._judge(owner)
+        self._refuse_deaf(found, owner, verdict)
         self._owners.add(owner)
         self._ran.add(found.id)
-        verdict = self._judge(owner)
         if not (verdict.is_dead or verdict.is_open):
-            self._asked.setdefault(found.id, []).append(requests.to_cancel(self._root, found.name))
+            self._asked.setdefault(found.id, []).append(requests.to_cancel(self._me.root, found.name))
         return None
 
     def _judge(self, owner: str) -> Verdict:
@@ -92,13 +90,12 @@ class Cancelling:
             self._verdicts[owner] = self._onlooker.judge(owner, self._values.lock_lease_seconds)
         return self._verdicts[owner]
 
-    def _refuse_deaf(self, found: Found, owner: str) -> None:
-        verdict = self._judge(owner)
-        if (left := self._left.get(str(found.name))) is not None:
-            raise QueueError(
-                f"Job {found.id} cannot be taken over from its dead worker {owner}: {left.why}.", left.remedy
-            )
-        worker = descriptions.describe(self._root, owner)
+    def _refuse_deaf(self, found: Found, owner: str, verdict: Verdict) -> None:
+        """Raise `QueueError` if the job must stay with an owner that is dead or reads no requests."""
+        if left := self._recovered.left.get(str(found.name)):
+            problem = f"Job {found.id} cannot be taken over from its dead worker {owner}: {left.why}."
+            raise QueueError(problem, left.remedy)
+        worker = descriptions.describe(self._me.root, owner)
         if worker is None or verdict.is_dead:
             return
         if not (worker.hears or worker.kind == descriptions.BY_HAND):  # a hand holds a job only for moments
@@ -119,14 +116,11 @@ class Cancelling:
 
     def take_over(self) -> None:
         """Take over the jobs of dead owners, and end their commands that still run on this host."""
-        lease = self._values.lock_lease_seconds
-        if any(self._onlooker.judge(owner, lease).is_dead for owner in self._owners - self._kept):
-            recovered = recovery.by_hand(
-                self._root, self._onlooker, self._values, self._stop_remains, self._clock()
-            )
-            self._kept |= recovered.kept
-            self._left |= recovered.left
         self._verdicts.clear()
+        if any(self._judge(owner).is_dead for owner in self._owners - self._recovered.kept):
+            self._recovered = recovery.by_hand(
+                self._me.root, self._onlooker, self._values, self._stop_remains, self._clock()
+            )
 
     def wait(self, left: Iterable[Found], end: float, tell: Callable[[str], None]) -> None:
         """Wait until one of the running jobs has moved, or an owner can no longer answer."""

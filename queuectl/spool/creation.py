@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from queuectl import settings
-from queuectl.errors import BadSetting, QueueError
+from queuectl.errors import QueueError
 from queuectl.job.model import State
 from queuectl.spool import safety
 from queuectl.spool.names import SHORTEST_LIMIT
@@ -42,7 +42,8 @@ def create(where: Path | str, mode: int | None = None) -> Root:
                 undo.callback(_undo, files.kernel.chmod, path, stat.S_IMODE(files.kernel.stat(path).st_mode))
             _set_mode(path, mode)
             if not is_new:
-                _guard_config(Root(path))
+                guarded = safety.guarded_mode(Root(path), settings.readable(path)[0])
+                files.kernel.chmod(f"{path}/{settings.FILE}", guarded)
         for name in set(FOLDERS) - present:
             make_folder(f"{path}/{name}", files.kernel.stat(path).st_mode)
             undo.callback(_undo, files.kernel.rmdir, f"{path}/{name}")
@@ -83,23 +84,13 @@ def _undo(call: Callable[..., object], *arguments: object) -> None:
         call(*arguments)
 
 
-def _guard_config(root: Root) -> None:
-    """Let only its owner write to a config.yaml that says whose jobs root runs."""
-    try:
-        values = settings.load(root.text)
-    except BadSetting:
-        values = settings.DEFAULTS
-    files.kernel.chmod(root.config, safety.guarded_mode(root, values))
-
-
 def _set_mode(path: str, mode: int) -> None:
     """Open a spool and everything in it to its owner alone, or to its group as well."""
     group = files.kernel.stat(path).st_gid
     files.kernel.chmod(path, mode)
     for name in {*FOLDERS, IDS, settings.FILE} & set(files.list_names(path)):
         owners.hand_over(f"{path}/{name}", group, mode)
-    for name in {*FOLDERS, IDS} & set(files.list_names(path)):
-        for text in files.list_names(f"{path}/{name}"):
+        for text in files.list_names(f"{path}/{name}") if name != settings.FILE else ():
             owners.hand_over(f"{path}/{name}/{text}", group, mode)
 
 

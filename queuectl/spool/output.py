@@ -128,15 +128,12 @@ class Curb:
 
     def __init__(self, root: Root, job_id: str, attempt: int, logs: tuple[int, ...], limit: int) -> None:
         self.limit = limit
+        self._head = limit // 2
         self._logs = logs
-        self._run = root, job_id, attempt
+        self._paths = [log_path(root, job_id, attempt, stream) for stream in STREAMS]
         self._was_cut = False
         self._forgotten: dict[str, int] = {}
         self._lock = threading.Lock()
-
-    @property
-    def _paths(self) -> list[str]:
-        return [log_path(*self._run, stream) for stream in STREAMS]
 
     def look(self) -> None:
         """Drop the middle of what has grown too long; a disk that fails is tried again next time."""
@@ -157,10 +154,6 @@ class Curb:
                 if files.size(path) > self.limit + 2 * _WIDTH:
                     self._close_gap(path)
         return self._was_cut
-
-    @property
-    def _head(self) -> int:
-        return self.limit // 2
 
     def _drop(self, path: str) -> None:
         fd = logs.open_update(path)
