@@ -52,7 +52,7 @@ def prune_command(
     spool = spool_of(ctx)
     oldest = spool.clock() - timedelta(seconds=age)
     found = []
-    for state in {lookup.WORDS[word] for word in states or ("completed", "dead")}:
+    for state in {state for word in states or ("completed", "dead") for state in lookup.WORDS[word]}:
         folder = spool.root.folder(state)
         for name in jobs.names_in(spool.root, state):
             path = f"{folder}/{name}"

@@ -20,7 +20,7 @@ from queuectl.errors import (
     StorageTrouble,
 )
 from queuectl.job.model import State
-from queuectl.spool import acts, jobs, liveness
+from queuectl.spool import acts, jobs, liveness, parking
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.onlooker import Onlooker
 from queuectl.times import entered_duration
@@ -189,6 +189,37 @@ def _stop_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
     from queuectl.worker.remains import stop_remains  # few jobs that are cancelled have a dead worker
 
     stop_remains(root, name, history)
+
+
+@click.command("hold", epilog="\b\nExample:\n  queuectl hold resize-42")
+@click.argument("job_ids", nargs=-1, required=True, shell_complete=completion.ids_in(*jobs.WAITING))
+@click.pass_context
+def hold_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
+    """Keep waiting jobs from being started until they are released."""
+    spool = spool_of(ctx)
+
+    def hold(found: Found) -> str:
+        parking.hold(spool.root, found)
+        return f"{found.id} is held"
+
+    lot = Lot.of(spool, job_ids)
+    with lot.naming_what_is_left():
+        return lot.do_all("holding", hold)
+
+
+@click.command("release", epilog="\b\nExample:\n  queuectl release resize-42")
+@click.argument("job_ids", nargs=-1, required=True, shell_complete=completion.ids_in(*jobs.WAITING))
+@click.pass_context
+def release_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
+    """Let held jobs be started."""
+    spool = spool_of(ctx)
+
+    def release(found: Found) -> str:
+        return f"{found.id} is {parking.release(spool.root, found).label(spool.clock())}"
+
+    lot = Lot.of(spool, job_ids)
+    with lot.naming_what_is_left():
+        return lot.do_all("releasing", release)
 
 
 @click.command(

@@ -21,6 +21,8 @@ COMMANDS = {
     "logs": "logs",
     "retry": "jobs",
     "cancel": "jobs",
+    "hold": "jobs",
+    "release": "jobs",
     "wait": "jobs",
     "dlq": "dead_letters",
     "prune": "deletion",

@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
 
 def label_of(parked: str) -> str:
-    """The state of a parked job in the words of `list --state`: what a person parks is held."""
+    """The state of a job that is parked for this reason, in the words of `list --state`."""
     return BLOCKED if parked.startswith(("after", "needs-")) else HELD
 
 

@@ -114,9 +114,7 @@ class Waiting:
         self._forget_gone(begun)
         for state in jobs.WAITING:
             texts = self._root.texts_in(self._root.folder(state))
-            parked = [text for text in texts if text.endswith(names.PARKED)]
-            if parked:
-                texts = [text for text in texts if not text.endswith(names.PARKED)]
+            texts, _ = names.split_parked(state, texts)
             odd = names.odd(state, texts)
             if odd or self._gone or self._refused:
                 refused = [text for text, until in self._refused.items() if until > begun]
@@ -128,7 +126,7 @@ class Waiting:
                 later = [text for text in later if text not in overdue]
             self._lineup.fill(state, due, later)
             if state is State.PENDING:
-                self.strangers = odd + [text for text in parked if classify(state, text) is not Kind.JOB]
+                self.strangers = odd
         self.edits.compare(Place(state, text) for state, text in self._lineup.first(FIRST))
         ended = times.clock.monotonic()
         self._listing = Listing(ended, ended - begun)

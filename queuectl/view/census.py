@@ -6,7 +6,7 @@ import errno
 import threading
 from array import array
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import chain, compress, pairwise
 from math import isfinite
@@ -16,7 +16,8 @@ from queuectl import times
 from queuectl.errors import BadJob
 from queuectl.job.model import State
 from queuectl.spool import jobfile, jobs, order
-from queuectl.spool.names import DUE, Kind, classify, name_in, odd, parse
+from queuectl.spool.jobs import label_of
+from queuectl.spool.names import DUE, Kind, classify, name_in, odd, parse, parse_parked, split_parked
 from queuectl.system import files
 from queuectl.times import from_stamp, stamp
 from queuectl.view import lookup
@@ -52,6 +53,8 @@ class Counts(NamedTuple):
 
     pending: int
     scheduled: int
+    held: int
+    blocked: int
     processing: int
     completed: int
     failed: int
@@ -66,11 +69,17 @@ class Counts(NamedTuple):
         due: int,
         first_due: str | None,
         strangers: Mapping[State, Iterable[str]],
+        parked: Iterable[str],
     ) -> Counts:
-        """The counts by label from those by directory; `due` is how many in pending/ are due."""
+        """The counts by label from those by directory, without the `parked` names; `due` are in pending/."""
+        labels = Counter(
+            label_of(name.parked) for text in parked if (name := parse_parked(text)) and name.parked
+        )
         return cls(
             **{state.label: sizes[state] for state in State} | {"pending": due},
             scheduled=sizes[State.PENDING] - due,
+            held=labels[jobs.HELD],
+            blocked=labels[jobs.BLOCKED],
             first_due=first_due,
             strangers=tuple(f"{state}/{text}" for state in State for text in strangers[state]),
         )
@@ -93,13 +102,18 @@ def listed(root: Root) -> dict[State, list[str]]:
 
 def counts(texts: Mapping[State, list[str]], now: datetime) -> Counts:
     """Count the jobs in these listings; no file is read."""
-    others = {state: odd(state, texts[state]) for state in State}
+    plain = dict(texts)
+    parked: list[str] = []
+    for state in jobs.WAITING:
+        plain[state], held = split_parked(state, texts[state])
+        parked += held
+    others = {state: odd(state, plain[state]) for state in State}
     passed_over = set(others[State.PENDING])
-    waiting = [text for text in texts[State.PENDING] if text not in passed_over]
+    waiting = [text for text in plain[State.PENDING] if text not in passed_over]
     due, _ = order.split(waiting, stamp(now))
-    sizes = {state: len(texts[state]) - len(others[state]) for state in State}
+    sizes = {state: len(plain[state]) - len(others[state]) for state in State}
     strangers = {state: _to_report(state, others[state]) for state in State}
-    return Counts.of(sizes, len(due), order.oldest(due), strangers)
+    return Counts.of(sizes, len(due), order.oldest(due), strangers, parked)
 
 
 def _to_report(state: State, others: Iterable[str]) -> list[str]:
@@ -130,6 +144,7 @@ def _duration(root: Root, text: str) -> float | None:
 class Listing:
     """One directory as it was last listed: in run order or, finished jobs, in the order of their ends.
 
+    `parked` are the names of parked jobs, which `names` leaves out.
     `ends` holds when each file was last written, in nanoseconds since 1970, in the states of `_ENDS`. It
     is shorter than `names` until all files have been looked at.
     """
@@ -138,6 +153,7 @@ class Listing:
     ends: array[int]
     strangers: Sequence[str] = ()
     read: bool = False
+    parked: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -176,13 +192,16 @@ class Census:
         if mark == folder.mark:
             return
         texts = self._root.texts_in(path)
-        looking = 0.0
+        looking, parked = 0.0, list[str]()
+        if state in jobs.WAITING:
+            texts, parked = split_parked(state, texts)
         if state in _ENDS:
             looking = self._take_ended(state, folder, texts)
         else:
             others = set(odd(state, texts))
             names = sorted(text for text in texts if text not in others)
             folder.listing = Listing(names, array("q"), _to_report(state, others), read=True)
+        folder.listing = replace(folder.listing, parked=sorted(parked))
         # Race: a change within the grain of the clock leaves the same mark, so a young mark proves nothing.
         # On a share this host's own watch counts, not the server's clock.
         if folder.seen[0] != mark:
@@ -264,14 +283,27 @@ class Census:
         waiting = self._ordered(State.PENDING, now)
         sizes = {state: len(self.listing(state).names) for state in State}
         strangers = {state: self.listing(state).strangers for state in State}
-        return Counts.of(sizes, waiting.due, waiting.oldest(), strangers)
+        parked = chain.from_iterable(self.listing(state).parked for state in jobs.WAITING)
+        return Counts.of(sizes, waiting.due, waiting.oldest(), strangers, parked)
 
     def _ordered(self, state: State, now: datetime) -> order.Sorted:
         return order.Sorted.at(self.listing(state).names, stamp(now))
 
-    def in_order(self, word: str, now: datetime) -> tuple[int, Iterable[str]]:
-        """How many names a word of `list --state` has, and the names in its order."""
-        state = lookup.WORDS[word]
+    def in_order(self, word: str, now: datetime) -> tuple[int, Iterator[tuple[State, str]]]:
+        """How many names a word of `list --state` has, and the states and names in its order."""
+        if word in {jobs.HELD, jobs.BLOCKED}:
+            parked = [
+                (text, state)
+                for state in jobs.WAITING
+                for text in self.listing(state).parked
+                if (name := parse_parked(text)) and name.parked and label_of(name.parked) == word
+            ]
+            return len(parked), ((state, text) for text, state in sorted(parked))
+        (state,) = lookup.WORDS[word]
+        count, names = self._names(state, word, now)
+        return count, ((state, name) for name in names)
+
+    def _names(self, state: State, word: str, now: datetime) -> tuple[int, Iterable[str]]:
         names = self.listing(state).names
         if state not in jobs.WAITING:
             return len(names), names if state is State.PROCESSING else reversed(names)
@@ -289,9 +321,8 @@ class Census:
     def lookup(self, job_id: str) -> Iterator[tuple[State, str]]:
         """Where a job with exactly this id was last seen: state and file name."""
         for state in jobs.ORDER:
-            end = f"-{job_id}@" if state is State.PROCESSING else f"-{job_id}.yaml"
-            for name in self.listing(state).names:
-                if end in name and (parsed := name_in(state, name)) and parsed.id == job_id:
+            for name in chain(self.listing(state).names, self.listing(state).parked):
+                if job_id in name and (parsed := name_in(state, name)) and parsed.id == job_id:
                     yield state, name
 
     def minutes(self, word: str) -> Counter[int]:

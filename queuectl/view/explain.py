@@ -8,7 +8,7 @@ from queuectl import settings
 from queuectl.errors import BrokenConfig
 from queuectl.job.model import State
 from queuectl.spool import holds, jobs, order, presence, requests
-from queuectl.spool.names import REASON, classify, odd, parse
+from queuectl.spool.names import HELD, REASON, classify, odd, parse, split_parked
 from queuectl.spool.names import Kind as NameKind
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
@@ -139,10 +139,12 @@ def _how_it_runs(root: Root, values: Settings, found: Found) -> Finding:
 def _why_it_waits(
     root: Root, values: Settings, found: Found, now: datetime, ahead: int | None
 ) -> Iterator[Finding]:
-    is_due = found.name.due <= stamp(now)
+    is_due = found.name.due <= stamp(now) and not found.name.parked
+    if found.name.parked == HELD:
+        yield Finding(Kind.PARKED_BY_HAND, {"id": found.id})
     if requests.is_paused(root):
         yield Finding(Kind.QUEUE_PAUSED)
-    if not is_due:
+    if found.name.due > stamp(now):
         kind = Kind.NEXT_TRY if found.state is State.FAILED else Kind.DUE_LATER
         yield Finding(kind, {"when": when(found.name.due_at, now)})
     if not alive(workers(root, values)):
@@ -158,7 +160,8 @@ def _why_it_waits(
 
 def _ahead(root: Root, found: Found, now: datetime) -> int:
     """How many jobs run before this one, from one listing of each directory."""
-    due = (order.split(root.texts_in(root.folder(state)), stamp(now))[0] for state in jobs.WAITING)
+    plain = (split_parked(state, root.texts_in(root.folder(state)))[0] for state in jobs.WAITING)
+    due = (order.split(names, stamp(now))[0] for names in plain)
     ahead = (order.before(names, str(found.name)) for names in due)
     return sum(len(names) - len(odd(State.PENDING, names)) for names in ahead)
 

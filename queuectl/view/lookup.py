@@ -10,8 +10,8 @@ from queuectl.errors import BadUsage, JobMoved, NoSuchJob, QueueError
 from queuectl.job.history import LOST, OUTCOMES, STARTED, Event, attempts, moved_by_hand
 from queuectl.job.model import Job, State
 from queuectl.spool import order, reservations
-from queuectl.spool.jobs import ORDER, SCHEDULED, TRIES, WAITING, Found, look, places, read
-from queuectl.spool.names import ID_AT, REASON, is_made_id, name_in, odd, priority_of
+from queuectl.spool.jobs import BLOCKED, HELD, ORDER, SCHEDULED, TRIES, WAITING, Found, look, places, read
+from queuectl.spool.names import ID_AT, REASON, is_made_id, name_in, odd, priority_of, split_parked
 from queuectl.system import files
 from queuectl.times import iso, stamp
 
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from queuectl.settings import Settings
     from queuectl.spool.root import Root
 
-#: The words that `list --state` takes, and the state of each.
+#: The words that `list --state` takes, and the states of each.
 WORDS = {
-    "pending": State.PENDING,
-    SCHEDULED: State.PENDING,
-    "processing": State.PROCESSING,
-    "completed": State.DONE,
-    "done": State.DONE,
-    "failed": State.FAILED,
-    "dead": State.DEAD,
+    "pending": (State.PENDING,),
+    SCHEDULED: (State.PENDING,),
+    HELD: WAITING,
+    BLOCKED: WAITING,
+    "processing": (State.PROCESSING,),
+    "completed": (State.DONE,),
+    "done": (State.DONE,),
+    "failed": (State.FAILED,),
+    "dead": (State.DEAD,),
 }
 #: How many ids the error for an ambiguous beginning names.
 _SOME = 5
@@ -116,7 +118,7 @@ def listing(root: Root, now: datetime, word: str | None = None, limit: int | Non
 
     Each job comes once. A job that moves meanwhile comes at the end, if it still fits the word.
     """
-    states = () if limit == 0 else ORDER if word is None else (WORDS[word],)
+    states = () if limit == 0 else ORDER if word is None else WORDS[word]
     shown: set[str] = set()
     moved: dict[str, None] = {}
     for found in chain(_in_order(root, states, now, word, limit), _wherever(root, moved)):
@@ -140,8 +142,10 @@ def _in_order(
         folder = root.folder(state)
         names: Iterable[str]
         if state in WAITING:
-            due, later = order.split(seen[state], stamp(now))
+            plain, parked = split_parked(state, seen[state])
+            due, later = ([], []) if word in {HELD, BLOCKED} else order.split(plain, stamp(now))
             names = order.in_turn([] if word == SCHEDULED else due, [] if word == "pending" else later, limit)
+            names = chain(names, sorted(parked) if word in {None, HELD, BLOCKED} else ())
         elif state is State.PROCESSING:
             names = sorted(seen[state])
         else:

@@ -59,6 +59,7 @@ class Kind(Enum):
     # of one job: parts of the sentence in `status ID`
     QUEUE_PAUSED = ("the queue is paused", "`queuectl resume`")
     NOBODY_WORKS = ("no worker is alive", "`queuectl worker start`")
+    PARKED_BY_HAND = ("a person holds it", "`queuectl release {id}` lets it run")
     DUE_LATER = ("due at {when}", "")
     NEXT_TRY = ("next try at {when}", "")
     BROKEN = ("its file is broken: {why}", "")

@@ -82,6 +82,8 @@ def test_the_overview_tells_counts_bars_failures_and_the_oldest(
     assert told["counts"] == {
         "pending": 2,
         "scheduled": 0,
+        "held": 0,
+        "blocked": 0,
         "processing": 0,
         "completed": 1,
         "failed": 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from queuectl.spool.names import ID_AT
@@ -64,8 +64,8 @@ def _names(look: Look, word: str) -> tuple[int, Iterator[tuple[State, str]]]:
     for each in (word,) if word else STATES:
         count, names = look.census.in_order(each, look.now)
         total += count
-        parts.append((lookup.WORDS[each], names))
-    return total, ((state, name) for state, names in parts for name in names)
+        parts.append(names)
+    return total, chain.from_iterable(parts)
 
 
 @dataclass(slots=True)

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 #: The number of jobs on a page.
 ROWS = 50
-STATES = ("processing", "pending", "scheduled", "failed", "dead", "completed")
+STATES = ("processing", "pending", "scheduled", "held", "blocked", "failed", "dead", "completed")
 MEANINGS = {
     "processing": "running now",
     "pending": "waiting for a worker",
     "scheduled": "due later",
+    "held": "waits until it is released",
+    "blocked": "waits for something else",
     "failed": "will be tried again",
     "completed": "ended with status 0",
     "dead": "needs a person",

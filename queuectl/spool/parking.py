@@ -1,0 +1,52 @@
+"""Parking: a job that must not start yet keeps its directory, under a name that workers pass over unread.
+
+pending/N, failed/N         ->  pending/N'.yaml.held, …     it is parked, and `ls` shows why
+pending/N'.yaml.held        ->  pending/N''                 it waits for a worker again
+
+Each step is one rename to a name that was never there: RUNAT moves on by a microsecond. `mv` does the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queuectl.errors import JobMoved, WrongState
+from queuectl.spool import jobs
+from queuectl.spool.names import HELD, MOVING
+from queuectl.system import files
+
+if TYPE_CHECKING:
+    from queuectl.spool.jobs import Found
+    from queuectl.spool.root import Root
+
+
+def hold(root: Root, found: Found) -> Found:
+    """Let no worker start a waiting job until `release`. One that waits for another reason is held, too.
+
+    Raises `WrongState` for a job that does not wait, `JobMoved` when a worker was faster.
+    """
+    if found.state not in jobs.WAITING:
+        raise WrongState(found.id, found.state.label, "waiting", "Nothing was changed.")
+    if found.name.parked == MOVING:
+        raise WrongState(found.id, "on its way to another spool", "waiting", "Nothing was changed.")
+    return found if found.name.parked == HELD else park(root, found, HELD)
+
+
+def release(root: Root, found: Found) -> Found:
+    """Let workers start a job that a person holds.
+
+    Raises `WrongState` for a job that no person holds, `JobMoved` when it moved meanwhile.
+    """
+    if found.name.parked != HELD:
+        raise WrongState(found.id, found.name.parked or found.state.label, "held", "Nothing was changed.")
+    return park(root, found, None)
+
+
+def park(root: Root, found: Found, reason: str | None) -> Found:
+    """Park a job for this reason, or no longer if it is None. Raises `JobMoved` when it has moved."""
+    name = jobs.free_name(root, found.state, found.name.later()._replace(parked=reason))
+    path = f"{root.folder(found.state)}/{name}"
+    if not files.move(found.path, path):
+        root.require_reachable()
+        raise JobMoved(found.id)
+    return found._replace(name=name, path=path)

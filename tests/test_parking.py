@@ -1,0 +1,141 @@
+"""Parked jobs: held and released by command and by `mv`, passed over by workers, found by everything else."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import Spool, State
+from queuectl.errors import JobMoved, WrongState
+from queuectl.spool import acts, parking
+from queuectl.view.census import Census, counts, listed
+from tests.shell import Shell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    with Shell(tmp_path) as shell:
+        yield shell.make_spool()
+
+
+def drained(spool: Spool) -> list[str]:
+    """The ids that a member claims until nothing is left to claim."""
+    found = []
+    with spool.member() as me:
+        me.look(spool.clock(), again=True)
+        while (claim := me.claim(spool.clock())) is not None:
+            found.append(claim.id)
+            me.complete(me.note(claim, me.started(1, None, spool.clock())), {"exit_code": 0}, spool.clock())
+    return found
+
+
+def test_held_jobs_stay_until_they_are_released_and_keep_their_turn(shell: Shell) -> None:
+    for name in ("first", "second", "third"):
+        shell("enqueue", "--id", name, f"echo {name} >> order")
+    assert shell("hold", "first", "third").lines == ["first is held", "third is held"]
+    assert shell("list", "--state", "held", "--json").json_lines[0]["id"] == "first"
+    shell("worker", "start", "--drain")
+    counted = shell("status", "--json").json["counts"]
+    assert (counted["held"], counted["completed"], counted["pending"]) == (2, 1, 0)
+    assert "a person holds it (`queuectl release first` lets it run)" in shell("status", "first").out
+    assert shell("release", "first", "third").lines == ["first is pending", "third is pending"]
+    shell("worker", "start", "--drain")
+    assert (shell.home / "order").read_text().split() == ["second", "first", "third"]
+    assert shell("check").status == 0
+
+
+def test_what_is_not_held_is_not_released_and_what_does_not_wait_is_not_held(shell: Shell) -> None:
+    shell("enqueue", "--id", "waits", "true")
+    shell("enqueue", "--id", "gone", "true")
+    shell("cancel", "gone")
+    assert "Job waits is pending, not held" in shell.refused("release", "waits", status=1)
+    assert "Job gone is dead, not waiting" in shell.refused("hold", "gone", status=1)
+    assert "nope" in shell.refused("hold", "nope", status=3)
+    assert shell("hold", "waits").lines == shell("hold", "waits").lines == ["waits is held"]
+
+
+def test_mv_holds_and_releases(spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true"})
+    path = spool.find("one").path
+    os.rename(path, f"{path}.held")
+    assert drained(spool) == []
+    assert spool.find("one").label(spool.clock()) == "held"
+    os.rename(f"{path}.held", path)
+    assert drained(spool) == ["one"]
+
+
+def test_a_hold_that_comes_after_a_claim_changes_nothing(spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true"})
+    found = spool.find("one")
+    with spool.member() as me:
+        me.look(spool.clock(), again=True)
+        claim = me.claim(spool.clock())
+        assert claim is not None
+        with pytest.raises(JobMoved):
+            parking.hold(spool.root, found)
+        assert spool.find("one").state is State.PROCESSING
+        with pytest.raises(WrongState):
+            parking.hold(spool.root, spool.find("one"))
+        me.give_back(claim)
+
+
+def test_no_name_comes_back_to_a_directory_that_it_has_left(spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true"})
+    seen = {spool.find("one").path}
+    for _ in range(3):
+        parking.hold(spool.root, spool.find("one"))
+        parking.release(spool.root, spool.find("one"))
+        assert spool.find("one").path not in seen
+        seen.add(spool.find("one").path)
+
+
+def test_a_held_job_whose_priority_changes_stays_held_and_one_that_is_cancelled_is_not_parked(
+    spool: Spool,
+) -> None:
+    spool.file({"id": "one", "command": "true"})
+    held = parking.hold(spool.root, spool.find("one"))
+    with acts.hand(spool.root, spool.clock()) as me:
+        acts.set_priority(me, held, 7, spool.settings(), spool.clock())
+        found = spool.find("one")
+        assert (found.name.rank, found.name.parked) == (3, "held")
+        acts.cancel_waiting(me, found, spool.clock())
+    assert spool.find("one").state is State.DEAD
+    assert spool.find("one").name.parked is None
+
+
+def test_a_claim_of_a_held_job_whose_owner_dies_is_held_again(spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true"})
+    held = parking.hold(spool.root, spool.find("one"))
+    dead = held.name.owned("here-1-dead")
+    os.rename(held.path, f"{spool.root.folder(State.PROCESSING)}/{dead}")
+    with spool.member() as me:
+        me.recover(lambda *_: None, spool.clock())
+        assert spool.find("one").name.parked == "held"
+        me.look(spool.clock(), again=True)
+        assert me.claim(spool.clock()) is None
+
+
+def test_both_ways_to_count_agree_on_parked_jobs(spool: Spool) -> None:
+    for name in "abcde":
+        spool.file({"id": name, "command": "true"})
+    parking.hold(spool.root, spool.find("a"))
+    parking.park(spool.root, spool.find("b"), "after+a")
+    parking.park(spool.root, spool.find("c"), "edit+ann")
+    census = Census(spool.root)
+    census.look()
+    now = spool.clock()
+    counted = census.counts(now)
+    assert counted == counts(listed(spool.root), now)
+    assert (counted.pending, counted.held, counted.blocked) == (2, 2, 1)
+    for word, ids in (("held", ["a", "c"]), ("blocked", ["b"]), ("pending", ["d", "e"])):
+        total, names = census.in_order(word, now)
+        shown = [found.id for found in spool.list(word)]
+        assert total == len(list(names)) == len(shown)
+        assert shown == ids
+    assert [state for state, _ in census.lookup("b")] == [State.PENDING]
