@@ -219,12 +219,13 @@ def test_under_nohup_a_worker_does_not_heed_a_terminal_that_is_closed(shell: She
         assert popen.wait(30) == 0
 
 
-def test_a_worker_that_is_killed_is_told_and_the_others_go_on(shell: Shell) -> None:
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (40, "signal 40")])
+def test_a_worker_that_is_killed_is_told_and_the_others_go_on(shell: Shell, number: int, name: str) -> None:
     started = shell.start("worker", "start", "--foreground", "--count", "2")
     until(lambda: len(workers(shell)) == 2, "both are there")
     victim, other = (worker["pid"] for worker in workers(shell).values())
-    os.kill(victim, signal.SIGKILL)
-    until(lambda: f"The worker with pid {victim} was ended by SIGKILL; 1 go on." in started.err, "told")
+    os.kill(victim, number)
+    until(lambda: f"The worker with pid {victim} was ended by {name}; 1 go on." in started.err, "told")
     job_id = shell.file("true")
     shell.reaches(job_id, "done")
     assert not is_gone(other)

@@ -454,12 +454,10 @@ def test_an_append_that_the_disk_takes_half_of_is_cut_off_again(
 
 
 def test_a_file_is_created_once(tmp_path: Path) -> None:
-    for make in (files.create, files.create_synced):
-        path = tmp_path / make.__name__
-        make(path, b"mine")
-        with pytest.raises(FileExistsError):
-            make(path, b"another")
-        assert path.read_bytes() == b"mine"
+    files.create(tmp_path / "a", b"mine")
+    with pytest.raises(FileExistsError):
+        files.create(tmp_path / "a", b"another")
+    assert (tmp_path / "a").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -491,9 +489,8 @@ def test_nothing_is_written_through_a_symlink(
 
 def test_nothing_is_created_through_a_dangling_symlink(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("elsewhere")
-    for make in (files.create, files.create_synced):
-        with pytest.raises(FileExistsError):
-            make(tmp_path / "a", b"")
+    with pytest.raises(FileExistsError):
+        files.create(tmp_path / "a", b"")
     assert os.listdir(tmp_path) == ["a"]
 
 

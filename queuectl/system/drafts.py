@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
 
 from queuectl import times
 from queuectl.system import files
@@ -17,10 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-#: How many syncs are waited for at once, where there are as many.
+#: Syncs that are waited for at once.
 SYNCS = 8
-
-
 #: Seconds for which the draft of a change may stand still before it counts as left by a crash.
 ABANDONED = 10.0
 
@@ -53,9 +50,8 @@ def draft(folder: Path | str, name: str, data: bytes, *, sync: bool, mode: int =
 def sync(drafts: Sequence[Draft]) -> None:
     """Make the content of drafts survive a power cut; raises the first `OSError` that any of them meets.
 
-    The disk is asked to begin with all of them, and many are waited for at a time: a file system
-    makes one flush of the disk's cache do for those who wait together. On ext4 that is five times as
-    fast as one after the other.
+    The disk begins with all of them, and several threads wait: a file system flushes the disk's cache once
+    for all that wait together. On ext4 that is five times as fast as one after the other.
     """
     if len(drafts) > 1 and files.CAN_DROP_LISTINGS:
         for draft in drafts:
@@ -76,7 +72,7 @@ def _sync_each(drafts: Sequence[Draft]) -> None:
 
 
 def sync_files(paths: Sequence[Path | str]) -> None:
-    """Make files that are there survive a power cut with their names, where a directory is not synced."""
+    """Make files survive a power cut with their names, where syncing a directory does nothing."""
     opened: list[Draft] = []
     try:
         opened.extend(Draft(files.kernel.open(path, files.WRITE), str(path), str(path)) for path in paths)
@@ -86,15 +82,15 @@ def sync_files(paths: Sequence[Path | str]) -> None:
 
 
 def publish(draft: Draft) -> None:
-    """Close a draft, then give it its name: the move is the ring that workers hear.
+    """Close a draft, then give it its name: workers hear the move.
 
     The name must be one that nobody else makes.
     """
     try:
         files.kernel.close(draft.fd)
-        _give_name(draft)
+        publish_open(draft)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the first error counts
             files.kernel.unlink(draft.hidden)
         raise
 
@@ -104,10 +100,6 @@ def publish_open(draft: Draft) -> None:
 
     After an error the draft is still there, and open.
     """
-    _give_name(draft)
-
-
-def _give_name(draft: Draft) -> None:
     if not files.move(draft.hidden, draft.target):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), draft.hidden)
 
@@ -138,7 +130,7 @@ def _sync_replaced(path: Path | str) -> None:
 
 
 def prepare(path: Path | str, data: bytes, mode: int = files.PRIVATE, *, sync: bool = False) -> str:
-    """Write what is to stand under a name beside it, under a dot name, which is returned.
+    """Write the content for a name beside it, under a dot name, which is returned.
 
     Raises `OSError` and leaves nothing behind when the disk does not take it.
     """
@@ -149,30 +141,30 @@ def prepare(path: Path | str, data: bytes, mode: int = files.PRIVATE, *, sync: b
 
 
 def put(hidden: str, path: Path | str) -> None:
-    """Give what was prepared its name, in the place of what is there; on an error nothing is left of it."""
+    """Give prepared content its name, in the place of what is there; on an error nothing is left of it."""
     try:
         files.kernel.replace(hidden, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error counts
             files.kernel.unlink(hidden)
         raise
 
 
 def rewrite(path: Path, change: Callable[[bytes], tuple[bytes, int]]) -> None:
-    """Put what `change` makes of a file's content, and the mode that it names, in its place.
+    """Replace a file by the content and the mode that `change` returns for its present content.
 
     Any number of processes on any hosts may do so at once: each builds on what the one before it wrote.
     The draft is the lock. It is created exclusively, and the rename that puts it in the file's place also
     releases it.
-    Crash: a draft that has stood still for `ABANDONED` seconds is taken away. Its writer, if it is only
-    stopped, finds it gone when it goes on, and begins again.
+    Crash: a draft that has stood still for `ABANDONED` seconds is removed. If its writer was only stopped,
+    it finds the draft gone when it goes on, and begins again.
     """
     while not _rewrite(path, f"{path.parent}/.{path.name}.lock", change):
         pass
 
 
 def _rewrite(path: Path, hidden: str, change: Callable[[bytes], tuple[bytes, int]]) -> bool:
-    """One try; False where the draft was taken away, or a program saved the file meanwhile."""
+    """One try; False where the draft was removed, or a program saved the file meanwhile."""
     fd = _create_alone(hidden)
     inode = files.kernel.fstat(fd).st_ino
     try:
@@ -185,8 +177,7 @@ def _rewrite(path: Path, hidden: str, change: Callable[[bytes], tuple[bytes, int
                 files.kernel.fchown(fd, facts.st_uid, facts.st_gid)
                 mode |= facts.st_mode & 0o044  # who may read it goes on doing so
             files.write_all(fd, data)
-            if mode != files.PRIVATE and sys.platform != "win32":
-                files.kernel.fchmod(fd, mode)
+            files.kernel.fchmod(fd, mode)
             files.kernel.fsync(fd)
         finally:
             files.kernel.close(fd)
@@ -209,7 +200,7 @@ def _create_alone(path: str) -> int:
             return int(files.kernel.open(path, files.NEW, files.PRIVATE))
         except FileExistsError:
             pass
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # its writer is done
             if (now := files.mark(path)) != seen:
                 seen, since = now, times.clock.monotonic()
             elif times.clock.monotonic() - since > ABANDONED:

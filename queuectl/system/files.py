@@ -1,7 +1,8 @@
 """The door to bytes on disk: read, list, create, append, move and remove files.
 
 Every system call on a spool goes through the name `kernel`, the module `os` or an object in its
-place. So a test can count, record or refuse any call, or simulate the whole disk.
+place. So a test can count, record or refuse any call, or simulate the whole disk. A system whose calls
+differ from those of POSIX gets an object of its own there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import Any, BinaryIO
 
@@ -24,21 +26,23 @@ if TYPE_CHECKING:
 
 kernel: Any = os
 MAX_BYTES = 64 * 1024
-#: What is read at first, for which memory is set aside: most job files are far smaller.
+#: The bytes that the first read asks for, and sets memory aside for: most job files are far smaller.
 _PORTION = 8 * 1024
-#: What is read of a job's file at most, with its history: some 80,000 runs.
+#: The most that is read of a job's file with its history: some 80,000 runs.
 MAX_WITH_HISTORY = 16 * 1024 * 1024
-#: How often a file is tried to be made that is said to be there, and is not.
+#: Tries to make a file of which the system says that it is there when it is not.
 INSIST = 4
 #: Whether a cached listing of a directory can be dropped (`list_marked`).
 CAN_DROP_LISTINGS = hasattr(os, "posix_fadvise")
 #: The mode of files that nobody but their owner may see.
 PRIVATE = 0o600
-READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-WRITE = NEW & ~(os.O_CREAT | os.O_EXCL)
-_APPEND = os.O_APPEND | WRITE | getattr(os, "O_NONBLOCK", 0)
-#: What opening says of a link, a fifo or socket, and a directory.
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+NEW = WRITE | os.O_CREAT | os.O_EXCL
+_APPEND = WRITE | os.O_APPEND | os.O_NONBLOCK
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+#: The errors of opening a link, a fifo or socket, and a directory.
 NOT_FILES = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR})
 
 
@@ -61,31 +65,41 @@ def read(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -
 
 def read_dated(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> tuple[bytes, float]:
     """Like `read`, with the time at which the file was last written to, by its server's clock."""
-    fd, facts = _open_fit(path, limit, trust)
-    try:
+    with _opened(path, limit, trust) as (fd, facts):
         return read_all(fd, facts.st_size, limit), facts.st_mtime
-    finally:
-        kernel.close(fd)
 
 
 def read_settled(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> bytes | None:
     """Like `read`, but None while anybody has the file open for writing, where that can be told."""
-    fd, facts = _open_fit(path, limit, trust)
-    try:
+    with _opened(path, limit, trust) as (fd, facts):
         return None if _has_writer(fd) else read_all(fd, facts.st_size, limit)
-    finally:
-        kernel.close(fd)
 
 
 def open_read(path: Path | str) -> BinaryIO:
     """Open a regular file with one link, of any size, to be read in portions; raises `NotAFile`."""
-    return open(_open_fit(path, sys.maxsize)[0], "rb")
+    return open(open_fit(path)[0], "rb")
 
 
-def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> tuple[int, os.stat_result]:
-    """Open a file, then look at what was opened: between a look at its name and this it may change."""
+@contextlib.contextmanager
+def _opened(
+    path: Path | str, limit: int = sys.maxsize, trust: Trust | None = None
+) -> Iterator[tuple[int, os.stat_result]]:
+    fd, facts = open_fit(path, READ, limit, trust)
     try:
-        fd: int = kernel.open(path, READ)
+        yield fd, facts
+    finally:
+        kernel.close(fd)
+
+
+def open_fit(
+    path: Path | str, flags: int = READ, limit: int = sys.maxsize, trust: Trust | None = None
+) -> tuple[int, os.stat_result]:
+    """Open a regular file with one link; returns the descriptor and the attributes. Raises as `read` does.
+
+    Race: between a look at a name and the opening the file may be another, so the opened file is looked at.
+    """
+    try:
+        fd: int = kernel.open(path, flags)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.EMLINK}:
             raise NotAFile(errno.ELOOP, "a symbolic link is not a job file", str(path)) from None
@@ -94,12 +108,11 @@ def _open_fit(path: Path | str, limit: int, trust: Trust | None = None) -> tuple
         raise
     try:
         facts = kernel.fstat(fd)
-        reason = unfit(facts, limit)
-        if reason:
+        if reason := unfit(facts, limit):
             raise NotAFile(errno.EINVAL, reason, str(path))
         if trust is not None and (reason := trust.doubts(facts)):
             raise Untrusted(errno.EACCES, reason, str(path))
-    except BaseException:
+    except OSError:
         kernel.close(fd)
         raise
     return fd, facts
@@ -161,10 +174,10 @@ def mark_of(facts: os.stat_result) -> Mark:
 def list_marked(folder: Path | str, trusted: Mark | None) -> tuple[list[str], Mark]:
     """The names in a directory, and its `Mark` just before; from the kernel's cache if that is `trusted`.
 
-    NFS clients know an old listing by the directory's time. Where two changes bear the same time, one
-    that listed between them goes on showing the first until the directory changes again.
+    An NFS client takes its cached listing for good while the directory keeps its time. If two changes have
+    the same time, a client that listed between them shows the first until the directory changes again.
     """
-    fd = kernel.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = kernel.open(folder, _FOLDER)
     try:
         seen = mark_of(kernel.fstat(fd))
         if seen != trusted:
@@ -175,13 +188,12 @@ def list_marked(folder: Path | str, trusted: Mark | None) -> tuple[list[str], Ma
 
 
 def opened_mark(path: Path | str) -> Mark:
-    """The `Mark` of a file that is opened for this: NFS clients ask the server then, whatever they cache.
+    """The `Mark` of a file, opened because an NFS client then asks the server, whatever it has cached.
 
     Raises as `read` does.
     """
-    fd, facts = _open_fit(path, sys.maxsize)
-    kernel.close(fd)
-    return mark_of(facts)
+    with _opened(path) as (_, facts):
+        return mark_of(facts)
 
 
 def modified(path: Path | str) -> tuple[float, float]:
@@ -230,71 +242,29 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def make(path: Path | str, flags: int, mode: int) -> int:
-    """Open a file that may be new. What a group is to have is set past the umask."""
+    """Open a file that may be new. A mode for the group is set past the umask."""
+    fd = _open_insisting(path, flags, mode)
     try:
-        fd = _open_insisting(path, flags, mode)
-    except PermissionError as error:
-        # SFTP has one word for all that fails: sshfs says EPERM where another host was faster.
-        if error.errno == errno.EPERM and flags & os.O_EXCL and exists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        if flags & os.O_EXCL and (owner := _owner_for(path)):
+            kernel.fchown(fd, *owner)
+        if mode != PRIVATE:
+            with contextlib.suppress(PermissionError):  # it was there, and is another's
+                kernel.fchmod(fd, mode)
+    except OSError:
+        if flags & os.O_EXCL:
+            abandon(path, fd)
+        else:
+            kernel.close(fd)
         raise
-    if _OTHERS and flags & os.O_EXCL:
-        _give(fd, str(path))
-    if mode != PRIVATE and sys.platform != "win32":
-        try:
-            kernel.fchmod(fd, mode)
-        except PermissionError:
-            pass  # it was there, and is another's
-        except BaseException:
-            if flags & os.O_EXCL:
-                abandon(path, fd)
-            else:
-                kernel.close(fd)
-            raise
     return fd
 
 
-#: The directories of other users in which root makes files, each with the user and group that get these.
-_OTHERS: dict[str, tuple[int, int]] = {}
-
-
-def give_what_is_made_in(folder: str, facts: os.stat_result) -> None:
-    """Let what root makes below another user's directory belong to that user; `facts` are the directory's.
-
-    Else the user could neither read nor change it. Files of other users that are there already stay theirs.
-    """
-    if sys.platform == "win32" or kernel.geteuid() != 0:
-        return
-    if facts.st_uid == 0:
-        _OTHERS.pop(folder, None)
-    else:
-        _OTHERS[folder] = facts.st_uid, facts.st_gid
-
-
-def belongs_to_another(path: Path | str) -> bool:
-    """Whether what root makes under this name goes to another user."""
-    return any(str(path).startswith(f"{folder}/") for folder in _OTHERS)
-
-
-def _give(fd: int, path: str) -> None:
-    """Give a file to the user of the directory that it was made in; one that cannot be given is not made."""
-    owner = next((owner for folder, owner in _OTHERS.items() if path.startswith(f"{folder}/")), None)
-    if owner is None:
-        return
-    try:
-        kernel.fchown(fd, *owner)
-    except OSError:
-        kernel.close(fd)
-        kernel.unlink(path)
-        raise
-
-
 def _open_insisting(path: Path | str, flags: int, mode: int) -> int:
-    """Open a file that may be new; of one that must be, believe EEXIST once the file is seen.
+    """Open a file that may be new; if it must be, believe EEXIST only once the file is seen.
 
-    GlusterFS tells EEXIST whoever makes a file that another host looks for just then, and takes
-    what had to be new away again: of 2,000 names that two hosts raced for, up to 5 were made by
-    neither. A mount that remembers what was not there shows no file, so there is an end to it.
+    GlusterFS may report EEXIST to the host that makes a file while another host looks for it, and then
+    removes a file that had to be new: of 2,000 names that two hosts raced for, up to 5 were made by
+    neither. A mount that remembers that a name was not there shows no file, so the tries are limited.
     """
     for _ in range(INSIST - 1):
         try:
@@ -302,7 +272,36 @@ def _open_insisting(path: Path | str, flags: int, mode: int) -> int:
         except FileExistsError:
             if flags & os.O_EXCL and exists(path):
                 raise
+        except PermissionError as error:
+            # SFTP has one error for all failures: sshfs reports EPERM where another host was faster.
+            if error.errno == errno.EPERM and flags & os.O_EXCL and exists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            raise
     return int(kernel.open(path, flags, mode))
+
+
+#: The directories of other users in which root makes files, each with the user and group that get these.
+_OTHERS: dict[str, tuple[int, int]] = {}
+
+
+def give_what_is_made_in(folder: str, facts: os.stat_result) -> None:
+    """Let files that root makes below another user's directory belong to that user.
+
+    `facts` are those of the directory. Else the user could neither read nor change the files.
+    """
+    if facts.st_uid and kernel.geteuid() == 0:
+        _OTHERS[folder] = facts.st_uid, facts.st_gid
+    else:
+        _OTHERS.pop(folder, None)
+
+
+def belongs_to_another(path: Path | str) -> bool:
+    """Whether a file that root makes under this name goes to another user."""
+    return _owner_for(path) is not None
+
+
+def _owner_for(path: Path | str) -> tuple[int, int] | None:
+    return next((owner for folder, owner in _OTHERS.items() if str(path).startswith(f"{folder}/")), None)
 
 
 def create(path: Path | str, data: bytes = b"", mode: int = PRIVATE) -> None:
@@ -310,16 +309,14 @@ def create(path: Path | str, data: bytes = b"", mode: int = PRIVATE) -> None:
 
     On any other error nothing is left of it: an empty file would count as a request or a job.
     """
-    fill(path, make(path, NEW, mode), data, sync=False)
+    fill(path, make(path, NEW, mode), data)
 
 
-def create_synced(path: Path | str, data: bytes) -> None:
-    """Make a file as `create` does, its content safe from a power cut."""
-    fill(path, make(path, NEW, PRIVATE), data, sync=True)
+def fill(path: Path | str, fd: int, data: bytes, *, sync: bool = False) -> None:
+    """Write and close a file that was just made; remove it if the disk does not take all of it.
 
-
-def fill(path: Path | str, fd: int, data: bytes, *, sync: bool) -> None:
-    """Write and close a file that was just made; remove it where the disk does not take all of it."""
+    Ctrl-C removes it, too.
+    """
     try:
         write_all(fd, data)
         if sync:
@@ -329,17 +326,17 @@ def fill(path: Path | str, fd: int, data: bytes, *, sync: bool) -> None:
         raise
     try:
         kernel.close(fd)  # NFS reports a full disk here
-    except BaseException:
-        with contextlib.suppress(OSError):
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error counts
             kernel.unlink(path)
         raise
 
 
 def abandon(path: Path | str, fd: int) -> None:
     """Close and remove a file that was just made and cannot be finished; never raises."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # the error that the caller has counts
         kernel.close(fd)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # as above
         kernel.unlink(path)
 
 
@@ -348,11 +345,11 @@ def probe(path: Path | str) -> None:
     moved = f"{path}~"
     remove(path)
     try:
-        create_synced(path, b"\0" * 4096)
+        fill(path, make(path, NEW, PRIVATE), b"\0" * 4096, sync=True)
         kernel.rename(path, moved)
     finally:
         for left in (path, moved):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the first error counts; the next probe removes it
                 remove(left)
 
 
@@ -372,19 +369,15 @@ def takes_name(folder: Path | str, length: int) -> bool:
 
 
 def close(*descriptors: int) -> None:
-    """Close what `open_new` and `open_log` opened for others to write to: what they lose is no error here."""
+    """Close files that were opened for others to write to: an error of their writes is none here."""
     for fd in descriptors:
-        try:  # noqa: SIM105 - `suppress` takes as long as the call
+        with contextlib.suppress(OSError):  # as above
             kernel.close(fd)
-        except OSError:
-            pass
 
 
 def sync_folder(folder: Path | str) -> None:
-    """Make the names in a directory survive a power cut (where a directory can be opened)."""
-    if sys.platform == "win32":
-        return
-    fd = kernel.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Make the names in a directory survive a power cut."""
+    fd = kernel.open(folder, _FOLDER)
     try:
         kernel.fsync(fd)
     finally:
@@ -407,14 +400,13 @@ def append(path: Path | str, data: bytes, *, keep: int | None = None, sync: bool
         facts = kernel.fstat(fd)
         if not stat.S_ISREG(facts.st_mode):
             raise _gone(path)
-        before = facts.st_size if keep is None else keep
         if keep is not None:
             kernel.ftruncate(fd, keep)
         try:
             write_all(fd, data)
         except OSError:
-            with contextlib.suppress(OSError):
-                kernel.ftruncate(fd, before)
+            with contextlib.suppress(OSError):  # readers ignore half a line, and the next writer cuts it off
+                kernel.ftruncate(fd, facts.st_size if keep is None else keep)
             raise
         if sync:
             kernel.fsync(fd)
@@ -475,18 +467,15 @@ def remove(path: Path | str) -> bool:
 def being_written(path: Path | str) -> bool | None:
     """Whether anybody has the file open for writing; None where the system cannot tell."""
     try:
-        fd, _ = _open_fit(path, sys.maxsize)
+        with _opened(path) as (fd, _):
+            return _has_writer(fd)
     except OSError:
         return None
-    try:
-        return _has_writer(fd)
-    finally:
-        kernel.close(fd)
 
 
 def _has_writer(fd: int) -> bool | None:
     """`linux.has_writer`, or what the object in the place of `os` answers instead."""
-    from queuectl.system import linux  # which those who only file do without
+    from queuectl.system import linux  # a plain `enqueue` does without
 
     answer: bool | None = getattr(kernel, "has_writer", linux.has_writer)(fd)
     return answer

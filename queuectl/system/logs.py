@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+_NEW = files.NEW | os.O_APPEND
+_ANY = files.WRITE | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+
 
 def open_new(path: Path | str, mode: int = files.PRIVATE) -> int:
     """Make a file for a command to write to; returns a descriptor.
 
     Raises `FileExistsError` when it was there.
     """
-    return files.make(path, files.NEW | os.O_APPEND, mode)
+    return files.make(path, _NEW, mode)
 
 
 def open_log(path: Path | str, mode: int = files.PRIVATE) -> int:
@@ -28,49 +31,41 @@ def open_log(path: Path | str, mode: int = files.PRIVATE) -> int:
     Returns a descriptor. Raises `NotAFile` for what is no regular file with one link, and leaves it
     as it was.
     """
-    try:
-        return open_new(path, mode)
-    except FileExistsError:
-        return _open_log(path, mode, keep=False)
+    return _open(path, mode, keep=False)
 
 
 def open_append(path: Path | str, mode: int = files.PRIVATE) -> BinaryIO:
     """Open a file to add to, made where it is missing; raises `NotAFile` as `open_log` does."""
+    return open(_open(path, mode, keep=True), "ab", buffering=0)
+
+
+def _open(path: Path | str, mode: int, *, keep: bool) -> int:
     try:
-        fd = open_new(path, mode)
+        return open_new(path, mode)
     except FileExistsError:
-        fd = _open_log(path, mode, keep=True)
-    return open(fd, "ab", buffering=0)
-
-
-def reached(fd: int) -> int:
-    """The offset up to which any process has written through this opening of a file; no server is asked."""
-    place: int = files.kernel.lseek(fd, 0, os.SEEK_CUR)
-    return place
-
-
-def _open_log(path: Path | str, mode: int, *, keep: bool) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        pass
     try:
-        fd = files.make(path, flags, mode)
+        fd = files.make(path, _ANY, mode)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise files.NotAFile(errno.EINVAL, "a fifo is not a log", str(path)) from None
         raise
     try:
         facts = files.kernel.fstat(fd)
-        reason = files.unfit(facts, sys.maxsize)
-        if reason:
+        if reason := files.unfit(facts, sys.maxsize):
             raise files.NotAFile(errno.EINVAL, reason, str(path))
         if facts.st_size and not keep:
             files.kernel.ftruncate(fd, 0)
-        if sys.platform != "win32":
-            files.kernel.set_blocking(fd, True)
-    except BaseException:
+        files.kernel.set_blocking(fd, True)
+    except OSError:
         files.kernel.close(fd)
         raise
     return fd
+
+
+def open_update(path: Path | str) -> int:
+    """Open a regular file with one link to change it in place; returns the descriptor."""
+    return files.open_fit(path, files.UPDATE)[0]
 
 
 def keep_newest_lines(path: Path | str, most: int) -> None:
@@ -91,6 +86,16 @@ def keep_newest_lines(path: Path | str, most: int) -> None:
         files.kernel.close(fd)
 
 
+def reached(fd: int) -> int:
+    """The offset up to which any process has written through this opening of a file; no server is asked."""
+    return int(files.kernel.lseek(fd, 0, os.SEEK_CUR))
+
+
+def first_hole(fd: int) -> int:
+    """Where the first hole in an open file begins; at its end where it has none."""
+    return int(files.kernel.lseek(fd, 0, os.SEEK_HOLE))
+
+
 def punch(fd: int, start: int, end: int) -> bool:
     """Free the blocks between two places of a log, which then read as NUL; False where that is not possible.
 
@@ -98,20 +103,3 @@ def punch(fd: int, start: int, end: int) -> bool:
     """
     done: bool = getattr(files.kernel, "punch_hole", linux.punch_hole)(fd, start, end - start)
     return done
-
-
-def first_hole(fd: int) -> int:
-    """Where the first hole in an open file begins; at its end where it has none."""
-    if not hasattr(os, "SEEK_HOLE"):
-        return int(files.kernel.fstat(fd).st_size)
-    place: int = files.kernel.lseek(fd, 0, os.SEEK_HOLE)
-    return place
-
-
-def open_update(path: Path | str) -> int:
-    """Open a regular file with one link to change it in place; returns the descriptor."""
-    fd: int = files.kernel.open(path, files.READ & ~os.O_RDONLY | os.O_RDWR)
-    if reason := files.unfit(files.kernel.fstat(fd), sys.maxsize):
-        files.kernel.close(fd)
-        raise files.NotAFile(errno.EINVAL, reason, str(path))
-    return fd
