@@ -1,7 +1,7 @@
-"""What jobs printed: a file per attempt and stream.
+"""The output of jobs: a file per attempt and stream.
 
-A command writes to its files itself, past the worker, and is never held up. Of a file that
-outgrows its limit the middle is dropped while the command goes on:
+A command writes to its files itself, past the worker, and is never held up. The middle of a file that
+outgrows its limit is dropped while the command goes on:
 
     HEAD notice (hole) TAIL    while it runs: the blocks between are given back, the length stays
     HEAD notice TAIL           once it has ended
@@ -28,20 +28,20 @@ _WORKER = "worker@"
 _LOG = re.compile(r"(.+)\.(\d+)\.(out|err)")
 _NOTICE = re.compile(rb"\n\[queuectl: ([\d,]+) bytes were dropped here( so far)?\] *\n")
 _WIDTH = 80
-#: A file as long as some file systems take; before that the tail, too, begins anew.
+#: Some file systems take no longer file: a longer log is cut to its head and grows again.
 _LONGEST = 2**42
 _BLOCK = 1 << 20
-#: Bytes that are worth a hole: of fewer the disk gives nothing back, and they would read as data.
+#: A shorter middle is kept: the disk frees no block for so few bytes, and the hole would read as data.
 _LEAST = 1 << 16
 
 
 def log_path(root: Root, job_id: str, attempt: int, stream: str) -> str:
-    """Where a stream of an attempt is; ids that differ in case alone share it, so none may."""
+    """The path of a stream of an attempt. Ids that differ only in case share it, so they are refused."""
     return f"{root.logs}/{job_id.lower()}.{attempt}.{stream}"
 
 
 def worker_log_path(root: Root, worker: str) -> str:
-    """Where a detached worker's own log is."""
+    """The path of a detached worker's own log."""
     return f"{root.logs}/{_WORKER}{worker}.log"
 
 
@@ -96,13 +96,13 @@ def is_written(root: Root, job_id: str, attempt: int) -> bool:
 
 
 def owner_of_log(name: str) -> tuple[str, int] | None:
-    """The lower-case id and the attempt that a log's file name tells, None for other files."""
+    """The id in lower case and the attempt in the name of a log; None for other files."""
     match = _LOG.fullmatch(name)
     return (match[1], int(match[2])) if match else None
 
 
 def logs_of(root: Root, job_ids: AbstractSet[str]) -> dict[str, list[str]]:
-    """The paths of all that these jobs printed, by their ids in lower case, from one listing."""
+    """The paths of the logs of these jobs, by their ids in lower case, from one listing."""
     logs: dict[str, list[str]] = {}
     for name in root.texts_in(root.logs):
         owner = owner_of_log(name)
@@ -111,7 +111,7 @@ def logs_of(root: Root, job_ids: AbstractSet[str]) -> dict[str, list[str]]:
     return logs
 
 
-# ── too much of it ────────────────────────────────────────────────────────────────────────────
+# ── output that outgrows its limit ────────────────────────────────────────────────────────────
 
 
 def _notice(dropped: int, *, running: bool) -> bytes:
@@ -132,6 +132,7 @@ class Curb:
         self._logs = logs
         self._paths = [log_path(root, job_id, attempt, stream) for stream in STREAMS]
         self._was_cut = False
+        #: Bytes that were cut off a file, whose length does not count them.
         self._forgotten: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -145,7 +146,7 @@ class Curb:
     def end(self) -> bool:
         """Close the gaps once the command has ended; whether anything was dropped.
 
-        What the command wrote through an opening of its own counts if a look has met it.
+        Output through another opening of the file counts only if `look` has seen it.
         """
         if not self._was_cut and all(logs.reached(fd) <= self.limit for fd in self._logs):
             return False
@@ -164,10 +165,11 @@ class Curb:
             files.write_at(fd, _notice(keep_from - self._head, running=True), self._head)
             self._was_cut = True
             if size > _LONGEST or not logs.punch(fd, hole, keep_from):
-                # The command goes on right behind the notice, which so is that of an ended run.
-                self._forgotten[path] = self._dropped(path, size)
-                files.write_at(fd, _notice(self._forgotten[path], running=False), self._head)
+                # The command goes on right behind the notice: there is no gap, as after the end of a run.
+                dropped = size - self._head + self._forgotten.get(path, 0)
+                files.write_at(fd, _notice(dropped, running=False), self._head)
                 files.kernel.ftruncate(fd, hole)
+                self._forgotten[path] = dropped - _WIDTH
         finally:
             files.kernel.close(fd)
 
@@ -176,7 +178,7 @@ class Curb:
         try:
             size = files.kernel.fstat(fd).st_size
             source = size - (self.limit - self._head)
-            dropped = self._dropped(path, source)
+            dropped = source - self._head + self._forgotten.get(path, 0)
             target = self._head + _WIDTH
             while block := files.kernel.pread(fd, min(_BLOCK, size - source), source):
                 files.write_at(fd, block, target)
@@ -187,17 +189,12 @@ class Curb:
         finally:
             files.kernel.close(fd)
 
-    def _dropped(self, path: str, end: int) -> int:
-        """How many bytes the command has written between the head and this place."""
-        before = self._forgotten.get(path)
-        return end - self._head + (0 if before is None else before - _WIDTH)
-
 
 def read_log(root: Root, job_id: str, attempt: int, stream: str, at: int = 0) -> Iterator[tuple[int, bytes]]:
-    """What a stream holds from a place on, in portions, each with the place where the next one begins.
+    """A stream from a place on, in portions, each with the place where the next one begins.
 
-    The places are those of what the command wrote. Nothing where there is no such file. Raises
-    `files.NotAFile` for what is no regular file with one link.
+    A place counts the bytes that the command wrote. There are no portions where there is no such file.
+    Raises `files.NotAFile` for anything but a regular file with one link.
     """
     try:
         log = files.open_read(log_path(root, job_id, attempt, stream))
@@ -231,7 +228,7 @@ def read_log(root: Root, job_id: str, attempt: int, stream: str, at: int = 0) ->
 
 
 def tail(root: Root, job_id: str, attempt: int, stream: str, most: int) -> tuple[int, bytes]:
-    """How long a stream is, and its end, at most so many bytes; (0, b"") where there is no such file."""
+    """The length of a stream and at most `most` bytes of its end; (0, b"") where there is no such file."""
     try:
         size = files.size(log_path(root, job_id, attempt, stream))
     except FileNotFoundError:
@@ -245,7 +242,7 @@ def tail(root: Root, job_id: str, attempt: int, stream: str, most: int) -> tuple
 
 
 def _place_now(log: BinaryIO, at: int) -> int:
-    """Where a place is found after the gap before it has been closed."""
+    """The position of a place in the file, once the gap before it has been closed."""
     size = log.seek(0, 2)
     head = (size - _WIDTH) // 2
     if at <= size or head < 0:
@@ -253,14 +250,14 @@ def _place_now(log: BinaryIO, at: int) -> int:
     log.seek(head)
     notice = _NOTICE.fullmatch(log.read(_WIDTH))
     dropped = int(notice[1].replace(b",", b"")) if notice else 0
-    if dropped < _WIDTH:  # it is none of ours: of so few nothing is dropped
+    if dropped < _WIDTH:  # a line that the command wrote: so few bytes are never dropped
         return at
     place = at - dropped + _WIDTH
     return place if place >= head + _WIDTH else head  # more was dropped since, which the notice tells
 
 
 def _gap(log: BinaryIO) -> tuple[int, int]:
-    """From where to where a file holds nothing but what was dropped while its command runs."""
+    """The start and the end of the gap in the log of a command that runs; (0, 0) without one."""
     size = log.seek(0, 2)
     hole = logs.first_hole(log.fileno()) if size else 0
     if hole >= size:

@@ -149,7 +149,7 @@ class Rescue(NamedTuple):
         return f"queuectl -s {shlex.quote(self.root.text)} check --repair"
 
     def _by_owner_of(self, path: str) -> str | None:
-        """Lets the owner of a file end the claim, in a sentence; None where that is the present user."""
+        """The remedy that the owner of a file runs the repair; None where that is the present user."""
         try:
             owner = files.kernel.stat(path).st_uid
         except FileNotFoundError:
@@ -161,7 +161,7 @@ class Rescue(NamedTuple):
         return f"Run `sudo -u {who} {self._repair}`."
 
     def _against(self, one: StillRuns, owner: str | None) -> str:
-        """What a person can do about a process that still runs: it is of the user whose worker died."""
+        """The remedy for a process that still runs: it belongs to the user whose worker died."""
         if one.pid is None:
             return f"Run `{self._repair}` in that container, or stop the container first."
         by_owner = None if users.is_root() else self._by_owner_of(f"{self.root.workers}/{owner}.yaml")

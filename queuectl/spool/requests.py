@@ -1,4 +1,4 @@
-"""What is asked of workers, as files in workers/ that they find by listing.
+"""Requests to workers: files in workers/ that they find by listing.
 
 workers/NAME.stop          finish the job at hand and exit; past the time in it, give it back
 workers/CLAIM.cancel       end this claim (its name without .yaml, so no other run is meant)
@@ -25,7 +25,7 @@ PAUSED = "paused"
 
 
 class Requests(NamedTuple):
-    """What a look into workers/ told one worker."""
+    """The requests to one worker that a look into workers/ has found."""
 
     paused: bool = False
     stop: bool = False
@@ -34,7 +34,7 @@ class Requests(NamedTuple):
 
 
 def requests_to(root: Root, name: str) -> Requests:
-    """Everything that is asked of one worker now, found by listing (never by asking for a name)."""
+    """The requests to one worker now, found by listing, never by asking for a name."""
     names = root.texts_in(root.workers)
     ending = f"@{name}.cancel"
     stop = f"{name}.stop" in names
