@@ -49,13 +49,9 @@ def is_interrupt(error: BaseException | None) -> bool:
 
 
 class BadJob(QueueError):
-    """A job that is refused; `field` is the name of the wrong field, if it is one field."""
+    """A job that is refused."""
 
     exit_status = 2
-
-    def __init__(self, problem: str, remedy: str = "", *, field: str | None = None) -> None:
-        super().__init__(problem, remedy)
-        self.field = field
 
 
 class BadDocument(BadJob):
@@ -96,7 +92,6 @@ class Completed(BadJob):
         super().__init__(
             "Its field `state` says that it is completed already.",
             "Remove that field to run the job again.",
-            field="state",
         )
 
 
@@ -166,7 +161,6 @@ class IdTooLong(BadJob):
             f"The id {job_id!r} has {len(job_id)} characters: the names of its files would be too long "
             "for this file system.",
             f"Choose an id of at most {longest}.",
-            field="id",
         )
 
 
@@ -280,7 +274,6 @@ class StorageTrouble(QueueError):
                 path = shlex.quote(str(error.filename))
                 remedy = f"Nothing was lost; see what forbids it: `ls -ld {path}; lsattr -d {path}`."
         super().__init__(problem, remedy)
-        self.errno = error.errno
 
     @classmethod
     def explains(cls, error: OSError) -> bool:

@@ -68,9 +68,8 @@ def test_what_is_no_mapping_is_no_job(tree: Any) -> None:
 
 @pytest.mark.parametrize("tree", [{}, {"command": None}, {"id": "a"}])
 def test_a_job_without_a_command_is_refused(tree: Any) -> None:
-    with pytest.raises(BadJob, match="no command") as caught:
+    with pytest.raises(BadJob, match="no command"):
         from_fields(tree)
-    assert caught.value.field == "command"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_a_job_without_a_command_is_refused(tree: Any) -> None:
 )  # fmt: skip
 def test_an_unknown_field_is_answered_with_the_nearest_or_with_all(word: str, meant: str | None) -> None:
     error = refusal(**{word: "x"})
-    assert error.field == word
+    assert error.problem == f"The field {word!r} is unknown."
     assert error.remedy == f"Did you mean {meant!r}?" if meant else error.remedy.startswith("Known are: id, ")
 
 
@@ -125,7 +124,6 @@ def test_each_field_takes_what_is_within_its_bounds_and_no_more(
         from_fields({"command": "true"} | {field: value})
     for value in bad:
         error = refusal(**{field: value})
-        assert error.field == field, value
         assert error.problem.startswith(f"{field}: "), value
 
 
@@ -141,7 +139,7 @@ def test_a_number_field_takes_no_text_that_only_some_readers_take_for_a_number(f
     if text == "017" and field in {"timeout", "backoff_base"}:
         assert getattr(told(f"command: x\n{field}: 017\n"), field) == 17.0
     else:
-        assert refusal(**{field: text}).field == field
+        assert refusal(**{field: text}).problem.startswith(f"{field}: ")
 
 
 def test_a_command_may_have_48_kib_and_no_more_however_it_is_written() -> None:
@@ -163,7 +161,7 @@ def test_a_refusal_shows_what_was_said_shortened_and_without_control_characters(
 def test_half_a_surrogate_pair_which_no_file_can_hold_is_refused(field: str, text: str) -> None:
     values: list[Any] = [{"A": text}, {text: "A"}] if field == "env" else [text]
     for value in values:
-        assert refusal(**{field: value}).field == field
+        assert refusal(**{field: value}).problem.startswith(f"{field}: ")
 
 
 def test_a_command_line_is_what_one_would_type() -> None:
@@ -547,7 +545,7 @@ def test_an_event_with_a_value_that_json_cannot_take_is_kept_or_refused(value: s
     try:
         assert from_fields(tree).history == ({"event": "started", "note": value},)
     except BadJob as error:
-        assert error.field == "history"  # noqa: PT017 - either is right, another error is not
+        assert error.problem.startswith("history: ")  # noqa: PT017 - either is right, another error is not
 
 
 NO_MOMENTS, NO_TEXTS = [["x"], "soon", "+10m", None, ""], [["x"], None]
@@ -562,7 +560,7 @@ WRONG: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("event", [{key: value} for key in WRONG for value in WRONG[key]], ids=str)
 def test_an_event_that_arithmetic_cannot_take_is_refused(event: dict[str, Any]) -> None:
-    assert refusal(history=[{"event": "failed"} | event]).field == "history"
+    assert refusal(history=[{"event": "failed"} | event]).problem.startswith("history: ")
 
 
 # ── states ────────────────────────────────────────────────────────────────────────────────────

@@ -164,17 +164,17 @@ def from_fields(tree: Any) -> Job:
         if parse is None:
             if key in SHOWN_ONLY:
                 continue
-            raise BadJob(f"The field {key!r} is unknown.", nearest(key, [*PARSERS, *ALIASES]), field=key)
+            raise BadJob(f"The field {key!r} is unknown.", nearest(key, [*PARSERS, *ALIASES]))
         if raw is None:
             continue
         if name in values:
-            raise BadJob(f"{key!r} says again what {name!r} says.", "Keep one.", field=key)
+            raise BadJob(f"{key!r} says again what {name!r} says.", "Keep one.")
         try:
             values[name] = parse(raw)
         except ValueError as error:
-            raise BadJob(f"{key}: {_shown(raw)} cannot be taken.", f"It takes {error}.", field=key) from None
+            raise BadJob(f"{key}: {_shown(raw)} cannot be taken.", f"It takes {error}.") from None
     if "command" not in values:
-        raise BadJob("It has no command.", "Write `command: …`.", field="command")
+        raise BadJob("It has no command.", "Write `command: …`.")
     return Job(**values)
 
 

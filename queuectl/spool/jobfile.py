@@ -128,7 +128,7 @@ def _event_lines(tail: str) -> tuple[Event, ...] | None:
     try:
         return events(found)
     except ValueError as error:
-        raise BadJob(f"history: this is not {error}.", field="history") from None
+        raise BadJob(f"history: this is not {error}.") from None
 
 
 def read(path: str, trust: users.Trust | None = None) -> Record:
