@@ -46,6 +46,11 @@ class Settings(NamedTuple):
     trusted_users: str = NOBODY
     launcher: str = HERE
 
+    @property
+    def syncs(self) -> bool:
+        """Whether outcomes and the moves of claims are to survive a power cut, too."""
+        return self.durability == "full"
+
     def policy(self, max_retries: int | None, backoff_base: float | None) -> Policy:
         """The retry policy of a job with its own values of these two, or None for the settings' values."""
         from queuectl.job.policy import Policy  # which those who only file do without

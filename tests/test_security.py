@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -19,10 +20,12 @@ import filelock
 import pytest
 
 from queuectl import Spool, State, settings
-from queuectl.errors import BadSetting, QueueError, UnsafeSpool
-from queuectl.spool import claiming, claims, descriptions, output, requests, reservations
+from queuectl.errors import BadSetting, ClaimLost, QueueError, UnsafeSpool
+from queuectl.spool import claiming, claims, descriptions, ids, output, requests, reservations
 from queuectl.spool.names import REASON, Name
 from queuectl.spool.root import FOLDERS
+from queuectl.spool.twins import Twins
+from queuectl.spool.waiting import Waiting
 from queuectl.system import files, host, logs, process_facts
 from queuectl.times import utc_now
 from tests.shell import readable_by_others
@@ -676,11 +679,15 @@ def test_a_worker_never_runs_what_a_swapped_link_leads_to(
     secret.write_text(f"command: '{SECRET}'\n")
     name = Name(5, "20260101T000000.000000Z", "b", "me-1-abcd")
     swapping([Path(spool.root.folder(State.PROCESSING), str(name))], "command: harmless\n", secret)
+    waiting, abandoned = Waiting(spool.root), ids.Abandoned(spool.root)
+    claimant = claiming.Claimant("me-1-abcd", spool.live, waiting, abandoned, Twins(spool.root))
     claimed: list[object] = []
     end = time.monotonic() + 20
     rounds = 0
     while rounds < size(300, 10_000) or (len(set(claimed)) < 2 and time.monotonic() < end):
-        claim = claiming.confirm(spool.root, name, State.PENDING, utc_now())
+        claim = None
+        with contextlib.suppress(ClaimLost):  # it has just been put aside, and not been swapped in again
+            claim = claimant.confirmed(name, State.PENDING, utc_now())
         claimed.append(claim.job.command if isinstance(claim, claims.Claim) else claim)
         rounds += 1
         for text in files.list_names(spool.root.folder(State.DEAD)):

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 
 from queuectl import Spool, State
 from queuectl.errors import BadJob, ClaimLost, IdTaken, NoSuchJob, SpoolAway, WrongState
-from queuectl.job.history import RETRIED, failures, last_attempt
+from queuectl.job.history import CANCELLED, COMPLETED, RETRIED, RETURNED, failures, last_attempt
 from queuectl.spool import descriptions, finishing, jobfile, names
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
@@ -223,10 +223,10 @@ class Queue(RuleBasedStateMachine):
                 state = worker.member.fail(claim, {"exit_code": 1}, self.now, 0.5)
                 assert state in {State.FAILED, State.DEAD}
             elif end == "return":
-                state = worker.member.end(claim, finishing.returned(claim, {}, self.now))
+                state = worker.member.end(claim, finishing.outcome(RETURNED, claim, {}, self.now))
                 assert state is State.PENDING
             elif end == "cancel":
-                state = worker.member.end(claim, finishing.cancelled(claim, {}, self.now))
+                state = worker.member.end(claim, finishing.outcome(CANCELLED, claim, {}, self.now))
                 assert state is State.DEAD
             else:
                 finishing.give_back(claim)
@@ -241,7 +241,7 @@ class Queue(RuleBasedStateMachine):
         """The lock goes as the kernel takes it from a killed process; all else stays as it is."""
         worker = self.worker(pick)
         if told and worker.claim and worker.begun and Path(worker.claim.path).exists():
-            worker.member.note(worker.claim, finishing.completed(worker.claim, {}, self.now))
+            worker.member.note(worker.claim, finishing.outcome(COMPLETED, worker.claim, {}, self.now))
         name = worker.member.name
         self.workers.remove(worker)
         del worker
@@ -565,7 +565,7 @@ def test_a_job_that_comes_back_to_pending_has_a_name_that_was_never_there(spool:
     if how == "given back":
         finishing.give_back(claim)
     elif how == "returned":
-        member.end(claim, finishing.returned(claim, {}, now))
+        member.end(claim, finishing.outcome(RETURNED, claim, {}, now))
     del member
     gc.collect()
     recover(spool, now)

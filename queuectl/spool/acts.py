@@ -20,6 +20,7 @@ from queuectl.spool import (
     presence,
     reservations,
 )
+from queuectl.spool.claims import Claim
 from queuectl.spool.names import FIFO_RANK, REASON, Name, rank_of
 from queuectl.system import files
 from queuectl.times import iso, stamp
@@ -88,10 +89,10 @@ def retry(me: Hand, found: Found, settings: Settings, now: datetime) -> str:
     _refuse_unreadable(found)
     with me.claimed(found, now) as (claim, path):
         record = claims.read_ready(me.root, path)
-        claims.note(me.root, path, record, (finishing.retried(now),))
-        priority, fifo = record.job.priority, settings.scheduling_mode == "fifo"
+        job = Claim.of(me.root, claim, record, found.state).noted(finishing.retried(now)).job
+        priority, fifo = job.priority, settings.scheduling_mode == "fifo"
         rank = claim.rank if priority is None else rank_of(priority, fifo=fifo)
-        due = max(now, record.job.run_at or now)
+        due = max(now, job.run_at or now)
         target = _put(me.root, State.PENDING, path, Name(rank, stamp(due), claim.id))
     # The job is put back: an error here would mislead, and `check --repair` removes a reason that stays.
     with contextlib.suppress(OSError):
@@ -111,7 +112,7 @@ def cancel_waiting(me: Hand, found: Found, now: datetime) -> tuple[str, str]:
             record = claims.read_ready(me.root, path)
             how = when_cancelled(record.job.history)
             event = {"event": CANCELLED, "at": iso(now), "worker": claim.owner, "error": how}
-            claims.note(me.root, path, record, (event,))
+            Claim.of(me.root, claim, record, found.state).noted(event)
         return _put(me.root, State.DEAD, path, claim.unparked()), how
 
 

@@ -1,10 +1,10 @@
-"""What a claimed file is: a job whose claim stands, a file under a wrong name, or no job at all.
+"""Claiming a job: the first of those that wait is taken by rename, and its content decides what it is.
 
-The content decides:
-    it is a job, and the name agrees             the claim stands
-    the content asks for another name            back to where it was, under that name
-    the layout takes no further event            written again once, then as above
-    it cannot be a job                           dead/, untouched, with the reason beside it
+it is a job, and the name agrees             the claim stands
+the content asks for another name            back to where it was, under that name
+the layout takes no further event            written again once, then as above
+it is being written to                       back to where it was, and left alone for a while
+it cannot be a job                           dead/, untouched, with the reason beside it
 """
 
 from __future__ import annotations
@@ -12,22 +12,26 @@ from __future__ import annotations
 import errno
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from queuectl.errors import BadJob, ClaimLost
-from queuectl.job.history import RETRIED
+from queuectl.errors import BadJob, ClaimLost, IdTaken
+from queuectl.job.history import RETRIED, moved_by_hand
 from queuectl.job.model import Job, State
-from queuectl.spool import aside, ids, jobfile, presence, safety
-from queuectl.spool.claims import Claim, ready
-from queuectl.spool.holds import OURS, BeingWritten, may_be_open, written_by_us
+from queuectl.spool import aside, finishing, ids, jobfile, presence, safety
+from queuectl.spool.claims import Claim, lost, put_back, ready
+from queuectl.spool.holds import OURS, BeingWritten, NotYet, may_be_open, written_by_us
 from queuectl.spool.jobs import free_name
 from queuectl.spool.names import FIFO_RANK, Name, rank_of
-from queuectl.system import files, users
+from queuectl.system import files
 from queuectl.times import parse_moment, stamp
 
 if TYPE_CHECKING:
+    from queuectl.settings import Live
     from queuectl.spool.jobfile import Record
     from queuectl.spool.root import Root
+    from queuectl.spool.twins import Twins
+    from queuectl.spool.waiting import Waiting
+    from queuectl.system import users
 
 log = logging.getLogger("queuectl")
 
@@ -37,62 +41,109 @@ LEEWAY = timedelta(seconds=1)
 OF_ONE_FILE = frozenset({errno.EFBIG, errno.ENAMETOOLONG})
 
 
-class IdContested(Exception):
-    """The content gives the job another id, which is taken. `right` is the name that it asks for."""
+class Claimant:
+    """Claims for one owner the jobs that `waiting` lists. Files that are no jobs are put aside on the way."""
 
-    def __init__(self, right: Name) -> None:
-        super().__init__(right.id)
-        self.right = right
+    def __init__(
+        self, owner: str, live: Live, waiting: Waiting, abandoned: ids.Abandoned, twins: Twins
+    ) -> None:
+        self._owner = owner
+        self._live = live
+        self._waiting = waiting
+        self._abandoned = abandoned
+        self._twins = twins
 
+    def claim(self, now: datetime, most: int) -> Claim | None:
+        """Claim the most urgent job that may run now; None when there is none among those listed.
 
-class Terms(NamedTuple):
-    """Conditions for a claimed file: who may have filed it; anybody where `trust` is None.
-
-    `settled` is the time of a last change after which the file was seen not to change any more.
-    """
-
-    trust: users.Trust | None = None
-    settled: float | None = None
-
-
-def confirm(
-    root: Root, name: Name, source: State, now: datetime, terms: Terms | None = None
-) -> Claim | Name | None:
-    """Read what was claimed. None when it is gone, or is no job and was put aside.
-
-    Returns a name when the job was filed again under it, as its content asks. Raises `BeingWritten`,
-    `IdContested`, or the `OSError` of a disk that cannot be read now: the claim lasts then.
-    """
-    path = f"{root.folder(State.PROCESSING)}/{name}"
-    try:
-        reading = ready(root, path, _read_whole(root, name, now, terms or Terms()))
-    except (BadJob, files.NotAFile, PermissionError) as error:
-        given_away = isinstance(error, files.Untrusted) and safety.gives_away(root)
-        aside.bury(root, name, name.free(), aside.why(error), aside.GIVEN_AWAY if given_away else None)
+        None, too, when as many files as `most` were no claims after all. Raises `OSError` when the
+        spool is out of reach.
+        """
+        waiting = self._waiting
+        for _ in range(most):
+            taken = waiting.take(self._owner, now)
+            if taken is None:
+                return None
+            name, source = taken
+            try:
+                claim = self.confirmed(name, source, now)
+            except ClaimLost:
+                claim = None  # somebody took this owner for dead, and the job with it
+            except BeingWritten as one:
+                waiting.holds.hold(name, one.written)
+                self._put_back(name, source)
+                continue
+            except NotYet as until:
+                waiting.holds.postpone(name, until.seconds)
+                self._put_back(name, source)
+                continue
+            except OSError as error:
+                if error.errno not in OF_ONE_FILE:
+                    put_back(waiting.root, name, source)
+                    raise
+                aside.bury(waiting.root, name, name.free(), aside.why(error))
+                continue
+            waiting.holds.let_go(name)
+            if isinstance(claim, Claim):
+                return claim
+            if claim is not None:
+                waiting.expect(source, str(claim))
         return None
-    except (FileNotFoundError, ClaimLost):
-        return None
-    claim = Claim.of(root, name, reading, source)
-    right = true_name(claim, now)
-    if right is None:
-        return claim
-    if right.id != name.id and not ids.take(root, right.id):
-        raise IdContested(right)
-    return file_again(root, name, source, right)
+
+    def _put_back(self, name: Name, source: State) -> None:
+        if (back := put_back(self._waiting.root, name, source)) is not None:
+            self._waiting.expect(source, str(back))
+
+    def confirmed(self, name: Name, source: State, now: datetime) -> Claim | Name | None:
+        """Read what was claimed. None if it is no job and was put aside.
+
+        Returns a name if the job was filed again under it, as its content asks. Raises `ClaimLost`,
+        `BeingWritten`, `NotYet`, or the `OSError` of a disk that cannot be read now: the claim lasts then.
+        """
+        root, path = self._waiting.root, f"{self._waiting.root.folder(State.PROCESSING)}/{name}"
+        trust, settled = safety.trust(root, self._live.last), self._waiting.holds.settled(name)
+        try:
+            record = ready(root, path, _read_whole(root, path, now, trust, settled))
+        except (BadJob, files.NotAFile, PermissionError) as error:
+            given_away = isinstance(error, files.Untrusted) and safety.gives_away(root)
+            aside.bury(root, name, name.free(), aside.why(error), aside.GIVEN_AWAY if given_away else None)
+            return None
+        except FileNotFoundError as error:
+            raise lost(root, path) from error
+        claim, job = Claim(root, name, record, source, path), record.job
+        right = true_name(name.free(), job, source, now)
+        if right is None:
+            if job.id is None and not job.history:
+                ids.take(root, name.id)  # a person may have given the file this name
+                if self._twins.has(name):
+                    return _file_apart(claim)
+            if source is State.PENDING and moved_by_hand(job.history):
+                # Crash: else the outcome before that would be taken for one of this claim.
+                return claim.noted(finishing.retried(now), sync=self._live.last.syncs)
+            return claim
+        if right.id != name.id and not ids.take(root, right.id):
+            verdict = self._abandoned.judge([right.id])[right.id]
+            if isinstance(verdict, IdTaken):
+                reason = f"The id {right.id!r} that it gives itself is taken."
+                aside.bury(root, name, name.free(), reason, aside.OTHER_ID)
+                return None
+            if verdict > 0:
+                raise NotYet(verdict)
+        return _file_again(claim, right)
 
 
-def file_again(root: Root, name: Name, source: State, right: Name) -> Name:
+def _file_again(claim: Claim, right: Name) -> Name:
     """Undo a claim, under the name that the content asks for. Returns the name that the file got."""
-    right = free_name(root, source, right)
-    files.move(f"{root.folder(State.PROCESSING)}/{name}", f"{root.folder(source)}/{right}")
+    right = free_name(claim.root, claim.source, right)
+    files.move(claim.path, f"{claim.root.folder(claim.source)}/{right}")
     return right
 
 
-def file_apart(claim: Claim) -> Name:
+def _file_apart(claim: Claim) -> Name:
     """Undo a claim, under an id of its own that begins like the one that another file has as well."""
     own = ids.take_like(claim.root, claim.id)
     try:
-        right = file_again(claim.root, claim.name, claim.source, claim.name.free()._replace(id=own))
+        right = _file_again(claim, claim.name.free()._replace(id=own))
     except BaseException:
         ids.release(claim.root, [own])
         raise
@@ -100,40 +151,41 @@ def file_apart(claim: Claim) -> Name:
     return right
 
 
-def _read_whole(root: Root, name: Name, now: datetime, terms: Terms) -> Record:
+def _read_whole(
+    root: Root, path: str, now: datetime, trust: users.Trust | None, settled: float | None
+) -> Record:
     """The record of a file that is whole: half of a command must never run.
 
-    Raises `BeingWritten` for a file that may not be whole, else as `jobfile.read` does.
+    `settled` is the time of a last change after which the file was seen not to change any more. Raises
+    `BeingWritten` for a file that may not be whole, else as `jobfile.read` does.
     """
-    path = f"{root.folder(State.PROCESSING)}/{name}"
     if root.medium.tells_writers:
-        data = files.read_settled(path, files.MAX_WITH_HISTORY, terms.trust)
+        data = files.read_settled(path, files.MAX_WITH_HISTORY, trust)
         if data is None:
-            raise BeingWritten(name.id, None)
+            raise BeingWritten(path, None)
         return jobfile.parse(data)
-    data, written = files.read_dated(path, files.MAX_WITH_HISTORY, terms.trust)
-    is_open = terms.settled != written and may_be_open(written, now.timestamp())
+    data, written = files.read_dated(path, files.MAX_WITH_HISTORY, trust)
+    is_open = settled != written and may_be_open(written, now.timestamp())
     try:
-        reading = jobfile.parse(data)
+        record = jobfile.parse(data)
     except BadJob:
         if is_open:
-            raise BeingWritten(name.id, written) from None
+            raise BeingWritten(path, written) from None
         raise
-    if is_open and written - written_by_us(reading.job) > OURS:
-        raise BeingWritten(name.id, written)
-    return reading
+    if is_open and written - written_by_us(record.job) > OURS:
+        raise BeingWritten(path, written)
+    return record
 
 
-def true_name(claim: Claim, now: datetime) -> Name | None:
-    """The name that the content asks for. None where the file has it already."""
-    name, job = claim.name.free(), claim.job
+def true_name(name: Name, job: Job, source: State, now: datetime) -> Name | None:
+    """The name that the content of a file in `source` asks for; None where it has that name."""
     right = name
     if job.id is not None and job.id != name.id:
         right = right._replace(id=job.id)
     rank = name.rank if job.priority is None or name.rank == FIFO_RANK else rank_of(job.priority, fifo=False)
     if rank != name.rank:
         right = right._replace(rank=rank)
-    if (due := _asked_due(claim, now)) is not None:
+    if (due := _asked_due(name, job, source, now)) is not None:
         right = right._replace(due=stamp(due))
     if right == name:
         return None
@@ -141,13 +193,13 @@ def true_name(claim: Claim, now: datetime) -> Name | None:
     return right if right.due != name.due else right._replace(due=name.later().due)
 
 
-def _asked_due(claim: Claim, now: datetime) -> datetime | None:
+def _asked_due(name: Name, job: Job, source: State, now: datetime) -> datetime | None:
     """The time that the content asks for and the name does not give. None where they agree."""
-    job, due = claim.job, claim.name.due_at
+    due = name.due_at
     is_new = not job.history or job.history[-1].get("event") == RETRIED
     if job.run_at is None:
         # Nothing says that it is to wait: the line was removed, or the clock of its filing was ahead.
-        is_late = claim.source is State.PENDING and is_new
+        is_late = source is State.PENDING and is_new
         return now if is_late and due > now + timedelta(seconds=presence.TOLERANCE) else None
     if not is_new and job.run_at <= _last_moment(job):
         return None  # the last run had it; the name gives the next try

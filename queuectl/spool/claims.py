@@ -38,9 +38,9 @@ class Claim(NamedTuple):
     unwritten: tuple[Event, ...] = ()
 
     @classmethod
-    def of(cls, root: Root, name: Name, reading: Record, source: State) -> Claim:
+    def of(cls, root: Root, name: Name, record: Record, source: State) -> Claim:
         """The claim of this name."""
-        return cls(root, name, reading, source, f"{root.folder(State.PROCESSING)}/{name}")
+        return cls(root, name, record, source, f"{root.folder(State.PROCESSING)}/{name}")
 
     @property
     def id(self) -> str:
@@ -81,22 +81,30 @@ class Claim(NamedTuple):
     def noted(self, *added: Event, sync: bool = False) -> Claim:
         """The claim after its unwritten events, and then these, were appended to its file.
 
-        Raises `ClaimLost` or `SpoolAway`.
+        Raises `ClaimLost` or `SpoolAway`. A file that may be read but not written to, such as a copy of
+        a read-only one, is replaced by a copy that may be written to.
         """
         events = (*self.unwritten, *added)
-        return self._replace(record=note(self.root, self.path, self.record, events, sync=sync), unwritten=())
+        try:
+            try:
+                record = jobfile.append(self.path, self.record, events, sync=sync)
+            except PermissionError:
+                write_anew(self.root, self.path, files.read(self.path, files.MAX_WITH_HISTORY))
+                record = jobfile.append(self.path, self.record, events, sync=sync)
+        except FileNotFoundError as error:
+            raise lost(self.root, self.path) from error
+        return self._replace(record=record, unwritten=())
 
     def noted_again(self, *, sync: bool = False) -> Claim:
         """The same after an error: append only the events that the file does not end with already."""
         try:
-            reading = read(self.root, self.path)
+            record = read(self.root, self.path)
         except (BadJob, files.NotAFile) as error:  # something else has taken its place
             raise ClaimLost(self.id) from error
-        history, added = reading.job.history, self.unwritten
+        history, added = record.job.history, self.unwritten
         there = next(n for n in range(len(added), -1, -1) if history[len(history) - n :] == added[:n])
-        if missing := added[there:]:
-            reading = note(self.root, self.path, reading, missing, sync=sync)
-        return self._replace(record=reading, unwritten=())
+        claim = self._replace(record=record, unwritten=added[there:])
+        return claim.noted(sync=sync) if claim.unwritten else claim
 
 
 def lost(root: Root, path: str) -> ClaimLost:
@@ -118,33 +126,17 @@ def read_ready(root: Root, path: str) -> Record:
     return ready(root, path, read(root, path))
 
 
-def ready(root: Root, path: str, reading: Record) -> Record:
+def ready(root: Root, path: str, record: Record) -> Record:
     """The record of a claim whose layout takes further events, written again where it did not.
 
     Raises `BadJob`, and changes nothing, where that would not read the same.
     """
-    if reading.columns is not None:
-        return reading
-    text = to_yaml(reading.job).encode()
-    anew = jobfile.parse(text)
+    if record.columns is not None:
+        return record
+    text = to_yaml(record.job).encode()
+    laid_out = jobfile.parse(text)
     write_anew(root, path, text)
-    return anew
-
-
-def note(root: Root, path: str, reading: Record, added: tuple[Event, ...], *, sync: bool = False) -> Record:
-    """Add events to a claim's file, and return the record as it is then.
-
-    Raises `ClaimLost` or `SpoolAway`. A file that may be read but not written to, such as a copy of
-    a read-only one, is replaced by a copy that may be written to.
-    """
-    try:
-        try:
-            return jobfile.append(path, reading, added, sync=sync)
-        except PermissionError:
-            write_anew(root, path, files.read(path, files.MAX_WITH_HISTORY))
-            return jobfile.append(path, reading, added, sync=sync)
-    except FileNotFoundError as error:
-        raise lost(root, path) from error
+    return laid_out
 
 
 def put_back(root: Root, name: Name, source: State) -> Name | None:

@@ -10,12 +10,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from queuectl.job.history import (
-    CANCELLED,
-    COMPLETED,
     FAILED,
     LOST,
     RETRIED,
-    RETURNED,
     STARTED,
     Event,
     destination,
@@ -43,11 +40,6 @@ def outcome(kind: str, claim: Claim, facts: dict[str, Any], now: datetime) -> Ev
     return {"event": kind, "attempt": attempt, "at": iso(now), "worker": claim.owner} | facts
 
 
-def completed(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
-    """The outcome of a run that ended with status 0."""
-    return outcome(COMPLETED, claim, facts, now)
-
-
 def failed(claim: Claim, facts: dict[str, Any], settings: Settings, now: datetime, luck: float) -> Event:
     """The outcome of a run that failed, with the time of the next try if one is left."""
     event = dict(outcome(FAILED, claim, facts, now))
@@ -65,16 +57,6 @@ def lost(claim: Claim, settings: Settings, now: datetime, why: str) -> Event:
     if not policy.gives_up(failures((*claim.history, event))):
         event["next_try"] = iso(now)
     return event
-
-
-def cancelled(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
-    """The outcome of a run that a person cancelled."""
-    return outcome(CANCELLED, claim, facts, now)
-
-
-def returned(claim: Claim, facts: dict[str, Any], now: datetime) -> Event:
-    """The outcome of a run that its worker gave back; it does not count as a failure."""
-    return outcome(RETURNED, claim, facts, now)
 
 
 def retried(now: datetime) -> Event:

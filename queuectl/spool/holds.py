@@ -40,8 +40,8 @@ class BeingWritten(Exception):
     `written` is the time of the last change on a share, and None where the kernel sees the writer.
     """
 
-    def __init__(self, job_id: str, written: float | None) -> None:
-        super().__init__(job_id)
+    def __init__(self, path: str, written: float | None) -> None:
+        super().__init__(path)
         self.written = written
 
 

@@ -1,6 +1,6 @@
 """The jobs that wait, as one worker knows them: one listing, many tries, one rename that one worker wins.
 
-pending/N, failed/N   ->  processing/N@OWNER     the claim; `claiming.confirm` reads it then
+pending/N, failed/N   ->  processing/N@OWNER     the claim; `claiming` reads it then
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from queuectl.errors import BadJob, SpoolAway
 from queuectl.job.model import State
 from queuectl.spool import aside, jobfile, jobs, names, order
 from queuectl.spool.claiming import LEEWAY, has_failed_after, true_name
-from queuectl.spool.claims import Claim
 from queuectl.spool.edits import FIRST, Edits, Place
 from queuectl.spool.holds import Holds
 from queuectl.spool.names import Kind, Name, classify, parse, split
@@ -85,7 +84,7 @@ class Waiting:
     """The names that wait, as last listed, the most urgent first. One per worker."""
 
     def __init__(self, root: Root) -> None:
-        self._root = root
+        self.root = root
         self._lineup = order.Lineup()
         self._doubts = Doubts()
         self._listing = Listing(float("-inf"), 0.0)
@@ -113,7 +112,7 @@ class Waiting:
         moment = stamp(now)
         self._forget_gone(begun)
         for state in jobs.WAITING:
-            texts = self._root.texts_in(self._root.folder(state))
+            texts = self.root.texts_in(self.root.folder(state))
             texts, _ = names.split_parked(state, texts)
             odd = names.odd(state, texts)
             if odd or self._gone or self._refused:
@@ -137,7 +136,7 @@ class Waiting:
         A local disk tells the truth: there a name that is listed again was put back by hand.
         """
         if self._gone:
-            kept = self._root.medium.lists_gone_for
+            kept = self.root.medium.lists_gone_for
             self._gone = {text: at for text, at in self._gone.items() if clock - at < kept}
 
     def hear(self, texts: Iterable[str]) -> None:
@@ -172,10 +171,10 @@ class Waiting:
         """Read the files that may have been edited: those that ask for another name are claimed first."""
         for place in self.edits.take():
             try:
-                reading = jobfile.read(f"{self._root.folder(place.state)}/{place.text}")
+                reading = jobfile.read(f"{self.root.folder(place.state)}/{place.text}")
             except (BadJob, OSError):
                 continue  # it has moved, or cannot be read now: the claim finds out
-            if true_name(Claim.of(self._root, split(place.text), reading, place.state), now) is not None:
+            if true_name(split(place.text), reading.job, place.state, now) is not None:
                 self._misnamed.append(place)
 
     def take(self, owner: str, now: datetime) -> tuple[Name, State] | None:
@@ -186,12 +185,12 @@ class Waiting:
         self.has_due(now)
         lost, raced, crowded = False, False, self._is_crowded
         self._is_crowded = False
-        processing = self._root.folder(State.PROCESSING)
+        processing = self.root.folder(State.PROCESSING)
         while (place := self._next(raced=raced)) is not None:
             state, text = place
-            source = f"{self._root.folder(state)}/{text}"
+            source = f"{self.root.folder(state)}/{text}"
             # A look costs a tenth of a rename that is lost; on a share both cost a round trip.
-            looked = crowded and not self._root.medium.is_remote
+            looked = crowded and not self.root.medium.is_remote
             if looked and not files.exists(source):
                 self._is_crowded = True
                 continue
@@ -217,7 +216,7 @@ class Waiting:
             if not lost and not files.exists(processing):  # not to another: there is nowhere to claim it into
                 raise SpoolAway(processing)
             lost = crowded = self._is_crowded = True
-            raced = looked or self._root.medium.is_remote
+            raced = looked or self.root.medium.is_remote
             self._gone[text] = times.clock.monotonic()
         return None
 
@@ -232,9 +231,9 @@ class Waiting:
         Raises `OSError` where the directory is the cause: then all its jobs meet the same.
         """
         if error.errno == errno.ENAMETOOLONG:
-            aside.bury_unclaimed(self._root, name, state, owner)
+            aside.bury_unclaimed(self.root, name, state, owner)
             return
-        folder, text = self._root.folder(state), str(name)
+        folder, text = self.root.folder(state), str(name)
         files.probe(f"{folder}/.{owner}.probe")
         if text not in self._refused:
             log.warning("job %s cannot be claimed: %s (%s/%s)", name.id, error.strerror, folder, text)
@@ -257,7 +256,7 @@ class Waiting:
     def _doubt(self, state: State, now: datetime, is_wrong: Callable[[datetime, Job], bool]) -> None:
         for text in self._doubts.to_check(self._lineup.later(state), self.later(state)):
             try:
-                reading = jobfile.read(f"{self._root.folder(state)}/{text}")
+                reading = jobfile.read(f"{self.root.folder(state)}/{text}")
             except (BadJob, OSError):
                 self._doubts.trust_again(text)  # it may be in the middle of being saved
                 continue
@@ -265,7 +264,7 @@ class Waiting:
             if is_wrong(name.due_at, reading.job):
                 self._doubts.overdue.add(text)  # a listing before the claim would say "later" again
                 self._lineup.add_due(state, text)
-            elif true_name(Claim.of(self._root, name, reading, state), now) is not None:
+            elif true_name(name, reading.job, state, now) is not None:
                 self._misnamed.append(Place(state, text))
 
 

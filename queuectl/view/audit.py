@@ -12,7 +12,7 @@ from queuectl import settings, times
 from queuectl.errors import BadJob
 from queuectl.job.history import OUTCOMES, destination, last_attempt
 from queuectl.job.model import State
-from queuectl.spool import aside, claiming, claims, ids, jobfile, jobs, names, output, recovery, reservations
+from queuectl.spool import aside, claiming, ids, jobfile, jobs, names, output, recovery, reservations
 from queuectl.spool.descriptions import described
 from queuectl.spool.names import name_in
 from queuectl.spool.requests import PAUSED
@@ -147,7 +147,7 @@ def _job(root: Root, path: str, verdict_on: Callable[[str], Verdict], now: datet
         yield Finding(Kind.UNREADABLE, {"why": aside.why(error).rstrip(".")}, path)
         return
     if state in jobs.WAITING:
-        if right := claiming.true_name(claims.Claim.of(root, name, record, state), now):
+        if right := claiming.true_name(name, record.job, state, now):
             yield Finding(Kind.MISNAMED, {"right": right}, path, partial(_rename, root, state, path, right))
     elif state is State.DONE:
         # A power cut may take the last lines of a job that is done, and leave its move and its logs.

@@ -7,11 +7,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from queuectl import settings
-from queuectl.errors import ClaimLost, IdTaken, StorageTrouble
-from queuectl.job.history import COMPLETED, STARTED, Event, last_attempt, moved_by_hand
+from queuectl.errors import StorageTrouble
+from queuectl.job.history import COMPLETED, STARTED, Event, last_attempt
 from queuectl.job.model import State
-from queuectl.spool import aside, claiming, claims, finishing, holds, ids, jobs, output, presence, safety
-from queuectl.spool.claims import Claim
+from queuectl.spool import aside, claiming, finishing, ids, jobs, output, presence
 from queuectl.spool.dropping import Drops
 from queuectl.spool.twins import Twins
 from queuectl.spool.waiting import Waiting
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from queuectl.spool import recovery
+    from queuectl.spool.claims import Claim
     from queuectl.spool.edits import Place
-    from queuectl.spool.names import Name
     from queuectl.spool.presence import Presence
     from queuectl.spool.root import Root
 
@@ -47,9 +46,9 @@ class Member:
         self.done = 0
         self.others = Others(root, live, presence.name)
         self._waiting = listed or Waiting(root)
-        self._abandoned = ids.Abandoned(root)
-        self._twins = Twins(root)
-        self._drops = Drops(root, self._abandoned)
+        abandoned = ids.Abandoned(root)
+        self._drops = Drops(root, abandoned)
+        self._claimant = claiming.Claimant(presence.name, live, self._waiting, abandoned, Twins(root))
         self._unsettled: list[str] = []
 
     @classmethod
@@ -153,78 +152,10 @@ class Member:
     def claim(self, now: datetime, most: int = sys.maxsize) -> Claim | None:
         """Claim the most urgent job that may run now; None when there is none among those listed.
 
-        None, too, when so many files as `most` were no claims after all. Raises `OSError` when the
+        None, too, when as many files as `most` were no claims after all. Raises `OSError` when the
         spool is out of reach.
         """
-        for _ in range(most):
-            taken = self._waiting.take(self.name, now)
-            if taken is None:
-                return None
-            name, source = taken
-            try:
-                claim = self._confirmed(name, source, now)
-                self._waiting.holds.let_go(name)
-                if isinstance(claim, Claim):
-                    return claim
-            except holds.BeingWritten as one:
-                self._waiting.holds.hold(name, one.written)
-                self._put_back(name, source)
-            except holds.NotYet as until:
-                self._waiting.holds.postpone(name, until.seconds)
-                self._put_back(name, source)
-            except OSError as error:
-                if error.errno not in claiming.OF_ONE_FILE:
-                    claims.put_back(self.root, name, source)
-                    raise
-                aside.bury(self.root, name, name.free(), aside.why(error))
-            else:
-                if claim is not None:
-                    self._waiting.expect(source, str(claim))
-        return None
-
-    def _put_back(self, name: Name, source: State) -> None:
-        back = claims.put_back(self.root, name, source)
-        if back is not None:
-            self._waiting.expect(source, str(back))
-
-    def _confirmed(self, name: Name, source: State, now: datetime) -> Claim | Name | None:
-        """As `claiming.confirm` has it; a taken id that the content asks for is given once nobody has it."""
-        try:
-            terms = claiming.Terms(safety.trust(self.root, self.live.last), self._waiting.holds.settled(name))
-            claim = claiming.confirm(self.root, name, source, now, terms)
-            claim = self._with_own_id(claim) if isinstance(claim, Claim) else claim
-            return self._vouched(claim, now) if isinstance(claim, Claim) else claim
-        except ClaimLost:
-            return None  # somebody took this member for dead, and the job with it
-        except claiming.IdContested as wish:
-            right = wish.right
-        verdict = self._abandoned.judge([right.id])[right.id]
-        if isinstance(verdict, IdTaken):
-            reason = f"The id {right.id!r} that it gives itself is taken."
-            aside.bury(self.root, name, name.free(), reason, aside.OTHER_ID)
-            return None
-        if verdict > 0:
-            raise holds.NotYet(verdict)
-        return claiming.file_again(self.root, name, source, right)
-
-    def _with_own_id(self, claim: Claim) -> Claim | Name:
-        """The claim of a job that has its id alone; else the name with another id under which it was filed.
-
-        A job whose content names its id costs nothing here.
-        """
-        if claim.job.id is not None or claim.job.history:
-            return claim
-        ids.take(self.root, claim.id)  # a person may have given the file this name
-        return claiming.file_apart(claim) if self._twins.has(claim.name) else claim
-
-    def _vouched(self, claim: Claim, now: datetime) -> Claim:
-        """The claim once its file tells that a person put the job back.
-
-        Crash: else the outcome before that would be taken for one of this claim.
-        """
-        if claim.source is State.PENDING and moved_by_hand(claim.job.history):
-            return self.note(claim, finishing.retried(now))
-        return claim
+        return self._claimant.claim(now, most)
 
     def begin(self, claim: Claim) -> tuple[Claim, int, tuple[int, int]] | None:
         """Open the logs of the next attempt (two descriptors): from here on the claim counts as a run.
@@ -291,7 +222,7 @@ class Member:
     @property
     def syncs(self) -> bool:
         """Whether each step of a claim is to survive a power cut."""
-        return self.live.last.durability == "full"
+        return self.live.last.syncs
 
 
 def seconds_until(moment: datetime | None, now: datetime, longest: float) -> float:

@@ -10,6 +10,7 @@ from greenlet import getcurrent
 
 from queuectl import times
 from queuectl.errors import ClaimLost, QueueError
+from queuectl.job.history import CANCELLED, COMPLETED, RETURNED
 from queuectl.spool import descriptions, finishing, liveness, requests
 from queuectl.system import files
 from queuectl.worker.member import Member
@@ -243,7 +244,11 @@ class Worker:
                 raise ClaimLost(claim.id)
             if claim.stem in self._requests.cancelled:
                 self._end_run(run)
-                self._owe(claim, finishing.cancelled(claim, {"error": "cancelled"}, member.now()), is_unsure)
+                self._owe(
+                    claim,
+                    finishing.outcome(CANCELLED, claim, {"error": "cancelled"}, member.now()),
+                    is_unsure,
+                )
                 return
             if self._is_cut_off():
                 self._end_run(run)
@@ -259,9 +264,9 @@ class Worker:
             times.clock.sleep(min(1.0, max(0.001, run.ends - world.time)))
         facts: dict[str, Any] = {"exit_code": run.code, "seconds": 0.0}
         if run.was_stopped:
-            outcome = finishing.returned(claim, {"error": "cut off"}, member.now())
+            outcome = finishing.outcome(RETURNED, claim, {"error": "cut off"}, member.now())
         elif run.code == 0:
-            outcome = finishing.completed(claim, facts, member.now())
+            outcome = finishing.outcome(COMPLETED, claim, facts, member.now())
         else:
             outcome = finishing.failed(claim, facts, member.live.last, member.now(), 0.5)
         self._owe(claim, outcome, is_unsure)
