@@ -208,7 +208,7 @@ def test_the_buttons_of_the_queue_take_no_effect_on_a_full_disk(
         _use_up_files(small_disk)
         before = contents(spool.path)
         with pytest.raises(OSError, match="No space left"):
-            actions.pause(dashboard, resume=False)
+            actions.pause(dashboard)
         with pytest.raises(OSError, match="No space left"):
             actions.stop_worker(dashboard, me.name, Form({"sure": ["yes"]}))
         with pytest.raises(StorageTrouble):

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from queuectl import times
 from queuectl.errors import BadUsage, JobMoved, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job.model import State
 from queuectl.spool import acts, descriptions, jobs, requests
 from queuectl.spool.cancellation import Cancelling
-from queuectl.spool.jobs import Found
 from queuectl.spool.names import parse
 from queuectl.times import duration, entered_moment, iso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from queuectl.settings import Settings
-    from queuectl.spool.acts import Hand
+    from queuectl.spool.jobs import Found
     from queuectl.web.dashboard import Dashboard
 
 #: A button waits this many seconds for its work; the work goes on without it.
@@ -52,18 +50,14 @@ class Form:
         return self.is_sure and self.one("number") in {"", str(number)}
 
     def again(self) -> list[tuple[str, str]]:
-        """All fields but those of the answer, to be sent again with it."""
-        return [
-            (name, value)
-            for name, values in self.values.items()
-            for value in values
-            if name not in {"csrf", "sure", "number"}
-        ]
+        """The fields to send again with the answer to a question."""
+        own = {"csrf", "back", "sure", "number"}
+        return [(name, value) for name, values in self.values.items() if name not in own for value in values]
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The result in a sentence; `to` is the page to show if the page of the button no longer exists."""
+    """The result in a sentence; `to` is the page to show in place of the page of the button."""
 
     text: str
     bad: bool = False
@@ -83,35 +77,35 @@ class Question:
     number: int | None = None
 
 
+# ── one job ───────────────────────────────────────────────────────────────────────────────────
+
+
 def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Question | None:
     """Act on one job; None if `what` is not an action."""
-    if what not in {*_ON_JOB, "cancel"}:
+    if what not in _ON_JOB:
         return None
-    if what in {"cancel", "delete"} and not form.is_sure:
-        found = dashboard.find(job_id)
-        if found is None:
-            raise NoSuchJob(job_id)
-        if what == "delete":
-            return Question(f"Delete {found.id} and what it printed?", "Delete it")
-        stops = " Its command is stopped." if found.state is State.PROCESSING else ""
-        return Question(f"Cancel {found.id}?{stops}", "Cancel it")
-    if what == "cancel":
-        return _cancel(dashboard, job_id)
     for _ in range(jobs.TRIES):
         found = dashboard.find(job_id)
         if found is None:
             raise NoSuchJob(job_id)
-        try:
+        if what in {"cancel", "delete"} and not form.is_sure:
+            return _question(what, found)
+        with suppress(JobMoved):  # Race: it has moved; look where it is now
             return _ON_JOB[what](dashboard, found, form)
-        except JobMoved:  # Race: it has moved; look where it is now
-            continue
     raise JobMoved(job_id)
 
 
+def _question(what: str, found: Found) -> Question:
+    if what == "delete":
+        return Question(f"Delete {found.id} and what it printed?", "Delete it")
+    stops = " Its command is stopped." if found.state is State.PROCESSING else ""
+    return Question(f"Cancel {found.id}?{stops}", "Cancel it")
+
+
 def _retry(dashboard: Dashboard, found: Found, _: Form) -> Said:
-    spool = dashboard.spool
-    with acts.hand(spool.root, spool.clock()) as me:
-        acts.retry(me, found, dashboard.settings(), spool.clock())
+    now = dashboard.spool.clock()
+    with acts.hand(dashboard.spool.root, now) as me:
+        acts.retry(me, found, dashboard.settings(), now)
     return Said(f"{found.id} is pending again; its attempts count from 1.")
 
 
@@ -124,42 +118,45 @@ def _run_now(dashboard: Dashboard, found: Found, _: Form) -> Said:
 
 def _set_priority(dashboard: Dashboard, found: Found, form: Form) -> Said:
     text = form.one("priority")
-    if text not in {str(number) for number in range(11)}:
+    if text not in map(str, range(11)):
         raise BadUsage(f"{text!r} is not a priority.", "Use a whole number from 0 to 10.")
-    spool = dashboard.spool
-    with acts.hand(spool.root, spool.clock()) as me:
-        acts.set_priority(me, found, int(text), dashboard.settings(), spool.clock())
+    now = dashboard.spool.clock()
+    with acts.hand(dashboard.spool.root, now) as me:
+        acts.set_priority(me, found, int(text), dashboard.settings(), now)
     return Said(f"{found.id} has priority {text}.")
 
 
-def _delete(dashboard: Dashboard, found: Found, _: Form) -> Said:
+def _delete(dashboard: Dashboard, found: Found, form: Form) -> Said:
     if found.state not in {State.DONE, State.DEAD}:
         raise WrongState(found.id, found.state.label, "completed or dead", "Cancel it first.")
     if not list(acts.delete(dashboard.spool.root, [found])):
         raise JobMoved(found.id)
-    return Said(f"{found.id} is deleted.", to="/jobs")
+    its_page_is_gone = form.one("back").startswith("/jobs/")
+    return Said(f"{found.id} is deleted.", to="/jobs" if its_page_is_gone else None)
 
 
-def _cancel(dashboard: Dashboard, job_id: str) -> Said:
+def _cancel(dashboard: Dashboard, found: Found, _: Form) -> Said:
     """Cancel a job in any state, as the command line does; its worker has `PATIENCE` seconds to answer."""
-    spool, values = dashboard.spool, dashboard.settings()
-    end = time.monotonic() + PATIENCE
+    spool, job_id = dashboard.spool, found.id
+    end = times.clock.monotonic() + PATIENCE
     with acts.hand(spool.root, spool.clock()) as me:
-        cancelling = Cancelling(me, values, dashboard.onlooker, dashboard.stop_remains, spool.clock)
-        while (found := dashboard.find(job_id)) is not None:
+        cancelling = Cancelling(
+            me, dashboard.settings(), dashboard.onlooker, dashboard.stop_remains, spool.clock
+        )
+        while (now := dashboard.find(job_id)) is not None:
             with suppress(JobMoved):  # Race: it has moved; look where it is now
-                if how := cancelling.act(found):
+                if how := cancelling.act(now):
                     cancelling.withdraw()
-                    return Said(f"{found.id} was {how}.")
+                    return Said(f"{job_id} was {how}.")
             for owner, verdict in cancelling.undecided():
                 raise QueueError(
-                    f"Perhaps {owner}, the worker of {found.id}, is dead: {verdict.why}.",
+                    f"Perhaps {owner}, the worker of {job_id}, is dead: {verdict.why}.",
                     f"Cancel it again in {duration(verdict.open_for)}.",
                 )
             cancelling.take_over()
-            if time.monotonic() > end:
-                return Said(f"{found.name.owner} was asked to stop {found.id}; it has not answered yet.")
-            cancelling.wait([found], end, lambda _: None)
+            if times.clock.monotonic() > end:
+                return Said(f"{now.name.owner} was asked to stop {job_id}; it has not answered yet.")
+            cancelling.wait([now], end, lambda _: None)
     raise NoSuchJob(job_id)
 
 
@@ -167,6 +164,7 @@ _ON_JOB: Mapping[str, Callable[[Dashboard, Found, Form], Said]] = {
     "retry": _retry,
     "run": _run_now,
     "priority": _set_priority,
+    "cancel": _cancel,
     "delete": _delete,
 }
 
@@ -181,17 +179,21 @@ def on_dead(dashboard: Dashboard, what: str, form: Form) -> Said | Question | No
     if only := form.one("only"):
         return on_job(dashboard, only, what, form)
     names = _chosen(dashboard, form)
+    number = len(names)
     if not names:
         return Said("Nothing was selected.", bad=True)
-    number, many = len(names), _jobs(len(names))
-    if what == "delete" and not form.is_sure_of(number):
-        return Question(f"Delete {many} and what they printed?", "Delete them", number)
-    if number > MANY and not form.is_sure_of(number):
-        return Question(f"Retry {many}? All of them run again.", "Retry them", number)
-    folder = dashboard.spool.root.folder(State.DEAD)
-    dead = [Found(State.DEAD, name, f"{folder}/{name}") for name in map(parse, names) if name]
-    batch = _Batch(dashboard, dead)
-    return batch.run(batch.retry if what == "retry" else batch.delete, many)
+    if (what == "delete" or number > MANY) and not form.is_sure_of(number):
+        return _question_of_many(what, number)
+    dead = [found for text in names if (found := dashboard.place(State.DEAD, text))]
+    if what == "retry":
+        return _in_background(_retried(dashboard, dead), "Retried", number)
+    return _in_background(_deleted(dashboard, dead), "Deleted", number)
+
+
+def _question_of_many(what: str, number: int) -> Question:
+    if what == "delete":
+        return Question(f"Delete {_jobs(number)} and what they printed?", "Delete them", number)
+    return Question(f"Retry {_jobs(number)}? All of them run again.", "Retry them", number)
 
 
 def _jobs(number: int) -> str:
@@ -208,73 +210,68 @@ def _chosen(dashboard: Dashboard, form: Form) -> list[str]:
     return [text for text in names if (name := parse(text)) and name.id in wanted]
 
 
-class _Batch:
-    """One action on many dead letters, in a thread that may outlive the request."""
+def _retried(dashboard: Dashboard, dead: list[Found]) -> Iterator[str]:
+    """Retry each job. Yields what kept it from being retried, "" if nothing did."""
+    spool, values = dashboard.spool, dashboard.settings()
+    with acts.hand(spool.root, spool.clock()) as me:
+        for found in dead:
+            try:
+                acts.retry(me, found, values, spool.clock())
+            except JobMoved:
+                continue  # Race: another person or worker was faster
+            except (QueueError, OSError) as error:
+                yield _told(error)
+            else:
+                yield ""
 
-    def __init__(self, dashboard: Dashboard, found: list[Found]) -> None:
-        self._dashboard = dashboard
-        self._found = found
-        self.done = 0
-        self.trouble: list[str] = []
 
-    def retry(self) -> None:
-        """Move each job back to pending."""
-        spool, values = self._dashboard.spool, self._dashboard.settings()
+def _deleted(dashboard: Dashboard, dead: list[Found]) -> Iterator[str]:
+    """Delete each job and its output. Yields "" for each."""
+    for _ in acts.delete(dashboard.spool.root, dead):
+        yield ""
+
+
+def _in_background(steps: Iterator[str], word: str, number: int) -> Said:
+    """Take the steps in a thread, which may outlive the request; wait at most `PATIENCE` seconds."""
+    results: list[str] = []
+
+    def work() -> None:
         try:
-            with acts.hand(spool.root, spool.clock()) as me:
-                for found in self._found:
-                    self._retry(me, found, values)
-        except OSError as error:
-            self.trouble.append(_told(error))
+            results.extend(steps)
+        except (QueueError, OSError) as error:
+            results.append(_told(error))
 
-    def _retry(self, me: Hand, found: Found, values: Settings) -> None:
-        try:
-            acts.retry(me, found, values, self._dashboard.spool.clock())
-            self.done += 1
-        except JobMoved:
-            pass  # Race: another person or worker was faster
-        except QueueError as error:
-            self.trouble.append(str(error))
-        except OSError as error:
-            self.trouble.append(_told(error))
-
-    def delete(self) -> None:
-        """Delete each job and its output."""
-        try:
-            for _ in acts.delete(self._dashboard.spool.root, self._found):
-                self.done += 1
-        except OSError as error:
-            self.trouble.append(_told(error))
-
-    def run(self, act: Callable[[], None], many: str) -> Said:
-        """Start, wait at most `PATIENCE` seconds, and return how far it has come."""
-        thread = threading.Thread(target=act, daemon=True)
-        thread.start()
-        thread.join(PATIENCE)
-        word = "Retried" if act == self.retry else "Deleted"
-        if thread.is_alive():
-            return Said(f"{word} {self.done:,} of {many} so far; the rest follows.")
-        text = f"{word} {_jobs(self.done)}."
-        if self.trouble:
-            text += f" {len(self.trouble):,} could not be: {self.trouble[0]}"
-        return Said(text, bad=bool(self.trouble))
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    done = results.count("")
+    if thread.is_alive():
+        return Said(f"{word} {done:,} of {_jobs(number)} so far; the rest follows.")
+    text, trouble = f"{word} {_jobs(done)}.", [result for result in results if result]
+    if trouble:
+        text += f" {len(trouble):,} could not be: {trouble[0]}"
+    return Said(text, bad=bool(trouble))
 
 
-def _told(error: OSError) -> str:
-    return str(StorageTrouble(error) if StorageTrouble.explains(error) else error)
+def _told(error: QueueError | OSError) -> str:
+    if isinstance(error, OSError) and StorageTrouble.explains(error):
+        return str(StorageTrouble(error))
+    return str(error)
 
 
 # ── the queue ─────────────────────────────────────────────────────────────────────────────────
 
 
-def pause(dashboard: Dashboard, *, resume: bool) -> Said:
-    """Pause the queue, or resume it."""
-    root = dashboard.spool.root
-    if resume:
-        was = requests.resume(root)
-        return Said("Resumed: workers start jobs again." if was else "It was not paused.")
-    requests.pause(root, dashboard.spool.clock())
+def pause(dashboard: Dashboard) -> Said:
+    """Pause the queue."""
+    requests.pause(dashboard.spool.root, dashboard.spool.clock())
     return Said("Paused: nothing new is started; what runs goes on.")
+
+
+def resume(dashboard: Dashboard) -> Said:
+    """Resume the queue."""
+    was_paused = requests.resume(dashboard.spool.root)
+    return Said("Resumed: workers start jobs again." if was_paused else "It was not paused.")
 
 
 def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
-import json
 import logging
 import os
 from collections import defaultdict
-from contextlib import suppress
 from functools import partial
 from importlib import resources
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from markupsafe import Markup
 from starlette.applications import Starlette
@@ -30,11 +25,11 @@ from queuectl.spool import output
 from queuectl.view import metrics, wording
 from queuectl.web import actions, guard, hangs, live, pages, rendering
 from queuectl.web.actions import Form, Question, Said
-from queuectl.web.guard import Guard, SecurityHeaders, address_of, local_path, own_cookies
+from queuectl.web.guard import Guard, address_of, local_path, own_cookies, same
 from queuectl.web.hangs import Hangs, Threads
 from queuectl.web.login import Lock
 from queuectl.web.pages import forms, refusals
-from queuectl.web.pages.frame import Query
+from queuectl.web.pages.frame import Query, whole_number
 from queuectl.web.pages.job import error_of
 
 if TYPE_CHECKING:
@@ -55,6 +50,16 @@ log = logging.getLogger("queuectl")
 MAX_FORM = 256 * 1024
 _HIDDEN = Markup('<input type="hidden" name="csrf" value="{}"><input type="hidden" name="back" value="{}">')
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_PROBLEMS = {
+    400: ("The form is not in UTF-8.", "Send it as UTF-8."),
+    404: ("There is nothing under this address.", "See the overview."),
+    405: ("This address does not allow that.", "Use the buttons of the page."),
+    413: ("The form is too large.", "Put a long command into a script."),
+    415: ("The request is not a form.", "Use the buttons of the page."),
+}
+_OUT_OF_REACH = PlainTextResponse("The spool is out of reach.\n", 503)
+#: The status of an answer to a refusal, by the exit status of the same refusal on the command line.
+_STATUS = {3: 404, 75: 503}
 
 
 def build(dashboard: Dashboard, rules: Rules, closing: asyncio.Event) -> ASGIApp:
@@ -98,17 +103,13 @@ def build(dashboard: Dashboard, rules: Rules, closing: asyncio.Event) -> ASGIApp
         ],
         middleware=[Middleware(Guard, rules=rules, lock=lock, door=door)],
         exception_handlers={
-            HTTPException: routes.on_http_error,
-            Hangs: routes.on_hang,
-            QueueError: routes.on_refusal,
-            NotASpool: routes.on_trouble,
-            OSError: routes.on_trouble,
             Exception: on_fault,
+            **dict.fromkeys((HTTPException, QueueError, OSError), routes.on_error),
         },
     )
     for made in (door, inside):
         made.router.redirect_slashes = False
-    return SecurityHeaders(inside)
+    return inside
 
 
 class Entry:
@@ -126,20 +127,19 @@ class Entry:
         try:
             self._root.require()
         except (QueueError, OSError):
-            return PlainTextResponse("The spool is out of reach.\n", 503)
+            return _OUT_OF_REACH
         return PlainTextResponse("ok\n")
 
     async def on_hang(self, _: Request, __: Exception) -> Response:
-        """The spool does not answer: no more is told to those without a token."""
-        return PlainTextResponse("The spool is out of reach.\n", 503)
+        """The spool does not answer: those without a token learn no more than that."""
+        return _OUT_OF_REACH
 
     async def static(self, request: Request) -> Response:
         """A file of the dashboard."""
         name = request.path_params["name"]
-        kind = _TYPES.get(PurePosixPath(name).suffix)
-        if kind is None or name not in self._files:
+        if name not in self._files:
             raise HTTPException(404)
-        return Response(self._files[name], media_type=kind)
+        return Response(self._files[name], media_type=_TYPES[PurePosixPath(name).suffix])
 
     async def ask(self, request: Request) -> Response:
         """Ask for the token, at any address."""
@@ -158,9 +158,8 @@ class Entry:
 
     async def on_http_error(self, _: Request, error: Exception) -> Response:
         """There is no such file, or the request is not a form."""
-        assert isinstance(error, HTTPException)
-        problem, remedy = _told(error)
-        return PlainTextResponse(f"{problem}\n{remedy}\n", error.status_code)
+        problem, remedy, status = _told(error)
+        return PlainTextResponse(f"{problem}\n{remedy}\n", status)
 
 
 def on_fault(request: Request, error: Exception) -> Response:
@@ -182,78 +181,68 @@ class Routes:
         self._rules = rules
         self._closing = closing
         self._threads = threads
+        #: The cookie that holds the result of a button for the page that follows.
+        self._result = f"{rules.cookie}-said"
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────
 
     def page(self, request: Request) -> Response:
         """Any page, or the JSON of it."""
-        path, twin = self._split(request)
-        page = pages.find(self._dashboard, path, _query(request))
-        if twin:
-            return Response(rendering.as_json(page), page.status, media_type="application/json")
-        return self._shown(request, page)
-
-    def _split(self, request: Request) -> tuple[str, bool]:
-        """The path of the page, and whether the request is for its JSON."""
         path = request.scope["path"]
         head, _, last = path.rpartition("/")
-        if last.endswith(".json") and not (head == "/jobs" and self._dashboard.find(last)):
-            stem = path.removesuffix(".json")
-            return ("/" if stem == "/overview" else stem), True
-        return path, _is_for_a_program(request)
+        is_twin = last.endswith(".json") and not (head == "/jobs" and self._dashboard.find(last))
+        if is_twin:
+            path = "/" if path == "/overview.json" else path.removesuffix(".json")
+        page = pages.find(self._dashboard, path, _query(request))
+        return _as_json(page) if is_twin or _is_for_a_program(request) else self._shown(request, page)
 
-    def _shown(self, request: Request, page: Page) -> Response:
-        response = Response(
-            rendering.whole(page, self._frame(request)), page.status, media_type="text/html; charset=utf-8"
-        )
-        if own_cookies(request.headers, self._flash):
-            response.delete_cookie(self._flash, httponly=True, samesite="strict")
+    def _shown(self, request: Request, page: Page, here: str = "") -> Response:
+        frame = self._frame(request, here or address_of(request.scope))
+        response = Response(rendering.whole(page, frame), page.status, media_type="text/html; charset=utf-8")
+        if own_cookies(request.headers, self._result):
+            response.delete_cookie(self._result, httponly=True, samesite="strict")
         return response
 
-    def _frame(self, request: Request, back: str = "") -> dict[str, Any]:
+    def _frame(self, request: Request, here: str) -> dict[str, Any]:
         """Facts about the page itself: its address, the last result, and the hidden fields of its forms."""
-        here = address_of(request.scope)
-        if request.scope["path"] == "/live":
-            here = local_path(_query(request).text("page"))
-        here = back or here
         path, _, query = here.partition("?")
         twin = "/overview.json" if path == "/" else f"{path}.json"
         return {
             "here": here,
             "section": "/" + path.split("/")[1],
             "json_here": local_path(f"{twin}?{query}") if path != "/new" else "",
-            "said": self._read_flash(request),
+            "said": self._last_result(request),
             "token": _HIDDEN.format(self._rules.csrf, here),
         }
 
     async def live(self, request: Request) -> Response:
         """The stream of changes to a page."""
         asked = _query(request)
-        path, _, query = local_path(asked.text("page")).partition("?")
-        shown = live.Shown(unquote(path), Query.parse(query), asked.text("shown"), self._frame(request))
+        here = local_path(asked.text("page"))
+        path, _, query = here.partition("?")
+        shown = live.Shown(unquote(path), Query.parse(query), asked.text("shown"), self._frame(request, here))
         events = live.stream(self._dashboard, shown, self._closing, self._threads)
         return _streamed(request, events, "text/event-stream")
 
     def output(self, request: Request) -> Response:
         """The whole output of a run, as a download."""
-        values = request.path_params
-        found, attempt = self._job(request), _attempt(request)
-        if values["stream"] not in output.STREAMS:
+        found, attempt, stream = self._job(request), _attempt(request), request.path_params["stream"]
+        if stream not in output.STREAMS:
             raise HTTPException(404)
         root = self._dashboard.spool.root
-        blocks = (block for _, block in output.read_log(root, found.id, attempt, values["stream"]))
+        blocks = (block for _, block in output.read_log(root, found.id, attempt, stream))
         first = next(blocks, None)  # an unreadable log is refused before the answer begins
         if first is None:
             raise HTTPException(404)
-        return _kept(request, f"{found.id}.{attempt}.{values['stream']}.txt", chain([first], blocks))
+        return _download(request, f"{found.id}.{attempt}.{stream}.txt", chain([first], blocks))
 
     def error(self, request: Request) -> Response:
         """The whole error of a run, or of the job (0), as a download."""
-        found, attempt = self._job(request), _attempt(request)
-        text = error_of(found, attempt)
+        found = self._job(request)
+        text = error_of(found, _attempt(request))
         if not text:
             raise HTTPException(404)
-        return _kept(request, f"{found.id}.error.txt", [text.encode("utf-8", "replace")])
+        return _download(request, f"{found.id}.error.txt", [text.encode("utf-8", "replace")])
 
     def file(self, request: Request) -> Response:
         """The file of a job, as a download."""
@@ -261,7 +250,7 @@ class Routes:
         data = self._dashboard.file_bytes(found)
         if data is None:
             raise HTTPException(404)
-        return _kept(request, f"{found.id}.yaml.txt", [data])
+        return _download(request, f"{found.id}.yaml.txt", [data])
 
     def _job(self, request: Request) -> Found:
         found = self._dashboard.find(request.path_params["job_id"])
@@ -277,7 +266,7 @@ class Routes:
 
     def new(self, request: Request) -> Response:
         """The form for a new job, if this server accepts jobs."""
-        if not self._dashboard.allow_submit or self._dashboard.read_only:
+        if not self._dashboard.takes_jobs:
             raise HTTPException(404)
         return self._shown(request, forms.new(self._dashboard, Query()))
 
@@ -306,33 +295,16 @@ class Routes:
             raise HTTPException(404)
         if isinstance(done, Question):
             return self._asked(request, form, done, back)
-        return self._back(request, back, done)
+        return self._said(request, done, back)
 
     def _require_right(self, request: Request, form: Form) -> None:
         if self._dashboard.read_only:
             raise _NotAllowed("This dashboard is read only.", "Use the command line.")
         # A Bearer token needs no proof: no foreign page can make a browser send it.
-        if not guard.is_by_token(request.scope) and not self._rules.is_csrf(form.one("csrf")):
+        if not guard.is_by_token(request.scope) and not same(form.one("csrf"), self._rules.csrf):
             raise _NotAllowed("This page is out of date.", "Open it again, and press the button there.")
 
-    def _asked(self, request: Request, form: Form, question: Question, back: str) -> Response:
-        if _is_for_a_program(request):
-            told = {"question": question.question, "number": question.number}
-            return JSONResponse(told, 409)
-        asked: dict[str, Any] = {
-            "question": question.question,
-            "answer": question.answer,
-            "number": question.number,
-            "action": address_of(request.scope),
-            "fields": [(name, value) for name, value in form.again() if name != "back"],
-            "back": back,
-        }
-        page = forms.question(self._dashboard, asked)
-        return Response(
-            rendering.whole(page, self._frame(request, back)), media_type="text/html; charset=utf-8"
-        )
-
-    def _do(self, path: str, form: Form) -> Said | Question | None:
+    def _do(self, path: str, form: Form) -> Said | Question | None:  # noqa: PLR0911 - one return an address
         board = self._dashboard
         match [unquote(word) for word in path.split("/")[1:]]:
             case ["jobs", job_id, what]:
@@ -341,95 +313,75 @@ class Routes:
                 return actions.on_dead(board, what, form)
             case ["workers", name, "stop"]:
                 return actions.stop_worker(board, name, form)
-            case ["pause" | "resume" as what]:
-                return actions.pause(board, resume=what == "resume")
-            case ["new"] if board.allow_submit:
+            case ["pause"]:
+                return actions.pause(board)
+            case ["resume"]:
+                return actions.resume(board)
+            case ["new"] if board.takes_jobs:
                 return actions.submit(board, form)
         return None
 
-    def _back(self, request: Request, where: str, said: Said) -> Response:
+    def _asked(self, request: Request, form: Form, asked: Question, back: str) -> Response:
+        if _is_for_a_program(request):
+            return JSONResponse({"question": asked.question, "number": asked.number}, 409)
+        page = forms.question(self._dashboard, asked, address_of(request.scope), form.again(), back)
+        return self._shown(request, page, back)
+
+    def _said(self, request: Request, said: Said, back: str) -> Response:
         """Redirect to the page of the button, which shows the sentence once."""
         if _is_for_a_program(request):
             return JSONResponse({"said": said.text, "bad": said.bad}, 409 if said.bad else 200)
-        if said.to and (where.startswith("/jobs/") or said.to.startswith("/jobs/")):
-            where = said.to
         self._dashboard.look(1.0)
-        response = RedirectResponse(where, 303)
-        said_ = json.dumps({"text": said.text[:1000], "bad": said.bad}).encode()
-        # The padding `=` would need quotes in a cookie.
-        text = base64.urlsafe_b64encode(said_).decode().rstrip("=")
+        response = RedirectResponse(said.to or back, 303)
+        text = quote(f"{'bad' if said.bad else 'good'} {said.text[:1000]}", safe="", errors="replace")
         sealed = f"{text}.{self._rules.sign('said', text)}"
-        response.set_cookie(self._flash, sealed, max_age=30, httponly=True, samesite="strict")
+        response.set_cookie(self._result, sealed, max_age=30, httponly=True, samesite="strict")
         return response
 
-    @property
-    def _flash(self) -> str:
-        return f"{self._rules.cookie}-said"
-
-    def _read_flash(self, request: Request) -> dict[str, Any] | None:
-        for value in own_cookies(request.headers, self._flash):
-            text, _, seal = value.partition(".")
-            if hmac.compare_digest(seal.encode(), self._rules.sign("said", text).encode()):
-                with suppress(binascii.Error, ValueError):
-                    said: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-                    return said
+    def _last_result(self, request: Request) -> dict[str, str] | None:
+        for value in own_cookies(request.headers, self._result):
+            text, _, seal = value.rpartition(".")
+            if same(seal, self._rules.sign("said", text)):
+                kind, _, sentence = unquote(text).partition(" ")
+                return {"kind": kind, "text": sentence}
         return None
 
     # ── what goes wrong ──────────────────────────────────────────────────────────────────────
 
-    async def on_http_error(self, request: Request, error: Exception) -> Response:
-        """No such page, no such method, a form that is too large."""
-        assert isinstance(error, HTTPException)
-        told = *_told(error), error.status_code
-        return await self._refused(request, lambda: refusals.refusal(self._dashboard, *told))
-
-    async def on_refusal(self, request: Request, error: Exception) -> Response:
-        """The queue refuses."""
-        assert isinstance(error, QueueError)
-        told = error.problem, error.remedy, {3: 404, 75: 503}.get(error.exit_status, 400)
-        return await self._refused(request, lambda: refusals.refusal(self._dashboard, *told))
-
-    async def on_trouble(self, request: Request, error: Exception) -> Response:
-        """The disk fails."""
-        assert isinstance(error, OSError | NotASpool)
-        return await self._refused(request, lambda: refusals.away(self._dashboard, error))
-
-    async def on_hang(self, request: Request, error: Exception) -> Response:
-        """The disk does not answer; the page shows the last look, without any access to the disk."""
-        assert isinstance(error, Hangs)
-        return self._answered(request, refusals.out_of_reach(self._dashboard, error))
-
-    async def _refused(self, request: Request, make: Callable[[], Page]) -> Response:
-        try:
-            page = await self._threads.within(hangs.LOOKING, make)
-        except Hangs as error:
-            return await self.on_hang(request, error)
-        return self._answered(request, page)
-
-    def _answered(self, request: Request, page: Page) -> Response:
+    async def on_error(self, request: Request, error: Exception) -> Response:
         """The problem and the remedy: a page for a browser, JSON for a program, else two lines."""
+        try:
+            page = await self._threads.within(hangs.LOOKING, partial(self._refusal, error))
+        except Hangs as hang:
+            page = refusals.out_of_reach(self._dashboard, hang)
         if _is_for_a_program(request) or request.scope["path"].endswith(".json"):
-            return Response(rendering.as_json(page), page.status, media_type="application/json")
+            return _as_json(page)
         if "text/html" in request.headers.get("accept", ""):
             return self._shown(request, page)
         return PlainTextResponse(f"{page.facts['problem']}\n{page.facts['remedy']}\n", page.status)
+
+    def _refusal(self, error: Exception) -> Page:
+        if isinstance(error, Hangs):
+            raise error
+        if isinstance(error, OSError | NotASpool):
+            return refusals.away(self._dashboard, error)
+        return refusals.refusal(self._dashboard, *_told(error))
 
 
 class _NotAllowed(QueueError):
     """The request may not change anything."""
 
 
-_PROBLEMS = {
-    400: ("The form is not in UTF-8.", "Send it as UTF-8."),
-    404: ("There is nothing under this address.", "See the overview."),
-    405: ("This address does not allow that.", "Use the buttons of the page."),
-    413: ("The form is too large.", "Put a long command into a script."),
-    415: ("The request is not a form.", "Use the buttons of the page."),
-}
+def _told(error: Exception) -> tuple[str, str, int]:
+    """The problem, the remedy and the status for a refusal."""
+    if isinstance(error, QueueError):
+        return error.problem, error.remedy, _STATUS.get(error.exit_status, 400)
+    assert isinstance(error, HTTPException)
+    return *_PROBLEMS.get(error.status_code, (error.detail, "Go back, and try again.")), error.status_code
 
 
-def _told(error: HTTPException) -> tuple[str, str]:
-    return _PROBLEMS.get(error.status_code, (error.detail, "Go back, and try again."))
+def _as_json(page: Page) -> Response:
+    return Response(rendering.as_json(page), page.status, media_type="application/json")
 
 
 def _query(request: Request) -> Query:
@@ -443,10 +395,10 @@ def _is_for_a_program(request: Request) -> bool:
 
 def _attempt(request: Request) -> int:
     """The number of a run in an address; raises `HTTPException` if it is not one."""
-    text = request.path_params["attempt"]
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
+    number = whole_number(request.path_params["attempt"])
+    if number is None:
         raise HTTPException(404)
-    return int(text)
+    return number
 
 
 def _streamed(request: Request, content: Any, kind: str, headers: dict[str, str] | None = None) -> Response:
@@ -456,8 +408,8 @@ def _streamed(request: Request, content: Any, kind: str, headers: dict[str, str]
     return StreamingResponse(content, headers=headers, media_type=kind)
 
 
-def _kept(request: Request, name: str, blocks: Iterable[bytes]) -> Response:
-    """A download, which no browser shows as a page."""
+def _download(request: Request, name: str, blocks: Iterable[bytes]) -> Response:
+    """A file for a browser to keep, not to show as a page."""
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return _streamed(request, blocks, "application/octet-stream", headers)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from queuectl import settings
+from queuectl import times
 from queuectl.job.model import ID, State
 from queuectl.spool import jobs, requests
 from queuectl.spool.jobs import Found
@@ -49,28 +48,22 @@ class Dashboard:
         *,
         read_only: bool = False,
         allow_submit: bool = False,
-        stop_remains: StopRemains | None = None,
+        stop_remains: StopRemains = leave_remains,
     ) -> None:
         self.spool = spool
         #: Ends the remaining processes of a dead worker's command, if this process may.
-        self.stop_remains = stop_remains or leave_remains
+        self.stop_remains = stop_remains
         self.read_only = read_only
-        self.allow_submit = allow_submit
+        #: Whether jobs may be filed from the page.
+        self.takes_jobs = allow_submit and not read_only
         self.watch = Watch(Census(spool.root))
+        self.onlooker = Onlooker(spool.root)
         #: The dead jobs read so far: an immutable value that is replaced as a whole.
         self._letters = DeadLetters()
-        #: The settings, read again when the file has changed.
-        self.live = settings.Live(spool.root.text, spool.root.medium)
-        self.onlooker = Onlooker(spool.root)
-        self._workers: list[Worker] = []
-        self._workers_at = float("-inf")
-        #: Whether the queue was paused at the last look.
+        #: The workers at the last look, and whether the queue was paused then.
+        self.last_workers: list[Worker] = []
         self.was_paused = False
-
-    @property
-    def takes_jobs(self) -> bool:
-        """Whether jobs may be filed from the page."""
-        return self.allow_submit and not self.read_only
+        self._workers_at = float("-inf")
 
     def close(self, seconds: float | None = None) -> None:
         """Stop looking; waits at most `seconds` for a look under way."""
@@ -78,7 +71,7 @@ class Dashboard:
 
     def settings(self) -> Settings:
         """The values in force; the last good ones if config.yaml is broken."""
-        return self.live.now()
+        return self.spool.live.now()
 
     def look(self, seconds: float = PATIENCE) -> Census:
         """The census after a new look, or the last one if the look takes longer than `seconds`."""
@@ -90,15 +83,11 @@ class Dashboard:
 
     def workers(self) -> list[Worker]:
         """Every worker; on a share at most `SHARED` seconds old."""
-        clock = time.monotonic()
-        if not self.spool.root.medium.is_remote or clock - self._workers_at > SHARED:
-            self._workers = workers(self.spool.root, self.spool.live.now(), self.onlooker)
-            self._workers_at = clock
-        return self._workers
-
-    def last_workers(self) -> list[Worker]:
-        """The workers at the last look, without any access to the disk."""
-        return self._workers
+        now = times.clock.monotonic()
+        if not self.spool.root.medium.is_remote or now - self._workers_at > SHARED:
+            self.last_workers = workers(self.spool.root, self.settings(), self.onlooker)
+            self._workers_at = now
+        return self.last_workers
 
     def is_paused(self) -> bool:
         """Whether the queue is paused now."""
@@ -125,12 +114,16 @@ class Dashboard:
     def _seen(self, job_id: str) -> Iterator[Found]:
         """Where the job was seen last, and where it goes from there under the same name."""
         for state, text in self.lately().lookup(job_id):
-            name = name_in(state, text)
-            if name is not None:
-                yield self._at(state, name)
+            if (found := self.place(state, text)) is not None:
+                yield found
                 if state is State.PROCESSING:
                     for next_state in (State.DONE, State.DEAD):
-                        yield self._at(next_state, name.free())
+                        yield self._at(next_state, found.name.free())
+
+    def place(self, state: State, text: str) -> Found | None:
+        """The job, not read, in the file of this name; None if it is no name of a job."""
+        name = name_in(state, text)
+        return self._at(state, name) if name else None
 
     def _at(self, state: State, name: Name) -> Found:
         return Found(state, name, f"{self.spool.root.folder(state)}/{name}")
@@ -146,9 +139,8 @@ class Dashboard:
     def read_names(self, state: State, names: Iterable[str]) -> Iterator[Found]:
         """The jobs in these files; a job that has moved meanwhile is left out."""
         for text in names:
-            name = name_in(state, text)
-            reading = self._read(self._at(state, name)) if name else None
-            if reading is not None:
+            found = self.place(state, text)
+            if found and (reading := self._read(found)) is not None:
                 yield reading
 
     def dead_letters(self, seconds: float | None = None, patience: float = PATIENCE) -> DeadLetters:
@@ -158,11 +150,10 @@ class Dashboard:
         read is read again.
         """
         names = self.look(patience).listing(State.DEAD).names[::-1]
-        root = self.spool.root
-        self._letters = told = self._letters.learn(
-            names, READING if seconds is None else seconds, partial(dead_letters.read_letter, root)
-        )
-        return told
+        seconds = READING if seconds is None else seconds
+        read = partial(dead_letters.read_letter, self.spool.root)
+        self._letters = letters = self._letters.learn(names, seconds, read)
+        return letters
 
     def file_bytes(self, found: Found) -> bytes | None:
         """The bytes of the file; None if it has moved or cannot be read."""

@@ -12,13 +12,15 @@ from math import ceil
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from queuectl.web import rendering
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from collections.abc import Mapping
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from queuectl.web.login import Lock, Verdict
 
@@ -43,12 +45,16 @@ _DROPPED = re.compile(r"[\x00-\x1f]")
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is reachable from this host only."""
-    if host.lower() == "localhost":
-        return True
+    address = address_in(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
+
+
+def address_in(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a text is, None if it is none."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(text)
     except ValueError:
-        return False
+        return None
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Rules:
         if match is None:
             return False
         name = (match[1] or match[2]).lower()
-        return is_loopback(name) or name in self.names or (self.any_address and _is_address(name))
+        return is_loopback(name) or name in self.names or (self.any_address and address_in(name) is not None)
 
     def sign(self, purpose: str, text: str = "") -> str:
         """A signature that only the holder of the secret can make."""
@@ -92,28 +98,21 @@ class Rules:
         return self.sign("pass", self.token or "")
 
     def is_token(self, text: str) -> bool:
-        """Whether this is the token, compared in constant time."""
-        return self.token is not None and hmac.compare_digest(text.encode(), self.token.encode())
+        """Whether this is the token."""
+        return self.token is not None and same(text, self.token)
 
     def is_pass(self, text: str) -> bool:
-        """Whether this is the value of the cookie, compared in constant time."""
-        return self.token is not None and hmac.compare_digest(text.encode(), self.pass_.encode())
-
-    def is_csrf(self, text: str) -> bool:
-        """Whether this is the proof of a form, compared in constant time."""
-        return hmac.compare_digest(text.encode(), self.csrf.encode())
+        """Whether this is the value of the cookie."""
+        return self.token is not None and same(text, self.pass_)
 
     def set_cookie(self) -> str:
         """The value of the Set-Cookie header."""
         return f"{self.cookie}={self.pass_}; Path=/; HttpOnly; SameSite=Strict"
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+def same(text: str, secret: str) -> bool:
+    """Whether the texts are the same, compared in constant time."""
+    return hmac.compare_digest(text.encode(), secret.encode())
 
 
 def local_path(text: str) -> str:
@@ -135,12 +134,7 @@ def own_cookies(headers: Headers, name: str) -> list[str]:
 
     Several cookies may have the name: another program can set one for a longer path, which comes first.
     """
-    pairs = (
-        chunk.partition("=")
-        for text in headers.getlist("cookie")
-        for chunk in text.split(";")
-        if "=" in chunk
-    )
+    pairs = (chunk.partition("=") for text in headers.getlist("cookie") for chunk in text.split(";"))
     return [value.strip() for key, _, value in pairs if key.strip() == name]
 
 
@@ -158,8 +152,8 @@ def login_page(verdict: Verdict | None, back: str, *, again: bool = False) -> Re
     return Response(body, status, more, media_type="text/html; charset=utf-8")
 
 
-def _refusal(status: int, problem: str, remedy: str, **more: str) -> Response:
-    return PlainTextResponse(f"{problem}\n{remedy}\n", status, more)
+def _refusal(status: int, problem: str, remedy: str, headers: Mapping[str, str] | None = None) -> Response:
+    return PlainTextResponse(f"{problem}\n{remedy}\n", status, headers)
 
 
 class Guard:
@@ -173,9 +167,6 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         headers = Headers(scope=scope)
         answer = self._refused(scope, headers) or self._exchanged(scope)
         await (answer or self._let_in(scope, headers))(scope, receive, send)
@@ -192,9 +183,8 @@ class Guard:
         if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_ADDRESS or sum(sizes) > MAX_HEAD:
             return _refusal(431, "The request is too long.", "Ask for less.")
         if method not in METHODS:
-            return _refusal(
-                405, "This method does not exist here.", "Use GET or POST.", allow=", ".join(METHODS)
-            )
+            allowed = {"allow": ", ".join(METHODS)}
+            return _refusal(405, "This method does not exist here.", "Use GET or POST.", allowed)
         if not scope["raw_path"].startswith(b"/"):
             return _refusal(400, "This is not a path of this host.", "Ask for one that begins with /.")
         elsewhere = _refusal(403, "The request comes from another site.", "Open the dashboard itself.")
@@ -232,10 +222,10 @@ class Guard:
             verdict = self._lock.try_(client(scope), bearer)
             if verdict.wait:
                 wait = {"retry-after": str(ceil(verdict.wait))}
-                return PlainTextResponse("Too many wrong tokens came.\nTry again later.\n", 429, wait)
+                return _refusal(429, "Too many wrong tokens came.", "Try again later.", wait)
             if not verdict.is_right:
                 named = {"www-authenticate": 'Bearer error="invalid_token"'}
-                return PlainTextResponse("This is not the token.\n`queuectl webui` printed it.\n", 401, named)
+                return _refusal(401, "This is not the token.", "`queuectl webui` printed it.", named)
             scope["queuectl.by_token"] = True
             return self._app
         passes = own_cookies(headers, self._rules.cookie)
@@ -276,20 +266,3 @@ def ask_for_token(scope: Scope) -> Response:
         return _refusal(401, "The dashboard needs its token.", "Log in, or send it as a Bearer.")
     back = "/" if scope["path"] == "/login" else address_of(scope)
     return login_page(None, back, again=_is_from_elsewhere(Headers(scope=scope)))
-
-
-class SecurityHeaders:
-    """Puts `HEADERS` on every answer, faults included: it is the outermost layer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and its answer back."""
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        await self._app(scope, receive, sending)

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import json
 import re
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from queuectl import times
 from queuectl.times import iso
 from queuectl.web import hangs, pages, rendering
 from queuectl.web.hangs import Hangs
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EVERY = 1.0
 #: The pause between two pages is this many times the seconds that making one took.
 PATIENCE = 10
-#: The page's script keeps these words up to date itself.
+#: The page's script keeps the words in these elements up to date.
 _TIME = re.compile(r"(<time [^>]*>)[^<]*</time>")
 
 
@@ -53,10 +53,10 @@ async def stream(
     name, trouble = shown.name, ""
     yield b"retry: 2000\n\n"
     while not closing.is_set():
-        begun = time.monotonic()
+        begun = times.clock.monotonic()
         making = asyncio.ensure_future(threads.call(partial(_made, dashboard, shown, sent)))
         while not (await asyncio.wait([making], timeout=EVERY))[0]:
-            if (silence := time.monotonic() - begun) > hangs.LOOKING:
+            if (silence := times.clock.monotonic() - begun) > hangs.LOOKING:
                 trouble = Hangs(silence).problem
             yield _tick(dashboard, trouble)
         page, changed = making.result()
@@ -67,8 +67,8 @@ async def stream(
         trouble = page.facts["trouble"]
         for part, html in changed if page.name == name else []:
             yield _event("part", {"name": part, "html": html})
-        again = time.monotonic() + max(EVERY, PATIENCE * (time.monotonic() - begun))
-        while time.monotonic() < again and not closing.is_set():
+        again = times.clock.monotonic() + max(EVERY, PATIENCE * (times.clock.monotonic() - begun))
+        while times.clock.monotonic() < again and not closing.is_set():
             yield _tick(dashboard, trouble)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(closing.wait(), EVERY)
@@ -79,16 +79,16 @@ def _made(dashboard: Dashboard, shown: Shown, sent: dict[str, str]) -> tuple[Pag
     page = pages.find(dashboard, shown.path, shown.query)
     if shown.name not in {"", page.name}:
         return page, []
-    told = []
+    changed = []
     for name in ("nav", *page.parts):
         if name in page.still:
             continue
         html = rendering.part(name, page, shown.frame)
-        lasting = _TIME.sub(r"\1", html)
-        if sent.get(name) != lasting:
-            sent[name] = lasting
-            told.append((name, html))
-    return page, told
+        bare = _TIME.sub(r"\1", html)
+        if sent.get(name) != bare:
+            sent[name] = bare
+            changed.append((name, html))
+    return page, changed
 
 
 def _tick(dashboard: Dashboard, trouble: str) -> bytes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from queuectl import times
+from queuectl.web.guard import address_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,13 +36,10 @@ def pause(wrong: int, free: int, most: float) -> float:
 
 def client_of(address: str) -> str:
     """The client behind an address: for IPv6 its /64 network, which one client has as a whole."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
+    found = address_in(address)
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is None:
         return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)
+    return address
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +62,9 @@ class _Tries:
 class Lock:
     """Compares tokens and counts wrong ones. Only the event loop uses it."""
 
-    def __init__(self, rules: Rules, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rules: Rules, clock: Callable[[], float] | None = None) -> None:
         self._rules = rules
-        self._clock = clock
+        self._clock = clock or times.clock.monotonic
         self._tries: dict[str, _Tries] = {}
 
     def try_(self, address: str, token: str) -> Verdict:

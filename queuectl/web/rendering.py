@@ -39,7 +39,7 @@ def _environment() -> Environment:
         "coded": coded,
         "duration": times.duration,
         "key": key,
-        "lasting": lambda text, now: lasting(_seconds(text, now)),
+        "since": lambda text, now: times.duration(max(0, int(_seconds(text, now)))),
         "lines": wording.escaped_lines,
         "local": local,
         "num": lambda number: f"{number:,}",
@@ -56,26 +56,11 @@ def coded(text: str) -> Markup:
 
 
 def ago(text: str, now: str) -> str:
-    """The distance of a time from now: `in 3 min`, `12 s ago`."""
+    """The distance of a time from now in whole seconds, as `page.js` words it: `in 3 min 0 s`, `12 s ago`."""
     seconds = _seconds(text, now)
     if seconds < -0.5:
-        return f"in {lasting(-seconds)}"
-    return "just now" if seconds < 1 else f"{lasting(seconds)} ago"
-
-
-def lasting(seconds: float) -> str:
-    """A duration in whole seconds, worded as in `page.js`."""
-    whole = max(0, int(seconds))
-    for name, below, size_, small, size_below in (
-        ("min", 3600, 60, "s", 1),
-        ("h", 86400, 3600, "min", 60),
-        ("d", 10**18, 86400, "h", 3600),
-    ):
-        if whole < 60:
-            return f"{whole} s"
-        if whole < below:
-            return f"{whole // size_} {name} {whole % size_ // size_below} {small}"
-    raise AssertionError("the last unit takes all")
+        return f"in {times.duration(int(-seconds))}"
+    return "just now" if seconds < 1 else f"{times.duration(int(seconds))} ago"
 
 
 def key(text: str) -> str:

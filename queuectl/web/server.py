@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from queuectl.errors import BadUsage, QueueError
 from queuectl.web import rendering
 from queuectl.web.app import build
-from queuectl.web.dashboard import Dashboard
+from queuectl.web.dashboard import Dashboard, leave_remains
 from queuectl.web.guard import HEADERS, MAX_HEAD, Rules, is_loopback
 from queuectl.web.login import client_of
 
@@ -108,12 +108,10 @@ class _Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are not HTTP, with the headers of every answer."""
-        head = b"".join(f"{name}: {value}\r\n".encode() for name, value in HEADERS.items())
-        kind = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
-        text = f"{msg}\n".encode()
-        length = f"content-length: {len(text)}\r\n\r\n".encode()
+        head = {**HEADERS, "content-type": "text/plain; charset=utf-8", "connection": "close"}
+        lines = [f"{name}: {value}" for name, value in {**head, "content-length": len(msg) + 1}.items()]
         if not (self.cycle and self.cycle.response_started and not self.cycle.response_complete):
-            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + kind + length + text)
+            self.transport.write("\r\n".join(["HTTP/1.1 400 Bad Request", *lines, "", f"{msg}\n"]).encode())
         self.transport.close()
 
     @property
@@ -159,7 +157,7 @@ def to_give_up(places: Sequence[Place], now: float) -> int | None:
 class Server:
     """One dashboard on one socket. Made, it listens; `serve` answers until Ctrl-C."""
 
-    def __init__(self, spool: Spool, options: Options, stop_remains: StopRemains | None = None) -> None:
+    def __init__(self, spool: Spool, options: Options, stop_remains: StopRemains = leave_remains) -> None:
         self._socket = listen(options.host, options.port)
         rendering.compile_all()
         self.port: int = self._socket.getsockname()[1]
@@ -204,11 +202,12 @@ class Server:
             log_level="critical",
             access_log=False,
             server_header=False,
+            headers=list(HEADERS.items()),
             proxy_headers=False,
             h11_max_incomplete_event_size=MAX_HEAD,
             timeout_graceful_shutdown=GRACE,
         )
-        # asyncio would tell of each line to a client that has just gone; that is no news to anybody.
+        # asyncio warns about each write to a client that has gone.
         logging.getLogger("asyncio").setLevel(logging.ERROR)
         try:
             _Ending(config, closing).run(sockets=[self._socket])
@@ -217,14 +216,14 @@ class Server:
 
 
 class _Ending(uvicorn.Server):
-    """Tells the streams that it ends, as it would wait for them."""
+    """Ends the streams on a signal, as it would wait for them."""
 
     def __init__(self, config: uvicorn.Config, closing: asyncio.Event) -> None:
         super().__init__(config)
         self._closing = closing
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End on a signal."""
+        """End the server and its streams."""
         super().handle_exit(sig, frame)
         self._closing.set()
 

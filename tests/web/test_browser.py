@@ -71,7 +71,7 @@ def test_each_page_is_whole_in_light_and_dark_on_a_desk_and_on_a_phone(
                 ) == (scheme == "dark")
                 if shots:
                     name = path.strip("/").replace("/", "-") or "overview"
-                    page.screenshot(path=shots / f"{name}.{scheme}.{width}.png", full_page=True)
+                    (shots / f"{name}.{scheme}.{width}.png").write_bytes(page.screenshot(full_page=True))
             context.close()
     assert faults == []
 

@@ -29,5 +29,5 @@ def page(dashboard: Dashboard, _: Query) -> Page:
         for name, key in settings.KEYS.items()
     ]
     path = escaped(str(dashboard.spool.root.config))
-    broken = escaped(dashboard.live.trouble or "")
+    broken = escaped(dashboard.spool.live.trouble or "")
     return Page("config", "Config", ("config",), look.frame | {"keys": keys, "path": path, "broken": broken})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from queuectl.view.wording import escaped
@@ -9,9 +10,9 @@ from queuectl.web.pages.frame import Page, Query
 from queuectl.web.pages.look import Look
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Sequence
 
+    from queuectl.web.actions import Question
     from queuectl.web.dashboard import Dashboard
 
 
@@ -21,7 +22,10 @@ def new(dashboard: Dashboard, typed: Query, problem: str = "") -> Page:
     return Page("new", "New job", ("new",), facts, still=("new",), status=400 if problem else 200)
 
 
-def question(dashboard: Dashboard, asked: Mapping[str, Any]) -> Page:
-    """Asks before something is destroyed; `asked` holds the question and the form that answers it."""
-    facts = Look.at_hand(dashboard).frame | dict(asked)
+def question(
+    dashboard: Dashboard, asked: Question, action: str, fields: Sequence[tuple[str, str]], back: str
+) -> Page:
+    """Asks before something is destroyed. The answer sends `fields` to `action` again."""
+    form = {"action": action, "fields": fields, "back": back}
+    facts = Look.at_hand(dashboard).frame | asdict(asked) | form
     return Page("sure", "Are you sure?", ("sure",), facts, still=("sure",))

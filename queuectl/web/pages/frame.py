@@ -36,8 +36,12 @@ class Query:
 
     def number(self, name: str, default: int = 1) -> int:
         """A value as a whole number of at least 1; `default` if it is not a number."""
-        text = self.text(name)
-        return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 9 else default
+        return max(1, whole_number(self.text(name)) or default)
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text of at most nine digits is, None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from queuectl.view.wording import ERROR_SHOWN, Kind, escaped
 from queuectl.web.pages import refusals
 from queuectl.web.pages.frame import Page, Query
 from queuectl.web.pages.look import Look
-from queuectl.web.pages.rows import MEANINGS, figure, moment, reason, row
+from queuectl.web.pages.rows import figure, moment, reason, row
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,20 +34,18 @@ def page(dashboard: Dashboard, job_id: str, query: Query) -> Page:
     look = Look.take(dashboard, dashboard.lately())
     runs = lookup.runs_of(found.job)
     numbers = [run["attempt"] for run in runs]
-    number = query.number("run", numbers[-1] if numbers else 1)
-    number = number if number in numbers else (numbers[-1] if numbers else 0)
+    last = numbers[-1] if numbers else 0
+    asked = query.number("run", last)
+    number = asked if asked in numbers else last
     file = dashboard.file_bytes(found)
     facts = look.frame | {
         "job": row(look, found),
         "why": escaped(_why(look, found)),
         "runs": _timeline(runs, look.now),
         "run": number,
-        "latest": not numbers or number == numbers[-1],
-        "output": {stream: tail(dashboard, found.id, number, stream) for stream in output.STREAMS}
-        if number
-        else {},
+        "latest": number == last,
+        "output": {stream: tail(dashboard, found.id, number, stream) for stream in output.STREAMS if number},
         "file": None if file is None else file.decode("utf-8", "replace"),
-        "state_meaning": MEANINGS[found.label(look.now)],
     }
     return Page("job", found.id, ("job-head", "job-runs", "job-output", "job-facts", "job-file"), facts)
 
@@ -55,7 +53,7 @@ def page(dashboard: Dashboard, job_id: str, query: Query) -> Page:
 def _why(look: Look, found: Found) -> str:
     spool = look.dashboard.spool
     ahead = look.census.before(str(found.name), look.now)
-    reasons = explain.reasons(spool.root, spool.live.now(), found, look.now, ahead)
+    reasons = explain.reasons(spool.root, look.dashboard.settings(), found, look.now, ahead)
     # The page has a button for what `queuectl retry` does.
     return "; ".join(one.problem if one.kind is Kind.DEAD else one.clause for one in reasons)
 

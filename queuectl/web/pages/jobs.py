@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from queuectl import times
 from queuectl.spool.names import ID_AT
 from queuectl.view import lookup
 from queuectl.view.dead_letters import command_of, last_words
@@ -36,7 +35,7 @@ def page(dashboard: Dashboard, query: Query) -> Page:
     if words:
         search = _Search(look, words)
         places = list(islice(search.among(names), (number - 1) * ROWS, number * ROWS + 1))
-        more, searched = len(places) > ROWS, asdict(search.read)
+        more, searched = len(places) > ROWS, {"jobs": search.read, "all": search.has_read_all}
         total = None
     else:
         places = list(islice(names, (number - 1) * ROWS, number * ROWS))
@@ -68,38 +67,34 @@ def _names(look: Look, word: str) -> tuple[int, Iterator[tuple[State, str]]]:
     return total, chain.from_iterable(parts)
 
 
-@dataclass(slots=True)
-class _Read:
-    """How many jobs a search has read, and whether it read all. It compares every id without reading."""
-
-    jobs: int = 0
-    all: bool = True
-
-
 class _Search:
-    """Finds a text in all ids and, for at most `SEARCH` seconds, in commands and errors."""
+    """Finds a text in all ids and, for at most `SEARCH` seconds, in commands and errors.
+
+    `read` counts the jobs that it has read; it compares ids without reading.
+    """
 
     def __init__(self, look: Look, words: str) -> None:
         self._look = look
         self._words = words.lower()
-        self._end = time.monotonic() + SEARCH
-        self.read = _Read()
+        self._end = times.clock.monotonic() + SEARCH
+        self.read = 0
+        self.has_read_all = True
 
     def among(self, names: Iterable[tuple[State, str]]) -> Iterator[tuple[State, str]]:
         """The jobs that match, in their order."""
         for state, name in names:
             if self._words in name[ID_AT:].lower() and self._words in id_in(state, name).lower():
                 yield state, name
-            elif not self.read.all:
+            elif not self.has_read_all:
                 continue
-            elif time.monotonic() > self._end:
-                self.read.all = False
+            elif times.clock.monotonic() > self._end:
+                self.has_read_all = False
             elif self._words in self._text(state, name):
                 yield state, name
 
     def _text(self, state: State, name: str) -> str:
         """The text that a row shows of the job, in lower case."""
-        self.read.jobs += 1
+        self.read += 1
         found = next(self._look.dashboard.read_names(state, [name]), None)
         if found is None:
             return ""

@@ -45,7 +45,7 @@ class Look:
     def remembered(cls, dashboard: Dashboard, trouble: str) -> Look:
         """The last look, without any access to the disk."""
         census, now = dashboard.watch.census, dashboard.spool.clock()
-        counts, workers = census.counts(now), dashboard.last_workers()
+        counts, workers = census.counts(now), dashboard.last_workers
         return cls(dashboard, census, now, counts, workers, dashboard.was_paused, trouble)
 
     @classmethod

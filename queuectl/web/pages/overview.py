@@ -39,7 +39,7 @@ def page(dashboard: Dashboard, _: Query) -> Page:
             "meanings": MEANINGS,
             "charts": {
                 "hour": asdict(chart.lay_out(completed, failed, look.now, 60, 1)),
-                "day": asdict(chart.lay_out(completed, failed, look.now, 24 * 60, 20)),
+                "day": asdict(chart.lay_out(completed, failed, look.now, 72, 20)),
             },
             "typical_seconds": quantile(durations, 0.5),
             "slow_seconds": quantile(durations, 0.9),

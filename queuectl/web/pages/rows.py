@@ -33,6 +33,14 @@ MEANINGS = {
     "completed": "ended with status 0",
     "dead": "needs a person",
 }
+#: What can be done to a job in each state.
+BUTTONS = {
+    State.PENDING: ("cancel", "run", "priority"),
+    State.PROCESSING: ("cancel",),
+    State.FAILED: ("retry", "cancel", "run", "priority"),
+    State.DEAD: ("retry", "delete"),
+    State.DONE: ("retry", "delete"),
+}
 
 
 def row(look: Look, found: Found) -> dict[str, Any]:
@@ -43,7 +51,6 @@ def row(look: Look, found: Found) -> dict[str, Any]:
     last = runs[-1] if runs else {}
     ended = history[-1].get("at") if history and history[-1].get("event") in OUTCOMES else None
     line, why = command_of(found), reason(found)
-    waits = found.state in {State.PENDING, State.FAILED}
     return _brief(view) | {
         "history": [_brief(event) for event in view["history"]],
         "command_line": line,
@@ -55,7 +62,7 @@ def row(look: Look, found: Found) -> dict[str, Any]:
         "is_due": found.name.due <= stamp(look.now),
         "reason": shortened(why) or None,
         "last_words": last_words(look.dashboard.spool.root, found) or None,
-        "can": _possible(look, found.state, waits=waits),
+        "can": () if look.dashboard.read_only else BUTTONS[found.state],
         "file_name": str(found.name),
     }
 
@@ -86,21 +93,6 @@ def moment(value: Any) -> str | None:
         return iso(parse_moment(value)) if value else None
     except (ValueError, OverflowError, TypeError):
         return None
-
-
-def _possible(look: Look, state: State, *, waits: bool) -> list[str]:
-    if look.dashboard.read_only:
-        return []
-    can = []
-    if state in {State.FAILED, State.DEAD, State.DONE}:
-        can.append("retry")
-    if waits or state is State.PROCESSING:
-        can.append("cancel")
-    if waits:
-        can += ["run", "priority"]
-    if state in {State.DEAD, State.DONE}:
-        can.append("delete")
-    return can
 
 
 def rows(look: Look, state: State, names: Iterable[str]) -> list[dict[str, Any]]:

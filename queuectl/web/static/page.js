@@ -1,32 +1,29 @@
-// Makes an open page live. Everything works without it; it only saves reloading.
+// Keeps an open page up to date. Every page works without it.
 "use strict";
 
 (() => {
   const root = document.documentElement;
   const THEME = "queuectl-theme";
-  const stored = () => { try { return localStorage.getItem(THEME); } catch { return null; } };
-  const wanted = stored();
-  if (wanted === "light" || wanted === "dark") root.dataset.theme = wanted;
-
-  // ── light and dark ──────────────────────────────────────────────────────────────────────
+  try {
+    if (localStorage.getItem(THEME)) root.dataset.theme = localStorage.getItem(THEME);
+  } catch { /* a private window keeps nothing */ }
 
   function theme() {
     const button = document.getElementById("theme");
-    if (!button) return;
     button.hidden = false;
     button.addEventListener("click", () => {
       const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
       root.dataset.theme = dark ? "light" : "dark";
-      try { localStorage.setItem(THEME, root.dataset.theme); } catch { /* a private window keeps nothing */ }
+      try { localStorage.setItem(THEME, root.dataset.theme); } catch { /* as above */ }
     });
   }
 
   // ── times, by the clock of the server ───────────────────────────────────────────────────
 
   let ahead = 0;
-  const hear = (now) => { ahead = Date.parse(now) - Date.now(); };
+  const setClock = (now) => { ahead = Date.parse(now) - Date.now(); };
 
-  function lasting(seconds) {
+  function duration(seconds) {
     const whole = Math.max(0, Math.floor(seconds));
     if (whole < 60) return `${whole} s`;
     if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
@@ -36,9 +33,9 @@
 
   function words(time) {
     const seconds = (Date.now() + ahead - Date.parse(time.dateTime)) / 1000;
-    if ("for" in time.dataset) return lasting(seconds);
-    if (seconds < -0.5) return `in ${lasting(-seconds)}`;
-    return seconds < 1 ? "just now" : `${lasting(seconds)} ago`;
+    if ("for" in time.dataset) return duration(seconds);
+    if (seconds < -0.5) return `in ${duration(-seconds)}`;
+    return seconds < 1 ? "just now" : `${duration(seconds)} ago`;
   }
 
   function tick() {
@@ -49,35 +46,63 @@
     }
   }
 
-  // ── parts that the server sends anew ────────────────────────────────────────────────────
+  // ── parts of the page that have changed ─────────────────────────────────────────────────
 
+  // The new HTML of parts that cannot be replaced yet.
   const waiting = new Map();
 
-  // Rows do not move away from under the pointer: where some have come or gone, that waits.
-  const LISTS = ".rows, .brief, .groups";
+  const partOf = (name) => document.querySelector(`[data-part="${CSS.escape(name)}"]`);
   const hovers = matchMedia("(hover: hover)"); // after a touch, :hover stays where the finger was
-  const rowsOf = (place) => [...place.querySelectorAll("[data-row]")].map((row) => row.id).join();
-
   const isPointedAt = (element) => hovers.matches && element.matches(":hover");
 
+  // Whether a person is at work in a part.
+  function isBusy(part) {
+    if (document.querySelector("dialog[open]")) return true; // a form that is taken away cannot be sent
+    const selection = getSelection();
+    if (!selection.isCollapsed && part.contains(selection.anchorNode)) return true;
+    return part.contains(document.activeElement) && document.activeElement.matches("select, textarea, [type=search]");
+  }
+
+  // Rows do not move under the pointer: a list with other rows waits until the pointer leaves it.
   function wouldMove(part, html) {
-    if (![...part.querySelectorAll(LISTS)].some(isPointedAt)) return false;
+    if (![...part.querySelectorAll(".rows, .brief, .groups")].some(isPointedAt)) return false;
     const coming = document.createElement("template");
     coming.innerHTML = html;
-    return rowsOf(part) !== rowsOf(coming.content);
+    const rowsIn = (place) => [...place.querySelectorAll("[data-row]")].map((row) => row.id).join();
+    return rowsIn(part) !== rowsIn(coming.content);
   }
 
-  // The row that is pointed at or has the focus, in whatever part of the page.
+  // The row under the pointer or with the focus, in any part.
   function rowInUse() {
-    const at = document.activeElement;
-    return [...document.querySelectorAll("[data-row]")].find(isPointedAt) || (at && at.closest("[data-row]"));
+    return [...document.querySelectorAll("[data-row]")].find(isPointedAt) || document.activeElement?.closest("[data-row]");
   }
 
-  // What comes in above that row must not push it away: scroll by as much as it was pushed.
-  function keepInPlace(row, act) {
-    const id = row && row.id, before = row && row.getBoundingClientRect().top;
-    act();
-    const after = id && document.getElementById(id);
+  function update(name, html) {
+    const part = partOf(name);
+    if (!part) return;
+    if (isBusy(part) || wouldMove(part, html)) waiting.set(name, html);
+    else replace(name, html);
+    showHeld();
+  }
+
+  function updateWaiting() {
+    for (const [name, html] of [...waiting]) update(name, html);
+    showHeld();
+  }
+
+  function showHeld() {
+    const sign = document.getElementById("held");
+    const held = [...waiting.keys()].some((name) => !isBusy(partOf(name)));
+    if (sign.hidden === held) sign.hidden = !held;
+    if (!waiting.size && !rowInUse()) document.body.style.minHeight = "";
+  }
+
+  // If rows come in above the row in use, scroll by as much as they push it.
+  function replace(name, html) {
+    waiting.delete(name);
+    const row = rowInUse(), before = row?.getBoundingClientRect().top;
+    swap(partOf(name), html);
+    const after = row && document.getElementById(row.id);
     if (!after) return;
     const pushed = after.getBoundingClientRect().top - before;
     if (Math.abs(pushed) < 1) return;
@@ -86,66 +111,42 @@
     scrollBy({ top: pushed, behavior: "instant" });
   }
 
-  function showHeld() {
-    const sign = document.getElementById("held");
-    const held = [...waiting.keys()].some((name) => !isBusy(partOf(name)));
-    if (sign && sign.hidden === held) sign.hidden = !held;
-    if (!waiting.size && !rowInUse()) document.body.style.minHeight = "";
+  // A selector that finds the same element in the new HTML.
+  function keyOf(element) {
+    const name = ["id", "aria-label", "href"].find((each) => element.getAttribute(each));
+    if (name) return `${element.tagName}[${name}="${CSS.escape(element.getAttribute(name))}"]`;
+    const action = element.form?.getAttribute("action");
+    return action ? `form[action="${CSS.escape(action)}"] button` : null;
   }
 
-  function bringUpToDate() {
-    for (const [name, html] of [...waiting]) replace(name, html);
-    showHeld();
-  }
+  // A screen reader reads out the state of the queue, or of the job, when it changes.
+  const sentence = (part) => part.querySelector(".health, h1 .badge")?.textContent || "";
 
-  const partOf = (name) => document.querySelector(`[data-part="${CSS.escape(name)}"]`);
-
-  function isBusy(part) {
-    if (document.querySelector("dialog[open]")) return true; // a form that is taken away cannot be sent
-    const selection = getSelection();
-    if (selection && !selection.isCollapsed && part.contains(selection.anchorNode)) return true;
-    const at = document.activeElement;
-    return part.contains(at) && (at.tagName === "SELECT" || at.tagName === "TEXTAREA" || at.type === "search");
-  }
-
-  const keyOf = (element) => element && (element.id ? `#${CSS.escape(element.id)}`
-    : element.getAttribute("aria-label") ? `${element.tagName}[aria-label="${CSS.escape(element.getAttribute("aria-label"))}"]`
-    : element.getAttribute("href") ? `${element.tagName}[href="${CSS.escape(element.getAttribute("href"))}"]`
-    : element.tagName === "BUTTON" && element.form ? `form[action="${CSS.escape(element.form.getAttribute("action"))}"] button` : null);
-
-  // What a screen reader is told of: how the queue, or the job, stands.
-  const sentence = (part) => (part.querySelector(".health, h1 .badge") || { textContent: "" }).textContent;
-
-  // Whether a person has chosen something that has not been sent yet.
+  // Whether a person has chosen an option and not sent it yet.
   const isChanged = (select) =>
     select.selectedIndex !== Math.max(0, [...select.options].findIndex((option) => option.defaultSelected));
 
-  function replace(name, html, anyway = false) {
-    const part = partOf(name);
-    if (!part) return;
-    if (isBusy(part) || (!anyway && wouldMove(part, html))) { waiting.set(name, html); showHeld(); return; }
-    waiting.delete(name);
-    keepInPlace(rowInUse(), () => swap(part, html));
-  }
-
+  // Replace the HTML; keep the focus, the choices and the places that are scrolled to.
   function swap(part, html) {
-    const focused = part.contains(document.activeElement) ? keyOf(document.activeElement) : null;
-    const checked = [...part.querySelectorAll("input[type=checkbox]:checked")].map((box) => box.value);
-    const chosen = new Map([...part.querySelectorAll("select")].filter(isChanged).map((select) => [select.name, select.value]));
-    const scrolls = new Map([...part.querySelectorAll("pre[aria-label], ul, .scroll")].map((element, index) =>
-      [`${element.tagName}${index}`, [element.scrollTop, element.scrollLeft, element.scrollHeight - element.scrollTop - element.clientHeight < 24]]));
+    const all = (selector) => [...part.querySelectorAll(selector)];
+    const scrollable = () => all("pre[aria-label], ul, .scroll");
+    const focused = part.contains(document.activeElement) && keyOf(document.activeElement);
+    const checked = new Set(all("input[name=id]:checked").map((box) => box.value));
+    const chosen = new Map(all("select").filter(isChanged).map((select) => [select.name, select.value]));
+    const scrolls = scrollable().map((element) =>
+      [element.scrollTop, element.scrollLeft, element.scrollHeight - element.scrollTop - element.clientHeight < 24]);
     const before = sentence(part);
     part.innerHTML = html;
     const after = sentence(part);
     if (before !== after) document.getElementById("news").textContent = after;
-    for (const box of part.querySelectorAll("input[type=checkbox]")) if (box.value && checked.includes(box.value) && box.id !== "all-of-page") box.checked = true;
-    for (const select of part.querySelectorAll("select")) if (chosen.has(select.name)) select.value = chosen.get(select.name);
-    [...part.querySelectorAll("pre[aria-label], ul, .scroll")].forEach((element, index) => {
-      const [top, left, end] = scrolls.get(`${element.tagName}${index}`) || [0, 0, true];
+    for (const box of all("input[name=id]")) box.checked = checked.has(box.value);
+    for (const select of all("select")) if (chosen.has(select.name)) select.value = chosen.get(select.name);
+    scrollable().forEach((element, index) => {
+      const [top, left, atEnd] = scrolls[index] || [0, 0, true];
       element.scrollLeft = left;
-      element.scrollTop = "tail" in element.dataset && end ? element.scrollHeight : top;
+      element.scrollTop = "tail" in element.dataset && atEnd ? element.scrollHeight : top;
     });
-    if (focused) { const again = part.querySelector(focused); if (again) again.focus({ preventScroll: true }); }
+    if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
     prepare(part);
   }
 
@@ -154,9 +155,9 @@
     tick();
   }
 
-  // ── the line to the server ──────────────────────────────────────────────────────────────
+  // ── the stream ──────────────────────────────────────────────────────────────────────────
 
-  let line = null, heard = 0, again = 0, failures = 0;
+  let stream = null, heardAt = 0, timer = 0, failures = 0;
 
   const SIGNS = {
     on: ["live", "This page keeps itself up to date"],
@@ -167,77 +168,73 @@
 
   function show(state, trouble = "") {
     const sign = document.getElementById("live"), banner = document.getElementById("trouble");
-    if (!sign) return;
-    sign.hidden = false;
     const [text, title] = SIGNS[state];
+    sign.hidden = false;
     if (sign.lastElementChild.textContent !== text) sign.lastElementChild.textContent = text;
     sign.className = `live ${state}`;
     sign.title = title;
-    if (state === "off" || state === "paused" || !banner || document.querySelector("[data-part=away]")) return;
+    if (state === "off" || state === "paused" || partOf("away")) return;
     if (banner.textContent !== trouble) banner.textContent = trouble;
     banner.hidden = !trouble;
   }
 
   function close() {
-    clearTimeout(again);
-    if (line) line.close();
-    line = null;
+    clearTimeout(timer);
+    stream?.close();
+    stream = null;
   }
 
   function open() {
     close();
-    if (document.hidden || !document.body.dataset.live) return;
-    line = new EventSource(document.body.dataset.live);
-    heard = Date.now();
-    const listen = (name, act) => line.addEventListener(name, (event) => { heard = Date.now(); failures = 0; act(JSON.parse(event.data)); });
-    listen("part", (sent) => replace(sent.name, sent.html));
-    listen("tick", (sent) => { show(sent.trouble ? "away" : "on", sent.trouble); hear(sent.now); bringUpToDate(); });
+    if (document.hidden) return;
+    stream = new EventSource(document.body.dataset.live);
+    heardAt = Date.now();
+    const listen = (name, act) => stream.addEventListener(name, (event) => { heardAt = Date.now(); failures = 0; act(JSON.parse(event.data)); });
+    listen("part", (sent) => update(sent.name, sent.html));
+    listen("tick", (sent) => { show(sent.trouble ? "away" : "on", sent.trouble); setClock(sent.now); updateWaiting(); });
     listen("reload", () => location.reload());
-    line.onerror = () => later();
+    stream.onerror = retry;
   }
 
-  // A browser gives up after an answer that is no stream, such as one of a server that has just started anew.
-  function later() {
+  // An EventSource does not try again after an answer that is not a stream, as from a server that starts.
+  function retry() {
     close();
     show("off");
     failures += 1;
     fetch(document.body.dataset.live, { method: "HEAD" })
-      .then((answer) => { if (answer.status === 401) location.reload(); }) // it wants its token again
-      .catch(() => { /* it is away: tried again below */ });
-    again = setTimeout(open, Math.min(15000, 1000 * 2 ** Math.min(failures - 1, 4)));
+      .then((answer) => { if (answer.status === 401) location.reload(); }) // the server wants its token again
+      .catch(() => { /* no answer: the timer tries again */ });
+    timer = setTimeout(open, Math.min(15000, 1000 * 2 ** Math.min(failures - 1, 4)));
   }
 
   function live() {
-    if (!document.querySelector("[data-part]")) return;
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) { close(); show("paused"); } else { open(); tick(); }
     });
     addEventListener("online", open);
-    document.addEventListener("pointerout", () => setTimeout(bringUpToDate));
-    document.querySelector("#held button").addEventListener("click", () => {
-      for (const [name, html] of [...waiting]) replace(name, html, true);
-      showHeld();
-    });
     addEventListener("pageshow", (event) => { if (event.persisted) open(); });
     addEventListener("pagehide", close);
-    // Race: the server may tell of what a form did before it answers the form; to load the page anew
-    // then would lose the answer.
+    document.addEventListener("pointerout", () => setTimeout(updateWaiting));
+    document.querySelector("#held button").addEventListener("click", () => {
+      for (const [name, html] of [...waiting]) replace(name, html);
+      showHeld();
+    });
+    // Race: the stream may show the effect of a form before the form is answered. A reload then would lose the answer.
     document.addEventListener("submit", (event) => { if (!event.defaultPrevented) close(); });
-    setInterval(() => { if (line && Date.now() - heard > 10000) later(); tick(); }, 1000);
+    setInterval(() => { if (stream && Date.now() - heardAt > 10000) retry(); tick(); }, 1000);
     open();
   }
 
-  // ── asking before something is destroyed ────────────────────────────────────────────────
+  // ── questions before something is destroyed ─────────────────────────────────────────────
 
-  function asking() {
+  function questions() {
     const dialog = document.getElementById("ask");
-    if (!dialog || !dialog.showModal) return;
     let asked = null;
     document.addEventListener("submit", (event) => {
       const button = event.submitter, form = event.target;
       if (form.dataset.answered) { delete form.dataset.answered; return; }
-      let question = (button && button.dataset.ask) || form.dataset.ask, number = (button && button.dataset.number) || "";
-      if (button && button.value === "chosen") {
+      let question = button?.dataset.ask || form.dataset.ask, number = button?.dataset.number || "";
+      if (button?.value === "chosen") {
         const chosen = form.querySelectorAll("input[name=id]:checked").length;
         if (!chosen) return;
         if (chosen > (button.dataset.askAbove || 1)) question = button.dataset.askMany.replace("{}", chosen);
@@ -266,7 +263,7 @@
   function keys() {
     document.addEventListener("keydown", (event) => {
       if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.target.closest && event.target.closest("input:not([type=checkbox]), textarea, select, dialog")) return;
+      if (event.target.closest("input:not([type=checkbox]), textarea, select, dialog")) return;
       const filter = document.querySelector("input[data-focus]");
       if (filter) { event.preventDefault(); filter.focus(); filter.select(); }
     });
@@ -277,9 +274,10 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    if (document.body.dataset.now) hear(document.body.dataset.now);
+    if (!document.body.dataset.live) return; // the page that asks for the token
+    setClock(document.body.dataset.now);
     theme();
-    asking();
+    questions();
     keys();
     prepare(document);
     for (const tail of document.querySelectorAll("pre[data-tail]")) tail.scrollTop = tail.scrollHeight;
