@@ -17,7 +17,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.spool.root import Root
-from queuectl.system import host, process_facts
+from queuectl.system import host
 from queuectl.system import mounts as system_mounts
 from queuectl.worker.remains import stop_remains
 from tests.conftest import problems_left_in
@@ -296,14 +296,13 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def recorded(spool: Spool, pid: int) -> dict[str, object]:
-    return {"pid": pid, "spool": spool.root.identity, "process": process_facts.identity(pid)}
+    return {"pid": pid, "spool": spool.root.identity, "process": host.identity(pid)}
 
 
 FORGED: dict[str, Callable[[Spool, int], dict[str, object]]] = {
     "an older version noted no more": lambda _, pid: {"pid": pid},
     "another boot": lambda spool, pid: (
-        recorded(spool, pid)
-        | {"process": f"{OTHER_BOOT}/{(process_facts.identity(pid) or '').partition('/')[2]}"}
+        recorded(spool, pid) | {"process": f"{OTHER_BOOT}/{(host.identity(pid) or '').partition('/')[2]}"}
     ),
     "a namespace whose number was given out again": lambda spool, pid: (
         recorded(spool, pid) | {"process": f"{host.kernel_id()}/1"}

@@ -26,7 +26,7 @@ from queuectl.spool.names import REASON, Name
 from queuectl.spool.root import FOLDERS
 from queuectl.spool.twins import Twins
 from queuectl.spool.waiting import Waiting
-from queuectl.system import files, host, logs, process_facts
+from queuectl.system import files, host, logs
 from queuectl.times import utc_now
 from tests.shell import readable_by_others
 
@@ -318,7 +318,7 @@ def test_root_kills_no_process_that_only_a_strangers_file_names(spool: Spool, wo
             f"05-20260101T000000.000000Z-x@{host.host_name()}-1-abcd.yaml",
         )
         event = {"event": "started", "attempt": 1, "at": "2999-01-01T00:00:00Z", "pid": victim.pid}
-        event |= {"spool": spool.root.identity, "process": process_facts.identity(victim.pid)}
+        event |= {"spool": spool.root.identity, "process": host.identity(victim.pid)}
         claim.write_text(f"command: 'true'\nhistory:\n- {json.dumps(event)}\n")
         os.chown(claim, BOB, -1)
         workers.drain()

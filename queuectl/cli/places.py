@@ -7,7 +7,7 @@ import os
 
 from queuectl.api import Spool
 from queuectl.errors import BadUsage, QueueError
-from queuectl.system import owners
+from queuectl.system import users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _make_folders(path: str) -> None:
     if not os.path.isdir(path):
         _make_folders(os.path.dirname(path))
         with contextlib.suppress(FileExistsError):
-            owners.make_folder(path)
+            users.make_folder(path)
 
 
 def _own() -> str:

@@ -15,7 +15,7 @@ from queuectl.job.model import Job, State
 from queuectl.spool import jobfile
 from queuectl.spool.jobs import free_name
 from queuectl.spool.names import AFTER, Name, id_in
-from queuectl.system import files, owners, users
+from queuectl.system import files, users
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -169,7 +169,7 @@ def write_anew(root: Root, path: str, text: bytes) -> None:
     folder = path.rpartition("/")[0]
     new, old = _halves(path)
     try:
-        owners.create_like(new, text, path)
+        users.create_like(new, text, path)
     except FileNotFoundError as error:
         raise lost(root, path) from error
     is_there = False

@@ -13,7 +13,7 @@ from queuectl.job.model import State
 from queuectl.spool import safety
 from queuectl.spool.names import SHORTEST_LIMIT
 from queuectl.spool.root import FOLDERS, IDS, Root, make_folder
-from queuectl.system import drafts, files, owners, users
+from queuectl.system import drafts, files, users
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ def _present(path: str, undo: contextlib.ExitStack) -> set[str]:
     except FileNotFoundError:
         pass
     try:
-        owners.make_folder(path, PRIVATE)
+        users.make_folder(path, PRIVATE)
     except FileNotFoundError:
         parent = os.path.dirname(path)
         raise QueueError(f"{parent} does not exist.", "Make it, or name another place.") from None
@@ -89,9 +89,9 @@ def _set_mode(path: str, mode: int) -> None:
     group = files.kernel.stat(path).st_gid
     files.kernel.chmod(path, mode)
     for name in {*FOLDERS, IDS, settings.FILE} & set(files.list_names(path)):
-        owners.hand_over(f"{path}/{name}", group, mode)
+        users.hand_over(f"{path}/{name}", group, mode)
         for text in files.list_names(f"{path}/{name}") if name != settings.FILE else ():
-            owners.hand_over(f"{path}/{name}/{text}", group, mode)
+            users.hand_over(f"{path}/{name}/{text}", group, mode)
 
 
 def _refuse_short_names(root: Root) -> None:

@@ -21,7 +21,7 @@ from queuectl.job.layout import to_yaml
 from queuectl.job.model import Job, State
 from queuectl.spool import safety
 from queuectl.spool.names import SHORT_ID, Name, id_in, make_id, rank_of
-from queuectl.system import drafts, files, owners
+from queuectl.system import drafts, files
 from queuectl.times import shifted, stamp
 from queuectl.tuples import NamedTuple
 
@@ -171,7 +171,7 @@ def _undo(
 
 def _refuse_given_away(root: Root, settings: Settings, written: list[drafts.Draft]) -> None:
     if written and safety.gives_away(root):
-        safety.refuse_given_away(root, owners.owner_of(written[0].fd), settings)
+        safety.refuse_given_away(root, files.kernel.fstat(written[0].fd).st_uid, settings)
 
 
 def _publish(root: Root, written: list[drafts.Draft], published: list[drafts.Draft]) -> None:

@@ -25,7 +25,7 @@ from queuectl.spool import aside, claims, descriptions, finishing, output, prese
 from queuectl.spool.claims import Claim
 from queuectl.spool.descriptions import described
 from queuectl.spool.names import Name, parse_claim
-from queuectl.system import files, owners, users
+from queuectl.system import files, users
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -245,7 +245,7 @@ def _taken_over(claim: Claim, me: str) -> Claim:
     mine = Claim.of(claim.root, claim.name.owned(me), claim.record, claim.source)
     if not files.move(claim.path, mine.path):
         raise claims.lost(claim.root, claim.path)
-    if not claim.root.medium.locks_tell and owners.may_copy(mine.path):
+    if not claim.root.medium.locks_tell and users.may_copy(mine.path):
         # Race: the dead worker's host may hold back writes, and the share may deliver them to this very
         # file, under any name, when that host is reached again. So the claim goes on in a new file.
         claims.write_anew(claim.root, mine.path, files.read(mine.path, files.MAX_WITH_HISTORY))

@@ -11,7 +11,7 @@ from queuectl import settings
 from queuectl.errors import NotASpool, SpoolAway
 from queuectl.job.model import State
 from queuectl.spool.names import AROUND_ID, SHORTEST_LIMIT
-from queuectl.system import files, owners, users
+from queuectl.system import files, users
 from queuectl.system.medium import Medium
 
 TYPE_CHECKING = False
@@ -132,7 +132,7 @@ def mend(root: Root) -> None:
 def make_folder(path: str, mode: int) -> None:
     """Make a directory with this mode where there is none."""
     with contextlib.suppress(FileExistsError):
-        owners.make_folder(path)
+        users.make_folder(path)
     if users.HAVE_MODES:
         files.kernel.chmod(path, stat.S_IMODE(mode))
 

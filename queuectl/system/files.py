@@ -128,7 +128,7 @@ def read_all(fd: int, size: int, limit: int) -> bytes:
     return data
 
 
-def unfit(facts: os.stat_result, limit: int) -> str | None:
+def unfit(facts: os.stat_result, limit: int = sys.maxsize) -> str | None:
     """Why this is no regular file with one link and at most `limit` bytes; None if it is one."""
     if stat.S_ISFIFO(facts.st_mode):
         return "a fifo is not a job file"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from queuectl.system import files, linux
@@ -52,7 +51,7 @@ def _open(path: Path | str, mode: int, *, keep: bool) -> int:
         raise
     try:
         facts = files.kernel.fstat(fd)
-        if reason := files.unfit(facts, sys.maxsize):
+        if reason := files.unfit(facts):
             raise files.NotAFile(errno.EINVAL, reason, str(path))
         if facts.st_size and not keep:
             files.kernel.ftruncate(fd, 0)

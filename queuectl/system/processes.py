@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.errors import LACKS, Lacking
-from queuectl.system import linux, process_facts
+from queuectl.system import host, linux
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,12 +93,12 @@ class Command:
         self._ended: float | None = None
 
     def identity(self) -> str | None:
-        """A text that names this process and no other: see `process_facts.identity`."""
-        return process_facts.identity(self.pid)
+        """A text that names this process and no other: see `host.identity`."""
+        return host.identity(self.pid)
 
     def look_back(self) -> None:
         """Date the end by the kernel, because this process stood still and saw it late."""
-        self._ended = process_facts.last_ran(self.pid)
+        self._ended = host.last_ran(self.pid)
 
     def wait(self, wake: Any, seconds: float | None) -> None:
         """Wait for the end, for a ring of `wake`, or for the time, whichever comes first."""
@@ -142,14 +142,8 @@ class Command:
         self._signal(signal.SIGKILL)
 
     def has_company(self) -> bool:
-        """Whether anything is left in the command's session besides the command itself."""
-        import psutil
-
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):  # it has just ended
-                if os.getsid(process.pid) == self.pid and process.status() != psutil.STATUS_ZOMBIE:
-                    return True
-        return False
+        """Whether anything is left in the session of a command that has ended."""
+        return bool(host.members(self.pid))
 
     def _let_go(self) -> None:
         if self.lifeline is not None:

@@ -24,7 +24,7 @@ from queuectl.job.model import State
 from queuectl.spool import output
 from queuectl.spool.claims import lost
 from queuectl.spool.recovery import StillRuns
-from queuectl.system import files, process_facts
+from queuectl.system import files, host
 from queuectl.worker.launcher import GRACE
 
 if TYPE_CHECKING:
@@ -34,11 +34,9 @@ if TYPE_CHECKING:
 
 #: The variable that carries the identity of the spool to whatever a command starts.
 SPOOL_ID = "QUEUECTL_SPOOL_ID"
-
-#: Seconds that a program takes to load, and that what was killed takes to go.
+#: Seconds that a program takes to load, and that a killed process takes to go.
 _SLACK = 2.0
-
-#: Seconds from one look to the next at what is just being started.
+#: Seconds from one look to the next at a process that is just being started.
 _GLANCE = 0.02
 
 
@@ -49,72 +47,63 @@ def stop_remains(root: Root, name: Name, history: tuple[Event, ...] = ()) -> Non
     another user's, or does not end: it may wait for a disk that hangs. Raises `ClaimLost`
     where the claim is somebody else's by now.
     """
-    marks = _Marks.of(root, name, history)
+    marks = _marks(root, name, history)
     until = times.clock.monotonic() + _SLACK
     while True:
         own = files.kernel.getpid()
-        others = [_Other(one, _environment(one)) for one in psutil.process_iter() if one.pid != own]
-        found = _found(others, marks)
-        late = times.clock.monotonic() > until
-        if found and late:
+        environments = {one: _environment(one) for one in psutil.process_iter() if one.pid != own}
+        found = _found(environments, marks)
+        is_late = times.clock.monotonic() > until
+        if found and is_late:
             raise StillRuns(found[0].pid)
         if found:
             _end(found)
-        elif not late and any(one.environment == {} and _is_young(one.process) for one in others):
+        elif not is_late and any(told == {} and _is_young(one) for one, told in environments.items()):
             times.clock.sleep(_GLANCE)
         else:
             return
 
 
-class _Other(NamedTuple):
-    """A process, and what it was started with: nothing yet while the kernel loads its program.
+def _environment(process: psutil.Process) -> dict[str, str] | None:
+    """The variables that a process was started with; None where the system does not tell them.
 
-    The environment is None where it is not told.
+    Race: while the kernel loads the program there are none. What the process had open of a dead worker, its
+    lock included, is closed before that, so the claim may be taken up meanwhile.
     """
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):  # a zombie has none
+        return None
 
-    process: psutil.Process
-    environment: dict[str, str] | None
+
+def _is_young(process: psutil.Process) -> bool:
+    try:
+        age = times.clock.now().timestamp() - process.create_time()
+    except psutil.Error:
+        return False
+    return age < _SLACK and host.here.runs(process.pid)
 
 
 class _Marks(NamedTuple):
-    """What proves that a process is of one claim's command."""
+    """What proves that a process is of one claim's command.
+
+    `recorded` is the number and the identity of the process that the file records. `logs` has the device and
+    the inode of each log that the command may write to, by the name of its file.
+    """
 
     environment: dict[str, str]
-    #: The number and the identity of the process that the file records.
     recorded: tuple[int, str] | None
-    #: Device and inode of each log that the command may write to, by the name of its file.
     logs: dict[str, tuple[int, int]]
 
-    @classmethod
-    def of(cls, root: Root, name: Name, history: tuple[Event, ...]) -> _Marks:
-        environment = {
-            SPOOL_ID: root.identity,
-            "QUEUECTL_JOB_ID": name.id,
-            "QUEUECTL_WORKER": name.owner or "",
-        }
-        logs = _logs(root, name.id, max(1, last_attempt(history)))
-        # Race: another one may have recovered the claim, and a log of the job's next run be among these.
-        path = f"{root.folder(State.PROCESSING)}/{name}"
-        if not files.exists(path):
-            raise lost(root, path)
-        return cls(environment, _recorded(root, history), logs)
 
-    def name(self, other: _Other) -> bool:
-        """Whether the process bears this claim's mark, or is recorded in it."""
-        environment = other.environment
-        if environment and all(environment.get(key) == value for key, value in self.environment.items()):
-            return True
-        pid = other.process.pid
-        return self.recorded is not None and self.recorded == (pid, process_facts.identity(pid))
-
-
-def _recorded(root: Root, history: tuple[Event, ...]) -> tuple[int, str] | None:
-    """The process that the last event records; none where this is a copy of the spool that it was of."""
-    last = history[-1] if history else {}
-    pid, process = last.get("pid"), last.get("process")
-    if last.get("event") != STARTED or last.get("spool") != root.identity:
-        return None
-    return (pid, process) if isinstance(pid, int) and isinstance(process, str) else None
+def _marks(root: Root, name: Name, history: tuple[Event, ...]) -> _Marks:
+    environment = {SPOOL_ID: root.identity, "QUEUECTL_JOB_ID": name.id, "QUEUECTL_WORKER": name.owner or ""}
+    logs = _logs(root, name.id, max(1, last_attempt(history)))
+    # Race: another one may have recovered the claim, and a log of the job's next run be among these.
+    path = f"{root.folder(State.PROCESSING)}/{name}"
+    if not files.exists(path):
+        raise lost(root, path)
+    return _Marks(environment, _recorded(root, history), logs)
 
 
 def _logs(root: Root, job_id: str, attempt: int) -> dict[str, tuple[int, int]]:
@@ -123,26 +112,39 @@ def _logs(root: Root, job_id: str, attempt: int) -> dict[str, tuple[int, int]]:
     for number in range(attempt, output.last_begun(root, job_id, attempt) + 1):
         for stream in output.STREAMS:
             path = output.log_path(root, job_id, number, stream)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # a person has deleted it
                 facts = files.kernel.stat(path)
                 if facts.st_nlink == 1:  # else a copy made of links may have it, too
                     found[os.path.basename(path)] = facts.st_dev, facts.st_ino
     return found
 
 
-def _found(others: list[_Other], marks: _Marks) -> list[psutil.Process]:
-    """Those that are proven to be of the command, and what shares a session with them."""
-    sessions = {one.process: session for one in others if (session := _session_of(one.process)) is not None}
-    named = [one.process for one in others if one.process in sessions and marks.name(one)]
-    # A person may add to a log by a shell: that shell is not to blame.
-    writing = [process for process in sessions if process_facts.prints_to(process.pid, marks.logs)]
-    of_the_command = {sessions[process] for process in named}
-    of_the_command |= {process.pid for process in writing if sessions[process] == process.pid}
-    of_the_command -= {0, _session_of(psutil.Process())}
-    proven = {*named, *writing}
-    return [
-        process for process, session in sessions.items() if process in proven or session in of_the_command
+def _recorded(root: Root, history: tuple[Event, ...]) -> tuple[int, str] | None:
+    """The process that the last event records; none where this is a copy of the spool of the command."""
+    last = history[-1] if history else {}
+    pid, process = last.get("pid"), last.get("process")
+    if last.get("event") != STARTED or last.get("spool") != root.identity:
+        return None
+    return (pid, process) if isinstance(pid, int) and isinstance(process, str) else None
+
+
+def _found(environments: dict[psutil.Process, dict[str, str] | None], marks: _Marks) -> list[psutil.Process]:
+    """The processes that are proven to be of the command, and those that share a session with them."""
+    known = {one: host.session_of(one.pid) for one in environments}
+    sessions = {one: session for one, session in known.items() if session is not None}
+    named = [
+        one
+        for one in sessions
+        if marks.environment.items() <= (environments[one] or {}).items()
+        or (marks.recorded and marks.recorded == (one.pid, host.identity(one.pid)))
     ]
+    # A person may add to a log by a shell: that shell is not to blame.
+    writing = [one for one in sessions if host.prints_to(one.pid, marks.logs)]
+    of_the_command = {sessions[one] for one in named}
+    of_the_command |= {one.pid for one in writing if sessions[one] == one.pid}
+    of_the_command -= {0, os.getsid(0)}
+    proven = {*named, *writing}
+    return [one for one, session in sessions.items() if one in proven or session in of_the_command]
 
 
 def _end(found: list[psutil.Process]) -> None:
@@ -153,53 +155,24 @@ def _end(found: list[psutil.Process]) -> None:
             process.kill()
         except psutil.AccessDenied:
             raise StillRuns(process.pid) from None
-        except psutil.Error:
+        except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(found, timeout=0.2)
 
 
 def _let_launchers_end(found: list[psutil.Process]) -> None:
-    """An engine hears of the end from its launcher, if that has the time to say so."""
-    grace = 0.0
-    for process in found:
-        with contextlib.suppress(psutil.Error, ValueError):
-            grace = max(grace, float(process.environ().get(GRACE, "0")))
+    """Give a launcher the time to tell its engine that the job is to end."""
+    grace = max(map(_grace, found))
     if grace:
         for process in found:
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error):  # it has ended, or `_end` reports it
                 process.terminate()
         psutil.wait_procs(found, timeout=grace)
 
 
-def _environment(process: psutil.Process) -> dict[str, str] | None:
-    """What a process was started with: nothing yet while the kernel loads its program; None if untold.
-
-    Race: what a dead worker held is closed before that, so that its claim is taken up meanwhile.
-    """
-    with contextlib.suppress(psutil.Error, OSError):  # a zombie has none
-        return process.environ()
-    return None
-
-
-def _is_young(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return not _is_gone(process) and times.clock.now().timestamp() - process.create_time() < _SLACK
-    return False
-
-
-def _is_gone(process: psutil.Process) -> bool:
-    """Whether it has ended, and only waits to be reaped at most."""
-    with contextlib.suppress(psutil.AccessDenied):
-        try:
-            return bool(process.status() == psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return True
-    return False
-
-
-def _session_of(process: psutil.Process) -> int | None:
-    """The session of a process, None once it has ended; 0 where there are none, or out of this namespace."""
-    with contextlib.suppress(OSError):
-        if not _is_gone(process):
-            return process_facts.session_of(process.pid)
-    return None
+def _grace(process: psutil.Process) -> float:
+    """The seconds that a launcher was given; 0 for any other process."""
+    try:
+        return float((_environment(process) or {}).get(GRACE, "0"))
+    except ValueError:  # a command has changed the variable
+        return 0.0
