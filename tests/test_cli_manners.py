@@ -17,7 +17,8 @@ import click
 import pytest
 
 import queuectl
-from queuectl.cli import boundary, groups
+from queuectl.cli import boundary
+from queuectl.cli import commands as command_parts
 from queuectl.cli.main import app
 from tests.shell import Shell, at_once, has_two_sentences, readable_by_others, until
 
@@ -207,7 +208,7 @@ def test_what_people_are_used_to_type_is_answered_with_the_command_that_does_it(
 
 def test_each_habit_names_a_command_that_there_is_and_none_that_is_one() -> None:
     with app.make_context("queuectl", ["version"]) as context:
-        for group, habits in groups.HABITS.items():
+        for group, habits in command_parts.HABITS.items():
             inside = app.get_command(context, group) if group else app
             assert isinstance(inside, click.Group)
             known = set(inside.list_commands(context))

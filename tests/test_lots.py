@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import QueueError, Spool, State
-from queuectl.cli.jobs import Lot
+from queuectl.cli.lots import Lot
 from queuectl.cli.main import run
 from queuectl.errors import JobMoved, NoSuchJob
 from queuectl.spool import acts, jobs

@@ -92,7 +92,5 @@ def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comp
 def completion_command(ctx: click.Context, shell: str) -> None:
     """Print the completion script of a shell; it completes job ids, too."""
     made = get_completion_class(shell)
-    if made is None:
-        raise QueueError(f"There is no completion for {shell}.", "Use bash, zsh or fish.")
-    root = ctx.find_root().command
-    click.echo(made(root, {}, "queuectl", "_QUEUECTL_COMPLETE").source())
+    assert made is not None
+    click.echo(made(ctx.find_root().command, {}, "queuectl", "_QUEUECTL_COMPLETE").source())

@@ -8,13 +8,13 @@ import click
 
 from queuectl import documents, settings
 from queuectl.cli import printer
-from queuectl.cli.groups import Group
-from queuectl.cli.places import spool_of
+from queuectl.cli.commands import AS_JSON, Group, examples, with_spool
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig
 from queuectl.spool import safety
 from queuectl.system import drafts
 
 if TYPE_CHECKING:
+    from queuectl.api import Spool
     from queuectl.spool.root import Root
 
 
@@ -27,7 +27,7 @@ def _complete_key(_: click.Context, __: click.Parameter, incomplete: str) -> lis
     return [name for name in settings.KEYS if name.startswith(incomplete.replace("-", "_"))]
 
 
-key_argument = click.argument("key", shell_complete=_complete_key)
+KEY = click.argument("key", shell_complete=_complete_key)
 
 
 def _change(root: Root, name: str, text: str | None) -> None:
@@ -44,13 +44,11 @@ def _change(root: Root, name: str, text: str | None) -> None:
     drafts.rewrite(root.config, change)
 
 
-@config_command.command("get", epilog="\b\nExample:\n  queuectl config get max-retries")
-@key_argument
-@click.pass_context
-def _get(ctx: click.Context, key: str) -> None:
+@config_command.on_spool("get", "queuectl config get max-retries")
+@KEY
+def _get(spool: Spool, key: str) -> None:
     """Print the value in force."""
     name = settings.key_name(key)
-    spool = spool_of(ctx)
     _, broken = settings.readable(spool.path)
     if broken is not None and broken.hides(name):
         raise broken
@@ -66,11 +64,11 @@ class _Values(click.Command):
         return super().parse_args(ctx, args if "--" in args else [*args[:at], "--", *args[at:]])
 
 
-@config_command.command("set", cls=_Values, epilog="\b\nExample:\n  queuectl config set max-retries 5")
-@key_argument
+@config_command.command("set", cls=_Values, epilog=examples("queuectl config set max-retries 5"))
+@with_spool
+@KEY
 @click.argument("value")
-@click.pass_context
-def _set(ctx: click.Context, key: str, value: str) -> None:
+def _set(spool: Spool, key: str, value: str) -> None:
     """Set a key; comments in the file stay."""
     name = settings.key_name(key)
     if value.strip() in documents.NULLS:
@@ -79,47 +77,41 @@ def _set(ctx: click.Context, key: str, value: str) -> None:
             f"To go back to the default, run `queuectl config unset {name}`.",
         )
     known = settings.parse_value(name, value)
-    doubt = settings.doubt(name, known)
-    text = settings.shown(known)
-    root = spool_of(ctx).root
+    doubt, text = settings.doubt(name, known), settings.shown(known)
     if name == "trusted_users" and known != settings.NOBODY:
-        safety.refuse_trust(root)
-    _change(root, name, text)
+        safety.refuse_trust(spool.root)
+    _change(spool.root, name, text)
     printer.line(f"{name}: {text}")
     if doubt:
         printer.note(doubt)
 
 
-@config_command.command("unset", epilog="\b\nExample:\n  queuectl config unset max-retries")
-@key_argument
-@click.pass_context
-def _unset(ctx: click.Context, key: str) -> None:
+@config_command.on_spool("unset", "queuectl config unset max-retries")
+@KEY
+def _unset(spool: Spool, key: str) -> None:
     """Go back to the default."""
     name = settings.key_name(key)
-    _change(spool_of(ctx).root, name, None)
+    _change(spool.root, name, None)
     printer.line(f"{name}: {settings.shown(getattr(settings.DEFAULTS, name))} (the default)")
 
 
-def _list(ctx: click.Context, as_json: bool) -> None:
-    values = spool_of(ctx).settings()
-    rows = []
-    for name, key in settings.KEYS.items():
-        value, default = getattr(values, name), getattr(settings.DEFAULTS, name)
-        if as_json:
-            printer.as_json({"key": name, "value": value, "default": default, "meaning": key.meaning})
-        else:
-            rows.append((name, settings.shown(value), settings.shown(default), key.meaning))
-    if not as_json:
-        printer.table(("KEY", "VALUE", "DEFAULT", "MEANING"), rows, wraps=True)
+@AS_JSON
+def _list(spool: Spool, as_json: bool) -> None:
+    """Show each key: value, default and meaning."""
+    values = spool.settings()
+    rows = [
+        (name, getattr(values, name), getattr(settings.DEFAULTS, name), key.meaning)
+        for name, key in settings.KEYS.items()
+    ]
+    if as_json:
+        for row in rows:
+            printer.as_json(dict(zip(("key", "value", "default", "meaning"), row, strict=True)))
+        return
+    shown = [
+        (name, settings.shown(one), settings.shown(other), meaning) for name, one, other, meaning in rows
+    ]
+    printer.table(("KEY", "VALUE", "DEFAULT", "MEANING"), shown, wraps=True)
 
 
 for _name in ("list", "show"):
-    config_command.command(
-        _name,
-        help="Show each key: value, default and meaning.",
-        epilog=f"\b\nExample:\n  queuectl config {_name}",
-    )(
-        click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")(
-            click.pass_context(_list)
-        )
-    )
+    config_command.on_spool(_name, f"queuectl config {_name}")(_list)

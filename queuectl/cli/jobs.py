@@ -1,34 +1,30 @@
-"""`retry`, `cancel` and `wait`."""
+"""`retry`, `cancel`, `wait`, `prune`, and `dlq`, the dead letter queue."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from queuectl.cli import completion, printer
-from queuectl.cli.interrupts import Interrupts
-from queuectl.cli.places import spool_of
-from queuectl.errors import (
-    BadJob,
-    BadUsage,
-    JobMoved,
-    NoSuchJob,
-    QueueError,
-    StorageTrouble,
-)
+from queuectl.cli.commands import AS_JSON, DRY_RUN, LIMIT, YES, Group, jobs_argument, jobs_or_all, on_spool
+from queuectl.cli.lots import Lot, interruptible
+from queuectl.errors import BadUsage, NoSuchJob, QueueError, WrongState
 from queuectl.job.model import State
 from queuectl.spool import acts, jobs, liveness, parking
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.onlooker import Onlooker
-from queuectl.times import entered_duration
+from queuectl.system import files
+from queuectl.times import duration, entered_duration, is_bare_number
 from queuectl.view import explain, lookup
 from queuectl.view.endings import Ends
+from queuectl.view.wording import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterator, Sequence
 
     from queuectl.api import Spool
     from queuectl.job.history import Event
@@ -40,105 +36,17 @@ if TYPE_CHECKING:
 _PATIENCE = 60.0
 
 
-class Lot:
-    """The jobs that a command acts on. All are looked up together, also again if some have moved.
-
-    An error with one job is printed and does not stop the others; `status` is the exit status.
-    """
-
-    def __init__(self, spool: Spool, found: Iterable[Found] = ()) -> None:
-        self.spool = spool
-        self.left = list(found)
-        self.status = 0
-
-    @classmethod
-    def of(cls, spool: Spool, words: Iterable[str]) -> Lot:
-        """The jobs with these ids or prefixes of ids."""
-        lot = cls(spool)
-        found: dict[str, Found] = {}
-        for answer in lookup.find_each(spool.root, words).values():
-            if isinstance(answer, QueueError):
-                lot.refuse(answer)
-            else:
-                found[answer.id] = answer
-        lot.left = list(found.values())
-        return lot
-
-    def refuse(self, error: QueueError) -> None:
-        """Print an error and note its exit status."""
-        printer.note(f"Error: {error}")
-        self.status = self.status or (1 if isinstance(error, BadJob) else error.exit_status)
-
-    def do(self, what: str, act: Callable[[Found], str | None]) -> None:
-        """Act on each job that is left. A job that has moved, or for which `act` returns None, stays left."""
-        todo, self.left = self.left, []
-        shown = 0 if printer.is_terminal() else len(todo)  # on a terminal each line shows it
-        with printer.progress(what, shown, least=printer.MANY) as advance, Interrupts() as interrupts:
-            for done, found in enumerate(todo, 1):
-                try:
-                    interrupts.check()
-                    said = act(found)
-                except JobMoved:
-                    said = None
-                except QueueError as error:
-                    self.refuse(error)
-                    continue
-                except BaseException:
-                    self.left += todo[done - 1 :]
-                    raise
-                if said is None:
-                    self.left.append(found)
-                else:
-                    printer.line(said)
-                advance(done)
-
-    @contextlib.contextmanager
-    def naming_what_is_left(self) -> Iterator[None]:
-        """Name the jobs that are left in an error of the disk, so that the command can be repeated."""
-        try:
-            yield
-        except OSError as error:
-            if not StorageTrouble.explains(error) or not self.left:
-                raise
-            trouble = StorageTrouble(error)
-            trouble.remedy += f" Left as they were: {' '.join(found.id for found in self.left)}"
-            raise trouble from error
-
-    def look_again(self) -> None:
-        """Look up the jobs that are left."""
-        found = jobs.places(self.spool.root, [one.id for one in self.left]).found
-        for one in self.left:
-            if one.id not in found:
-                self.refuse(NoSuchJob(one.id))
-        self.left = [found[one.id] for one in self.left if one.id in found]
-
-    def do_all(self, what: str, act: Callable[[Found], str | None]) -> int:
-        """Act on each job until all are done, also if they move meanwhile; returns the exit status."""
-        for _ in range(jobs.TRIES):
-            self.do(what, act)
-            if not self.left:
-                return self.status
-            self.look_again()
-        for found in self.left:
-            self.refuse(JobMoved(found.id))
-        return self.status
-
-
-@click.command("retry", epilog="\b\nExample:\n  queuectl retry resize-42")
-@click.argument(
-    "job_ids", nargs=-1, required=True, shell_complete=completion.ids_in(*completion.MAY_RUN_AGAIN)
-)
-@click.pass_context
-def retry_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
+@on_spool("retry", "queuectl retry resize-42")
+@jobs_argument(*completion.MAY_RUN_AGAIN, required=True)
+def retry_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
     """Move failed, dead or completed jobs to pending; their retries are counted from zero."""
-    spool = spool_of(ctx)
     lot = Lot.of(spool, job_ids)
-    with lot.naming_what_is_left(), retrying(spool) as retry:
+    with lot.naming_what_is_left(), _retrying(spool) as retry:
         return lot.do_all("retrying", retry)
 
 
 @contextlib.contextmanager
-def retrying(spool: Spool) -> Iterator[Callable[[Found], str]]:
+def _retrying(spool: Spool) -> Iterator[Callable[[Found], str]]:
     """What `Lot.do` needs to put jobs back to pending."""
     values = spool.settings()
     with acts.hand(spool.root, spool.clock()) as me:
@@ -150,17 +58,14 @@ def retrying(spool: Spool) -> Iterator[Callable[[Found], str]]:
         yield retry
 
 
-@click.command("cancel", epilog="\b\nExample:\n  queuectl cancel resize-42")
-@click.argument("job_ids", nargs=-1, required=True, shell_complete=completion.ids_in(*completion.LIVE))
-@click.pass_context
-def cancel_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
+@on_spool("cancel", "queuectl cancel resize-42")
+@jobs_argument(*completion.LIVE, required=True)
+def cancel_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
     """Cancel jobs: a waiting one goes to dead, a running one is stopped first."""
-    spool = spool_of(ctx)
     values = spool.settings()
     lot = Lot.of(spool, job_ids)
     with lot.naming_what_is_left(), acts.hand(spool.root, spool.clock()) as me:
-        onlooker = Onlooker(spool.root)
-        cancelling = Cancelling(me, values, onlooker, _stop_remains, spool.clock)
+        cancelling = Cancelling(me, values, Onlooker(spool.root), _stop_remains, spool.clock)
 
         def cancel(found: Found) -> str | None:
             how = cancelling.act(found)
@@ -191,12 +96,10 @@ def _stop_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
     stop_remains(root, name, history)
 
 
-@click.command("hold", epilog="\b\nExample:\n  queuectl hold resize-42")
-@click.argument("job_ids", nargs=-1, required=True, shell_complete=completion.ids_in(*jobs.WAITING))
-@click.pass_context
-def hold_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
+@on_spool("hold", "queuectl hold resize-42")
+@jobs_argument(*jobs.WAITING, required=True)
+def hold_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
     """Keep waiting jobs from being started until they are released."""
-    spool = spool_of(ctx)
 
     def hold(found: Found) -> str:
         parking.hold(spool.root, found)
@@ -207,12 +110,10 @@ def hold_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
         return lot.do_all("holding", hold)
 
 
-@click.command("release", epilog="\b\nExample:\n  queuectl release resize-42")
-@click.argument("job_ids", nargs=-1, required=True, shell_complete=completion.ids_in(*jobs.WAITING))
-@click.pass_context
-def release_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
+@on_spool("release", "queuectl release resize-42")
+@jobs_argument(*jobs.WAITING, required=True)
+def release_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
     """Let held jobs be started."""
-    spool = spool_of(ctx)
 
     def release(found: Found) -> str:
         return f"{found.id} is {parking.release(spool.root, found).label(spool.clock())}"
@@ -222,24 +123,14 @@ def release_command(ctx: click.Context, job_ids: tuple[str, ...]) -> int:
         return lot.do_all("releasing", release)
 
 
-@click.command(
-    "wait",
-    epilog='\b\nExamples:\n  queuectl wait "$(queuectl enqueue make)"\n  queuectl wait --all --timeout 10m',
-)
-@click.argument("job_ids", nargs=-1, shell_complete=completion.ids_in(*completion.LIVE))
+@on_spool("wait", 'queuectl wait "$(queuectl enqueue make)"', "queuectl wait --all --timeout 10m")
+@jobs_argument(*completion.LIVE)
 @click.option("--all", "everything", is_flag=True, help="All jobs that wait or run now.")
 @click.option("--timeout", "-t", metavar="SECONDS", help="Exit with 124 after this time.")
-@click.pass_context
-def wait_command(ctx: click.Context, job_ids: tuple[str, ...], everything: bool, timeout: str | None) -> int:
+def wait_command(spool: Spool, job_ids: tuple[str, ...], everything: bool, timeout: str | None) -> int:
     """Wait until jobs are done or dead; exit with the status of the job, or 0 if several all succeeded."""
-    if bool(job_ids) == everything:
-        raise BadUsage(
-            "Jobs and --all were both given." if everything else "No job was named.",
-            "Name the ids of jobs, or say --all.",
-        )
-    spool = spool_of(ctx)
-    limit = None if timeout is None else entered_duration("--timeout", timeout)
-    end = None if limit is None else time.monotonic() + limit
+    jobs_or_all(job_ids, everything)
+    end = None if timeout is None else time.monotonic() + entered_duration("--timeout", timeout)
     if everything:
         found = jobs.live(spool.root)
     else:
@@ -278,12 +169,12 @@ class _Hindrances:
         """Check at intervals, not at every call; a short wait prints nothing."""
         if time.monotonic() < self._look_at:
             return
-        every = liveness.looks_every(self._spool.live.now().lock_lease_seconds)
-        self._look_at = time.monotonic() + every
-        for told in explain.hindrances(self._spool.root, self._spool.live.now(), self._onlooker, job_ids):
-            if told.sentence not in self._said:
-                self._said.add(told.sentence)
-                printer.note(told.sentence)
+        values = self._spool.live.now()
+        self._look_at = time.monotonic() + liveness.looks_every(values.lock_lease_seconds)
+        for one in explain.hindrances(self._spool.root, values, self._onlooker, job_ids):
+            if one.sentence not in self._said:
+                self._said.add(one.sentence)
+                printer.note(one.sentence)
 
 
 def _exit_status(found: Found) -> int:
@@ -291,3 +182,132 @@ def _exit_status(found: Found) -> int:
         return 0
     code = lookup.exit_of(found.job).get("exit_code")
     return code if isinstance(code, int) and 0 < code < 256 else 1
+
+
+# ── deleting ──────────────────────────────────────────────────────────────────────────────────
+
+
+@on_spool("prune", "queuectl prune --older-than 7d --state completed --dry-run")
+@click.option(
+    "--older-than", metavar="AGE", required=True, help="The age since the end of the job: 7d, 12h, 30m."
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(["completed", "done", "dead"]),
+    help="Only jobs in this state; without it, completed and dead.",
+)
+@DRY_RUN
+@YES
+def prune_command(spool: Spool, older_than: str, states: tuple[str, ...], dry_run: bool, yes: bool) -> int:
+    """Delete finished jobs and their logs; without --state also the logs of workers that have ended."""
+    age = entered_duration("--older-than", older_than)
+    if is_bare_number(older_than):
+        text = older_than.strip()
+        raise BadUsage(
+            f"--older-than: {text} has no unit.", f"Write {text}d for days, {text}h for hours or {text}s."
+        )
+    oldest = spool.clock() - timedelta(seconds=age)
+    found = []
+    for state in {state for word in states or ("completed", "dead") for state in lookup.WORDS[word]}:
+        for one in jobs.found_in(spool.root, state):
+            with contextlib.suppress(FileNotFoundError):  # it has moved meanwhile
+                if files.mark(one.path).mtime_ns / 1e9 <= oldest.timestamp():
+                    found.append(one)
+    logs = [] if states else acts.spent_worker_logs(spool.root, oldest)
+    which = f"that ended more than {duration(age)} ago"
+    return _delete(spool, found, which, logs, yes=yes, dry_run=dry_run)
+
+
+def _delete(
+    spool: Spool, found: list[Found], which: str, logs: Sequence[str] = (), *, yes: bool, dry_run: bool
+) -> int:
+    """Delete jobs with what they printed, and logs of workers."""
+    beside = f"{_count(len(logs), 'log')} of workers that are gone" if logs else ""
+    if dry_run:
+        for item in found:
+            printer.line(item.id)
+        printer.note(f"{_count(len(found), 'job')}{beside and f' and {beside}'} would be deleted.")
+        return 0
+    what = f"{_count(len(found), 'job')} {which}, and what they printed{beside and f', and {beside}'}"
+    if (found or logs) and not printer.sure(f"Delete {what}?", yes):
+        printer.note("Nothing was deleted.")
+        return 1
+    gone = 0
+    try:
+        with (
+            printer.progress("deleting", len(found), least=printer.MANY) as advance,
+            interruptible() as check,
+        ):
+            for gone, _ in enumerate(acts.delete(spool.root, found), 1):
+                advance(gone)
+                check()
+    except BaseException:
+        printer.note(f"{_count(gone, 'job')} of {len(found):,} deleted.")
+        raise
+    for path in logs:
+        files.remove(path)
+    printer.note(f"{_count(gone, 'job')}{beside and f' and {beside}'} deleted.")
+    return 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+# ── dead letters ──────────────────────────────────────────────────────────────────────────────
+
+
+@click.group("dlq", cls=Group)
+def dlq_command() -> None:
+    """The dead letter queue: jobs that need a person."""
+
+
+@dlq_command.on_spool("list", "queuectl dlq list --limit 10")
+@LIMIT
+@AS_JSON
+def _dlq_list(spool: Spool, limit: int | None, as_json: bool) -> None:
+    """List dead jobs, newest first, with the reason of each."""
+    dead = ((one, lookup.reason_for(one)) for one in spool.list("dead", limit))
+    if as_json:
+        for one, reason in dead:
+            printer.as_json(spool.view(one) | {"reason": reason})
+        return
+    rows = (
+        (one.id, shortened(reason), one.job.command_line if one.job else "(unreadable)")
+        for one, reason in dead
+    )
+    printer.table(("ID", "REASON", "COMMAND"), rows, none="No dead jobs.")
+
+
+@dlq_command.on_spool("retry", "queuectl dlq retry resize-42", "queuectl dlq retry --all")
+@jobs_argument(State.DEAD)
+@click.option("--all", "everything", is_flag=True, help="Every dead job.")
+def _dlq_retry(spool: Spool, job_ids: tuple[str, ...], everything: bool) -> int:
+    """Move dead jobs to pending; their retries are counted from zero."""
+    jobs_or_all(job_ids, everything)
+    lot = Lot(spool, jobs.found_in(spool.root, State.DEAD)) if everything else Lot.of(spool, job_ids)
+    if everything and not lot.left:
+        printer.note("No dead jobs.")
+        return 0
+    with lot.naming_what_is_left(), _retrying(spool) as retry:
+
+        def retry_dead(found: Found) -> str:
+            if found.state is not State.DEAD:
+                raise WrongState(found.id, found.state.label, "dead", "Nothing was changed.")
+            return retry(found)
+
+        if not everything:
+            return lot.do_all("retrying", retry_dead)
+        lot.do("retrying", retry_dead)  # a job that has moved is no longer dead
+        return lot.status
+
+
+@dlq_command.on_spool("purge", "queuectl dlq purge --dry-run")
+@YES
+@DRY_RUN
+def _dlq_purge(spool: Spool, yes: bool, dry_run: bool) -> int:
+    """Delete all dead jobs and what they printed."""
+    found = jobs.found_in(spool.root, State.DEAD)
+    return _delete(spool, found, "that are dead", yes=yes, dry_run=dry_run)

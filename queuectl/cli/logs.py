@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl.cli import completion, printer
-from queuectl.cli.groups import Group
-from queuectl.cli.places import spool_of
+from queuectl.cli.commands import AS_JSON, Group, on_spool
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job.history import last_attempt
 from queuectl.job.model import State
@@ -22,7 +21,7 @@ from queuectl.view import explain, lookup
 from queuectl.view.wording import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from click.shell_completion import CompletionItem
@@ -37,86 +36,112 @@ def _complete_id(ctx: click.Context, parameter: click.Parameter, incomplete: str
     return completion.ids_in(*states)(ctx, parameter, incomplete)
 
 
-def _output_options(command: Any) -> Any:
-    for option in (
-        click.option("--follow", "-f", is_flag=True, help="Continue until the job ends."),
-        click.option("--stderr", "err", is_flag=True, help="Only standard error, byte for byte."),
-        click.option("--stdout", "out", is_flag=True, help="Only standard output, byte for byte."),
-        click.option(
-            "--attempt", "-a", type=click.IntRange(min=1), help="The number of the run; without it, the last."
-        ),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object and nothing else."),
-        click.argument("job_id", shell_complete=_complete_id),
-    ):
-        command = option(command)
-    return command
-
-
 @click.group("output", cls=Group)
 def output_command() -> None:
     """Show what jobs printed."""
 
 
-@output_command.command("get", epilog="\b\nExample:\n  queuectl output get resize-42 --stdout > result.txt")
-@_output_options
-@click.pass_context
-def _get(ctx: click.Context, /, **options: Any) -> None:
-    """Show stdout, stderr, exit code and completion time of a run."""
-    _print_output(spool_of(ctx), **options)
-
-
-@click.command("logs", epilog="\b\nExample:\n  queuectl logs resize-42 --follow")
-@_output_options
-@click.pass_context
-def logs_command(ctx: click.Context, /, **options: Any) -> None:
-    """Show what a job printed: the short form of `output get`."""
-    _print_output(spool_of(ctx), **options)
-
-
-def _print_output(
-    spool: Spool, job_id: str, attempt: int | None, *, as_json: bool, out: bool, err: bool, follow: bool
+@click.argument("job_id", shell_complete=_complete_id)
+@AS_JSON
+@click.option(
+    "--attempt", "-a", type=click.IntRange(min=1), help="The number of the run; without it, the last."
+)
+@click.option("--stdout", "out", is_flag=True, help="Only standard output, byte for byte.")
+@click.option("--stderr", "err", is_flag=True, help="Only standard error, byte for byte.")
+@click.option("--follow", "-f", is_flag=True, help="Continue until the job ends.")
+def _output(
+    spool: Spool, job_id: str, attempt: int | None, as_json: bool, out: bool, err: bool, follow: bool
 ) -> None:
+    """Show stdout, stderr, exit code and completion time of a run."""
     found = spool.find(job_id)
-    if as_json and follow:
-        raise BadUsage("--json and --follow do not go together.", "Leave one of them out.")
+    streams = [stream for stream, is_wanted in (("out", out), ("err", err)) if is_wanted]
     if follow:
-        streams = [name for name, wanted in (("out", out), ("err", err)) if wanted]
-        _follow(spool, found, streams or ["out", "err"], attempt)
+        if as_json:
+            raise BadUsage("--json and --follow do not go together.", "Leave one of them out.")
+        _follow(spool, found, streams or list(output.STREAMS), attempt)
         return
     runs = {run["attempt"]: run for run in lookup.runs_of(found.job)}
     if not runs:
         raise QueueError(f"Job {found.id} has not run yet.", f"See `queuectl status {found.id}`.")
-    number = attempt or max(runs)
-    if number not in runs:
-        raise QueueError(f"Job {found.id} has no run {number}.", f"Its last run is {max(runs)}.")
-    run = runs[number]
-    texts = {
-        stream: (block for _, block in output.read_log(spool.root, found.id, number, stream))
-        for stream in output.STREAMS
-    }
+    run = runs.get(attempt or max(runs))
+    if run is None:
+        raise QueueError(f"Job {found.id} has no run {attempt}.", f"Its last run is {max(runs)}.")
+
+    def blocks(stream: str) -> Iterable[bytes]:
+        return (block for _, block in output.read_log(spool.root, found.id, run["attempt"], stream))
+
     if as_json:
-        whole = {f"std{s}": b"".join(text).decode("utf-8", "replace") for s, text in texts.items()}
-        facts = {key: run.get(key) for key in ("exit_code", "signal", "error", "worker", "started_at")}
-        printer.as_json(
-            {"id": found.id, "attempt": number, **whole, **facts, "completed_at": run.get("ended_at")}
-        )
-        return
+        _print_json(found.id, run, blocks)
+    else:
+        _print(run, streams, blocks)
+
+
+output_command.on_spool("get", "queuectl output get resize-42 --stdout > result.txt")(_output)
+logs_command = on_spool("logs", "queuectl logs resize-42 --follow")(_output)
+
+
+def _print_json(job_id: str, run: dict[str, Any], blocks: Callable[[str], Iterable[bytes]]) -> None:
+    whole = {f"std{one}": b"".join(blocks(one)).decode("utf-8", "replace") for one in output.STREAMS}
+    facts = {key: run.get(key) for key in ("exit_code", "signal", "error", "worker", "started_at")}
+    head = {"id": job_id, "attempt": run["attempt"]}
+    printer.as_json(head | whole | facts | {"completed_at": run.get("ended_at")})
+
+
+def _print(run: dict[str, Any], streams: list[str], blocks: Callable[[str], Iterable[bytes]]) -> None:
+    """Print these streams and nothing else or, if there are none, both with the facts of the run."""
     paper = _Paper()
-    if out or err:
-        for stream in [name for name, wanted in (("out", out), ("err", err)) if wanted]:
-            paper.emit(stream, texts[stream])
+    for stream in streams:
+        paper.emit(stream, blocks(stream))
+    if streams:
         paper.finish()
         return
-    ended = run.get("ended_at")
-    print_head = f"run {number}: {run.get('outcome') or 'running'}"
-    if run.get("exit_code") is not None:
-        print_head += f", exit code {run['exit_code']}"
-    printer.line(print_head + (f", completed at {explain.clock(ended)}" if ended else ""))
+    code, ended = run.get("exit_code"), run.get("ended_at")
+    head = [f"run {run['attempt']}: {run.get('outcome') or 'running'}"]
+    if code is not None:
+        head.append(f"exit code {code}")
+    if ended:
+        head.append(f"completed at {explain.clock(ended)}")
+    printer.line(", ".join(head))
     for stream in output.STREAMS:
         printer.line(f"── std{stream} ──")
-        paper.emit(stream, texts[stream])
+        paper.emit(stream, blocks(stream))
         paper.finish()
         paper.end_line()
+
+
+def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) -> None:
+    """Print the output of run after run until the job is done or dead, or of one run until its end.
+
+    The beginning of another run is announced on standard error: standard output has only the job's bytes.
+    """
+    sent: dict[tuple[int, str], int] = {}
+    paper = _Paper()
+    run = only or max(1, _last_run(found))
+    while True:
+        runs = lookup.runs_of(found.job)
+        ended = found.state in {State.DONE, State.DEAD}
+        ended |= any(one["attempt"] == only and "outcome" in one for one in runs)
+        last = only or max(run, _last_run(found))
+        # An NFS client caches that a name does not exist: open no log before its run has begun.
+        for number in range(run, last + 1) if runs else ():
+            if number > run:
+                paper.finish()
+                printer.note(f"── run {number} ──")
+            for stream in streams:
+                at = sent.get((number, stream), 0)
+                for place, block in output.read_log(spool.root, found.id, number, stream, at):
+                    paper.emit((number, stream), [block])
+                    sent[number, stream] = place
+        run = last
+        if ended:
+            paper.finish()
+            return
+        time.sleep(0.1)
+        found = lookup.again(spool.root, found)
+
+
+def _last_run(found: Found) -> int:
+    return last_attempt(found.job.history) if found.job else 0
 
 
 _BREAKS = re.compile(r"([\t\n])")
@@ -176,38 +201,3 @@ class _Paper:
             shown = "\n" if part == "\n" else " " * (8 - self._column % 8) if part == "\t" else visible(part)
             self._column = 0 if part == "\n" else self._column + len(shown)
             sys.stdout.write(shown)
-
-
-def _has_ended(found: Found, run: int | None) -> bool:
-    runs = lookup.runs_of(found.job)
-    return any(one["attempt"] == run and "outcome" in one for one in runs)
-
-
-def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) -> None:
-    """Print the output of run after run until the job is done or dead, or of one run until its end.
-
-    The beginning of another run is announced on standard error: standard output has only the job's bytes.
-    """
-    sent: dict[tuple[int, str], int] = {}
-    paper = _Paper()
-    run = only or (last_attempt(found.job.history) if found.job else 0)
-    first = max(1, run)
-    while True:
-        ended = found.state in {State.DONE, State.DEAD} or _has_ended(found, only)
-        last = only or max(run, last_attempt(found.job.history) if found.job else 0)
-        # An NFS client caches that a name does not exist: open no log before its run has begun.
-        for number in range(max(first, run), last + 1):
-            if number > max(first, run):
-                paper.finish()
-                printer.note(f"── run {number} ──")
-            for stream in streams:
-                at = sent.get((number, stream), 0)
-                for place, block in output.read_log(spool.root, found.id, number, stream, at):
-                    paper.emit((number, stream), [block])
-                    sent[number, stream] = place
-        run = last
-        if ended:
-            paper.finish()
-            return
-        time.sleep(0.1)
-        found = lookup.again(spool.root, found)

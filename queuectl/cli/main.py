@@ -10,32 +10,20 @@ import click
 
 from queuectl import __version__
 from queuectl.cli import boundary, completion, printer
-from queuectl.cli.groups import Group
+from queuectl.cli.commands import Group, examples
 
-#: The module of each command, imported when the command is used, for a fast start.
-COMMANDS = {
-    "enqueue": "enqueue",
-    "status": "reports",
-    "list": "reports",
-    "output": "logs",
-    "logs": "logs",
-    "retry": "jobs",
-    "cancel": "jobs",
-    "hold": "jobs",
-    "release": "jobs",
-    "wait": "jobs",
-    "dlq": "dead_letters",
-    "prune": "deletion",
-    "worker": "workers",
-    "pause": "workers",
-    "resume": "workers",
-    "webui": "web",
-    "metrics": "web",
-    "config": "config",
-    "init": "spool",
-    "check": "spool",
-    "completion": "completion",
-    "version": "main",
+#: The commands by module, which is imported when one of them is used, for a fast start.
+MODULES = {
+    "enqueue": ["enqueue"],
+    "reports": ["status", "list"],
+    "logs": ["output", "logs"],
+    "jobs": ["retry", "cancel", "hold", "release", "wait", "dlq", "prune"],
+    "workers": ["worker", "pause", "resume"],
+    "web": ["webui", "metrics"],
+    "config": ["config"],
+    "spool": ["init", "check"],
+    "completion": ["completion"],
+    "main": ["version"],
 }
 
 
@@ -45,16 +33,18 @@ class Lazy(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order of the table."""
         del ctx
-        return list(COMMANDS)
+        return [name for names in MODULES.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         del ctx
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f"queuectl.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
-        return command
+        for module, names in MODULES.items():
+            if cmd_name in names:
+                command: click.Command = getattr(
+                    import_module(f"queuectl.cli.{module}"), f"{cmd_name}_command"
+                )
+                return command
+        return None
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -85,7 +75,7 @@ def app(where: str | None) -> None:
     del where  # commands read it from the context
 
 
-@click.command("version", epilog="\b\nExample:\n  queuectl version")
+@click.command("version", epilog=examples("queuectl version"))
 def version_command() -> None:
     """Print the version."""
     printer.line(f"queuectl {__version__}")

@@ -111,6 +111,12 @@ def line(text: str = "") -> None:
     click.echo(visible(text))
 
 
+def lines(texts: Iterable[str]) -> None:
+    """Print lines as `line` does."""
+    for one in texts:
+        line(one)
+
+
 def text(made: str) -> None:
     """Print lines with colours; the caller has made their parts visible."""
     click.echo(made, nl=False)
@@ -210,18 +216,10 @@ def rich_table(
     return made
 
 
-def facts(pairs: Iterable[tuple[str, Any]]) -> None:
-    """Print names and values, one pair per line."""
-    kept = [(name, visible(str(value))) for name, value in pairs if value is not None]
-    width = max((len(name) for name, _ in kept), default=0)
-    for name, value in kept:
-        label = f"{name}:".ljust(width + 2)
-        click.echo(f"{click.style(label, bold=True) if colour() else label}{value}")
-
-
-def colour() -> bool:
-    """Whether to use colours."""
-    return is_terminal() and not os.environ.get("NO_COLOR")
+def coloured(text: str, state: str | None = None) -> str:
+    """A text, by default the name of a state, in the colour of a state; plain where there are no colours."""
+    is_plain = not is_terminal() or os.environ.get("NO_COLOR")
+    return text if is_plain else click.style(text, fg=COLOURS.get(state or text))
 
 
 @contextlib.contextmanager
@@ -241,9 +239,9 @@ def progress(what: str, total: int, *, least: int = 1) -> Iterator[Callable[[int
         yield lambda done: bar.update(task, completed=done)
 
 
-def watch(draw: Callable[[], Any], interval: float = 0.5) -> None:
-    """Redraw until Ctrl-C; without a terminal, draw once."""
-    if not is_terminal():
+def show(draw: Callable[[], Any], *, watch: bool) -> None:
+    """Print what `draw` returns; to `watch` it on a terminal, draw it again twice a second until Ctrl-C."""
+    if not watch or not is_terminal():
         text(draw())
         return
     from rich.live import Live
@@ -255,7 +253,7 @@ def watch(draw: Callable[[], Any], interval: float = 0.5) -> None:
 
     with Live(drawn(), console=console(), screen=True, auto_refresh=False) as live:
         while True:
-            time.sleep(interval)
+            time.sleep(0.5)
             live.update(drawn(), refresh=True)
 
 

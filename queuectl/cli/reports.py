@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl.cli import completion, printer
-from queuectl.cli.places import spool_of
+from queuectl.cli.commands import AS_JSON, LIMIT, WATCH, on_spool
 from queuectl.errors import BadUsage
 from queuectl.job.history import last_attempt
-from queuectl.job.model import State
+from queuectl.job.model import URGENT, State
 from queuectl.spool import output, requests
 from queuectl.times import duration, parse_moment, stamp, when
 from queuectl.view import census, explain, lookup
@@ -25,47 +25,41 @@ if TYPE_CHECKING:
     from queuectl.api import Spool
     from queuectl.spool.jobs import Found
 
-LIVE = ("pending", "scheduled", "processing", "failed")
+COLUMNS = ("ID", "STATE", "PRI", "RUNS", "WHEN", "COMMAND")
 
 
 # ── status ────────────────────────────────────────────────────────────────────────────────────
 
 
-@click.command(
+@on_spool(
     "status",
-    epilog="\b\nExamples:\n  queuectl status            the whole queue\n"
-    "  queuectl status resize-42  one job, and why it does not run\n"
-    "  queuectl status --watch    redrawn until Ctrl-C",
+    "queuectl status            the whole queue",
+    "queuectl status resize-42  one job, and why it does not run",
+    "queuectl status --watch    redrawn until Ctrl-C",
 )
 @click.argument("job_id", required=False, shell_complete=completion.ids_in(*completion.ANY))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
-@click.option("--watch", "-w", is_flag=True, help="Redraw until Ctrl-C.")
-@click.pass_context
-def status_command(ctx: click.Context, job_id: str | None, as_json: bool, watch: bool) -> None:
+@AS_JSON
+@WATCH
+def status_command(spool: Spool, job_id: str | None, as_json: bool, watch: bool) -> None:
     """Show the whole queue, or one job."""
-    spool = spool_of(ctx)
-    if job_id is not None:
-        found = spool.find(job_id)
-        if as_json:
-            printer.as_json(spool.view(found))
-        elif watch:
-            printer.watch(lambda: _job_text(spool, lookup.again(spool.root, found)))
-        else:
-            printer.text(_job_text(spool, found))
-    elif as_json:
-        printer.as_json(_overview(spool))
-    elif watch:
-        batch = _Batch()
-        printer.watch(lambda: _overview_text(_overview(spool), batch))
+    progress = _Progress() if watch else None
+    found = None if job_id is None else spool.find(job_id)
+    if as_json:
+        printer.as_json(_overview(spool) if found is None else spool.view(found))
+    elif found is None:
+        printer.show(lambda: _overview_text(_overview(spool), progress), watch=watch)
+    elif not watch:
+        printer.text(_job_text(spool, found))
     else:
-        printer.text(_overview_text(_overview(spool)))
+        printer.show(lambda: _job_text(spool, lookup.again(spool.root, found)), watch=True)
 
 
 def _overview(spool: Spool) -> dict[str, Any]:
+    """The queue as the documented JSON object."""
     root, now = spool.root, spool.clock()
     texts = census.listed(root)
     counts = census.counts(texts, now)
-    known = workers(spool.root, spool.live.now())
+    known = workers(root, spool.live.now())
     return {
         "counts": counts.as_dict(),
         "workers": alive(known),
@@ -77,7 +71,7 @@ def _overview(spool: Spool) -> dict[str, Any]:
     }
 
 
-class _Batch:
+class _Progress:
     """The progress since a watch began: jobs done, and an estimate of the time left."""
 
     def __init__(self) -> None:
@@ -91,58 +85,48 @@ class _Batch:
             self._first = ended
         left = counts["pending"] + counts["processing"] + counts["failed"]
         gained = ended - self._first
-        total = gained + left
         rate = gained / max(0.001, time.monotonic() - self._began)
         rest = f", about {duration(left / rate)} left" if rate > 0 and left else ""
-        return f"done {gained} of {total} since this was opened{rest}"
+        return f"done {gained} of {gained + left} since this was opened{rest}"
 
 
-def _overview_text(facts: dict[str, Any], batch: _Batch | None = None) -> str:
+def _overview_text(facts: dict[str, Any], progress: _Progress | None) -> str:
     lines = [f"spool      {visible(facts['spool'])}"]
     for word, count in facts["counts"].items():
         shown = f"{word:<11}{count:>11,}"
-        lines.append(click.style(shown, fg=printer.COLOURS[word]) if printer.colour() and count else shown)
-    lines.append(f"workers    {facts['workers']:>11,}")
+        lines.append(printer.coloured(shown, word) if count else shown)
     average, oldest = facts["average_duration_seconds"], facts["oldest_pending_seconds"]
-    lines.append(f"average    {duration(average):>11}   of a completed job's last run")
-    lines.append(f"oldest     {duration(oldest):>11}   since the first of those that wait was due")
-    if batch is not None:
-        lines.append(batch.line(facts["counts"]))
+    lines += [
+        f"workers    {facts['workers']:>11,}",
+        f"average    {duration(average):>11}   of a completed job's last run",
+        f"oldest     {duration(oldest):>11}   since the first of those that wait was due",
+    ]
+    if progress is not None:
+        lines.append(progress.line(facts["counts"]))
     lines += [f"! {visible(text)}" for text in facts["attention"]]
     return "\n".join(lines) + "\n"
 
 
 def _job_text(spool: Spool, found: Found) -> str:
     now = spool.clock()
-    view = spool.view(found)
-    label = view["state"]
-    state = click.style(label, fg=printer.COLOURS.get(label)) if printer.colour() else label
-    job = found.job
+    view, job = spool.view(found), found.job
     reasons = explain.reasons(spool.root, spool.live.now(), found, now)
     why = "; ".join(one.clause for one in reasons)
     pairs: list[tuple[str, Any]] = [
-        ("job", found.id),
-        ("state", f"{state}: {visible(why)}"),
-        ("command", visible(job.command_line) if job else "(the file cannot be read)"),
+        ("command", job.command_line if job else "(the file cannot be read)"),
         ("priority", view["priority"]),
         ("filed", when(job.created_at, now) if job and job.created_at else None),
-        ("due", when(found.name.due_at, now) if label in {"scheduled", "failed"} else None),
+        ("due", when(found.name.due_at, now) if view["state"] in {"scheduled", "failed"} else None),
         ("runs", f"{view['attempts']}; at most {view['max_retries'] + 1} before it is dead"),
         ("limit", duration(view["timeout"]) if view["timeout"] else "none"),
-        ("cwd", job.cwd if job else None),
-        ("env", " ".join(f"{key}={value}" for key, value in job.env.items()) if job and job.env else None),
+        ("cwd", view.get("cwd")),
+        ("env", " ".join(f"{key}={value}" for key, value in view["env"].items()) if "env" in view else None),
         ("file", found.path),
     ]
-    width = 10
-    lines = [
-        f"{name:<{width}}{value if name == 'state' else visible(str(value))}"
-        for name, value in pairs
-        if value is not None
-    ]
-    runs = lookup.runs_of(job)
-    if runs:
-        lines.append("")
-        lines.append(f"{'run':<5}{'outcome':<12}{'exit':<14}{'took':<14}{'cpu':<10}{'memory':<10}worker")
+    lines = [f"job       {found.id}", f"state     {printer.coloured(view['state'])}: {visible(why)}"]
+    lines += [f"{name:<10}{visible(str(value))}" for name, value in pairs if value is not None]
+    if runs := lookup.runs_of(job):
+        lines += ["", f"{'run':<5}{'outcome':<12}{'exit':<14}{'took':<14}{'cpu':<10}{'memory':<10}worker"]
         lines += [_run_line(run, now) for run in runs]
         for stream in output.STREAMS:
             path = output.log_path(spool.root, found.id, runs[-1]["attempt"], stream)
@@ -151,8 +135,7 @@ def _job_text(spool: Spool, found: Found) -> str:
 
 
 def _run_line(run: dict[str, Any], now: datetime) -> str:
-    outcome = run.get("outcome") or "running"
-    took = run.get("seconds")
+    outcome, took = run.get("outcome") or "running", run.get("seconds")
     if took is None and outcome == "running" and run.get("started_at"):
         took = (now - parse_moment(run["started_at"])).total_seconds()
     code = "" if run.get("exit_code") is None else str(run["exit_code"])
@@ -170,54 +153,46 @@ def _run_line(run: dict[str, Any], now: datetime) -> str:
 # ── list ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@click.command(
+@on_spool(
     "list",
-    epilog="\b\nExamples:\n  queuectl list --state pending --limit 20\n"
-    "  queuectl list --state dead --json | queuectl -s OTHER enqueue -",
+    "queuectl list --state pending --limit 20",
+    "queuectl list --state dead --json | queuectl -s OTHER enqueue -",
 )
 @click.option("--state", type=click.Choice(list(lookup.WORDS)), help="Only jobs in this state.")
-@click.option("--limit", "-n", type=click.IntRange(min=0), help="The most jobs to show.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
-@click.option("--watch", "-w", is_flag=True, help="Redraw until Ctrl-C.")
-@click.pass_context
-def list_command(
-    ctx: click.Context, state: str | None, limit: int | None, as_json: bool, watch: bool
-) -> None:
+@LIMIT
+@AS_JSON
+@WATCH
+def list_command(spool: Spool, state: str | None, limit: int | None, as_json: bool, watch: bool) -> None:
     """List jobs in the order in which they run; completed ones newest first."""
-    spool = spool_of(ctx)
     if as_json:
         for found in spool.list(state, limit):
             printer.as_json(spool.view(found))
     elif watch:
         if not printer.is_terminal():
             raise BadUsage("--watch needs a terminal.", "Leave it out in a pipe.")
-        height = max(5, (limit or 1000))
-        batch = _Batch()
-        printer.watch(lambda: _live_list(spool, state, min(height, printer.console().height - 6), batch))
+        progress = _Progress()
+        printer.show(lambda: _live_list(spool, state, limit, progress), watch=True)
     else:
         rows = (_row(found, spool.clock()) for found in spool.list(state, limit))
         printer.table(COLUMNS, rows, state_column=1, none="No jobs.")
 
 
-COLUMNS = ("ID", "STATE", "PRI", "RUNS", "WHEN", "COMMAND")
-
-
-def _live_list(spool: Spool, state: str | None, limit: int, batch: _Batch) -> Any:
+def _live_list(spool: Spool, state: str | None, limit: int | None, progress: _Progress) -> Any:
     from rich.console import Group
     from rich.text import Text
 
     now = spool.clock()
-    rows = [[visible(str(cell)) for cell in _row(found, now)] for found in spool.list(state, limit)]
-    head = batch.line(census.counts(census.listed(spool.root), now).as_dict())
+    most = min(max(5, limit or 1000), printer.console().height - 6)
+    rows = [[visible(str(cell)) for cell in _row(found, now)] for found in spool.list(state, most)]
+    head = progress.line(census.counts(census.listed(spool.root), now).as_dict())
     return Group(Text(head), printer.rich_table(COLUMNS, rows, state_column=1))
 
 
 def _row(found: Found, now: datetime) -> tuple[Any, ...]:
-    label = found.label(now)
-    job = found.job
+    label, job, rank = found.label(now), found.job, found.name.rank
     runs = last_attempt(job.history) if job else 0
     command = job.command_line if job else f"({found.unreadable})"
-    priority = 10 - found.name.rank if found.name.rank <= 10 else "-"
+    priority = "-" if rank > URGENT else URGENT - rank
     if job and job.priority is not None:
         priority = job.priority
     return found.id, label, priority, runs, _when(found, label, now), command
@@ -226,8 +201,7 @@ def _row(found: Found, now: datetime) -> tuple[Any, ...]:
 def _when(found: Found, label: str, now: datetime) -> str:
     if label in {"scheduled", "failed"} and found.name.due > stamp(now):
         return f"in {duration((found.name.due_at - now).total_seconds())}"
-    if label in {"completed", "dead", "processing"} and found.job and found.job.history:
-        at = found.job.history[-1].get("at")
-        if isinstance(at, str):
-            return f"{duration(max(0.0, (now - parse_moment(at)).total_seconds()))} ago"
-    return f"{duration(max(0.0, (now - found.name.due_at).total_seconds()))} ago"
+    history = found.job.history if found.job else ()
+    at = history[-1].get("at") if history and label in {"completed", "dead", "processing"} else None
+    moment = parse_moment(at) if isinstance(at, str) else found.name.due_at
+    return f"{duration(max(0.0, (now - moment).total_seconds()))} ago"

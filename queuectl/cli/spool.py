@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from queuectl.api import Spool
 from queuectl.cli import completion, printer
+from queuectl.cli.commands import AS_JSON, examples
 from queuectl.cli.places import absolute, make_way_to_own, place_of, spool_of
 from queuectl.errors import BadUsage
 from queuectl.job.model import State
 from queuectl.times import entered_duration
 
+if TYPE_CHECKING:
+    from queuectl.view.share_check.report import Report
+
 
 @click.command(
     "init",
-    epilog="\b\nExamples:\n  queuectl init jobs\n  mkdir jobs; chgrp devs jobs; queuectl init --shared jobs",
+    epilog=examples("queuectl init jobs", "mkdir jobs; chgrp devs jobs; queuectl init --shared jobs"),
 )
 @click.argument("where", metavar="[DIR]", required=False, shell_complete=completion.folders)
 @click.option("--shared", is_flag=True, help="For all users of the group that the directory has.")
@@ -33,8 +38,11 @@ def init_command(ctx: click.Context, where: str | None, shared: bool) -> None:
 
 @click.command(
     "check",
-    epilog="\b\nExamples:\n  queuectl check\n  queuectl check --repair\n"
-    "  queuectl check --share /mnt/jobs   on two hosts at once, before a spool is made there",
+    epilog=examples(
+        "queuectl check",
+        "queuectl check --repair",
+        "queuectl check --share /mnt/jobs   on two hosts at once, before a spool is made there",
+    ),
 )
 @click.option("--repair", is_flag=True, help="Mend what can be mended.")
 @click.option(
@@ -44,28 +52,36 @@ def init_command(ctx: click.Context, where: str | None, shared: bool) -> None:
     help="Try out whether a mount is fit for a queue, with another run of this on another host.",
 )
 @click.option("--timeout", "-t", metavar="SECONDS", help="With --share: wait so long for the other; 60.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a finding; with --share, one.")
+@AS_JSON
 @click.pass_context
 def check_command(
     ctx: click.Context, repair: bool, share: Path | None, timeout: str | None, as_json: bool
 ) -> int:
     """Read the whole spool; report, or mend, what does not belong. Exit status 1 if anything is left."""
-    if share is not None:
-        if repair:
-            raise BadUsage("--share and --repair do not go together.", "Leave one of them out.")
-        return _check_share(
-            share, 60.0 if timeout is None else entered_duration("--timeout", timeout), as_json
-        )
-    if timeout is not None:
-        raise BadUsage("--timeout is for --share.", "Leave it out.")
+    if share is None:
+        if timeout is not None:
+            raise BadUsage("--timeout is for --share.", "Leave it out.")
+        return _check(spool_of(ctx), repair=repair, as_json=as_json)
+    if repair:
+        raise BadUsage("--share and --repair do not go together.", "Leave one of them out.")
+    patience = 60.0 if timeout is None else entered_duration("--timeout", timeout)
+    from queuectl.view import share_check
+
+    report = share_check.check(share, patience, printer.note)
+    if as_json:
+        printer.as_json(report.as_dict())
+    else:
+        _print_report(report)
+    return 1 if report.verdict == "unsafe" else 0
+
+
+def _check(spool: Spool, *, repair: bool, as_json: bool) -> int:
     from queuectl.spool import jobs
     from queuectl.spool.descriptions import described
     from queuectl.spool.onlooker import Onlooker
     from queuectl.view import audit
 
-    spool = spool_of(ctx)
-    onlooker = Onlooker(spool.root)
-    values = spool.live.now()
+    onlooker, values = Onlooker(spool.root), spool.live.now()
     if repair:
         from queuectl.worker.remains import stop_remains
 
@@ -92,53 +108,29 @@ VERDICTS = {
 }
 
 
-def _check_share(folder: Path, patience: float, as_json: bool) -> int:
-    from queuectl.view import share_check
-    from queuectl.view.share_check import trial
+def _print_report(report: Report) -> None:
+    from queuectl.view.share_check.trial import FILES, PAIRS
 
-    report = share_check.check(folder, patience, printer.note)
-    if as_json:
-        printer.as_json(report.as_dict())
-        return 1 if report.verdict == "unsafe" else 0
     alone, both = report.alone, report.together
-    printer.facts(
-        [
-            ("file system", alone.filesystem),
-            *(
-                (f"{name} a file" if name != "list" else name, _ms(s))
-                for name, s in alone.round_trips.items()
-            ),
-            (f"clock of {alone.host}", f"{alone.clock_offset:+.1f} s to the share's"),
-            ("lease", {True: "granted", False: "refused", None: "not offered"}[alone.lease]),
-            ("owner", "who makes a file" if alone.owner is None else f"always {alone.owner}"),
-            ("modes", "kept" if alone.keeps_modes else "the mount's"),
-            ("sync of a directory", "taken" if alone.syncs_folders else "without effect"),
-        ]
-    )
+    facts = {
+        "file system": alone.filesystem,
+        f"clock of {alone.host}": f"{alone.clock_offset:+.1f} s to the share's",
+        "lease": {True: "granted", False: "refused", None: "not offered"}[alone.lease],
+        "owner": "who makes a file" if alone.owner is None else f"always {alone.owner}",
+        "modes": "kept" if alone.keeps_modes else "the mount's",
+        "sync of a directory": "taken" if alone.syncs_folders else "without effect",
+    }
     if both is not None:
-        printer.facts(
-            [
-                (f"clock of {both.other_host}", f"{both.other_clock_offset:+.1f} s to the share's"),
-                (
-                    "claims",
-                    f"of {trial.FILES}, won by both: {both.claimed_twice}, by none: {both.claims_lost}",
-                ),
-                ("new files", f"of {trial.FILES}, made by both: {both.created_twice}"),
-                ("lock", {True: "excludes", False: "does not exclude", None: "none"}[both.lock_excludes]),
-                ("new name", f"seen after {_ms(both.seen_after)}"),
-                ("asked early", f"seen after {_ms(both.early_seen_after)}"),
-                (
-                    "listings",
-                    f"of {trial.PAIRS}, out of date: {both.stale_listings + both.stale_uncached}",
-                ),
-                ("change", f"seen after {_ms(both.change_seen_after)}"),
-            ]
-        )
+        changed = both.change_seen_after
+        facts |= {
+            f"clock of {both.other_host}": f"{both.other_clock_offset:+.1f} s to the share's",
+            "claims": f"of {FILES}, won by both: {both.claimed_twice}, by none: {both.claims_lost}",
+            "new files": f"of {FILES}, made by both: {both.created_twice}",
+            "new name": f"seen after {both.seen_after:.3f} s",
+            "listings": f"of {PAIRS}, out of date: {both.stale_listings}",
+            "change": "never seen" if changed is None else f"seen after {changed:.3f} s",
+        }
+    for name, value in facts.items():
+        printer.line(f"{name + ':':<22}{value}")
     printer.line(VERDICTS[report.verdict])
-    for remark in report.remarks:
-        printer.line(f"- {remark}")
-    return 1 if report.verdict == "unsafe" else 0
-
-
-def _ms(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    printer.lines(f"- {remark}" for remark in report.remarks)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from queuectl.cli import printer
+from queuectl.cli.commands import examples, on_spool
 from queuectl.cli.places import spool_of
 from queuectl.errors import BadUsage, QueueError
+
+if TYPE_CHECKING:
+    from queuectl.api import Spool
 
 LEAST = 16
 GENERATED = "generated"
@@ -18,8 +23,11 @@ GENERATED = "generated"
 
 @click.command(
     "webui",
-    epilog="\b\nExamples:\n  queuectl webui --open\n  queuectl webui --port 8080 --read-only\n"
-    "  QUEUECTL_TOKEN=$(openssl rand -hex 16) queuectl webui --host 0.0.0.0",
+    epilog=examples(
+        "queuectl webui --open",
+        "queuectl webui --port 8080 --read-only",
+        "QUEUECTL_TOKEN=$(openssl rand -hex 16) queuectl webui --host 0.0.0.0",
+    ),
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; others want a token.")
 @click.option(
@@ -67,9 +75,8 @@ def webui_command(
             f"{host} can be reached from other hosts, and there is no token.",
             "Say --token to have one made up, or set QUEUECTL_TOKEN.",
         )
-    options = Options(host, port, token, names, read_only, allow_submit)
-    server = Server(spool_of(ctx), options, stop_remains)
-    printer.line(f"{server.address}")
+    server = Server(spool_of(ctx), Options(host, port, token, names, read_only, allow_submit), stop_remains)
+    printer.line(server.address)
     printer.note("Ctrl-C ends it.")
     sys.stdout.flush()
     if open_:
@@ -102,17 +109,14 @@ def _missing(error: ModuleNotFoundError) -> QueueError:
     return QueueError(f"The dashboard needs {error.name}, which is not installed.", f"Run: {command}")
 
 
-@click.command("metrics", epilog="\b\nExample:\n  queuectl metrics > /var/lib/node_exporter/queuectl.prom")
-@click.pass_context
-def metrics_command(ctx: click.Context) -> None:
+@on_spool("metrics", "queuectl metrics > /var/lib/node_exporter/queuectl.prom")
+def metrics_command(spool: Spool) -> None:
     """Print the figures as Prometheus reads them, for a node exporter's text file."""
-    from queuectl.view import metrics, workers
+    from queuectl.view import metrics
     from queuectl.view.census import Census
+    from queuectl.view.workers import workers
 
-    spool = spool_of(ctx)
     census = Census(spool.root)
     census.look(patient=False)
-    click.echo(
-        metrics.text(spool.root, census, workers.workers(spool.root, spool.live.now()), spool.clock()),
-        nl=False,
-    )
+    known = workers(spool.root, spool.live.now())
+    printer.text(metrics.text(spool.root, census, known, spool.clock()))

@@ -4,9 +4,9 @@
 
 both      hello         each finds others by listing
 both      meets-NAME    and answers them; two that have answered each other begin
-first     ping, more    how soon a new name is seen, and one that was asked for too early
-both      lists, stale  files made in quick succession by the first, listed by the second meanwhile
-both      ready, race   files made exclusively, files renamed, a lock that the first one holds
+both      ping, pong    how soon a new name is seen
+both      lists, paired files made in quick succession by the first, listed by the second meanwhile
+both      ready, race   files made exclusively, files renamed
 both      result, bye   what each has won is compared
 second    gone          then the first one clears the table
 
@@ -20,9 +20,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from queuectl.errors import QueueError
-from queuectl.view.share_check.meeting import FOLDER, Pulse, Table
+from queuectl.view.share_check.meeting import FOLDER, Table
 from queuectl.view.share_check.report import Report, judged
-from queuectl.view.share_check.trial import Together, compare, measure, mount_of
+from queuectl.view.share_check.trial import compare, measure, mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,13 +40,13 @@ def check(folder: Path, patience: float, tell: Callable[[str], None]) -> Report:
     Leaves nothing behind. Raises `QueueError` if a third run takes part, if the other run goes away, or if
     the share does not answer for `HANGS` seconds. A call that hangs stays in a daemon thread.
     """
-    pulse = Pulse()
+    table = Table(folder.absolute() / FOLDER, tell)
     found: list[Report | BaseException] = []
     is_done = threading.Event()  # in Python 3.11 an interrupted `join` marks a thread as ended
 
     def run() -> None:
         try:
-            found.append(_check(folder, patience, tell, pulse))
+            found.append(_check(folder, patience, table))
         except BaseException as error:  # noqa: BLE001 - it is raised below, in the thread that waits
             found.append(error)
         is_done.set()
@@ -54,13 +54,13 @@ def check(folder: Path, patience: float, tell: Callable[[str], None]) -> Report:
     threading.Thread(target=run, name="check --share", daemon=True).start()
     try:
         while not is_done.wait(0.2):
-            if pulse.silence() > HANGS:
+            if table.silence() > HANGS:
                 raise QueueError(
-                    f"{folder} has not answered for {HANGS:g} s: it hangs in `{pulse.at}`.",
+                    f"{folder} has not answered for {HANGS:g} s: it hangs in `{table.call}`.",
                     "See whether its server can be reached, then start both again.",
                 )
     finally:
-        pulse.is_ended = True  # Ctrl-C: the thread clears the table at its next step
+        table.is_left = True  # Ctrl-C: the thread clears the table at its next step
         is_done.wait(STOPPING)
     (result,) = found
     if isinstance(result, BaseException):
@@ -68,16 +68,17 @@ def check(folder: Path, patience: float, tell: Callable[[str], None]) -> Report:
     return result
 
 
-def _check(folder: Path, patience: float, tell: Callable[[str], None], pulse: Pulse) -> Report:
-    place = folder.absolute() / FOLDER
-    table = Table.at(place, tell, pulse)
+def _check(folder: Path, patience: float, table: Table) -> Report:
+    table.sit()
     try:
         alone = measure(folder, table)
-        together: Together | None = None
+        together = None
         table.put("hello", {"place": mount_of(folder)})
-        tell(f"Waiting for `queuectl check --share {folder}` on another host, for {patience:g} s at most.")
+        table.tell(
+            f"Waiting for `queuectl check --share {folder}` on another host, for {patience:g} s at most."
+        )
         if table.find_other(patience):
-            tell("There it is; both test the share now.")
+            table.tell("There it is; both test the share now.")
             try:
                 together = compare(folder, table, alone)
             except FileNotFoundError:  # the other run has removed its files and is gone
@@ -86,4 +87,4 @@ def _check(folder: Path, patience: float, tell: Callable[[str], None], pulse: Pu
     finally:
         table.clear()
         with contextlib.suppress(OSError):  # another run is still there and removes it
-            place.rmdir()
+            table.place.rmdir()

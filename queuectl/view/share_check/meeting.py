@@ -16,7 +16,7 @@ from queuectl.system import files, host
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from typing import Any
+    from typing import Any, Self
 
 FOLDER = ".queuectl-check"
 #: Seconds between looks for the other run's next file.
@@ -36,51 +36,45 @@ class Ended(Exception):
     """The run is over: nobody waits for it."""
 
 
-class Pulse:
-    """The call to the share that is under way, and since when; the share has answered all earlier ones."""
-
-    def __init__(self) -> None:
-        self.at = ""
-        self.since = times.clock.monotonic()
-        self.is_ended = False
-
-    def beat(self, at: str) -> None:
-        """Note the next call; raises `Ended` once nobody waits for the run."""
-        if self.is_ended:
-            raise Ended
-        self.at, self.since = at, times.clock.monotonic()
-
-    def silence(self) -> float:
-        """Seconds since the share last answered."""
-        return times.clock.monotonic() - self.since
-
-
 class Table:
-    """The directory in which two runs meet. A file there appears complete, under the name of its run."""
+    """The directory in which two runs meet. A file there appears complete, under the name of its run.
 
-    def __init__(self, path: str, tell: Callable[[str], None], pulse: Pulse) -> None:
-        self.path = path
-        self.pulse = pulse
-        self._tell = tell
-        self._root = Root(path)
+    `call` is what the share is asked to do now; it has answered everything before. `is_left` is set once
+    nobody waits for the run.
+    """
+
+    def __init__(self, place: Path, tell: Callable[[str], None] = lambda _: None) -> None:
+        self.place = place
+        self.path = str(place)
+        self.tell = tell
         self.me = f"{host.host_name()}-{files.kernel.getpid()}-{files.kernel.urandom(2).hex()}"
         self.other = ""
         self.silent: list[str] = []
         self.ended = [self.me]
+        self.call = ""
+        self.is_left = False
+        self._since = times.clock.monotonic()
+        self._root = Root(place)
 
-    @classmethod
-    def at(
-        cls, place: Path, tell: Callable[[str], None] = lambda _: None, pulse: Pulse | None = None
-    ) -> Table:
+    def asks(self, call: str) -> None:
+        """Note the next call to the share; raises `Ended` once nobody waits for the run."""
+        if self.is_left:
+            raise Ended
+        self.call, self._since = call, times.clock.monotonic()
+
+    def silence(self) -> float:
+        """Seconds since the share last answered."""
+        return times.clock.monotonic() - self._since
+
+    def sit(self) -> Self:
         """Take a seat: a file that keeps a run which leaves just then from removing the directory."""
-        if what := "a link" if place.is_symlink() else "a file" if place.is_file() else None:
-            raise QueueError(f"{place} is {what}, where a directory was to be made.", "Delete it.")
-        table = cls(str(place), tell, pulse or Pulse())
+        if what := "a link" if self.place.is_symlink() else "a file" if self.place.is_file() else None:
+            raise QueueError(f"{self.path} is {what}, where a directory was to be made.", "Delete it.")
         end = times.clock.monotonic() + SEATING
         while True:
             try:
-                place.mkdir(exist_ok=True)
-                files.create(f"{place}/.{table.me}.seat")
+                self.place.mkdir(exist_ok=True)
+                files.create(f"{self.path}/.{self.me}.seat")
             except OSError as error:
                 # If two make a directory at once, GlusterFS makes none and tells both that it exists.
                 is_late = times.clock.monotonic() > end
@@ -88,7 +82,7 @@ class Table:
                     raise
                 times.clock.sleep(LOOK)
             else:
-                return table
+                return self
 
     @property
     def is_first(self) -> bool:
@@ -99,12 +93,17 @@ class Table:
         """The path of a file that both runs use."""
         return f"{self.path}/{min(self.me, self.other)}.{what}"
 
-    def put(self, step: str, facts: object) -> None:
+    def put(self, step: str, facts: object = None) -> None:
         """Announce a step, with facts for the other run."""
-        self.pulse.beat("create and rename a file")
+        self.asks("create and rename a file")
         hidden = f"{self.path}/.{self.me}.new"
         files.create(hidden, json.dumps(facts).encode())
         files.move(hidden, f"{self.path}/{self.me}.{step}")
+
+    def names(self) -> list[str]:
+        """The names in the directory, listed as the queue lists its own."""
+        self.asks("list the directory")
+        return self._root.texts_in(self.path)
 
     def find_other(self, patience: float) -> bool:
         """Wait for another run that answers; `silent` then holds those that did not."""
@@ -115,7 +114,7 @@ class Table:
             hellos = [text for text in names if text.endswith(".hello") and _OF_A_RUN.match(text)]
             others = {text.removesuffix(".hello") for text in hellos} - {self.me}
             for name in others - met:
-                self.put(f"meets-{name}", None)
+                self.put(f"meets-{name}")
             met |= others
             answered = [name for name in others if f"{name}.meets-{self.me}" in names]
             if len(answered) > 1:
@@ -130,13 +129,8 @@ class Table:
                 return False
             times.clock.sleep(LOOK)
 
-    def names(self) -> list[str]:
-        """The names in the directory."""
-        self.pulse.beat("list the directory")
-        return self._root.texts_in(self.path)
-
-    def wait(self, step: str) -> float:
-        """Wait until the other run announces a step; returns the seconds that this took."""
+    def get(self, step: str) -> Any:
+        """Wait until the other run announces a step; returns its facts."""
         begun = times.clock.monotonic()
         is_told = False
         while f"{self.other}.{step}" not in (names := self.names()):
@@ -146,29 +140,24 @@ class Table:
                 raise self.stuck()
             if passed > TELL and not is_told:
                 is_told = True
-                self._tell(f"Waiting for {self.other} to come to its step `{step}`, for {STEP:g} s at most.")
+                self.tell(f"Waiting for {self.other} to come to its step `{step}`, for {STEP:g} s at most.")
             times.clock.sleep(LOOK)
-        return times.clock.monotonic() - begun
+        return json.loads(files.read(f"{self.path}/{self.other}.{step}"))
 
     def stuck(self) -> QueueError:
         """The error for a run whose partner has gone away."""
         return QueueError(f"The run on the other host ({self.other}) does not go on.", "Start both again.")
 
-    def get(self, step: str) -> Any:
-        """Wait until the other run announces a step; returns its facts."""
-        self.wait(step)
-        return json.loads(files.read(f"{self.path}/{self.other}.{step}"))
-
     def clear(self) -> None:
         """Remove the files of the runs in `ended`, and files that others left long ago."""
-        with contextlib.suppress(OSError):
-            of_ended = tuple(f"{hidden}{name}." for name in self.ended for hidden in ("", "."))
+        with contextlib.suppress(OSError):  # the run has its own error by now
             now = files.modified(f"{self.path}/.{self.me}.seat")[0]
             for text in self._root.texts_in(self.path):
-                if text.startswith(of_ended) or self._is_left(text, now):
+                is_ours = text.removeprefix(".").startswith(tuple(f"{name}." for name in self.ended))
+                if is_ours or self._is_left(text, now):
                     files.remove(f"{self.path}/{text}")
 
     def _is_left(self, text: str, now: float) -> bool:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # another run clears it away, too
             return bool(_OF_A_RUN.match(text)) and now - files.modified(f"{self.path}/{text}")[0] > LEFT
         return False

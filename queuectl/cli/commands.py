@@ -1,10 +1,21 @@
-"""Groups of commands; an unknown command is answered with the command that was probably meant."""
+"""What commands are made of: the spool they get, the options that several have, and groups of them."""
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING
+
 import click
 
+from queuectl.cli import completion
+from queuectl.cli.places import spool_of
 from queuectl.errors import BadUsage, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from queuectl.job.model import State
 
 #: For each group, its commands and the words that users of other programs type for them.
 HABITS = {
@@ -38,9 +49,40 @@ HABITS = {
     "output": {"output get": ["show", "cat", "logs", "log", "print"]},
 }
 
+AS_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="JSON and nothing else; of several, one a line."
+)
+WATCH = click.option("--watch", "-w", is_flag=True, help="Redraw until Ctrl-C.")
+LIMIT = click.option("--limit", "-n", type=click.IntRange(min=0), help="The most jobs to show.")
+YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
+
+
+def jobs_argument(*states: State, required: bool = False) -> Callable[[Any], Any]:
+    """The argument of a command that takes the ids of jobs in these states."""
+    return click.argument("job_ids", nargs=-1, required=required, shell_complete=completion.ids_in(*states))
+
+
+def jobs_or_all(job_ids: Sequence[str], everything: bool) -> None:
+    """Raise `BadUsage` unless either jobs or --all were given."""
+    if bool(job_ids) == everything:
+        raise BadUsage(
+            "Jobs and --all were both given." if everything else "No job was named.",
+            "Name the ids of jobs, or say --all.",
+        )
+
+
+def examples(*lines: str) -> str:
+    """The examples at the end of a command's help."""
+    return "\n".join(["\b\nExamples:" if len(lines) > 1 else "\b\nExample:", *(f"  {one}" for one in lines)])
+
 
 class Group(click.Group):
     """A group that suggests a command for an unknown word."""
+
+    def on_spool(self, name: str, *lines: str) -> Callable[[Callable[..., object]], click.Command]:
+        """Make a command of a function of the opened spool and the options; `lines` are its examples."""
+        return lambda function: self.command(name, epilog=examples(*lines))(with_spool(function))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -58,3 +100,19 @@ def _meant(group: str, word: str, known: list[str]) -> str:
     habits = HABITS.get(group, {})
     meant = next((command for command, words in habits.items() if word.lower() in words), None)
     return nearest(word, known) if meant is None else f"Did you mean `queuectl {meant}`?"
+
+
+def on_spool(name: str, *lines: str) -> Callable[[Callable[..., object]], click.Command]:
+    """As `Group.on_spool`, for a command of no group."""
+    return lambda function: click.command(name, epilog=examples(*lines))(with_spool(function))
+
+
+def with_spool(function: Callable[..., object]) -> Callable[..., object]:
+    """The function with the spool of the command line as its first argument."""
+
+    @click.pass_context
+    @functools.wraps(function)
+    def run(ctx: click.Context, /, **options: Any) -> object:
+        return function(spool_of(ctx), **options)
+
+    return run
