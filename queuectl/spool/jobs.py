@@ -69,18 +69,21 @@ def names_in(root: Root, state: State) -> list[Name]:
 
 def found_in(root: Root, state: State) -> list[Found]:
     """The files of all jobs in a state in the order of their names, not read."""
-    folder = root.folder(state)
-    return [Found(state, name, f"{folder}/{name}") for name in sorted(names_in(root, state), key=str)]
+    return sorted(_jobs_among(root, state, root.texts_in(root.folder(state))), key=lambda one: one.path)
 
 
 def live(root: Root) -> list[Found]:
     """The files of all jobs that wait or run, each once, not read."""
-    found: dict[str, Found] = {}
-    for state, texts in look(root, WAITING):
-        for text in texts:
-            if (name := name_in(state, text)) is not None:
-                found[name.id] = Found(state, name, f"{root.folder(state)}/{text}")
-    return list(found.values())
+    looked = look(root, WAITING)
+    return list({one.id: one for state, texts in looked for one in _jobs_among(root, state, texts)}.values())
+
+
+def _jobs_among(root: Root, state: State, texts: Iterable[str]) -> Iterator[Found]:
+    """The files of jobs among these names in the directory of a state, not read."""
+    folder = root.folder(state)
+    for text in texts:
+        if (name := name_in(state, text)) is not None:
+            yield Found(state, name, f"{folder}/{text}")
 
 
 def names_of(root: Root, job_id: str) -> list[Found]:
@@ -119,9 +122,7 @@ def bearing(root: Root, state: State, texts: list[str], wanted: AbstractSet[str]
     near = [
         text for text, job_id in zip(texts, ids_in(state, texts), strict=True) if job_id.lower() in wanted
     ]
-    for text in near:
-        if (name := name_in(state, text)) is not None:
-            yield Found(state, name, f"{root.folder(state)}/{text}")
+    return _jobs_among(root, state, near)
 
 
 class Places(NamedTuple):
@@ -164,8 +165,8 @@ def read(found: Found) -> Found | None:
         return None
     except (BadJob, files.NotAFile, PermissionError) as error:
         why = error.problem if isinstance(error, BadJob) else (error.strerror or str(error))
-        return Found(found.state, found.name, found.path, None, why)
-    return Found(found.state, found.name, found.path, job)
+        return found._replace(job=None, unreadable=why)
+    return found._replace(job=job, unreadable="")
 
 
 def free_name(root: Root, state: State, name: Name) -> Name:
