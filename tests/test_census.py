@@ -319,8 +319,8 @@ def test_dead_letters_are_grouped_and_each_is_read_once(
     names = os.listdir(spool.root.folder(State.DEAD))
     letters = DeadLetters().learn(names, 60, partial(read_letter, spool.root))
     assert letters.unread == 0
-    assert [(group.kind, len(group.names)) for group in letters.groups()][-1][1] == 1
-    assert {group.kind: len(group.names) for group in letters.groups()} == {
+    assert [(kind, len(names)) for kind, names in letters.groups()][-1][1] == 1
+    assert {kind: len(names) for kind, names in letters.groups()} == {
         "exit status 1": 3,
         "exit status 2": 3,
         "it ran longer than its limit of 0.1 s": 1,

@@ -24,10 +24,12 @@ from queuectl.view.endings import Ends
 from queuectl.view.wording import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
+    from collections.abc import Container, Sequence
 
     from queuectl.api import Spool
     from queuectl.job.history import Event
+    from queuectl.settings import Settings
+    from queuectl.spool.acts import Hand
     from queuectl.spool.jobs import Found
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
@@ -40,22 +42,14 @@ _PATIENCE = 60.0
 @jobs_argument(*completion.MAY_RUN_AGAIN, required=True)
 def retry_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
     """Move failed, dead or completed jobs to pending; their retries are counted from zero."""
-    lot = Lot.of(spool, job_ids)
-    with lot.naming_what_is_left(), _retrying(spool) as retry:
-        return lot.do_all("retrying", retry)
+    lot, values = Lot.of(spool, job_ids), spool.settings()
+    with lot.hand() as me:
+        return lot.do_all("retrying", lambda found: _retry(spool, me, found, values))
 
 
-@contextlib.contextmanager
-def _retrying(spool: Spool) -> Iterator[Callable[[Found], str]]:
-    """What `Lot.do` needs to put jobs back to pending."""
-    values = spool.settings()
-    with acts.hand(spool.root, spool.clock()) as me:
-
-        def retry(found: Found) -> str:
-            acts.retry(me, found, values, spool.clock())
-            return f"{found.id} is pending"
-
-        yield retry
+def _retry(spool: Spool, me: Hand, found: Found, values: Settings) -> str:
+    acts.retry(me, found, values, spool.clock())
+    return f"{found.id} is pending"
 
 
 @on_spool("cancel", "queuectl cancel resize-42")
@@ -64,7 +58,7 @@ def cancel_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
     """Cancel jobs: a waiting one goes to dead, a running one is stopped first."""
     values = spool.settings()
     lot = Lot.of(spool, job_ids)
-    with lot.naming_what_is_left(), acts.hand(spool.root, spool.clock()) as me:
+    with lot.hand() as me:
         cancelling = Cancelling(me, values, Onlooker(spool.root), _stop_remains, spool.clock)
 
         def cancel(found: Found) -> str | None:
@@ -105,9 +99,7 @@ def hold_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
         parking.hold(spool.root, found)
         return f"{found.id} is held"
 
-    lot = Lot.of(spool, job_ids)
-    with lot.naming_what_is_left():
-        return lot.do_all("holding", hold)
+    return Lot.of(spool, job_ids).do_all("holding", hold)
 
 
 @on_spool("release", "queuectl release resize-42")
@@ -118,9 +110,7 @@ def release_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
     def release(found: Found) -> str:
         return f"{found.id} is {parking.release(spool.root, found).label(spool.clock())}"
 
-    lot = Lot.of(spool, job_ids)
-    with lot.naming_what_is_left():
-        return lot.do_all("releasing", release)
+    return Lot.of(spool, job_ids).do_all("releasing", release)
 
 
 @on_spool("wait", 'queuectl wait "$(queuectl enqueue make)"', "queuectl wait --all --timeout 10m")
@@ -291,16 +281,17 @@ def _dlq_retry(spool: Spool, job_ids: tuple[str, ...], everything: bool) -> int:
     if everything and not lot.left:
         printer.note("No dead jobs.")
         return 0
-    with lot.naming_what_is_left(), _retrying(spool) as retry:
+    values = spool.settings()
+    with lot.hand() as me:
 
-        def retry_dead(found: Found) -> str:
+        def retry(found: Found) -> str:
             if found.state is not State.DEAD:
                 raise WrongState(found.id, found.state.label, "dead", "Nothing was changed.")
-            return retry(found)
+            return _retry(spool, me, found, values)
 
         if not everything:
-            return lot.do_all("retrying", retry_dead)
-        lot.do("retrying", retry_dead)  # a job that has moved is no longer dead
+            return lot.do_all("retrying", retry)
+        lot.do("retrying", retry)  # a job that has moved is no longer dead
         return lot.status
 
 

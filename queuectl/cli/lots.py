@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from queuectl.cli import printer
 from queuectl.errors import BadJob, JobMoved, NoSuchJob, QueueError, StorageTrouble
-from queuectl.spool import jobs
+from queuectl.spool import acts, jobs
 from queuectl.view import lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from queuectl.api import Spool
+    from queuectl.spool.acts import Hand
     from queuectl.spool.jobs import Found
 
 
@@ -73,11 +74,12 @@ class Lot:
 
     def do_all(self, what: str, act: Callable[[Found], str | None]) -> int:
         """Act on each job until all are done, also if they move meanwhile; returns the exit status."""
-        for _ in range(jobs.TRIES):
-            self.do(what, act)
-            if not self.left:
-                return self.status
-            self.look_again()
+        with self._naming_what_is_left():
+            for _ in range(jobs.TRIES):
+                self.do(what, act)
+                if not self.left:
+                    return self.status
+                self.look_again()
         for found in self.left:
             self.refuse(JobMoved(found.id))
         return self.status
@@ -91,7 +93,13 @@ class Lot:
         self.left = [found[one.id] for one in self.left if one.id in found]
 
     @contextlib.contextmanager
-    def naming_what_is_left(self) -> Iterator[None]:
+    def hand(self) -> Iterator[Hand]:
+        """Join as an owner who acts on these jobs."""
+        with self._naming_what_is_left(), acts.hand(self.spool.root, self.spool.clock()) as me:
+            yield me
+
+    @contextlib.contextmanager
+    def _naming_what_is_left(self) -> Iterator[None]:
         """Name the jobs that are left in an error of the disk, so that the command can be repeated."""
         try:
             yield

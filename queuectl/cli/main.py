@@ -47,12 +47,6 @@ class Lazy(Group):
         return None
 
 
-def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        printer.line(f"queuectl {__version__}")
-        ctx.exit()
-
-
 @click.group(
     cls=Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -66,7 +60,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     shell_complete=completion.folders,
     help="The spool; without it, $QUEUECTL_SPOOL, or your own in the state directory.",
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
+@click.version_option(__version__, message="queuectl %(version)s", help="Print the version.")
 def app(where: str | None) -> None:
     """A job queue of shell commands that needs no database and no server.
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from io import TextIOWrapper
 from itertools import islice
 from typing import TYPE_CHECKING, cast
@@ -59,26 +60,15 @@ class _Output:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    @property
-    def buffer(self) -> _Output:
-        return _Output(self._stream.buffer)
-
-    def write(self, some: str | bytes) -> int:
-        with _named():
-            written: int = self._stream.write(some)
-        return written
-
-    def flush(self) -> None:
-        with _named():
-            self._stream.flush()
+        found = getattr(self._stream, name)
+        if name == "buffer":
+            return _Output(found)
+        return partial(_named, found) if name in {"write", "flush"} else found
 
 
-@contextlib.contextmanager
-def _named() -> Iterator[None]:
+def _named(call: Callable[..., Any], *some: str | bytes) -> Any:
     try:
-        yield
+        return call(*some)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -142,12 +132,7 @@ _WIDEST = 200
 
 
 def table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[Any]],
-    *,
-    state_column: int | None = None,
-    wraps: bool = False,
-    none: str = "",
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wraps: bool = False, none: str = ""
 ) -> None:
     """A table: coloured on a terminal, where its last column is cut or wraps, plain columns in a pipe.
 
@@ -158,7 +143,7 @@ def table(
     if is_terminal():
         for lot in _lots(shown, _SCREENS):
             if lot or not none:
-                console().print(rich_table(columns, lot, state_column=state_column, wraps=wraps))
+                console().print(rich_table(columns, lot, wraps=wraps))
             else:
                 note(none)
         return
@@ -167,11 +152,11 @@ def table(
     for lot in _lots(shown, _LINES):
         for index, width in enumerate(widths):
             widths[index] = min(_WIDEST, max([width, *(len(row[index]) for row in lot)]))
-        lines = []
-        for row in [*head, *lot]:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-            lines.append("  ".join([*cells, row[-1]]).rstrip())
-        click.echo("\n".join(lines))
+        padded = [
+            [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
+            for row in [*head, *lot]
+        ]
+        click.echo("\n".join("  ".join(row).rstrip() for row in padded))  # it flushes after each call
         head = []
 
 
@@ -184,13 +169,7 @@ def _lots(rows: Iterable[list[str]], size: int) -> Iterator[list[list[str]]]:
         yield lot
 
 
-def rich_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    state_column: int | None = None,
-    wraps: bool = False,
-) -> Any:
+def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, wraps: bool = False) -> Any:
     """The table for a terminal: too wide a one loses from its widest columns first."""
     from rich import box
     from rich.table import Table
@@ -210,8 +189,9 @@ def rich_table(
         cells = [cut(cell) for cell in row]
         if wraps:
             cells[-1] = Text(row[-1])
-        if state_column is not None:
-            cells[state_column].stylize(COLOURS.get(row[state_column], ""))
+        if "STATE" in columns:
+            state = columns.index("STATE")
+            cells[state].stylize(COLOURS.get(row[state], ""))
         made.add_row(*cells)
     return made
 

@@ -174,7 +174,7 @@ def list_command(spool: Spool, state: str | None, limit: int | None, as_json: bo
         printer.show(lambda: _live_list(spool, state, limit, progress), watch=True)
     else:
         rows = (_row(found, spool.clock()) for found in spool.list(state, limit))
-        printer.table(COLUMNS, rows, state_column=1, none="No jobs.")
+        printer.table(COLUMNS, rows, none="No jobs.")
 
 
 def _live_list(spool: Spool, state: str | None, limit: int | None, progress: _Progress) -> Any:
@@ -185,7 +185,7 @@ def _live_list(spool: Spool, state: str | None, limit: int | None, progress: _Pr
     most = min(max(5, limit or 1000), printer.console().height - 6)
     rows = [[visible(str(cell)) for cell in _row(found, now)] for found in spool.list(state, most)]
     head = progress.line(census.counts(census.listed(spool.root), now).as_dict())
-    return Group(Text(head), printer.rich_table(COLUMNS, rows, state_column=1))
+    return Group(Text(head), printer.rich_table(COLUMNS, rows))
 
 
 def _row(found: Found, now: datetime) -> tuple[Any, ...]:

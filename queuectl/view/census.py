@@ -6,7 +6,7 @@ import errno
 import threading
 from array import array
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from heapq import merge
 from itertools import chain, compress, pairwise
 from math import isfinite
@@ -45,6 +45,29 @@ SAMPLE = 200
 LOT = 20_000
 
 
+class Listing(NamedTuple):
+    """One directory: the jobs in it in run order or, finished ones, in the order of their ends.
+
+    `parked` are the names of parked jobs, which `names` leaves out, `strangers` those that a person should
+    see. `ends` holds when each file was last written, in nanoseconds since 1970, in the states of `_ENDS`;
+    until all files have been looked at it is shorter than `names`, and `read` is false.
+    """
+
+    names: list[str]
+    parked: Sequence[str] = ()
+    strangers: Sequence[str] = ()
+    ends: array[int] = array("q")
+    read: bool = False
+
+    @classmethod
+    def of(cls, state: State, texts: list[str]) -> Listing:
+        """Tell the names in the directory of a state apart, in no order."""
+        names, parked = split_parked(state, texts) if state in jobs.WAITING else (texts, [])
+        others = set(odd(state, names))
+        strangers = (text for text in others if classify(state, text) in {Kind.DROP, Kind.STRANGER})
+        return cls([text for text in names if text not in others], parked, sorted(strangers), read=True)
+
+
 class Counts(NamedTuple):
     """How many jobs each state has, and other facts from the names alone.
 
@@ -63,25 +86,17 @@ class Counts(NamedTuple):
     strangers: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls,
-        sizes: Mapping[State, int],
-        due: int,
-        first_due: str | None,
-        strangers: Mapping[State, Iterable[str]],
-        parked: Iterable[str],
-    ) -> Counts:
-        """The counts by label from those by directory, without the `parked` names; `due` are in pending/."""
-        labels = Counter(
-            label_of(name.parked) for text in parked if (name := parse_parked(text)) and name.parked
-        )
+    def of(cls, listings: Mapping[State, Listing], due: int, first_due: str | None) -> Counts:
+        """The counts by label from those by directory; `due` is how many in pending/ are."""
+        sizes = {state.label: len(listings[state].names) for state in State}
+        parked = Counter(label for state in jobs.WAITING for _, label in labels(listings[state]))
         return cls(
-            **{state.label: sizes[state] for state in State} | {"pending": due},
-            scheduled=sizes[State.PENDING] - due,
-            held=labels[jobs.HELD],
-            blocked=labels[jobs.BLOCKED],
+            **sizes | {"pending": due},
+            scheduled=sizes["pending"] - due,
+            held=parked[jobs.HELD],
+            blocked=parked[jobs.BLOCKED],
             first_due=first_due,
-            strangers=tuple(f"{state}/{text}" for state in State for text in strangers[state]),
+            strangers=tuple(f"{state}/{text}" for state in State for text in listings[state].strangers),
         )
 
     def oldest(self, now: datetime) -> float | None:
@@ -102,23 +117,16 @@ def listed(root: Root) -> dict[State, list[str]]:
 
 def counts(texts: Mapping[State, list[str]], now: datetime) -> Counts:
     """Count the jobs in these listings; no file is read."""
-    plain = dict(texts)
-    parked: list[str] = []
-    for state in jobs.WAITING:
-        plain[state], held = split_parked(state, texts[state])
-        parked += held
-    others = {state: odd(state, plain[state]) for state in State}
-    passed_over = set(others[State.PENDING])
-    waiting = [text for text in plain[State.PENDING] if text not in passed_over]
-    due, _ = order.split(waiting, stamp(now))
-    sizes = {state: len(plain[state]) - len(others[state]) for state in State}
-    strangers = {state: _to_report(state, others[state]) for state in State}
-    return Counts.of(sizes, len(due), order.oldest(due), strangers, parked)
+    listings = {state: Listing.of(state, texts[state]) for state in State}
+    due, _ = order.split(listings[State.PENDING].names, stamp(now))
+    return Counts.of(listings, len(due), order.oldest(due))
 
 
-def _to_report(state: State, others: Iterable[str]) -> list[str]:
-    """Those of the names that are no jobs that a person should see: drops to be taken in, and strangers."""
-    return sorted(text for text in others if classify(state, text) in {Kind.DROP, Kind.STRANGER})
+def labels(listing: Listing) -> Iterator[tuple[str, str]]:
+    """The names of parked jobs with their labels."""
+    for text in listing.parked:
+        if (name := parse_parked(text)) and name.parked:
+            yield text, label_of(name.parked)
 
 
 def average_duration(root: Root, names: Sequence[str]) -> float | None:
@@ -140,22 +148,6 @@ def _duration(root: Root, text: str) -> float | None:
     return float(seconds) if isinstance(seconds, int | float) and isfinite(seconds) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """One directory as it was last listed: in run order or, finished jobs, in the order of their ends.
-
-    `parked` are the names of parked jobs, which `names` leaves out.
-    `ends` holds when each file was last written, in nanoseconds since 1970, in the states of `_ENDS`. It
-    is shorter than `names` until all files have been looked at.
-    """
-
-    names: list[str]
-    ends: array[int]
-    strangers: Sequence[str] = ()
-    read: bool = False
-    parked: Sequence[str] = ()
-
-
 @dataclass(slots=True)
 class _Folder:
     """What is remembered of one directory: its last listing, its mark then, and when to list it again.
@@ -163,7 +155,7 @@ class _Folder:
     `mark` is None if it proves nothing. `seen` is the last mark, and when it was first seen (monotonic).
     """
 
-    listing: Listing
+    listing: Listing = field(default_factory=lambda: Listing([]))
     mark: files.Mark | None = None
     seen: tuple[files.Mark | None, float] = (None, 0.0)
     look_at: float = 0.0
@@ -175,7 +167,7 @@ class Census:
     def __init__(self, root: Root) -> None:
         self._root = root
         self._lock = threading.Lock()
-        self._folders = {state: _Folder(Listing([], array("q"))) for state in State}
+        self._folders = {state: _Folder() for state in State}
         self._minutes: dict[str, Counter[int]] = {word: Counter() for word in _ENDS.values()}
         self._seconds: dict[str, float | None] = {}
 
@@ -192,16 +184,13 @@ class Census:
         if mark == folder.mark:
             return
         texts = self._root.texts_in(path)
-        looking, parked = 0.0, list[str]()
-        if state in jobs.WAITING:
-            texts, parked = split_parked(state, texts)
+        looking = 0.0
         if state in _ENDS:
             looking = self._take_ended(state, folder, texts)
         else:
-            others = set(odd(state, texts))
-            names = sorted(text for text in texts if text not in others)
-            folder.listing = Listing(names, array("q"), _to_report(state, others), read=True)
-        folder.listing = replace(folder.listing, parked=sorted(parked))
+            listing = Listing.of(state, texts)
+            listing.names.sort()
+            folder.listing = listing
         # Race: a change within the grain of the clock leaves the same mark, so a young mark proves nothing.
         # On a share this host's own watch counts, not the server's clock.
         if folder.seen[0] != mark:
@@ -225,18 +214,16 @@ class Census:
         if len(names) + len(added) > len(present):
             stays = [name in present for name in names]
             names, ends = list(compress(names, stays)), array("q", compress(ends, stays))
-        others = set(odd(state, list(added)))
-        strangers = _to_report(state, others)
-        new = list(added - others)
-        if not folder.listing.read and new:  # the count is known while their times are looked up
-            folder.listing = Listing(new, array("q"), strangers)
+        new = Listing.of(state, list(added))
+        if not folder.listing.read and new.names:  # the count is known while their times are looked up
+            folder.listing = new._replace(read=False)
         begun = times.clock.monotonic()
-        ended = [self._ends_of(state, some) for some in _gently(new)]
+        ended = [self._ends_of(state, some) for some in _gently(new.names)]
         looking = times.clock.monotonic() - begun
         for lot, _ in ended:
             self._count(_ENDS[state], lot)
         names, ends = _merged([(ends, names), *ended])
-        folder.listing = Listing(names, ends, strangers, read=True)
+        folder.listing = new._replace(names=names, ends=ends)
         if state is State.DONE:
             known = self._seconds
             self._seconds = {
@@ -281,10 +268,8 @@ class Census:
     def counts(self, now: datetime) -> Counts:
         """The result of `counts`, from the last listings."""
         waiting = self._ordered(State.PENDING, now)
-        sizes = {state: len(self.listing(state).names) for state in State}
-        strangers = {state: self.listing(state).strangers for state in State}
-        parked = chain.from_iterable(self.listing(state).parked for state in jobs.WAITING)
-        return Counts.of(sizes, waiting.due, waiting.oldest(), strangers, parked)
+        listings = {state: folder.listing for state, folder in self._folders.items()}
+        return Counts.of(listings, waiting.due, waiting.oldest())
 
     def _ordered(self, state: State, now: datetime) -> order.Sorted:
         return order.Sorted.at(self.listing(state).names, stamp(now))
@@ -295,8 +280,8 @@ class Census:
             parked = [
                 (text, state)
                 for state in jobs.WAITING
-                for text in self.listing(state).parked
-                if (name := parse_parked(text)) and name.parked and label_of(name.parked) == word
+                for text, label in labels(self.listing(state))
+                if label == word
             ]
             return len(parked), ((state, text) for text, state in sorted(parked))
         (state,) = lookup.WORDS[word]

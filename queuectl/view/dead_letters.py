@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.job.history import last_attempt
@@ -33,20 +33,11 @@ def kind_of(reason: str) -> str:
     return escaped(_PATH.sub("…", _QUOTED.sub("'…'", _WORKER.sub("…", start)))[:200]) or "(no reason)"
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(NamedTuple):
     """Why a job died: the kind of its reason, and the text for the search, in lower case."""
 
     kind: str
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Dead jobs with the same kind of reason; the names newest first."""
-
-    kind: str
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +76,12 @@ class DeadLetters:
             if not words or words in name.lower() or words in letter.text:
                 yield name
 
-    def groups(self, words: str = "") -> list[Group]:
-        """The letters by kind of reason, the most frequent first."""
+    def groups(self, words: str = "") -> list[tuple[str, list[str]]]:
+        """Each kind of reason with the names of its letters, newest first; the most frequent kind first."""
         found: dict[str, list[str]] = {}
         for name in self.matching(None, words):
             found.setdefault(self.letters[name].kind, []).append(name)
-        return [
-            Group(kind, tuple(members))
-            for kind, members in sorted(found.items(), key=lambda item: -len(item[1]))
-        ]
+        return sorted(found.items(), key=lambda item: -len(item[1]))
 
 
 def read_letter(root: Root, text: str) -> Letter | None:

@@ -131,9 +131,8 @@ def _how_it_runs(root: Root, values: Settings, found: Found) -> Finding:
     verdict = Onlooker(root).judge(owner, values.lock_lease_seconds)
     if verdict.is_dead:
         return Finding(Kind.LOST, {"owner": owner, "why": verdict.why})
-    if since := lookup.started_at(found.job):
-        return Finding(Kind.RUNS_SINCE, {"owner": owner, "since": clock(since)})
-    return Finding(Kind.RUNS, {"owner": owner})
+    since = lookup.started_at(found.job)
+    return Finding(Kind.RUNS, {"owner": owner, "since": f" since {clock(since)}" if since else ""})
 
 
 def _why_it_waits(
@@ -145,8 +144,8 @@ def _why_it_waits(
     if requests.is_paused(root):
         yield Finding(Kind.QUEUE_PAUSED)
     if found.name.due > stamp(now):
-        kind = Kind.NEXT_TRY if found.state is State.FAILED else Kind.DUE_LATER
-        yield Finding(kind, {"when": when(found.name.due_at, now)})
+        what = "next try" if found.state is State.FAILED else "due"
+        yield Finding(Kind.LATER, {"what": what, "when": when(found.name.due_at, now)})
     if not alive(workers(root, values)):
         yield Finding(Kind.NOBODY_WORKS)
     if found.unreadable:
@@ -166,6 +165,6 @@ def _ahead(root: Root, found: Found, now: datetime) -> int:
     return sum(len(names) - len(odd(State.PENDING, names)) for names in ahead)
 
 
-def clock(text: str | None) -> str:
+def clock(text: str) -> str:
     """A moment of a history in local time."""
-    return "-" if text is None else local(parse_moment(text))
+    return local(parse_moment(text))

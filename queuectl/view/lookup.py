@@ -74,33 +74,21 @@ def find_each(root: Root, words: Iterable[str]) -> dict[str, Found | QueueError]
     """For each word the job that it names, not read, or the error that says why there is none."""
     words = list(dict.fromkeys(words))
     found, last = places(root, words)
-    parts = [word for word in words if word not in found]
-    near = _beginning(last, parts)
-    return {word: found[word] if word in found else _meant(root, word, near[word]) for word in words}
+    return {word: found[word] if word in found else _meant(root, word, last) for word in words}
 
 
-def _beginning(looked: list[tuple[State, list[str]]], words: list[str]) -> dict[str, dict[str, State]]:
-    """For each word the file names in a look whose ids begin with it."""
-    near: dict[str, dict[str, State]] = {word: {} for word in words}
-    for length in {len(word) for word in words}:
-        end = ID_AT + length
-        for state, texts in looked:
-            for text in texts:
-                if (word := text[ID_AT:end]) in near:
-                    near[word][text] = state
-    return near
-
-
-def _meant(root: Root, word: str, near: dict[str, State]) -> Found | QueueError:
-    """The job that a word means, of the file names whose ids begin with it."""
+def _meant(root: Root, word: str, looked: list[tuple[State, list[str]]]) -> Found | QueueError:
+    """The job that a beginning of an id means, of those that one look has found."""
     # Race: the job with exactly this id may be missed as it moves. No other job may stand in for it.
     if is_made_id(word) or reservations.is_taken(root, word):
         return NoSuchJob(word)
+    end = ID_AT + len(word)
+    near = [(text, state) for state, texts in looked for text in texts if text[ID_AT:end] == word]
     some: dict[str, Found] = {}
-    for text in sorted(near, key=lambda text: text[ID_AT:]):
-        name = name_in(near[text], text)
+    for text, state in sorted(near, key=lambda one: one[0][ID_AT:]):
+        name = name_in(state, text)
         if name is not None and name.id.startswith(word):
-            some[name.id] = Found(near[text], name, f"{root.folder(near[text])}/{text}")
+            some[name.id] = Found(state, name, f"{root.folder(state)}/{text}")
             if len(some) > _SOME:
                 break
     if len(some) == 1:

@@ -60,14 +60,12 @@ class Kind(Enum):
     QUEUE_PAUSED = ("the queue is paused", "`queuectl resume`")
     NOBODY_WORKS = ("no worker is alive", "`queuectl worker start`")
     PARKED_BY_HAND = ("a person holds it", "`queuectl release {id}` lets it run")
-    DUE_LATER = ("due at {when}", "")
-    NEXT_TRY = ("next try at {when}", "")
+    LATER = ("{what} at {when}", "")
     BROKEN = ("its file is broken: {why}", "")
     OPEN = ("a program has its file open for writing", "")
     AHEAD = ("{number:,} jobs before it", "")
     ONE_AHEAD = ("1 job before it", "")
-    RUNS = ("running on {owner}", "")
-    RUNS_SINCE = ("running on {owner} since {since}", "")
+    RUNS = ("running on {owner}{since}", "")
     LOST = (
         "its worker {owner} died ({why}); the next one, or `queuectl check --repair`, takes it up",
         "",

@@ -23,8 +23,8 @@ def page(dashboard: Dashboard, query: Query) -> Page:
     fitting = list(letters.matching(kind, words))
     facts = look.frame | {
         "groups": [
-            {"reason": group.kind, "count": len(group.names), "newest": id_in(State.DEAD, group.names[0])}
-            for group in groups[:ROWS]
+            {"reason": reason, "count": len(names), "newest": id_in(State.DEAD, names[0])}
+            for reason, names in groups[:ROWS]
         ],
         "more_groups": max(0, len(groups) - ROWS),
         "reason": kind,
