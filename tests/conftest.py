@@ -142,6 +142,22 @@ def new_spool(tmp_path: Path) -> Callable[[str], Spool]:
     return make
 
 
+@pytest.fixture
+def open_place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that every user of the machine can come to, safe from all but root.
+
+    What leads there stays open: tests that run beside this one may be on their way.
+    """
+    root = tmp_path_factory.getbasetemp()
+    while root.name.startswith(("pytest-", "popen-")):
+        root = root.parent
+    for parent in [tmp_path, *tmp_path.parents]:
+        if parent == root:
+            break
+        parent.chmod(parent.stat().st_mode | 0o011)
+    return tmp_path
+
+
 @pytest.fixture(autouse=True)
 def threads_left() -> Iterator[None]:
     """A thread that outlives its test works on in the next one, and its calls are counted there."""
@@ -514,7 +530,7 @@ def at_once() -> Iterator[AtOnce]:
 
         def child(action: Callable[[], Any], answer: Any) -> None:
             random.seed()
-            gate.wait(30)
+            gate.wait()
             answer.send(action())
 
         ears = []

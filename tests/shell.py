@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import io
 import json
+import logging
 import os
 import pty
 import re
@@ -68,6 +69,18 @@ def at_once(run: Callable[[A], T], cases: Iterable[A]) -> list[T]:
     """Do the same with each case, several at a time: most of a command is the start of Python."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(run, cases))
+
+
+#: Commands that start processes, and variables that Python reads as it starts.
+_APART = {"worker", "webui", "web", "TZ", "LANG", "LC_ALL", "PYTHONIOENCODING"}
+
+
+def _runs_here(arguments: Iterable[str | Path | bytes], env: Mapping[str, str | None] | None) -> bool:
+    return not _APART & {*map(os.fsdecode, arguments), *(env or {})}
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 def controls_in(shown: str) -> set[str]:
@@ -243,24 +256,40 @@ class Shell:
         status: int | tuple[int, ...] = 0,
         unprivileged: bool = False,
     ) -> Said:
-        """Run one command line to its end: with this status (or one of these), never with a traceback."""
+        """Run one command line to its end: with this status (or one of these), never with a traceback.
+
+        It runs in this process where it can: a new one takes ten times as long. A command that starts
+        processes, waits, or needs other rights has a process of its own.
+        """
+        if not unprivileged and _runs_here(arguments, env):
+            said = self._run_here(arguments, stdin, cwd, env)
+        else:
+            said = self._run_apart(arguments, stdin, cwd, env, unprivileged=unprivileged)
+        assert "Traceback" not in said.err, said
+        assert "fault of queuectl" not in said.err, said
+        assert said.status in (status if isinstance(status, tuple) else (status,)), said
+        return said
+
+    def _run_apart(
+        self,
+        arguments: tuple[str | Path | bytes, ...],
+        stdin: str | bytes,
+        cwd: Path | bytes | None,
+        env: Mapping[str, str | None] | None,
+        *,
+        unprivileged: bool,
+    ) -> Said:
         self._may_leave |= "worker" in arguments
         command = [sys.executable, "-ISc", _UNPRIVILEGED] if unprivileged else _COMMAND
         done = subprocess.run(
             [*command, *arguments],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            input=_bytes(stdin),
             capture_output=True,
             cwd=cwd or self.home,
             env=self._env(env),
-            timeout=100,
             check=False,
         )
-        err = done.stderr.decode("utf-8", "replace")
-        said = Said(arguments, done.returncode, done.stdout, err)
-        assert "Traceback" not in err, said
-        assert "fault of queuectl" not in err, said
-        assert said.status in (status if isinstance(status, tuple) else (status,)), said
-        return said
+        return Said(arguments, done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
 
     def refused(
         self,
@@ -271,16 +300,8 @@ class Shell:
         env: Mapping[str, str | None] | None = None,
         unprivileged: bool = False,
     ) -> str:
-        """Run a command line that cannot be done; returns its two sentences.
-
-        It runs in this process where it can: a new one takes ten times as long. What starts processes
-        or needs other rights has a process of its own.
-        """
-        if unprivileged or {"worker", "web"} & set(arguments):
-            said = self(*arguments, stdin=stdin, cwd=cwd, env=env, status=status, unprivileged=unprivileged)
-        else:
-            said = self._run_here(arguments, stdin.encode() if isinstance(stdin, str) else stdin, cwd, env)
-        assert said.status in (status if isinstance(status, tuple) else (status,)), said
+        """Run a command line that cannot be done; returns its two sentences."""
+        said = self(*arguments, stdin=stdin, cwd=cwd, env=env, status=status, unprivileged=unprivileged)
         assert said.raw == b"", said
         assert has_two_sentences(said.err), said
         return said.err
@@ -288,12 +309,12 @@ class Shell:
     def _run_here(
         self,
         arguments: tuple[str | Path | bytes, ...],
-        stdin: bytes,
+        stdin: str | bytes,
         cwd: Path | bytes | None,
         env: Mapping[str, str | None] | None,
     ) -> Said:
         words = [os.fsdecode(word) for word in arguments]
-        streams = {"stdin": io.BytesIO(stdin), "stdout": io.BytesIO(), "stderr": io.BytesIO()}
+        streams = {"stdin": io.BytesIO(_bytes(stdin)), "stdout": io.BytesIO(), "stderr": io.BytesIO()}
         with _ONE_AT_A_TIME, pytest.MonkeyPatch.context() as patch:
             for name in set(os.environ) - set(mine := self._env(env)):
                 patch.delenv(name)
@@ -303,8 +324,13 @@ class Shell:
             for name, stream in streams.items():
                 wrapped = io.TextIOWrapper(stream, "utf-8", "surrogateescape", write_through=True)
                 patch.setattr(sys, name, wrapped)
+            patch.setattr(logging.root, "handlers", [])  # a warning goes to standard error
             status = quick.run(words)
-            status = main.run(words) if status is None else status
+            if status is None:
+                try:
+                    status = main.run(words)
+                except SystemExit as end:  # as click ends a completion
+                    status = int(end.code or 0)
             raw, err = streams["stdout"].getvalue(), streams["stderr"].getvalue()
         return Said(arguments, status, raw, err.decode("utf-8", "replace"))
 

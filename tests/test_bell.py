@@ -13,6 +13,7 @@ import pytest
 from queuectl.job.model import State
 from queuectl.spool import wake as bells
 from queuectl.spool.wake import Bell, Wake
+from tests.conftest import PATIENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def test_what_is_filed_from_the_moment_it_hangs_is_heard(spool: Spool, bell: Bel
     before = waiting(spool)
     assert bell.hang()
     spool.file("true")
-    assert wake.wait(5)
+    assert wake.wait(PATIENT)
     assert set(bell.names()) == waiting(spool) - before
     assert bell.names() == []
 
@@ -53,7 +54,7 @@ def test_what_is_moved_in_is_heard(spool: Spool, bell: Bell, wake: Wake) -> None
     outside.write_text("command: make\n")
     bell.hang()
     outside.rename(spool.path / "pending" / "mine.yaml")
-    assert wake.wait(5)
+    assert wake.wait(PATIENT)
     assert bell.names() == ["mine.yaml"]
 
 
@@ -69,15 +70,15 @@ def test_who_is_busy_is_disturbed_once_by_many_and_told_of_all(
     monkeypatch.setattr(bells, "REST", 60.0)
     bell.hang()
     spool.file("true")
-    assert wake.wait(5)
+    assert wake.wait(PATIENT)
     for _ in range(100):
         spool.file("true")
     assert not wake.wait(0.3)  # the names of the first ring have not been taken yet
     heard = set(bell.names())
-    assert wake.wait(5)
+    assert wake.wait(PATIENT)
     while len(heard) < 101:
         heard |= set(bell.names())
-        wake.wait(5)
+        wake.wait(PATIENT)
     assert heard == waiting(spool)
 
 
@@ -86,7 +87,7 @@ def test_names_that_nobody_takes_are_rung_again(spool: Spool, bell: Bell, wake: 
     bell.hang()
     for _ in range(2):
         spool.file("true")
-        assert wake.wait(5)
+        assert wake.wait(PATIENT)
     assert set(bell.names()) == waiting(spool)
 
 
@@ -97,6 +98,6 @@ def test_it_ends_at_once_while_it_rests(spool: Spool, wake: Wake, monkeypatch: p
     bell = Bell(spool.root, wake)
     bell.hang()
     spool.file("true")
-    assert wake.wait(5)
+    assert wake.wait(PATIENT)
     bell.close()
     assert not [thread for thread in threading.enumerate() if isinstance(thread, InotifyFD)]

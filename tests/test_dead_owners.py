@@ -291,12 +291,12 @@ def test_a_command_that_outlives_its_worker_in_another_container_is_not_run_besi
     until(lambda: workers(shell)[name]["state"] == "dead", "its worker is dead")
     # A third container sees nothing of the second one's processes.
     log = shell.home / "log"
-    assert contain(f"$WORKER drain 2> {log}").wait(20) == 0
+    assert contain(f"$WORKER drain 2> {log}").wait() == 0
     assert "its command still runs in another container" in log.read_text()
     assert shell.state("long") == "processing"
     container.kill()
     container.wait()
-    assert contain("$WORKER drain").wait(20) == 0
+    assert contain("$WORKER drain").wait() == 0
     assert shell.state("long") == "done"
 
 

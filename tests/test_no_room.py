@@ -149,7 +149,7 @@ def test_a_job_whose_file_may_not_grow_is_put_aside_and_the_others_run(
     flow.write_text(f'{{"command": "true", "env": {{"PAD": "{"x" * 20_000}"}}}}')
     spool.file({"id": "small", "command": "true"})
     worker = workers.start("drain", inside=["sh", "-c", 'ulimit -f 20; exec "$@"', "sh"])
-    assert worker.wait(30) == 0
+    assert worker.wait() == 0
     states = {found.id: found.state for found in spool.list()}
     assert states == dict.fromkeys(("brisk", "slow", "flow"), State.DEAD) | {"small": State.DONE}
     assert "completed" in reason_of(spool, "brisk")
@@ -214,7 +214,7 @@ def test_files_that_cannot_be_moved_are_told_once_and_hold_nobody_up(
     make_immutable(drop)
     spool.file({"id": "later", "command": "true"})
     worker = workers.start("drain")
-    assert worker.wait(30) == 0
+    assert worker.wait() == 0
     assert spool.find("later").state is State.DONE
     assert spool.find("stuck").state is State.PENDING
     assert drop.exists()
@@ -300,7 +300,7 @@ def test_a_directory_that_takes_no_outcome_is_to_blame_and_not_the_job(
         thaw(Path(folder))
     else:
         os.chmod(folder, 0o700)
-    assert worker.wait(30) == 0
+    assert worker.wait() == 0
     assert spool.find(stuck).state is state
     assert spool.find(later).state is State.DONE
     assert evidence.started() == [stuck]

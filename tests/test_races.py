@@ -225,7 +225,7 @@ def in_rounds(parties: int) -> Callable[[Sequence[Callable[[], object]]], list[s
     def run(actions: Sequence[Callable[[], object]]) -> list[str]:
         answers = []
         for action in actions:
-            gate.wait(30)
+            gate.wait()
             for _ in range(random.randrange(3000)):  # some microseconds: else one is always first
                 pass
             answers.append(answer(action))

@@ -201,7 +201,6 @@ def test_the_session_goes_as_it_is_shown(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=30,
             check=True,
         )
         shown.append(ran.stdout.replace(str(place), "/tmp/jobs"))
@@ -217,7 +216,6 @@ def test_the_python_example_works(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
         check=True,
     )
     assert ran.stdout.splitlines()[-1] == "done"
@@ -255,7 +253,7 @@ def busy(tmp_path: Path) -> Spool:
 
 def queuectl(spool: Spool, *words: str) -> str:
     command = [sys.executable, "-m", "queuectl", "--spool", str(spool.path), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def objects(text: str) -> list[dict[str, Any]]:

@@ -186,7 +186,6 @@ def test_nothing_is_added_where_the_claim_was_lost(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["elsewhere.yaml"]
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "tail",
     [

@@ -113,8 +113,8 @@ def test_the_other_going_away_in_the_middle_is_said(
         told: Queue[str] = Queue()
         checking = pool.submit(share_check.check, tmp_path, 20, told.put)
         assert other.find_other(20)
-        assert "Waiting" in told.get(timeout=20)
-        assert "There it is" in told.get(timeout=20)
+        assert "Waiting" in told.get()
+        assert "There it is" in told.get()
         if politely:
             other.clear()
         with pytest.raises(QueueError, match="does not go on"):
@@ -139,7 +139,7 @@ def test_a_third_run_does_not_touch_what_two_are_at(tmp_path: Path) -> None:
 def test_of_three_runs_at_once_none_comes_to_a_false_verdict(shell: Shell, tmp_path: Path) -> None:
     runs = [shell.start("check", "--share", tmp_path, "--json", "--timeout", "2") for _ in range(3)]
     for run in runs:
-        status = run.popen.wait(30)
+        status = run.popen.wait()
         out, err = run.out, run.err
         assert "Traceback" not in err
         if status == 0:
@@ -241,7 +241,7 @@ def test_an_interrupted_check_leaves_nothing(tmp_path: Path, until: Until) -> No
     run = subprocess.Popen([sys.executable, "-c", INTERRUPTIBLE, *words], stderr=subprocess.PIPE)
     until(lambda: list(tmp_path.glob(f"{meeting.FOLDER}/*.hello")), "it is there")
     run.send_signal(signal.SIGINT)
-    assert run.communicate(timeout=20)[1].endswith(b"Interrupted.\n")
+    assert run.communicate()[1].endswith(b"Interrupted.\n")
     assert run.returncode == 130
     assert not (tmp_path / meeting.FOLDER).exists()
 

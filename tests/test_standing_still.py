@@ -20,7 +20,7 @@ from queuectl.spool.wake import Bell, Wake
 from queuectl.system.medium import Medium
 from queuectl.worker.keeper import Keeper
 from queuectl.worker.silence import is_over
-from tests.conftest import ON_A_SHARE, changed
+from tests.conftest import changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,34 +100,6 @@ def test_a_worker_that_stood_still_while_it_was_idle_or_claimed_goes_on_under_it
 
 def has_gone_on(evidence: Evidence, before: int) -> bool:
     return len(evidence.finished()) in {100, *range(before + 5, 100)}
-
-
-@pytest.mark.parametrize(
-    ("lease", "seconds", "events"),
-    [(4, 3.2, ["started", "completed"]), (1, 1.2, ["started", "returned"])],
-)
-def test_on_a_share_a_worker_gives_its_job_up_only_if_it_stood_still_for_longer_than_its_lease(
-    spool: Spool,
-    workers: Workers,
-    evidence: Evidence,
-    until: Until,
-    history: History,
-    lease: int,
-    seconds: float,
-    events: list[str],
-) -> None:
-    with spool.root.config.open("a") as config:
-        config.write(f"lock_lease_seconds: {lease}\n")
-    release = evidence.folder / "release"
-    job_id = spool.file(
-        evidence.command(f"test $QUEUECTL_ATTEMPT = 2 || until test -e {release}; do sleep 0.05; done")
-    )
-    worker = workers.start(inside=ON_A_SHARE)
-    until(lambda: kinds(history(job_id)) == ["started"], "it runs")
-    stand_still(spool, worker, seconds, until)
-    release.touch()
-    until(lambda: spool.find(job_id).state is State.DONE, "it ends")
-    assert kinds(history(job_id))[:2] == events
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -356,3 +357,76 @@ def test_a_worker_that_cannot_beat_on_a_share_gives_its_job_up_within_the_lease(
         clock.sleep(worker.step().seconds)
     assert history(job_id)[-1]["event"] == "returned"
     assert stage.started == [job_id], "nothing is begun before a beat was taken"
+
+
+@pytest.mark.parametrize("wakes_first", ["keeper", "worker"])
+@pytest.mark.parametrize(("share", "is_given_up"), [(0.8, False), (1.2, True)])
+def test_on_a_share_a_worker_gives_its_job_up_only_if_it_stood_still_for_longer_than_its_lease(
+    spool: Spool,
+    stage: Stage,
+    clock: StoppedClock,
+    history: History,
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    is_given_up: bool,
+    wakes_first: str,
+) -> None:
+    monkeypatch.setattr(Medium, "is_shared", True)
+    stage.lasts = 1000.0
+    job_id = spool.file("sleep 1000")
+    clock.sleep(5.0)
+    worker = stage.enter(None)
+    for _ in range(10):
+        stage.step(worker)
+    clock.sleep(share * worker.keeper.lease)
+    if wakes_first == "worker":
+        worker.step()
+    while len(history(job_id)) < 2:
+        stage.step(worker)
+    assert (stage.commands[0].signals == ["TERM"]) is is_given_up
+    assert history(job_id)[1]["event"] == ("returned" if is_given_up else "completed")
+
+
+# ── when a job starts ─────────────────────────────────────────────────────────────────────────
+
+
+def test_a_scheduled_job_starts_at_its_time(spool: Spool, stage: Stage, clock: StoppedClock) -> None:
+    moment = clock.now() + timedelta(seconds=100)
+    spool.file({"command": "true", "run_at": moment.isoformat()})
+    worker = stage.enter(None)
+    while not stage.started:
+        began = clock.now()
+        stage.step(worker)
+    assert moment <= began < moment + timedelta(seconds=0.1)
+
+
+def test_an_urgent_job_filed_while_the_worker_is_busy_starts_next(
+    spool: Spool, stage: Stage, clock: StoppedClock
+) -> None:
+    def file(priority: int = 5) -> str:
+        clock.sleep(0.001)
+        return spool.file({"command": "true", "priority": priority})
+
+    stage.lasts = 5.0
+    busy, *others = (file() for _ in range(50))
+    worker = stage.enter()
+    stage.step(worker)
+    urgent = file(10)
+    stage.until(worker, On.END, 2000)
+    assert stage.started == [busy, urgent, *others]
+
+
+def test_a_retry_that_is_due_starts_before_what_waits_if_it_is_more_urgent(
+    spool: Spool, stage: Stage, clock: StoppedClock
+) -> None:
+    stage.status = 1
+    again = spool.file({"command": "false", "priority": 7, "max_retries": 1, "backoff_base": 10})
+    worker = stage.enter(None)
+    while spool.find(again).state is not State.FAILED:
+        stage.step(worker)
+    stage.status, stage.lasts = 0, 20.0
+    first, less = (spool.file({"command": "true", "priority": priority}) for priority in (8, 6))
+    clock.sleep(30.0)
+    while len(stage.started) < 4:
+        stage.step(worker)
+    assert stage.started == [again, first, again, less]
