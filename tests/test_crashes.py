@@ -74,7 +74,7 @@ def test_a_job_moved_back_by_hand_is_no_old_outcome_to_whoever_finds_its_worker_
         me.complete(me.note(claim, me.started(1, None, me.now())), {"exit_code": 0}, me.now())
         done = Path(spool.find(job_id).path)
         done.rename(spool.path / "pending" / done.name)
-        while not me.has_due(me.now()):
+        while not me.waiting.has_due(me.now()):
             me.look(me.now(), again=True)
         os._exit(0 if me.claim(me.now()) else 1)
 

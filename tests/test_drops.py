@@ -253,7 +253,7 @@ def test_a_job_whose_file_was_held_open_is_looked_at_again_without_a_word(
             assert me.claim(utc_now()) is None
             me.look(utc_now(), again=True)
             assert me.claim(utc_now()) is None
-            due = me.next_due()
+            due = me.waiting.next_due()
             assert due is not None
             assert due <= utc_now() + timedelta(seconds=0.1)
         claim = until(lambda: me.claim(utc_now()), "the hold is over")

@@ -203,8 +203,8 @@ def all_claims(spool: Spool, now: datetime) -> list[str]:
     with spool.member() as member:
         for _ in range(10):
             member.look(now, again=True)
-            member.next_due()
-            member.doubt(utc_now())
+            member.waiting.next_due()
+            member.waiting.doubt(utc_now())
             claim = member.claim(now)
             if claim is None:
                 break

@@ -73,7 +73,7 @@ def claim_everything(spool: Spool) -> list[str]:
             claim = me.claim(utc_now())
             if claim is None:
                 me.look(utc_now(), again=True)
-                if not me.has_due(utc_now()):
+                if not me.waiting.has_due(utc_now()):
                     return claimed
                 continue
             claimed.append(claim.id)

@@ -184,7 +184,7 @@ class Queue(RuleBasedStateMachine):
         if worker.claim is None:
             worker.claim = worker.member.claim(self.now)
             worker.begun = False
-        worker.member.doubt(self.now)
+        worker.member.waiting.doubt(self.now)
 
     @precondition(lambda self: self.workers)
     @rule(pick=picks)

@@ -336,7 +336,7 @@ def test_a_job_costs_the_same_calls_whatever_waits_and_is_done(
         counting = Counting()
         with spool.member() as me:
             me.look(utc_now())
-            me.has_due(
+            me.waiting.has_due(
                 utc_now()
             )  # what took longer than a second to be filed is read once, lest it be edited
             with monkeypatch.context() as patch:

@@ -70,7 +70,7 @@ class Claim(NamedTuple):
 
     def adding(self, *events: Event) -> Claim:
         """The claim with events to be appended to its file later."""
-        return self._replace(unwritten=(*self.unwritten, *events))
+        return Claim(*self[:5], (*self.unwritten, *events))
 
     def recording(self, **facts: Any) -> Claim:
         """The claim with facts added to its start event, if that is still to be appended."""

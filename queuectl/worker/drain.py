@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("queuectl")
 
-#: Seconds between two looks of a draining worker that has found nothing while others may give jobs back:
-#: from the first to the last value, doubled each time.
-SHORT, LONG = 0.001, 0.02
-
 #: What a drain leaves, in words, and the command that would have waited for it.
 _LATER = (
     (State.FAILED, "failed jobs left for their next try", "queuectl worker start --drain=retries"),
@@ -31,17 +27,7 @@ class Drain:
 
     def __init__(self, awaited: frozenset[State]) -> None:
         self.awaited = awaited
-        self._patience = SHORT
         self._doubts: tuple[str, ...] = ()
-
-    def has_found(self) -> None:
-        """Take note of a claim: the next look that finds nothing is followed by another one soon."""
-        self._patience = SHORT
-
-    def patience(self) -> float:
-        """Seconds until the next look. What is left may be held by an editor, or have just come."""
-        self._patience = min(2 * self._patience, LONG)
-        return self._patience
 
     def tell(self, doubts: tuple[str, ...]) -> None:
         """Report once which other workers may be dead."""
@@ -53,7 +39,7 @@ class Drain:
     def tell_left(self, member: Member, now: datetime) -> None:
         """Report which jobs a drain leaves because they are due later."""
         for state, what, command in _LATER:
-            count, due = member.later(state)
+            count, due = member.waiting.later(state), member.waiting.next_due([state])
             if count and due is not None:
                 first = when(due, now)
                 log.info("%s: %d, the first at %s; `%s` waits for them", what, count, first, command)

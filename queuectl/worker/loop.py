@@ -51,6 +51,8 @@ BRISK = 0.02
 IDLE = 2.0
 #: Seconds between looks while a dropped file settles, or while nothing may be claimed for lack of a beat.
 SOON = 0.05
+#: Seconds between looks of a draining worker while others may give jobs back or hold files open.
+GIVEN_BACK = 0.02
 #: Seconds between two tries while the disk is in trouble.
 TRY_AGAIN = 1.0
 #: After this many files that turn out to be no jobs, the worker listens to requests again.
@@ -231,8 +233,6 @@ class Worker:
 
     def _start(self, claim: Claim) -> Wait:
         """Start the command of a claim, unless it has to be put aside. One that cannot start has failed."""
-        if self._drain is not None:
-            self._drain.has_found()
         member, began = self.member, self.member.now()
         try:
             opened = member.begin(claim)
@@ -303,21 +303,21 @@ class Worker:
         """Whether something may be claimed now, by another look where a directory has changed."""
         if self.keeper.forbids_claims():
             return False
-        if not self.member.has_due(now) and self.keeper.changed:
+        if not self.member.waiting.has_due(now) and self.keeper.changed:
             self.keeper.changed = False
             self.member.look(now, again=True)
-        return self.member.has_due(now)  # so many were no jobs that requests are heard first
+        return self.member.waiting.has_due(now)  # so many were no jobs that requests are heard first
 
     def _idle(self) -> Wait:
         """There was nothing to claim: wait for a ring."""
         member, now = self.member, self.member.now()
         if self._has_due(now):
             return GO_ON
-        member.doubt(now)
+        member.waiting.doubt(now)
         if self._has_due(now):
             return GO_ON
         longest = SOON if member.is_settling or self.keeper.is_silent() else IDLE
-        return Wait(On.RING, seconds_until(member.next_due(), now, longest))
+        return Wait(On.RING, seconds_until(member.waiting.next_due(), now, longest))
 
     def _drained(self, drain: Drain) -> Wait:
         """There was nothing to claim: end if nothing is left, else look again soon."""
@@ -329,9 +329,9 @@ class Worker:
         if member.is_drained(now, drain.awaited):
             drain.tell_left(member, now)
             return DONE
-        patience, due = drain.patience(), member.next_due(drain.awaited)
         drain.tell(member.others.doubts)
-        return Wait(On.RING, patience if due is None else seconds_until(due, now, IDLE))
+        due = member.waiting.next_due(drain.awaited)
+        return Wait(On.RING, GIVEN_BACK if due is None else seconds_until(due, now, IDLE))
 
     def _meet(self, error: OSError) -> Wait:
         """Take trouble with the disk in. Raises any other error.

@@ -45,10 +45,10 @@ class Member:
         self.name = presence.name
         self.done = 0
         self.others = Others(root, live, presence.name)
-        self._waiting = listed or Waiting(root)
+        self.waiting = listed or Waiting(root)
         abandoned = ids.Abandoned(root)
         self._drops = Drops(root, abandoned)
-        self._claimant = claiming.Claimant(presence.name, live, self._waiting, abandoned, Twins(root))
+        self._claimant = claiming.Claimant(presence.name, live, self.waiting, abandoned, Twins(root))
         self._unsettled: list[str] = []
 
     @classmethod
@@ -88,7 +88,7 @@ class Member:
         self, now: datetime, heard: Iterable[str] = (), edited: Iterable[Place] = (), *, again: bool = False
     ) -> None:
         """Take in what was heard of, list the directories where it is time, and judge the drops."""
-        values, waiting = self.live.now(), self._waiting
+        values, waiting = self.live.now(), self.waiting
         waiting.hear(heard)
         waiting.edits.hear(edited)
         if waiting.is_stale(0.0 if again else values.poll_interval):
@@ -106,32 +106,16 @@ class Member:
         """Whether a dropped file is being watched until it is whole."""
         return bool(self._unsettled)
 
-    def has_due(self, now: datetime) -> bool:
-        """Whether any listed job may run now."""
-        return self._waiting.has_due(now)
-
-    def next_due(self, states: Iterable[State] = (State.PENDING, State.FAILED)) -> datetime | None:
-        """When the next scheduled job (of `pending`) or retry (of `failed`) may run."""
-        return self._waiting.next_due(states)
-
-    def later(self, state: State) -> tuple[int, datetime | None]:
-        """How many jobs of a state are due later, and when the first of them is."""
-        return self._waiting.later(state), self._waiting.next_due((state,))
-
-    def doubt(self, now: datetime) -> None:
-        """While idle: check names that say "later" against their content."""
-        self._waiting.doubt(now)
-
     def is_drained(self, now: datetime, awaited: Collection[State] = ()) -> bool:
         """Whether nothing is left to run now: by a fresh look at names, drops and doubtful dates.
 
         A job of an `awaited` state that is due later is left, too. So is a claim whose owner is dead,
         or may turn out to be (`others.doubts` says who).
         """
-        self._waiting.relist(now)
+        self.waiting.relist(now)
         self.look(now)
-        self._waiting.doubt(now)
-        if self.is_settling or self.has_due(now) or any(map(self._waiting.later, awaited)):
+        self.waiting.doubt(now)
+        if self.is_settling or self.waiting.has_due(now) or any(map(self.waiting.later, awaited)):
             return False
         return not self.others.may_leave_claims()
 
@@ -144,7 +128,7 @@ class Member:
         """
         new = self.others.recover(stop_remains, now, held) if self.others.is_recovery_due() else []
         if new:
-            self._waiting.relist(now)
+            self.waiting.relist(now)
         return new
 
     # ── a claim ───────────────────────────────────────────────────────────────────────────
@@ -212,12 +196,12 @@ class Member:
         state, name = finishing.settle(claim, outcome, sync=self.syncs)
         self.done += 1
         if state in {State.PENDING, State.FAILED}:
-            self._waiting.expect(state, str(name))
+            self.waiting.expect(state, str(name))
         return state
 
     def give_back(self, claim: Claim) -> None:
         """Put a claim back whose command was never started; it is the next again."""
-        self._waiting.expect(claim.source, str(finishing.give_back(claim)))
+        self.waiting.expect(claim.source, str(finishing.give_back(claim)))
 
     @property
     def syncs(self) -> bool:

@@ -177,9 +177,9 @@ class Worker:
             self._work(claim)
             return
         self._pay()
-        member.doubt(now)
+        member.waiting.doubt(now)
         pause = 0.3 if member.is_settling else 2.0
-        due = member.next_due()
+        due = member.waiting.next_due()
         if due is not None:
             pause = min(pause, max(0.05, (due - now).total_seconds()))
         if not self._heard:
