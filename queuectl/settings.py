@@ -303,13 +303,11 @@ def _id_of(user: str) -> int | None:
     return users.user_id(user)
 
 
-def template(values: Mapping[str, Any] | None = None) -> str:
-    """A config.yaml that explains each key; keys that are not in `values` stand in comments."""
+def template() -> str:
+    """A config.yaml that explains each key and sets none: the defaults stand in comments."""
     lines = ["# Settings of this queuectl spool; running workers take changes up by themselves."]
     for name, key in KEYS.items():
-        value = _written(name, shown((values or {}).get(name, getattr(DEFAULTS, name))))
-        mute = "" if values and name in values else "# "
-        lines += ["", f"# {key.meaning}", f"{mute}{name}: {value}"]
+        lines += ["", f"# {key.meaning}", f"# {name}: {_written(name, shown(getattr(DEFAULTS, name)))}"]
     return "\n".join(lines) + "\n"
 
 

@@ -77,7 +77,7 @@ def test_each_key_takes_what_is_within_its_bounds_and_no_more(
     "text",
     [
         template(),
-        template({"max_retries": 5}),
+        edited(template(), "max_retries", "5"),
         "# ä comment\n\nmax-retries:   5  # five\n  # more\npoll_interval: 2.5\n",
         "",
         "\n",
@@ -273,8 +273,11 @@ values_of_all_kinds = st.fixed_dictionaries(
 
 @quick
 @given(values_of_all_kinds)
-def test_a_template_with_values_sets_exactly_these(values: dict[str, Any]) -> None:
-    assert parse(template(values)) == values
+def test_a_template_that_is_edited_sets_exactly_what_was_set(values: dict[str, Any]) -> None:
+    text = template()
+    for name, value in values.items():
+        text = edited(text, name, settings.shown(value))
+    assert parse(text) == values
 
 
 # ── editing ───────────────────────────────────────────────────────────────────────────────────
