@@ -49,7 +49,7 @@ class Hand:
     def claimed(self, found: Found, now: datetime) -> Iterator[tuple[Name, str]]:
         """The job in processing/ under this hand's name: no worker can start it, no other hand act on it.
 
-        Raises `JobMoved` when somebody else was faster, `SpoolAway` when nothing can be said of it.
+        Raises `JobMoved` when somebody else was faster, `SpoolAway` when the spool is out of reach.
         """
         if times.clock.monotonic() - self._beaten_at > BEAT_EVERY:
             self._me.beat(now, 0)

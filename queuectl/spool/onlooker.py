@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from queuectl.spool.root import Root
 
-#: Seconds for which a listing of workers/ on a share tells whose description may be asked for.
+#: Seconds between two listings of workers/ on a share. Only descriptions that one has shown are opened.
 _LISTING = 1.0
-#: Seconds between two readings of the clock of a share. Between them it goes on as the monotonic one does.
+#: Seconds between two readings of the clock of a share. The monotonic clock counts on from the last one.
 _CLOCK = 10.0
 
 
@@ -43,7 +43,7 @@ class Onlooker:
         self._clock: tuple[float | None, float] = (None, float("-inf"))
 
     def _describe(self, owner: str) -> Description | None:
-        """An owner's description. On a share only one that a listing has shown is asked for."""
+        """An owner's description. On a share only one that a listing has shown is opened."""
         if not self._medium.answers_truly:
             clock = times.clock.monotonic()
             if clock - self._listed_at > _LISTING:
@@ -138,9 +138,9 @@ class Onlooker:
             verdicts |= {owner: self.judge(owner, lease) for owner in still}
 
     def _locked(self, owner: str, description: Description | None) -> bool | None:
-        """Whether the owner's lock is held; None where its beats must tell.
+        """Whether the owner's lock is held; None where only its beats show whether it lives.
 
-        An owner that works over the network has no lock, and that of another user may be closed to this one.
+        An owner over the network has no lock, and this user may not be allowed to open another user's.
         """
         path = lock_file(self._root, owner)
         if not files.exists(path):
@@ -160,7 +160,7 @@ class Onlooker:
         return False
 
     def _is_of_this_disk(self, description: Description) -> bool:
-        """Whether a worker without a lock had this local disk mounted, in this boot or an earlier one.
+        """Whether a worker without a lock had this local disk itself mounted, in this boot or an earlier one.
 
         A local disk may be exported: a worker that beats while this machine runs may be on another host.
         """

@@ -95,7 +95,7 @@ class Presence:
     def leave(self) -> None:
         """Remove the worker's files from workers/. Call it when no claim bears the name. Never raises.
 
-        A file that the disk does not let go of counts as that of a dead worker, and others clear it away.
+        A file that cannot be removed counts as a dead worker's, and others remove it.
         """
         with contextlib.suppress(OSError):
             files.remove(self._path)

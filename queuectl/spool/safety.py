@@ -1,4 +1,4 @@
-"""Whose commands a spool lets run: unsafe spools are refused, and root runs only trusted users' files."""
+"""Refuses spools that others could change, and decides whose files a worker of root runs."""
 
 from __future__ import annotations
 
