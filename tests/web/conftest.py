@@ -1,4 +1,4 @@
-"""What the dashboard's tests share: a real server on a real spool, a client that lies, a real Chromium."""
+"""Fixtures of the dashboard's tests: a real server on a real spool, a client for any request, Chromium."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ FLAGS = (
 )
 PATIENCE = 15_000  # milliseconds: a machine may be busy
 TOKEN = "a-token-that-only-tests-know"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: status, headers in lower case, and the body."""
+    """An answer: its status, headers in lower case, body and cookies."""
 
     status: int
     headers: Mapping[str, str]
@@ -50,14 +51,14 @@ class Answer:
 
     @property
     def csrf(self) -> str:
-        """What the forms of the page bear."""
+        """The proof in the forms of the page."""
         found = re.search(r'name="csrf" value="([0-9a-f]+)"', self.text)
         assert found, self.text
         return found[1]
 
 
 class Server:
-    """A dashboard in a process of its own, on a port of its own."""
+    """A dashboard in its own process, on a free port."""
 
     def __init__(
         self, spool: Spool, *options: str, env: Mapping[str, str] | None = None, first: str = ""
@@ -109,10 +110,19 @@ class Server:
     def post(
         self, path: str, fields: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a form as a browser does from a page of ours."""
-        own = {"Origin": self.origin, "Content-Type": "application/x-www-form-urlencoded"}
+        """Send a form as a browser does from a page of the dashboard."""
         values = {"csrf": self.ask("/", headers=headers).csrf, **(fields or {})}
-        return self.ask(path, "POST", urlencode(values, doseq=True).encode(), {**own, **(headers or {})})
+        return self.ask(path, "POST", urlencode(values, doseq=True).encode(), {**self.own, **(headers or {})})
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The headers of a form of this server."""
+        return {"Origin": self.origin, **FORM}
+
+    @property
+    def cookie(self) -> str:
+        """The cookie that the server exchanges for the token."""
+        return self.ask(f"/?token={TOKEN}").cookies[0].partition(";")[0]
 
     def said(self, answer: Answer) -> str:
         """The sentence that the page after a button shows."""
@@ -160,9 +170,15 @@ def server(serve: Serve) -> Server:
     return serve()
 
 
+@pytest.fixture
+def closed(serve: Serve) -> Server:
+    """A dashboard that needs the token."""
+    return serve("--token", TOKEN)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium; whatever it is told, it asks no other host."""
+    """Debian's Chromium. The fixture `page` checks that it asks no other host."""
     if CHROMIUM is None:
         pytest.skip("no chromium is installed")
     from playwright.sync_api import expect, sync_playwright
@@ -193,7 +209,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def dead(spool: Spool, until: Until) -> Callable[..., str]:
-    """Files a job, and lets it be dead for a reason."""
+    """Files a job and moves it to dead/ with this error."""
 
     def make(job_id: str, command: str = "exit 7", error: str = "exit status 7") -> str:
         spool.file({"id": job_id, "command": command, "max_retries": 0, "priority": 10})
@@ -215,7 +231,7 @@ def dead(spool: Spool, until: Until) -> Callable[..., str]:
 
 @pytest.fixture
 def shots() -> Path | None:
-    """Where pictures of the pages are left for a person to look at: $QUEUECTL_SHOTS."""
+    """The directory for screenshots of the pages, from $QUEUECTL_SHOTS."""
     from pathlib import Path
 
     where = os.environ.get("QUEUECTL_SHOTS")

@@ -54,7 +54,7 @@ def test_a_result_is_shown_once_and_nobody_can_make_one_up(server: Server, dead:
 
 
 @pytest.mark.parametrize("path", ["/jobs/one/delete", "/jobs/one/cancel", "/dead/delete", "/workers/W/stop"])
-def test_what_destroys_asks_first_and_does_nothing_until_it_is_answered(
+def test_a_destructive_button_asks_first_and_does_nothing_until_it_is_answered(
     server: Server, spool: Spool, dead: Callable[..., str], path: str
 ) -> None:
     dead("one")
@@ -109,16 +109,14 @@ def test_run_now_and_a_new_priority(server: Server, spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("priority", ["", "11", "-1", "1.5", "<b>", "9; rm"])
-def test_a_priority_that_is_none_changes_nothing(server: Server, spool: Spool, priority: str) -> None:
+def test_a_wrong_priority_changes_nothing(server: Server, spool: Spool, priority: str) -> None:
     spool.file({"id": "one", "command": "true"})
     before = spool.find("one").path
     assert "is not a priority" in server.said(server.post("/jobs/one/priority", {"priority": priority}))
     assert spool.find("one").path == before
 
 
-def test_of_dead_letters_those_selected_are_retried(
-    server: Server, spool: Spool, dead: Callable[..., str]
-) -> None:
+def test_selected_dead_letters_are_retried(server: Server, spool: Spool, dead: Callable[..., str]) -> None:
     for index in range(4):
         dead(f"job-{index}")
     answer = server.post("/dead/retry", {"scope": "chosen", "id": ["job-1", "job-3", "nobody"]})
@@ -126,7 +124,7 @@ def test_of_dead_letters_those_selected_are_retried(
     assert states(spool) == {"job-0": "dead", "job-1": "pending", "job-2": "dead", "job-3": "pending"}
 
 
-def test_of_dead_letters_all_that_match_are_retried_or_deleted(
+def test_all_dead_letters_that_match_are_retried_or_deleted(
     server: Server, spool: Spool, dead: Callable[..., str]
 ) -> None:
     for index in range(3):
@@ -138,7 +136,7 @@ def test_of_dead_letters_all_that_match_are_retried_or_deleted(
     assert sorted(job_id for job_id, state in states(spool).items() if state == "dead") == ["b-0", "b-1"]
 
 
-def test_of_dead_letters_one_is_retried_from_its_row(
+def test_one_dead_letter_is_retried_from_its_row(
     server: Server, spool: Spool, dead: Callable[..., str]
 ) -> None:
     dead("one")
@@ -147,7 +145,9 @@ def test_of_dead_letters_one_is_retried_from_its_row(
     assert states(spool) == {"one": "pending", "two": "dead"}
 
 
-def test_nothing_selected_is_said(server: Server, spool: Spool, dead: Callable[..., str]) -> None:
+def test_the_page_says_that_nothing_was_selected(
+    server: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
     dead("one")
     assert server.said(server.post("/dead/retry", {"scope": "chosen"})) == "Nothing was selected."
     assert states(spool) == {"one": "dead"}
@@ -168,7 +168,7 @@ def test_a_worker_is_asked_to_stop_and_does(server: Server, spool: Spool, worker
 
 
 @pytest.mark.parametrize("name", ["nobody", "..%2fconfig", "paused", "%00", "x%2fy"])
-def test_a_worker_that_is_none_is_not_stopped(server: Server, spool: Spool, name: str) -> None:
+def test_no_unknown_worker_is_stopped(server: Server, spool: Spool, name: str) -> None:
     before = sorted(path.name for path in spool.path.rglob("*"))
     assert server.post(f"/workers/{name}/stop", SURE).status in {303, 404}
     assert sorted(path.name for path in spool.path.rglob("*")) == before
@@ -215,7 +215,7 @@ def test_jobs_are_filed_from_the_page_only_where_that_is_allowed(
     assert "echo a" in again.text
 
 
-def test_what_cannot_be_done_is_said_in_two_sentences(server: Server, spool: Spool, workers: Workers) -> None:
+def test_the_page_says_why_a_button_did_nothing(server: Server, spool: Spool, workers: Workers) -> None:
     spool.file({"id": "one", "command": "true"})
     workers.drain()
     assert "nothing to cancel" in server.said(server.post("/jobs/one/cancel", SURE))
@@ -225,7 +225,7 @@ def test_what_cannot_be_done_is_said_in_two_sentences(server: Server, spool: Spo
 
 
 def killed(spool: Spool, workers: Workers, until: Until, command: str = "sleep 600") -> psutil.Process:
-    """A job, the worker of which was killed while it ran; returns the process of its command."""
+    """File a job and kill its worker while it runs; returns the process of its command."""
     spool.file({"id": "one", "command": command})
     worker = workers.start()
     until(lambda: states(spool) == {"one": "processing"}, "it runs")
@@ -243,7 +243,7 @@ def job_of(spool: Spool) -> Job:
     return found.job
 
 
-def test_the_job_of_a_dead_worker_is_cancelled_and_what_is_left_of_it_is_stopped(
+def test_the_job_of_a_dead_worker_is_cancelled_and_its_processes_are_stopped(
     server: Server, spool: Spool, workers: Workers, until: Until
 ) -> None:
     process = killed(spool, workers, until)
@@ -271,7 +271,7 @@ def test_the_dashboard_and_the_command_line_cancel_alike(
     assert ways[0] == ways[1]
 
 
-def test_many_are_not_retried_without_a_word(server: Server, spool: Spool) -> None:
+def test_many_jobs_are_not_retried_without_a_question(server: Server, spool: Spool) -> None:
     for number in range(MANY + 1):
         put_dead(spool, f"job-{number:02}")
     names = sorted(states(spool))
@@ -284,7 +284,7 @@ def test_many_are_not_retried_without_a_word(server: Server, spool: Spool) -> No
     assert server.said(some) == f"Retried {MANY} jobs."
 
 
-def test_what_was_asked_about_is_what_is_done(server: Server, spool: Spool) -> None:
+def test_a_confirmation_counts_only_for_the_number_in_the_question(server: Server, spool: Spool) -> None:
     for number in range(MANY + 1):
         put_dead(spool, f"job-{number:02}")
     put_dead(spool, "one-more")

@@ -1,4 +1,4 @@
-"""A spool that goes away and comes back, and a disk that refuses one file: the pages say so and stand."""
+"""A spool that goes away and comes back, and a disk that refuses one file: the pages say so."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def away(path: Path) -> Path:
 
 
 def unmount(path: Path) -> None:
-    """What an unmounted share leaves: an empty directory."""
+    """Leave an empty directory, as an unmounted share does."""
     path.rename(away(path))
     path.mkdir(mode=0o700)
 
@@ -57,7 +57,7 @@ def test_every_page_says_in_the_dashboards_own_look_that_the_spool_is_away(
         assert {name: got.headers.get(name) for name in HEADERS} == HEADERS
         if got.status == 503:
             assert "The spool is out of reach" in got.text, path
-            assert 'http-equiv="refresh"' in got.text  # without JavaScript it comes back by itself, too
+            assert 'http-equiv="refresh"' in got.text  # so it also comes back without JavaScript
         assert str(spool.path) in got.text
         for part in ('<nav aria-label="Pages of the dashboard"', "/static/style.css", "<h1", "<footer"):
             assert part in got.text, path
@@ -67,7 +67,7 @@ def test_every_page_says_in_the_dashboards_own_look_that_the_spool_is_away(
     assert server.ask("/metrics").status == 503
 
 
-def test_what_a_button_wants_of_a_spool_that_is_away_is_said_and_leaves_nothing(
+def test_a_button_leaves_nothing_while_the_spool_is_away(
     server: Server, spool: Spool, dead: Callable[..., str]
 ) -> None:
     dead("one")
@@ -91,7 +91,7 @@ def test_what_a_button_wants_of_a_spool_that_is_away_is_said_and_leaves_nothing(
     assert not spool.path.exists()
 
 
-def test_pages_are_themselves_again_when_the_spool_is_back(server: Server, spool: Spool) -> None:
+def test_every_page_works_again_when_the_spool_is_back(server: Server, spool: Spool) -> None:
     spool.file({"id": "one", "command": "true"})
     for go, back in (
         (unmount, mount),
@@ -126,7 +126,7 @@ class Stream:
         raise AssertionError(f"the stream ended without {name}")
 
 
-def test_each_tick_of_the_stream_tells_whether_what_is_shown_may_be_old(server: Server, spool: Spool) -> None:
+def test_each_tick_of_the_stream_says_whether_the_page_may_be_old(server: Server, spool: Spool) -> None:
     stream = Stream(server, "page=/jobs&shown=jobs")
     with closing(stream.line):
         stream.until("tick", lambda tick: tick["trouble"] == "")
@@ -152,7 +152,7 @@ def test_a_directory_that_is_gone_is_trouble_though_the_page_can_be_made(
         stream.until("tick", lambda tick: tick["trouble"] == "")
 
 
-def test_without_its_mark_it_is_no_spool_and_no_page_says_otherwise(
+def test_no_page_is_shown_while_config_yaml_is_missing(
     server: Server, spool: Spool, dead: Callable[..., str]
 ) -> None:
     dead("one")
@@ -168,9 +168,7 @@ def test_without_its_mark_it_is_no_spool_and_no_page_says_otherwise(
         stream.until("tick", lambda tick: tick["trouble"] == "")
 
 
-def test_who_sees_that_it_is_away_is_told_to_load_the_page_when_it_is_back(
-    server: Server, spool: Spool
-) -> None:
+def test_the_page_about_an_absent_spool_reloads_when_the_spool_is_back(server: Server, spool: Spool) -> None:
     unmount(spool.path)
     stream = Stream(server, "page=/jobs&shown=away")
     with closing(stream.line):
@@ -192,7 +190,7 @@ def test_an_open_page_says_that_the_spool_is_away_and_goes_on_when_it_is_back(
     unmount(spool.path)
     expect(page.locator("#live")).to_have_text("no spool")
     expect(page.locator("#trouble")).to_contain_text("config.yaml")
-    expect(page.locator("table.rows")).to_contain_text("one")  # what was seen last stays
+    expect(page.locator("table.rows")).to_contain_text("one")  # the last rows stay
     mount(spool.path)
     spool.file({"id": "meanwhile", "command": "true"})
     expect(page.locator("#live")).to_have_text("live")
@@ -201,7 +199,7 @@ def test_an_open_page_says_that_the_spool_is_away_and_goes_on_when_it_is_back(
     assert page.evaluate("window.untouched")
 
 
-def test_the_page_that_stood_for_it_becomes_the_page_by_itself(
+def test_the_page_about_an_absent_spool_becomes_the_page_asked_for(
     page: Page, server: Server, spool: Spool
 ) -> None:
     spool.file({"id": "one", "command": "true"})
@@ -215,7 +213,7 @@ def test_the_page_that_stood_for_it_becomes_the_page_by_itself(
     assert page.url == f"{server.origin}/jobs/one"
 
 
-def test_a_server_that_wants_its_token_again_is_not_called_offline(page: Page, serve: Serve) -> None:
+def test_a_page_asks_for_the_token_of_a_new_server(page: Page, serve: Serve) -> None:
     server = serve("--token", "first-token-of-all")
     page.goto(f"{server.printed}")
     expect(page.locator("#live")).to_have_text("live")
@@ -235,7 +233,7 @@ def dashboard(spool: Spool) -> Iterator[Dashboard]:
 
 
 class Refusing:
-    """The kernel, on a disk that does not give these files."""
+    """The kernel, on a disk that refuses paths with these words."""
 
     def __init__(self, real: Any, words: str) -> None:
         self._real = real

@@ -76,9 +76,7 @@ def test_each_page_is_whole_in_light_and_dark_on_a_desk_and_on_a_phone(
     assert faults == []
 
 
-def test_who_has_never_seen_it_finds_why_a_job_failed_and_runs_it_again(
-    page: Page, server: Server, busy: Spool
-) -> None:
+def test_a_newcomer_finds_why_a_job_failed_and_runs_it_again(page: Page, server: Server, busy: Spool) -> None:
     page.goto(server.origin)
     expect(page.locator(".health")).to_contain_text("Nothing runs: 1 job waits and no worker is alive")
     page.get_by_role("link", name=re.compile("Dead letters")).first.click()
@@ -105,7 +103,7 @@ def test_an_open_page_follows_without_reloading(
     assert page.evaluate("window.untouched")
 
 
-def test_output_comes_as_it_is_printed(
+def test_output_appears_as_it_is_printed(
     page: Page, server: Server, spool: Spool, workers: Workers, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
@@ -121,7 +119,7 @@ def test_output_comes_as_it_is_printed(
     expect(page.locator(".part-job-head .badge")).to_have_text("completed")
 
 
-def test_a_selection_and_the_focus_survive_what_comes_in(
+def test_a_selection_and_the_focus_survive_an_update(
     page: Page, server: Server, busy: Spool, dead: Callable[..., str]
 ) -> None:
     assert busy
@@ -135,7 +133,7 @@ def test_a_selection_and_the_focus_survive_what_comes_in(
     expect(page.get_by_role("button", name="Retry bad")).to_be_focused()
 
 
-def test_it_says_when_the_server_is_away_and_goes_on_when_it_is_back(
+def test_a_page_says_that_the_server_is_away_and_goes_on_when_it_is_back(
     page: Page, serve: Serve, spool: Spool
 ) -> None:
     server = serve()
@@ -171,7 +169,7 @@ def test_a_hidden_tab_asks_for_nothing_and_catches_up_when_it_is_seen(
     expect(page.locator("#live")).to_have_text("live")
 
 
-def test_what_destroys_asks_in_a_dialog(page: Page, server: Server, busy: Spool) -> None:
+def test_a_destructive_button_asks_in_a_dialog(page: Page, server: Server, busy: Spool) -> None:
     page.goto(f"{server.origin}/jobs/waits")
     page.get_by_role("button", name="Cancel waits").click()
     expect(page.locator("dialog")).to_contain_text("Cancel waits?")
@@ -187,17 +185,17 @@ def test_what_destroys_asks_in_a_dialog(page: Page, server: Server, busy: Spool)
     assert not jobs.names_of(busy.root, "waits")
 
 
-def test_what_was_done_is_said_though_the_server_tells_the_page_of_it_first(
+def test_the_result_of_a_button_is_shown_although_the_stream_shows_its_effect_first(
     page: Page, server: Server, busy: Spool
 ) -> None:
-    """The job is gone at once; the answer to the form comes when the page's own line has ended."""
+    """The job is deleted at once; the form is answered after the stream of the page has ended."""
     ended: list[str] = []
     page.on("requestfinished", lambda request: ended.append(request.url))
     page.on("requestfailed", lambda request: ended.append(request.url))
 
     def answer_late(route: Route) -> None:
         answer = route.fetch(max_redirects=0)
-        page.context.clear_cookies(name=re.compile("said"))  # which came without the answer
+        page.context.clear_cookies(name=re.compile("said"))  # the browser must not have it before the answer
         while not any("/live" in url for url in ended):
             page.wait_for_timeout(20)
         with contextlib.suppress(PlaywrightError):  # the page did not wait for it
@@ -212,7 +210,7 @@ def test_what_was_done_is_said_though_the_server_tells_the_page_of_it_first(
     assert not jobs.names_of(busy.root, "bad")
 
 
-def test_an_answer_counts_although_the_page_has_news_meanwhile(
+def test_a_confirmation_counts_although_the_page_was_updated_meanwhile(
     page: Page, server: Server, busy: Spool, dead: Callable[..., str]
 ) -> None:
     page.goto(f"{server.origin}/dead")
@@ -221,7 +219,7 @@ def test_an_answer_counts_although_the_page_has_news_meanwhile(
     page.get_by_role("button", name="Delete selected").click()
     expect(page.locator("dialog")).to_be_visible()
     dead("news")
-    page.evaluate(  # a line of its own, until the page's has told of it, too
+    page.evaluate(  # three ticks of a second stream: the page has had the news by then
         """() => new Promise((done) => {
             const line = new EventSource(document.body.dataset.live);
             let ticks = 0;
@@ -265,9 +263,7 @@ def test_time_and_priority_are_changed_from_the_page(page: Page, server: Server,
     assert next(found.id for found in busy.list("pending")) == "late"
 
 
-def test_what_is_chosen_stays_when_the_page_is_brought_up_to_date(
-    page: Page, server: Server, busy: Spool
-) -> None:
+def test_a_choice_survives_an_update(page: Page, server: Server, busy: Spool) -> None:
     page.goto(f"{server.origin}/jobs/late")
     page.get_by_label("Priority").select_option("8")
     requests.pause(busy.root, busy.clock())
@@ -293,9 +289,7 @@ def test_pause_resume_and_stopping_a_worker(
     expect(page.locator(".part-workers")).to_contain_text("No workers")
 
 
-def test_a_job_is_filed_from_the_page_by_who_came_with_the_token(
-    page: Page, serve: Serve, spool: Spool
-) -> None:
+def test_a_visitor_with_the_token_files_a_job_from_the_page(page: Page, serve: Serve, spool: Spool) -> None:
     server = serve("--allow-submit", "--token", TOKEN)
     page.goto(f"{server.origin}/new")
     expect(page.locator("h1")).to_have_text("This dashboard needs its token")
@@ -323,7 +317,7 @@ def test_the_token_is_typed_into_the_page(page: Page, serve: Serve) -> None:
     expect(page.locator("h1")).to_have_text("Config")
 
 
-def test_it_is_used_by_keyboard_alone(page: Page, server: Server, busy: Spool) -> None:
+def test_the_keyboard_alone_is_enough(page: Page, server: Server, busy: Spool) -> None:
     assert busy
     page.goto(f"{server.origin}/jobs")
     page.keyboard.press("Tab")
@@ -393,7 +387,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Callable[[str], str]]:
         threading.Thread(target=other.serve_forever, daemon=True).start()
 
         def put(body: str) -> str:
-            # Each page a name of its own: within a second the server takes a new one for the old.
+            # A new name for each page: the server compares times in whole seconds.
             name = f"page{len(list(folder.iterdir()))}.html"
             (folder / name).write_text(body)
             return f"http://localhost:{other.server_port}/{name}"
@@ -433,7 +427,7 @@ def test_another_site_can_neither_press_a_button_nor_show_the_page_in_a_frame(
 
 # ── rows under the pointer ────────────────────────────────────────────────────────────────────
 
-#: Remembers each place at which a row has been, as the page is brought up to date.
+#: Remembers every place of a row while the page is updated.
 PLACES = """id => {
     window.places = new Set();
     const look = () => {
@@ -446,7 +440,7 @@ PLACES = """id => {
 
 
 def next_ticks(page: Page, number: int = 3) -> None:
-    """Wait until a line of its own has told of the page, as the page's own has then, too."""
+    """Wait for some ticks of a second stream of the page; its own stream has had as many by then."""
     page.evaluate(
         """number => new Promise((done) => {
             const line = new EventSource(document.body.dataset.live);
@@ -484,7 +478,7 @@ def test_rows_stay_under_the_pointer_and_new_ones_come_when_it_leaves(
     expect(page.locator(f"#{row.replace('worse', 'bad')}")).to_have_count(0)
 
 
-def test_new_rows_are_shown_at_once_to_who_asks_for_them(
+def test_a_button_shows_new_rows_at_once(
     page: Page, server: Server, busy: Spool, dead: Callable[..., str]
 ) -> None:
     assert busy
@@ -498,7 +492,7 @@ def test_new_rows_are_shown_at_once_to_who_asks_for_them(
     expect(page.locator("#held")).to_be_hidden()
 
 
-def test_what_changes_in_rows_is_shown_under_the_pointer_too(
+def test_a_row_under_the_pointer_is_updated_in_place(
     page: Page, server: Server, spool: Spool, workers: Workers
 ) -> None:
     spool.file({"id": "one", "command": "sleep 600"})
@@ -508,7 +502,7 @@ def test_what_changes_in_rows_is_shown_under_the_pointer_too(
     expect(page.locator("#row-one .badge")).to_have_text("processing")
 
 
-def test_a_row_with_the_focus_stays_where_it_is_though_others_come_above_it(
+def test_a_row_with_the_focus_does_not_move_when_rows_come_above_it(
     page: Page, server: Server, busy: Spool, dead: Callable[..., str]
 ) -> None:
     assert busy
@@ -549,9 +543,7 @@ def test_the_question_before_many_are_retried_names_their_number(
     assert jobs.names_in(spool.root, State.DEAD) == []
 
 
-def test_the_forms_and_errors_stand_still_while_the_page_lives(
-    page: Page, serve: Serve, spool: Spool
-) -> None:
+def test_a_half_filled_form_is_not_replaced(page: Page, serve: Serve, spool: Spool) -> None:
     server = serve("--allow-submit", "--token", TOKEN)
     page.goto(server.printed)
     page.goto(f"{server.origin}/new")

@@ -1,4 +1,4 @@
-"""What all requests share, asked without a server between: where a job is, and what the pages cost."""
+"""The state that all requests share, tested without a server: where a job is, and what pages cost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def dashboard(spool: Spool) -> Iterator[Dashboard]:
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "a/b", "a\0b", "-a", "é", "a" * 101, "a\n"])
-def test_an_id_that_is_none_is_not_looked_for(spool: Spool, dashboard: Dashboard, job_id: str) -> None:
+def test_no_text_that_cannot_be_an_id_is_looked_for(spool: Spool, dashboard: Dashboard, job_id: str) -> None:
     spool.path.rename(spool.path.with_name("away"))
     assert dashboard.find(job_id) is None
     with pytest.raises(FileNotFoundError):
@@ -48,7 +48,7 @@ def test_a_job_is_found_wherever_it_has_gone_since_it_was_seen(
     workers.drain()
     states = [found.state.label for index in range(5) if (found := dashboard.find(f"job-{index}"))]
     assert states == ["completed"] * 5
-    assert dashboard.find("job") is None  # the beginning of an id is none
+    assert dashboard.find("job") is None  # the beginning of an id is not enough
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_job_is_found_wherever_it_has_gone_since_it_was_seen(
         ("&".join(["a=b"] * 99), "a", ""),
     ],
 )
-def test_a_query_is_read_whatever_it_is(text: str, name: str, value: str) -> None:
+def test_any_query_can_be_read(text: str, name: str, value: str) -> None:
     assert Query.parse(text).text(name) == value
 
 
@@ -100,19 +100,19 @@ def put_dead(spool: Spool, first: int, number: int) -> None:
 
 @pytest.fixture
 def threads_alternate() -> Iterator[None]:
-    """Threads take turns as often as they can, so that one meets another in the middle of anything."""
+    """Threads take turns as often as possible, so that they interrupt each other anywhere."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
 
 
-def test_many_who_read_dead_letters_at_once_disturb_nobody(
+def test_many_readers_of_dead_letters_do_not_disturb_each_other(
     spool: Spool, dashboard: Dashboard, threads_alternate: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from queuectl.web import dashboard as module
 
-    monkeypatch.setattr(module, "READING", 0.002)  # so there is always something left to read
+    monkeypatch.setattr(module, "READING", 0.002)  # so that some are always left to read
     put_dead(spool, 0, 1500)
     begin = threading.Barrier(8)
 
@@ -124,7 +124,7 @@ def test_many_who_read_dead_letters_at_once_disturb_nobody(
     with ThreadPoolExecutor(7) as pool:
         looking = [pool.submit(look) for _ in range(7)]
         begin.wait()
-        for round_ in range(20):  # more go than come: what is remembered of those is dropped
+        for round_ in range(20):  # more go than come, so that known ones are forgotten
             for path in sorted((spool.path / "dead").iterdir())[:60]:
                 path.unlink()
             put_dead(spool, 1500 + 20 * round_, 20)
@@ -134,7 +134,7 @@ def test_many_who_read_dead_letters_at_once_disturb_nobody(
     assert dashboard.dead_letters(60, 60).unread == 0
 
 
-def test_what_was_read_of_dead_letters_never_changes(spool: Spool, dashboard: Dashboard) -> None:
+def test_dead_letters_are_immutable(spool: Spool, dashboard: Dashboard) -> None:
     put_dead(spool, 0, 20)
     dashboard.look(60)
     letters = dashboard.dead_letters(60, 60)
@@ -148,7 +148,7 @@ def test_what_was_read_of_dead_letters_never_changes(spool: Spool, dashboard: Da
     assert letters.groups() == groups
 
 
-def test_a_job_s_page_lists_no_directory_that_was_looked_at_lately(
+def test_the_page_of_a_job_lists_no_directory_that_was_listed_lately(
     spool: Spool, counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Watch, "EVERY", 1000.0)

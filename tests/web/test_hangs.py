@@ -1,4 +1,4 @@
-"""A disk that does not answer: every address is answered all the same, and all is well when it is back."""
+"""A disk that does not answer: every address is answered all the same, and works again when it is back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from queuectl import Spool
     from tests.web.conftest import Serve, Server
 
-#: While there is a fifo, each call on the spool opens it, and so blocks until somebody writes to it.
+#: While a fifo exists, each call on the spool opens it, and so blocks until the fifo has a writer.
 HANGING = """
 import os
 from queuectl.system import files
@@ -55,7 +55,7 @@ class Disk:
 
     def release(self) -> None:
         if self._gate.exists():
-            self._held = os.open(self._gate, os.O_RDWR)  # whoever opens it now does not block
+            self._held = os.open(self._gate, os.O_RDWR)  # a writer: no open blocks now
             self._gate.unlink()
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ def server(serve: Serve, disk: Disk, tmp_path: Path) -> Server:
     return serve(first=HANGING.format(gate=str(tmp_path / "gate")))
 
 
-def test_every_page_says_that_the_disk_does_not_answer_and_is_itself_again_afterwards(
+def test_every_page_says_that_the_disk_does_not_answer_and_works_again_afterwards(
     server: Server, disk: Disk, spool: Spool, dead: Callable[..., str]
 ) -> None:
     dead("one")
@@ -100,7 +100,7 @@ def test_a_button_says_that_the_disk_does_not_answer(
 ) -> None:
     dead("one")
     csrf = server.ask("/").csrf
-    own = {"Origin": server.origin, "Content-Type": "application/x-www-form-urlencoded"}
+    own = server.own
     disk.hang()
     got = server.ask("/jobs/one/retry", "POST", f"csrf={csrf}&back=/jobs".encode(), own)
     assert got.status == 503
@@ -125,19 +125,19 @@ def test_ctrl_c_ends_a_server_whose_disk_hangs(server: Server, disk: Disk) -> No
 
 
 def in_a_loop(calls: Coroutine[object, object, object]) -> None:
-    """Run a coroutine in a thread of its own: a browser of another test has a loop in this one."""
+    """Run a coroutine in its own thread: this one may hold the loop of the browser."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, calls).result()
 
 
-def test_a_call_that_is_too_late_keeps_its_place_until_it_returns() -> None:
+def test_a_late_call_keeps_its_place_until_it_returns() -> None:
     gate, order = threading.Event(), []
 
     async def calls() -> None:
         threads = Threads(1)
         with pytest.raises(Hangs):
             await threads.within(0.01, gate.wait)
-        with pytest.raises(Hangs):  # it waits for the only place
+        with pytest.raises(Hangs):  # it waits for a place
             await threads.within(0.01, lambda: order.append("second"))
         assert order == []
         gate.set()
@@ -147,7 +147,7 @@ def test_a_call_that_is_too_late_keeps_its_place_until_it_returns() -> None:
     assert order == ["second", "third"]
 
 
-def test_what_a_call_raises_is_raised_where_it_is_awaited() -> None:
+def test_the_error_of_a_call_is_raised_where_it_is_awaited() -> None:
     def fail() -> None:
         raise TimeoutError(110, "Connection timed out")  # of the disk, which does answer
 

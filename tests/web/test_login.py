@@ -1,4 +1,4 @@
-"""The door: what is seen without the token, what opens it, and how often that may be tried."""
+"""The token: what is shown without it, what is accepted for it, and how often it may be tried."""
 
 from __future__ import annotations
 
@@ -14,71 +14,22 @@ import queuectl
 from queuectl.web import login
 from queuectl.web.guard import HEADERS, Rules
 from queuectl.web.login import Lock, client_of, pause
-from tests.web.conftest import TOKEN, Answer, Serve, Server
+from tests.web.conftest import FORM, TOKEN, Answer, Serve, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl import Spool
 
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 PATHS = (
-    *(
-        "/",
-        "/overview.json",
-        "/jobs",
-        "/jobs.json",
-        "/jobs/secret-job",
-        "/jobs/secret-job.json",
-        "/jobs?q=secret",
-    ),
-    *(
-        "/jobs/secret-job/output/1/out",
-        "/jobs/secret-job/file",
-        "/jobs/secret-job/error/0",
-        "/jobs/secret-job/retry",
-    ),
-    *(
-        "/dead",
-        "/dead/retry",
-        "/workers",
-        "/workers/x/stop",
-        "/config",
-        "/new",
-        "/pause",
-        "/resume",
-        "/metrics",
-    ),
-    *(
-        "/live",
-        "/live?page=/",
-        "/login",
-        "/login/",
-        "/LOGIN",
-        "/logout",
-        "/healthz",
-        "/healthz/",
-        "/static",
-        "/static/",
-    ),
-    *(
-        "/static/nothing.css",
-        "/static/style.css",
-        "/static/page.js",
-        "/static/icon.svg",
-        "/static/..%2fapp.py",
-    ),
-    *(
-        "/static/%2e%2e/login",
-        "/%2flogin",
-        "//login",
-        "/nowhere",
-        "/.json",
-        "/%00",
-        "/%ff",
-        "/jobs/%2e%2e",
-        "/?a=b",
-    ),
+    *("/", "/overview.json", "/jobs", "/jobs.json", "/jobs/secret-job", "/jobs/secret-job.json"),
+    *("/jobs?q=secret", "/jobs/secret-job/output/1/out", "/jobs/secret-job/file"),
+    *("/jobs/secret-job/error/0", "/jobs/secret-job/retry", "/dead", "/dead/retry", "/workers"),
+    *("/workers/x/stop", "/config", "/new", "/pause", "/resume", "/metrics", "/live", "/live?page=/"),
+    *("/login", "/login/", "/LOGIN", "/logout", "/healthz", "/healthz/", "/static", "/static/"),
+    *("/static/nothing.css", "/static/style.css", "/static/page.js", "/static/icon.svg"),
+    *("/static/..%2fapp.py", "/static/%2e%2e/login", "/%2flogin", "//login", "/nowhere", "/.json"),
+    *("/%00", "/%ff", "/jobs/%2e%2e", "/?a=b"),
 )
 ASKING = (
     *(("GET", "text/html"), ("GET", "application/json"), ("HEAD", "*/*"), ("PUT", "*/*")),
@@ -86,54 +37,46 @@ ASKING = (
 )
 
 
-@pytest.fixture
-def closed(serve: Serve) -> Server:
-    return serve("--token", TOKEN)
-
-
-def cookie_of(server: Server) -> str:
-    return server.ask(f"/?token={TOKEN}").cookies[0].partition(";")[0]
-
-
 def answers(server: Server, headers: dict[str, str]) -> Iterator[tuple[str, Answer]]:
-    """What every path says to every method, to a browser and to a program."""
-    own = {"Origin": server.origin, **FORM}
+    """The answer of every path to every method, for a browser and for a program."""
+    own = server.own
     for path in PATHS:
         for method, accept in ASKING:
             body = b"sure=yes&scope=all&command=true" if method == "POST" else None
             yield f"{method} {path}", server.ask(path, method, body, {"Accept": accept, **own, **headers})
 
 
-def test_without_the_token_nothing_of_the_spool_comes_out(closed: Server, spool: Spool) -> None:
+def test_no_answer_without_the_token_reveals_anything_of_the_spool(closed: Server, spool: Spool) -> None:
     spool.file({"id": "secret-job", "command": "echo secret-command", "run_at": "2090-01-01T00:00:00Z"})
-    inside = closed.ask("/", headers={"Cookie": cookie_of(closed)})
+    inside = closed.ask("/", headers={"Cookie": closed.cookie})
     secrets = [str(spool.path), queuectl.__version__, inside.csrf, "secret-command"]
     secrets += ['class="pill', "data-live", 'name="csrf"', "max_retries", TOKEN]
     statuses: dict[str, set[int]] = {}
     for who in ({}, {"Cookie": f"queuectl-{closed.port}={'0' * 64}"}, {"Authorization": "Bearer wrong"}):
         for what, answer in answers(closed, who):
             told = answer.text + repr(answer.headers)
-            # What was asked for may come back, as the page to go to after logging in.
+            # The path may come back, as the page to show after the login.
             assert [secret for secret in secrets if secret in told] == [], (what, told)
             assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS, what
             statuses.setdefault(what, set()).add(answer.status)
     assert statuses["GET /"] == statuses["POST /pause"] == statuses["GET /metrics"] == {401}
     assert statuses["GET /static/nothing.css"] <= {401, 404}
+    assert statuses["GET /static/style.css"] == statuses["GET /healthz"] == {200, 401}  # 401: a wrong Bearer
     assert [found.id for found in spool.list()] == ["secret-job"]
 
 
-def test_the_health_check_of_a_spool_that_is_gone_tells_no_path(closed: Server, spool: Spool) -> None:
+def test_the_health_check_reveals_no_path(closed: Server, spool: Spool) -> None:
     spool.path.rename(spool.path.with_name("away"))
     for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}):
         answer = closed.ask("/healthz", headers=headers)
         assert (answer.status, answer.text) == (503, "The spool is out of reach.\n")
 
 
-# ── what opens it ─────────────────────────────────────────────────────────────────────────────
+# ── the cookie ────────────────────────────────────────────────────────────────────────────────
 
 
 def test_nobody_makes_the_cookie_without_the_servers_secret(closed: Server) -> None:
-    name, _, right = cookie_of(closed).partition("=")
+    name, _, right = closed.cookie.partition("=")
     guesses = [right[:-1], right.upper(), right + "0", "", TOKEN, "0" * 64]
     for key in (b"", TOKEN.encode(), b"queuectl dashboard"):
         texts = (
@@ -163,8 +106,8 @@ def test_each_proof_is_good_for_one_thing_one_server_and_one_token() -> None:
     assert not Rules(1).is_token("")
 
 
-def test_the_proof_of_a_form_is_none_for_the_door_and_the_cookie_none_for_a_form(closed: Server) -> None:
-    cookie = cookie_of(closed)
+def test_the_proof_of_a_form_is_no_cookie_and_the_cookie_is_no_proof(closed: Server) -> None:
+    cookie = closed.cookie
     name, _, right = cookie.partition("=")
     csrf = closed.ask("/", headers={"Cookie": cookie}).csrf
     assert closed.ask("/", headers={"Cookie": f"{name}={csrf}"}).status == 401
@@ -175,7 +118,7 @@ def test_the_proof_of_a_form_is_none_for_the_door_and_the_cookie_none_for_a_form
 
 
 def test_cookies_of_other_programs_keep_nobody_out(closed: Server) -> None:
-    own = cookie_of(closed)
+    own = closed.cookie
     name = own.partition("=")[0]
     others = (
         'prefs={"a":1}',
@@ -213,14 +156,14 @@ def test_a_program_that_shows_the_token_may_press_every_button(closed: Server, s
 @pytest.mark.parametrize(
     "header", ["Bearer wrong", "Bearer", "Basic YTpi", f"Basic {TOKEN}", TOKEN, "bearer"]
 )
-def test_without_the_right_token_no_program_may(closed: Server, spool: Spool, header: str) -> None:
+def test_a_program_without_the_right_token_is_refused(closed: Server, spool: Spool, header: str) -> None:
     for origin in ({}, {"Origin": closed.origin}):
         status = closed.ask("/pause", "POST", b"", {"Authorization": header, **origin, **FORM}).status
         assert status in {401, 403}
     assert not (spool.path / "workers" / "paused").exists()
 
 
-def test_where_there_is_no_token_a_bearer_proves_nothing(server: Server, spool: Spool) -> None:
+def test_a_bearer_proves_nothing_to_a_server_without_a_token(server: Server, spool: Spool) -> None:
     for token in ("x", TOKEN):
         headers = {"Authorization": f"Bearer {token}", **FORM}
         assert server.ask("/pause", "POST", b"", headers).status in {400, 403}
@@ -264,12 +207,12 @@ def test_pauses_grow_from_none_to_the_longest() -> None:
     assert pause(10**9, 5, 300) == 300
 
 
-def test_after_some_wrong_tokens_the_next_is_not_looked_at_for_ever_longer(lock: Lock, clock: Clock) -> None:
+def test_each_further_wrong_token_costs_a_longer_pause(lock: Lock, clock: Clock) -> None:
     for number in range(login.FREE):
         assert lock.try_("a", f"wrong-{number}") == login.Verdict(False)
     waits = []
     for number in range(12):
-        verdict = lock.try_("a", TOKEN)  # even the right one: who guesses learns nothing meanwhile
+        verdict = lock.try_("a", TOKEN)  # the right token is not compared either: a guess learns nothing
         assert not verdict.is_right
         waits.append(verdict.wait)
         clock.now += verdict.wait
@@ -279,7 +222,7 @@ def test_after_some_wrong_tokens_the_next_is_not_looked_at_for_ever_longer(lock:
     assert lock.try_("a", TOKEN).is_right
 
 
-def test_one_who_guesses_keeps_no_other_out(lock: Lock) -> None:
+def test_a_client_that_guesses_locks_no_other_out(lock: Lock) -> None:
     for number in range(login.FREE):
         lock.try_("a", f"wrong-{number}")
     assert lock.try_("a", TOKEN).wait
@@ -292,7 +235,7 @@ def test_a_page_or_program_that_repeats_a_wrong_token_counts_once(lock: Lock) ->
     assert lock.try_("a", TOKEN).is_right
 
 
-def test_many_who_guess_together_are_slowed_down_together_but_not_for_long(lock: Lock, clock: Clock) -> None:
+def test_many_clients_that_guess_share_a_short_pause(lock: Lock, clock: Clock) -> None:
     for number in range(login.FREE_IN_ALL):
         assert lock.try_(f"host-{number}", f"wrong-{number}").wait == 0
     waits = []
@@ -303,7 +246,7 @@ def test_many_who_guess_together_are_slowed_down_together_but_not_for_long(lock:
     assert waits == [1, 2, 4, 8, 10, 10, 10, 10]
 
 
-def test_what_was_wrong_is_forgotten_after_a_while(lock: Lock, clock: Clock) -> None:
+def test_wrong_tokens_are_forgotten_after_a_while(lock: Lock, clock: Clock) -> None:
     for number in range(login.FREE):
         lock.try_("a", f"wrong-{number}")
     clock.now += login.FORGOTTEN
@@ -316,7 +259,7 @@ def test_no_number_of_clients_fills_the_memory(lock: Lock, clock: Clock) -> None
         clock.now += login.MOST_IN_ALL
         lock.try_(f"host-{number}", "wrong")
     assert len(lock._tries) <= login.CLIENTS  # noqa: SLF001 - nobody else asks for it
-    assert lock.try_("b", TOKEN).wait  # the count of all is never the one that is dropped
+    assert lock.try_("b", TOKEN).wait  # the count of all is never dropped
 
 
 @pytest.mark.parametrize(
@@ -334,12 +277,12 @@ def test_a_client_is_an_address_or_a_network_of_ipv6(one: str, other: str, same:
 
 
 @pytest.mark.parametrize("way", ["form", "address", "header"])
-def test_guessing_is_slowed_down_and_told_where_the_server_runs(serve: Serve, way: str) -> None:
+def test_guessing_is_slowed_down_and_logged(serve: Serve, way: str) -> None:
     server = serve("--token", TOKEN)
 
     def guess(token: str) -> Answer:
         if way == "form":
-            own = {"Origin": server.origin, **FORM}
+            own = server.own
             return server.ask("/login", "POST", urlencode({"token": token, "back": "/jobs"}).encode(), own)
         if way == "address":
             return server.ask(f"/?{urlencode({'token': token})}")
@@ -357,9 +300,9 @@ def test_guessing_is_slowed_down_and_told_where_the_server_runs(serve: Serve, wa
     assert TOKEN not in err
 
 
-def test_who_is_logged_in_notices_nothing_of_those_who_guess(serve: Serve) -> None:
+def test_a_visitor_who_is_logged_in_is_not_slowed_down_by_guesses(serve: Serve) -> None:
     server = serve("--token", TOKEN)
-    cookie = cookie_of(server)
+    cookie = server.cookie
     for number in range(login.FREE):
         server.ask("/", headers={"Authorization": f"Bearer wrong-{number}"})
     assert server.ask("/", headers={"Authorization": f"Bearer {TOKEN}"}).status == 429

@@ -1,4 +1,4 @@
-"""What the pages show, and their JSON twins; nothing in the spool can write on a page but as text."""
+"""The content of the pages and of their JSON; everything in the spool is shown as text."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_overview_says_in_one_sentence_how_it_stands(
     assert sentence in words(server.ask("/").text)
 
 
-def test_the_overview_tells_counts_bars_failures_and_the_oldest(
+def test_the_overview_shows_counts_bars_failures_and_the_oldest(
     server: Server, spool: Spool, workers: Workers, dead: Callable[..., str]
 ) -> None:
     spool.file({"id": "good", "command": "true"})
@@ -150,7 +150,7 @@ def test_a_filter_finds_errors(server: Server, dead: Callable[..., str]) -> None
 def test_the_search_finds_every_text_that_a_row_shows(
     server: Server, spool: Spool, dead: Callable[..., str]
 ) -> None:
-    dead("one", command="pg_dump shop", error="no space left")  # and it printed: it went wrong
+    dead("one", command="pg_dump shop", error="no space left")  # its output is "it went wrong"
     (spool.path / "dead" / "10-20260101T000000.000000Z-broken.yaml").write_text("command: [")
     put_aside = "10-20260101T000000.000000Z-aside.yaml"
     (spool.path / "dead" / put_aside).write_text("id: aside\ncommand: 'true'\n")
@@ -206,7 +206,7 @@ def test_a_query_that_makes_no_sense_is_still_a_page(server: Server, query: str)
     assert server.ask(f"/jobs?{query}").status == 200
 
 
-def test_a_job_tells_why_it_died_what_it_printed_and_its_file(
+def test_the_page_of_a_job_shows_why_it_died_its_output_and_its_file(
     server: Server, spool: Spool, dead: Callable[..., str]
 ) -> None:
     dead("one", error="disk full")
@@ -228,7 +228,7 @@ def test_a_job_tells_why_it_died_what_it_printed_and_its_file(
 @pytest.mark.parametrize(
     "path", ["/jobs/one/output/2/err", "/jobs/one/output/1/log", "/jobs/two/output/1/out"]
 )
-def test_output_that_is_not_there_is_not_found(server: Server, dead: Callable[..., str], path: str) -> None:
+def test_absent_output_is_not_found(server: Server, dead: Callable[..., str], path: str) -> None:
     dead("one")
     assert server.ask(path).status == 404
 
@@ -242,7 +242,7 @@ def test_a_log_that_is_a_link_is_not_followed(server: Server, spool: Spool, dead
         assert b"root:" not in server.ask(path).body
 
 
-def test_of_a_long_output_the_end_is_shown(server: Server, spool: Spool, dead: Callable[..., str]) -> None:
+def test_the_end_of_a_long_output_is_shown(server: Server, spool: Spool, dead: Callable[..., str]) -> None:
     dead("one")
     (spool.path / "logs" / "one.1.out").write_text("".join(f"line {number}\n" for number in range(50_000)))
     told = facts(server, "/jobs/one.json")["output"]["out"]
@@ -261,7 +261,7 @@ def test_a_job_that_waits_says_why(server: Server, spool: Spool) -> None:
     assert "due at 2090-01-0" in facts(server, "/jobs/late.json")["why"].lower()
 
 
-def test_an_id_that_ends_like_a_twin_has_a_page_of_its_own(server: Server, spool: Spool) -> None:
+def test_a_job_whose_id_ends_in_json_has_a_page(server: Server, spool: Spool) -> None:
     spool.file({"id": "report.json", "command": "true"})
     spool.file({"id": "report", "command": "true"})
     assert "<h1" in server.ask("/jobs/report.json").text
@@ -270,7 +270,7 @@ def test_an_id_that_ends_like_a_twin_has_a_page_of_its_own(server: Server, spool
     assert json.loads(asked.body)["job"]["id"] == "report"
 
 
-def test_dead_letters_stand_together_by_reason(server: Server, dead: Callable[..., str]) -> None:
+def test_dead_letters_are_grouped_by_reason(server: Server, dead: Callable[..., str]) -> None:
     for index in range(3):
         dead(f"a-{index}", error="no route to host")
     dead("b", error="disk full")
@@ -286,7 +286,7 @@ def test_dead_letters_stand_together_by_reason(server: Server, dead: Callable[..
     assert "Retry all 3" in words(server.ask("/dead").text)
 
 
-def test_workers_tell_host_pid_job_and_beat(
+def test_the_page_of_workers_shows_host_pid_job_and_beat(
     server: Server, spool: Spool, workers: Workers, until: Until
 ) -> None:
     spool.file({"id": "one", "command": "sleep 600"})
@@ -299,7 +299,7 @@ def test_workers_tell_host_pid_job_and_beat(
         assert word in page
 
 
-def test_config_tells_value_default_and_meaning(server: Server, spool: Spool) -> None:
+def test_the_page_of_settings_shows_value_default_and_meaning(server: Server, spool: Spool) -> None:
     spool.root.config.write_text("max_retries: 8\n")
     told = {key["key"]: key for key in facts(server, "/config.json")["keys"]}
     assert (told["max_retries"]["value"], told["max_retries"]["default"]) == (8, 3)
@@ -317,24 +317,12 @@ def test_metrics_and_health(server: Server, spool: Spool) -> None:
     assert server.ask("/healthz").body == b"ok\n"
 
 
-def test_a_spool_that_is_away_is_said_and_is_no_fault(server: Server, spool: Spool, until: Until) -> None:
-    spool.file("true")
-    server.ask("/")
-    spool.path.rename(spool.path.with_name("away"))
-    until(lambda: server.ask("/healthz").status != 200, "it is noticed")
-    for path in ("/", "/jobs", "/dead", "/workers", "/config", "/metrics", "/jobs/one"):
-        answer = server.ask(path, headers={"Accept": "text/html"})
-        assert answer.status in {200, 400, 404, 503}, (path, answer)
-    spool.path.with_name("away").rename(spool.path)
-    until(lambda: server.ask("/").status == 200, "it is back")
-
-
 # ── hostile spools ────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
 def hostile(spool: Spool) -> Spool:
-    """Everything that can be written anywhere in a spool is an attempt on the page."""
+    """A spool in which every text is an attack on the page."""
     spool.file({"id": "command", "command": f"echo {EVIL}", "env": {f"X{EVIL[:9]}": EVIL}, "cwd": f"/{EVIL}"})
     start = {"event": "started", "attempt": 1, "at": "0001-01-01", "worker": EVIL, EVIL: EVIL}
     event = start | {"event": EVIL, "signal": EVIL, "error": EVIL}
@@ -366,7 +354,7 @@ def hostile(spool: Spool) -> Spool:
     return spool
 
 
-def test_nothing_in_a_spool_is_markup_or_a_control_character_on_a_page(
+def test_nothing_in_a_spool_becomes_markup_or_a_control_character_on_a_page(
     server: Server, hostile: Spool
 ) -> None:
     assert hostile.clock()
@@ -385,7 +373,7 @@ def test_nothing_in_a_spool_is_markup_or_a_control_character_on_a_page(
         json.loads(twin.body, parse_constant=pytest.fail)
 
 
-def test_a_history_that_is_none_is_told_as_what_cannot_be_read(server: Server, hostile: Spool) -> None:
+def test_a_broken_history_is_shown_as_unreadable(server: Server, hostile: Spool) -> None:
     told = facts(server, "/jobs/refused.json")
     assert told["job"]["command_line"].startswith("(it cannot be read: history: this is not a list of events")
     assert told["job"]["ended_at"] is None

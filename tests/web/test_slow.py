@@ -1,4 +1,4 @@
-"""Slow clients: each is bounded by time and by place, and keeps nobody else out."""
+"""Slow clients: each has limited time and a limited number of connections, and keeps nobody else out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = "import queuectl.web.server as s; s.REQUEST_SECONDS = s.READ_SECONDS = 0
 
 @pytest.fixture
 def hasty(serve: Serve) -> Server:
-    """A server that waits for half a second where others wait longer."""
+    """A server that waits half a second for a client."""
     return serve(first=QUICK)
 
 
@@ -58,7 +58,9 @@ def trickle(line: socket.socket, data: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("after", [b"", GOOD], ids=["at once", "after a good request"])
-def test_who_does_not_finish_a_request_is_hung_up_on(hasty: Server, data: bytes, after: bytes) -> None:
+def test_the_server_hangs_up_on_a_client_that_does_not_finish_its_request(
+    hasty: Server, data: bytes, after: bytes
+) -> None:
     with connect(hasty) as line:
         if after:
             line.sendall(after)
@@ -71,7 +73,9 @@ def test_who_does_not_finish_a_request_is_hung_up_on(hasty: Server, data: bytes,
 @pytest.mark.parametrize(
     "data", [b"GET / HTTP/1.1\r\nX: ", POST + b"Content-Length: 99999\r\n\r\n"], ids=["head", "form"]
 )
-def test_who_sends_byte_after_byte_is_hung_up_on(hasty: Server, data: bytes, after: bytes) -> None:
+def test_the_server_hangs_up_on_a_client_that_sends_byte_after_byte(
+    hasty: Server, data: bytes, after: bytes
+) -> None:
     with connect(hasty) as line:
         if after:
             line.sendall(after)
@@ -79,7 +83,7 @@ def test_who_sends_byte_after_byte_is_hung_up_on(hasty: Server, data: bytes, aft
         trickle(line, data)
 
 
-def test_who_reads_nothing_of_a_long_answer_is_hung_up_on(
+def test_the_server_hangs_up_on_a_client_that_does_not_read_a_long_answer(
     hasty: Server, spool: Spool, dead: Callable[..., str], until: Until
 ) -> None:
     dead("one")
@@ -98,7 +102,9 @@ def test_who_reads_nothing_of_a_long_answer_is_hung_up_on(
         assert len(wait_for_the_end(line)) < size
 
 
-def test_who_reads_slowly_gets_all(hasty: Server, spool: Spool, dead: Callable[..., str]) -> None:
+def test_a_client_that_reads_gets_all_of_a_long_answer(
+    hasty: Server, spool: Spool, dead: Callable[..., str]
+) -> None:
     dead("one")
     size = 16 * 1024 * 1024
     (spool.path / "logs" / "one.1.out").write_bytes(b"x" * size)
@@ -107,11 +113,11 @@ def test_who_reads_slowly_gets_all(hasty: Server, spool: Spool, dead: Callable[.
         assert len(wait_for_the_end(line)) > size
 
 
-def test_a_stream_and_a_page_that_is_made_are_not_requests_that_do_not_come(hasty: Server) -> None:
+def test_a_stream_may_take_longer_than_a_request(hasty: Server) -> None:
     with connect(hasty) as line:
         line.sendall(b"GET /live?page=/ HTTP/1.1\r\n" + HOST + b"\r\n")
         got = b""
-        while got.count(b"event: tick") < 3:  # that is longer than a client may take for a request
+        while got.count(b"event: tick") < 3:  # longer than a request may take
             block = received(line)
             assert block, "the stream has ended"
             got += block
@@ -120,10 +126,12 @@ def test_a_stream_and_a_page_that_is_made_are_not_requests_that_do_not_come(hast
 @pytest.mark.parametrize(
     "path", [b"/live", b"/live?page=/jobs", b"/jobs/one/output/1/err", b"/jobs/one/file", b"/", b"/metrics"]
 )
-def test_the_head_of_anything_ends(server: Server, dead: Callable[..., str], path: bytes) -> None:
+def test_the_answer_to_head_ends_and_keeps_the_connection(
+    server: Server, dead: Callable[..., str], path: bytes
+) -> None:
     dead("one")
     with connect(server) as line:
-        for _ in range(2):  # the connection is good for a further one
+        for _ in range(2):  # the connection takes a second request
             line.sendall(b"HEAD " + path + b" HTTP/1.1\r\n" + HOST + b"\r\n")
             assert answer(line, is_head=True).status == 200
         line.sendall(GOOD)
@@ -141,7 +149,7 @@ def test_the_head_of_anything_ends(server: Server, dead: Callable[..., str], pat
         pytest.param(b"GET /live?page=/ HTTP/1.1\r\n" + HOST + b"\r\n", id="streams"),
     ],
 )
-def test_however_many_slow_ones_there_are_the_next_is_answered(serve: Serve, data: bytes) -> None:
+def test_slow_clients_do_not_keep_others_out(serve: Serve, data: bytes) -> None:
     server = serve(first="import queuectl.web.server as s; s.PER_CLIENT = 8")
     with ExitStack() as stack:
         lines = [stack.enter_context(connect(server)) for _ in range(20)]
@@ -149,7 +157,7 @@ def test_however_many_slow_ones_there_are_the_next_is_answered(serve: Serve, dat
             try:
                 line.sendall(data)
             except (BrokenPipeError, ConnectionResetError):
-                continue  # it had to go already
+                continue  # the server has ended it already
         for _ in range(5):
             assert server.ask("/healthz").status == 200
         assert server.ask("/").status == 200
@@ -162,7 +170,7 @@ def test_the_times_that_clients_have_are_short_but_long_enough_for_people() -> N
 
 
 def places(text: str, *, client: str = "a") -> list[Place]:
-    """One a letter: s owes a request for long, n for a moment, b is being answered."""
+    """A place a letter: s has owed a request for long, n for a moment; b is being answered."""
     since = {"s": 100.0, "n": 1000.0, "b": 200.0}
     return [Place(client, letter in "sn", since[letter] + at / 1e6) for at, letter in enumerate(text)]
 
@@ -181,7 +189,7 @@ def places(text: str, *, client: str = "a") -> list[Place]:
         (places("b" * 3, client="b") + [Place(f"c{at}", False, 150.0) for at in range(IN_ALL - 2)], 0),
     ],
 )
-def test_the_place_of_the_slowest_of_the_client_that_has_most_is_taken(
+def test_the_slowest_connection_of_the_client_with_most_of_them_ends(
     all_: list[Place], goes: int | None
 ) -> None:
     assert to_give_up(all_, 1000.0 + PROMPT / 2) == goes

@@ -1,4 +1,4 @@
-"""What goes over the wire, byte for byte: for requests that no client library would send."""
+"""Requests byte for byte, as no client library would send them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Reply(NamedTuple):
-    """One answer as it came: `closed` tells that the server then hung up."""
+    """One answer as it came; `closed` if the server then hung up."""
 
     status: int
     headers: dict[str, str]
@@ -19,19 +19,19 @@ class Reply(NamedTuple):
 
 
 def connect(server: Server) -> socket.socket:
-    """A connection that gives up after a while, as a broken test would wait for ever."""
+    """A connection with a time limit: without one a broken test would never end."""
     return socket.create_connection(("127.0.0.1", server.port), timeout=60)
 
 
 def say(server: Server, data: bytes) -> Reply:
-    """Send these bytes on a connection of their own; returns the answer."""
+    """Send these bytes on a new connection; returns the answer."""
     with connect(server) as line:
         line.sendall(data)
         return answer(line, data[:4] == b"HEAD")
 
 
 def answer(line: socket.socket, is_head: bool = False) -> Reply:
-    """The next answer on a connection; of status 0 where the server hung up without one."""
+    """The next answer on a connection, with status 0 if the server hung up without one."""
     got = b""
     while b"\r\n\r\n" not in got:
         block = received(line)
@@ -49,7 +49,7 @@ def answer(line: socket.socket, is_head: bool = False) -> Reply:
 
 
 def received(line: socket.socket) -> bytes:
-    """Some bytes, none at the end, which may come as a reset."""
+    """The next bytes, none at the end of the connection, which may be a reset."""
     try:
         return line.recv(65536)
     except ConnectionResetError:
@@ -57,7 +57,7 @@ def received(line: socket.socket) -> bytes:
 
 
 def wait_for_the_end(line: socket.socket) -> bytes:
-    """All that still comes until the server hangs up."""
+    """Read until the server hangs up; returns the bytes."""
     got = b""
     while block := received(line):
         got += block
