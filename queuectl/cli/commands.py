@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from queuectl.cli.options import Option
     from queuectl.job.model import State
 
 #: For each group, its commands and the words that users of other programs type for them.
@@ -49,13 +50,27 @@ HABITS = {
     "output": {"output get": ["show", "cat", "logs", "log", "print"]},
 }
 
-AS_JSON = click.option(
-    "--json", "as_json", is_flag=True, help="JSON and nothing else; of several, one a line."
-)
-WATCH = click.option("--watch", "-w", is_flag=True, help="Redraw until Ctrl-C.")
-LIMIT = click.option("--limit", "-n", type=click.IntRange(min=0), help="The most jobs to show.")
-YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
+_COMPLETED = {"DIR": completion.folders, "FILE": completion.files}
+
+
+def taking(*rows: Option) -> Callable[[Any], Any]:
+    """Give a command these options, in their order."""
+
+    def given(command: Any) -> Any:
+        for row in reversed(rows):
+            command = click.option(
+                *row.names,
+                row.key,
+                metavar=row.value,
+                type=None if row.least is None else click.IntRange(row.least),
+                is_flag=True if row.value is None else None,  # False would let its value be left out
+                multiple=row.repeats,
+                help=row.help,
+                shell_complete=_COMPLETED.get(row.value or ""),
+            )(command)
+        return command
+
+    return given
 
 
 def jobs_argument(*states: State, required: bool = False) -> Callable[[Any], Any]:

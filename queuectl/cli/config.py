@@ -8,7 +8,8 @@ import click
 
 from queuectl import documents, settings
 from queuectl.cli import printer
-from queuectl.cli.commands import AS_JSON, Group, examples, with_spool
+from queuectl.cli.commands import Group, examples, taking, with_spool
+from queuectl.cli.options import AS_JSON
 from queuectl.errors import BadDocument, BadSetting, BrokenConfig
 from queuectl.spool import safety
 from queuectl.system import drafts
@@ -95,7 +96,7 @@ def _unset(spool: Spool, key: str) -> None:
     printer.line(f"{name}: {settings.shown(getattr(settings.DEFAULTS, name))} (the default)")
 
 
-@AS_JSON
+@taking(AS_JSON)
 def _list(spool: Spool, as_json: bool) -> None:
     """Show each key: value, default and meaning."""
     values = spool.settings()

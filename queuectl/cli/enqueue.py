@@ -12,6 +12,7 @@ import click
 
 from queuectl import documents
 from queuectl.cli import completion, options, printer
+from queuectl.cli.commands import taking
 from queuectl.cli.places import spool_or_new
 from queuectl.errors import (
     BadDocument,
@@ -56,24 +57,6 @@ class _Enqueue(click.Command):
         return super().parse_args(ctx, args)
 
 
-_COMPLETED = {"DIR": completion.folders, "FILE": completion.files}
-
-
-def _with_options(command: Any) -> Any:
-    for option in reversed((*options.FIELDS, *options.OTHERS)):
-        named = click.option(
-            *option.names,
-            option.key,
-            metavar=option.value,
-            is_flag=True if option.value is None else None,  # False would let its value be left out
-            multiple=option.repeats,
-            help=option.help,
-            shell_complete=_COMPLETED.get(option.value or ""),
-        )
-        command = named(command)
-    return command
-
-
 class Source(NamedTuple):
     """One job as it was given, unchecked: its fields, or the error instead of them.
 
@@ -87,7 +70,7 @@ class Source(NamedTuple):
 
 @click.command("enqueue", cls=_Enqueue, epilog=EXAMPLES)
 @click.argument("what", nargs=-1, shell_complete=completion.files)
-@_with_options
+@taking(*options.FIELDS, *options.OTHERS)
 @click.pass_context
 def enqueue_command(
     ctx: click.Context,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl.cli import completion, printer
-from queuectl.cli.commands import AS_JSON, DRY_RUN, LIMIT, YES, Group, jobs_argument, jobs_or_all, on_spool
+from queuectl.cli.commands import Group, jobs_argument, jobs_or_all, on_spool, taking
 from queuectl.cli.lots import Lot, interruptible
+from queuectl.cli.options import AS_JSON, DRY_RUN, LIMIT, YES
 from queuectl.errors import BadUsage, NoSuchJob, QueueError, WrongState
 from queuectl.job.model import State
 from queuectl.spool import acts, jobs, liveness, parking
@@ -188,8 +189,7 @@ def _exit_status(found: Found) -> int:
     type=click.Choice(["completed", "done", "dead"]),
     help="Only jobs in this state; without it, completed and dead.",
 )
-@DRY_RUN
-@YES
+@taking(DRY_RUN, YES)
 def prune_command(spool: Spool, older_than: str, states: tuple[str, ...], dry_run: bool, yes: bool) -> int:
     """Delete finished jobs and their logs; without --state also the logs of workers that have ended."""
     age = entered_duration("--older-than", older_than)
@@ -255,8 +255,7 @@ def dlq_command() -> None:
 
 
 @dlq_command.on_spool("list", "queuectl dlq list --limit 10")
-@LIMIT
-@AS_JSON
+@taking(LIMIT, AS_JSON)
 def _dlq_list(spool: Spool, limit: int | None, as_json: bool) -> None:
     """List dead jobs, newest first, with the reason of each."""
     dead = ((one, lookup.reason_for(one)) for one in spool.list("dead", limit))
@@ -296,8 +295,7 @@ def _dlq_retry(spool: Spool, job_ids: tuple[str, ...], everything: bool) -> int:
 
 
 @dlq_command.on_spool("purge", "queuectl dlq purge --dry-run")
-@YES
-@DRY_RUN
+@taking(YES, DRY_RUN)
 def _dlq_purge(spool: Spool, yes: bool, dry_run: bool) -> int:
     """Delete all dead jobs and what they printed."""
     found = jobs.found_in(spool.root, State.DEAD)

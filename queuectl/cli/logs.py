@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl.cli import completion, printer
-from queuectl.cli.commands import AS_JSON, Group, on_spool
+from queuectl.cli.commands import Group, on_spool, taking
+from queuectl.cli.options import AS_JSON
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job.history import last_attempt
 from queuectl.job.model import State
@@ -42,7 +43,7 @@ def output_command() -> None:
 
 
 @click.argument("job_id", shell_complete=_complete_id)
-@AS_JSON
+@taking(AS_JSON)
 @click.option(
     "--attempt", "-a", type=click.IntRange(min=1), help="The number of the run; without it, the last."
 )

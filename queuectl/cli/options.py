@@ -1,4 +1,4 @@
-"""The options of `enqueue`: the table that click and the fast reader share, and the fields they set."""
+"""The table of options, which click and the fast reader of `enqueue` share, and the fields that they set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Option(NamedTuple):
     """One option. `key` is the job field or parameter that it sets; `value` is None for a flag.
 
-    Shells complete paths for a value named DIR or FILE.
+    Shells complete paths for a value named DIR or FILE. A number is `least` or more.
     """
 
     names: tuple[str, ...]
@@ -27,9 +27,10 @@ class Option(NamedTuple):
     value: str | None
     help: str
     repeats: bool = False
+    least: int | None = None
 
 
-#: Options that set a field of the job.
+#: Options that set a field of the job in `enqueue`.
 FIELDS = (
     Option(("--id",), "id", "ID", "The id; without it, a short one is made up."),
     Option(("--command", "-c"), "command", "COMMAND", "The shell command."),
@@ -44,7 +45,7 @@ FIELDS = (
     Option(("--cwd",), "cwd", "DIR", "The directory it runs in; without it, the current one."),
     Option(("--env", "-e"), "env", "K=V", "An environment variable; may be repeated.", repeats=True),
 )
-#: Options for where jobs come from and what is printed.
+#: Options of `enqueue` for where jobs come from and what is printed.
 OTHERS = (
     Option(("--file", "-f"), "files", "FILE", "JSON, JSON lines or YAML.", repeats=True),
     Option(("--lines",), "lines", None, "One shell command a line, from FILE or standard input."),
@@ -52,6 +53,12 @@ OTHERS = (
     Option(("--yes", "-y"), "yes", None, "Do not ask whether a --run-at in the far past is meant."),
     Option(("--json",), "as_json", None, "Print a JSON object per job instead of its id."),
 )
+#: Options that several commands have.
+AS_JSON = Option(("--json",), "as_json", None, "JSON and nothing else; of several, one a line.")
+WATCH = Option(("--watch", "-w"), "watch", None, "Redraw until Ctrl-C.")
+LIMIT = Option(("--limit", "-n"), "limit", "N", "The most jobs to show.", least=0)
+YES = Option(("--yes", "-y"), "yes", None, "Do not ask.")
+DRY_RUN = Option(("--dry-run",), "dry_run", None, "Only show what would be deleted.")
 #: Options whose text is converted. The text of the others is the value of the field.
 _MADE = frozenset({"run_at", "delay", "cwd", "env"})
 _HELP = Option(("--help", "-h"), "help", None, "")

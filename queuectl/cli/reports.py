@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl.cli import completion, printer
-from queuectl.cli.commands import AS_JSON, LIMIT, WATCH, on_spool
+from queuectl.cli.commands import on_spool, taking
+from queuectl.cli.options import AS_JSON, LIMIT, WATCH
 from queuectl.errors import BadUsage
 from queuectl.job.history import last_attempt
 from queuectl.job.model import URGENT, State
@@ -38,8 +39,7 @@ COLUMNS = ("ID", "STATE", "PRI", "RUNS", "WHEN", "COMMAND")
     "queuectl status --watch    redrawn until Ctrl-C",
 )
 @click.argument("job_id", required=False, shell_complete=completion.ids_in(*completion.ANY))
-@AS_JSON
-@WATCH
+@taking(AS_JSON, WATCH)
 def status_command(spool: Spool, job_id: str | None, as_json: bool, watch: bool) -> None:
     """Show the whole queue, or one job."""
     progress = _Progress() if watch else None
@@ -159,9 +159,7 @@ def _run_line(run: dict[str, Any], now: datetime) -> str:
     "queuectl list --state dead --json | queuectl -s OTHER enqueue -",
 )
 @click.option("--state", type=click.Choice(list(lookup.WORDS)), help="Only jobs in this state.")
-@LIMIT
-@AS_JSON
-@WATCH
+@taking(LIMIT, AS_JSON, WATCH)
 def list_command(spool: Spool, state: str | None, limit: int | None, as_json: bool, watch: bool) -> None:
     """List jobs in the order in which they run; completed ones newest first."""
     if as_json:

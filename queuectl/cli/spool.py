@@ -9,7 +9,8 @@ import click
 
 from queuectl.api import Spool
 from queuectl.cli import completion, printer
-from queuectl.cli.commands import AS_JSON, examples
+from queuectl.cli.commands import examples, taking
+from queuectl.cli.options import AS_JSON
 from queuectl.cli.places import absolute, make_way_to_own, place_of, spool_of
 from queuectl.errors import BadUsage
 from queuectl.job.model import State
@@ -52,7 +53,7 @@ def init_command(ctx: click.Context, where: str | None, shared: bool) -> None:
     help="Try out whether a mount is fit for a queue, with another run of this on another host.",
 )
 @click.option("--timeout", "-t", metavar="SECONDS", help="With --share: wait so long for the other; 60.")
-@AS_JSON
+@taking(AS_JSON)
 @click.pass_context
 def check_command(
     ctx: click.Context, repair: bool, share: Path | None, timeout: str | None, as_json: bool
@@ -109,28 +110,9 @@ VERDICTS = {
 
 
 def _print_report(report: Report) -> None:
-    from queuectl.view.share_check.trial import FILES, PAIRS
-
-    alone, both = report.alone, report.together
-    facts = {
-        "file system": alone.filesystem,
-        f"clock of {alone.host}": f"{alone.clock_offset:+.1f} s to the share's",
-        "lease": {True: "granted", False: "refused", None: "not offered"}[alone.lease],
-        "owner": "who makes a file" if alone.owner is None else f"always {alone.owner}",
-        "modes": "kept" if alone.keeps_modes else "the mount's",
-        "sync of a directory": "taken" if alone.syncs_folders else "without effect",
-    }
-    if both is not None:
-        changed = both.change_seen_after
-        facts |= {
-            f"clock of {both.other_host}": f"{both.other_clock_offset:+.1f} s to the share's",
-            "claims": f"of {FILES}, won by both: {both.claimed_twice}, by none: {both.claims_lost}",
-            "new files": f"of {FILES}, made by both: {both.created_twice}",
-            "new name": f"seen after {both.seen_after:.3f} s",
-            "listings": f"of {PAIRS}, out of date: {both.stale_listings}",
-            "change": "never seen" if changed is None else f"seen after {changed:.3f} s",
-        }
-    for name, value in facts.items():
-        printer.line(f"{name + ':':<22}{value}")
+    both = report.together._asdict() if report.together else {}
+    for name, value in (report.alone._asdict() | both).items():
+        shown = "-" if value is None else str(value)
+        printer.line(f"{name.replace('_', ' '):<20}{shown}")
     printer.line(VERDICTS[report.verdict])
     printer.lines(f"- {remark}" for remark in report.remarks)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl.cli import completion, printer
-from queuectl.cli.commands import AS_JSON, Group, examples, on_spool
+from queuectl.cli.commands import Group, examples, on_spool, taking
+from queuectl.cli.options import AS_JSON
 from queuectl.cli.places import spool_or_new
 from queuectl.errors import QueueError
 from queuectl.spool import descriptions, liveness, requests
@@ -114,7 +115,7 @@ def _stop(spool: Spool, names: tuple[str, ...], timeout: str | None) -> int:
 
 
 @worker_command.on_spool("status", "queuectl worker status")
-@AS_JSON
+@taking(AS_JSON)
 def _status(spool: Spool, as_json: bool) -> None:
     """Show every worker: name, host, pid, state, job, since when, last beat, clock, runs ended.
 

@@ -65,7 +65,8 @@ class Listing(NamedTuple):
         names, parked = split_parked(state, texts) if state in jobs.WAITING else (texts, [])
         others = set(odd(state, names))
         strangers = (text for text in others if classify(state, text) in {Kind.DROP, Kind.STRANGER})
-        return cls([text for text in names if text not in others], parked, sorted(strangers), read=True)
+        found = [text for text in names if text not in others] if others else names
+        return cls(found, parked, sorted(strangers), read=True)
 
 
 class Counts(NamedTuple):
