@@ -104,7 +104,7 @@ def test_a_command_is_watched_although_its_worker_cannot_go_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     told = tmp_path / "told"
-    streams = processes.Streams(*(os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY, 0o600) for name in "oe"))
+    streams = tuple(os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY, 0o600) for name in "oe")
     here, wake = os.getcwd(), Wake()
 
     def refuse(_: int) -> None:
@@ -126,7 +126,7 @@ def test_a_command_is_watched_although_its_worker_cannot_go_back(
             run(None)
     assert run(None) == here == os.getcwd()
     wake.close()
-    for fd in streams[:2]:
+    for fd in streams:
         os.close(fd)
 
 

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from queuectl.job.history import Event
     from queuectl.settings import Settings
     from queuectl.spool.claims import Claim
-    from queuectl.system.processes import Streams
     from tests.conftest import StoppedClock
 
     History = Callable[[str], tuple[Event, ...]]
@@ -91,8 +90,10 @@ class Stage:
         self.commands: list[Pretended] = []
         self.workers: list[Worker] = []
 
-    def start(self, claim: Claim, attempt: int, worker: str, streams: Streams, values: Settings) -> Pretended:
-        del attempt, worker, streams, values
+    def start(
+        self, claim: Claim, attempt: int, worker: str, logs: tuple[int, ...], values: Settings
+    ) -> Pretended:
+        del attempt, worker, logs, values
         self.started.append(claim.id)
         self.commands.append(Pretended(self._clock, self.lasts, self.status, heeds=self.heeds))
         return self.commands[-1]

@@ -202,6 +202,6 @@ def spent_worker_logs(root: Root, oldest: datetime) -> list[str]:
     for worker, path in output.worker_logs(root).items():
         if worker not in present:
             with contextlib.suppress(FileNotFoundError):
-                if files.modified(path)[0] <= oldest.timestamp():
+                if files.modified(path) <= oldest.timestamp():
                     spent.append(path)
     return spent

@@ -82,7 +82,7 @@ class Onlooker:
         if not self._medium.locks_tell and description.place == self._place:
             facts = facts._replace(runs=host.here.runs(description.pid))
         try:
-            beaten = files.modified(path_of(self._root, owner))[0]
+            beaten = files.modified(path_of(self._root, owner))
         except FileNotFoundError:  # it has just left, or is being buried
             return facts
         there, here = self._now(), times.clock.now().timestamp()
@@ -168,7 +168,7 @@ class Onlooker:
         if place[0] == mine[0]:
             return place[-1] == mine[-1]
         try:
-            beaten = files.modified(path_of(self._root, description.name))[0]
+            beaten = files.modified(path_of(self._root, description.name))
         except FileNotFoundError:
             return False
         return description.host == host.here.full_name() and beaten < host.here.booted_at()

@@ -103,7 +103,7 @@ class Presence:
             for text in self._root.texts_in(self._root.workers):
                 if text == f"{self.name}.stop" or text.endswith(f"@{self.name}.cancel"):
                     files.remove(f"{self._root.workers}/{text}")
-        if self._root.medium.locks_tell and locks.MAY_REMOVE_HELD:
+        if self._root.medium.locks_tell:
             with contextlib.suppress(OSError):
                 files.remove(lock_file(self._root, self.name))
         self.unlock()

@@ -41,7 +41,7 @@ WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NEW = WRITE | os.O_CREAT | os.O_EXCL
 _APPEND = WRITE | os.O_APPEND | os.O_NONBLOCK
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: The errors of opening a link, a fifo or socket, and a directory.
 NOT_FILES = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR})
 
@@ -65,13 +65,13 @@ def read(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -
 
 def read_dated(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> tuple[bytes, float]:
     """Like `read`, with the time at which the file was last written to, by its server's clock."""
-    with _opened(path, limit, trust) as (fd, facts):
+    with opened_fit(path, READ, limit, trust) as (fd, facts):
         return read_all(fd, facts.st_size, limit), facts.st_mtime
 
 
 def read_settled(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> bytes | None:
     """Like `read`, but None while anybody has the file open for writing, where that can be told."""
-    with _opened(path, limit, trust) as (fd, facts):
+    with opened_fit(path, READ, limit, trust) as (fd, facts):
         return None if _has_writer(fd) else read_all(fd, facts.st_size, limit)
 
 
@@ -81,10 +81,21 @@ def open_read(path: Path | str) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def _opened(
-    path: Path | str, limit: int = sys.maxsize, trust: Trust | None = None
+def opened(path: Path | str, flags: int) -> Iterator[int]:
+    """A file or directory while it is open: its descriptor."""
+    fd = kernel.open(path, flags)
+    try:
+        yield fd
+    finally:
+        kernel.close(fd)
+
+
+@contextlib.contextmanager
+def opened_fit(
+    path: Path | str, flags: int = READ, limit: int = sys.maxsize, trust: Trust | None = None
 ) -> Iterator[tuple[int, os.stat_result]]:
-    fd, facts = open_fit(path, READ, limit, trust)
+    """A file while it is open as by `open_fit`."""
+    fd, facts = open_fit(path, flags, limit, trust)
     try:
         yield fd, facts
     finally:
@@ -177,14 +188,11 @@ def list_marked(folder: Path | str, trusted: Mark | None) -> tuple[list[str], Ma
     An NFS client takes its cached listing for good while the directory keeps its time. If two changes have
     the same time, a client that listed between them shows the first until the directory changes again.
     """
-    fd = kernel.open(folder, _FOLDER)
-    try:
+    with opened(folder, FOLDER) as fd:
         seen = mark_of(kernel.fstat(fd))
         if seen != trusted:
             kernel.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return kernel.listdir(fd), seen
-    finally:
-        kernel.close(fd)
 
 
 def opened_mark(path: Path | str) -> Mark:
@@ -192,19 +200,14 @@ def opened_mark(path: Path | str) -> Mark:
 
     Raises as `read` does.
     """
-    with _opened(path) as (_, facts):
+    with opened_fit(path) as (_, facts):
         return mark_of(facts)
 
 
-def modified(path: Path | str) -> tuple[float, float]:
-    """When a file was last written to, by its server's clock, and by how much that may be wrong.
-
-    SFTP and some file systems tell whole seconds.
-    """
-    facts = kernel.lstat(path)
-    if facts.st_mtime_ns % 1_000_000_000:
-        return facts.st_mtime_ns / 1e9, 0.0
-    return facts.st_mtime_ns / 1e9 + 0.5, 0.5
+def modified(path: Path | str) -> float:
+    """When a file was last written to, by its server's clock; of SFTP's whole seconds the middle."""
+    whole, part = divmod(kernel.lstat(path).st_mtime_ns, 1_000_000_000)
+    return float(whole + (part / 1e9 or 0.5))
 
 
 def server_time(folder: Path | str, name: str) -> float:
@@ -213,7 +216,7 @@ def server_time(folder: Path | str, name: str) -> float:
     remove(path)
     try:
         create(path)
-        return modified(path)[0]
+        return modified(path)
     finally:
         remove(path)
 
@@ -377,11 +380,8 @@ def close(*descriptors: int) -> None:
 
 def sync_folder(folder: Path | str) -> None:
     """Make the names in a directory survive a power cut."""
-    fd = kernel.open(folder, _FOLDER)
-    try:
+    with opened(folder, FOLDER) as fd:
         kernel.fsync(fd)
-    finally:
-        kernel.close(fd)
 
 
 def append(path: Path | str, data: bytes, *, keep: int | None = None, sync: bool = False) -> None:
@@ -420,11 +420,8 @@ def _gone(path: Path | str) -> FileNotFoundError:
 
 def patch(path: Path | str, data: bytes, at: int) -> None:
     """Write `data` over the bytes from `at` of a file that must be there, in place."""
-    fd = kernel.open(path, WRITE)
-    try:
+    with opened(path, WRITE) as fd:
         write_at(fd, data, at)
-    finally:
-        kernel.close(fd)
 
 
 def write_at(fd: int, data: bytes, at: int) -> None:
@@ -467,7 +464,7 @@ def remove(path: Path | str) -> bool:
 def being_written(path: Path | str) -> bool | None:
     """Whether anybody has the file open for writing; None where the system cannot tell."""
     try:
-        with _opened(path) as (fd, _):
+        with opened_fit(path) as (fd, _):
             return _has_writer(fd)
     except OSError:
         return None

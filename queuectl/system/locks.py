@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Protocol
 
 from queuectl.system import files
 
 if TYPE_CHECKING:
     from filelock import FileLock
-
-
-#: Whether the file of a lock can be removed while the lock is held. Windows refuses it.
-MAY_REMOVE_HELD = sys.platform != "win32"
 
 
 class Lock(Protocol):

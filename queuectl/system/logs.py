@@ -72,17 +72,13 @@ def keep_newest_lines(path: Path | str, most: int) -> None:
 
     A process that appends to it goes on at its new end. Crash: some lines may then stand twice.
     """
-    fd = open_update(path)
-    try:
-        length = files.kernel.fstat(fd).st_size
-        if length <= most:
+    with files.opened_fit(path, files.UPDATE) as (fd, facts):
+        if facts.st_size <= most:
             return
-        files.kernel.lseek(fd, length - most // 2, os.SEEK_SET)
+        files.kernel.lseek(fd, facts.st_size - most // 2, os.SEEK_SET)
         newest = files.read_all(fd, most // 2, most // 2).partition(b"\n")[2]
         files.write_at(fd, newest, 0)
         files.kernel.ftruncate(fd, len(newest))
-    finally:
-        files.kernel.close(fd)
 
 
 def reached(fd: int) -> int:

@@ -67,18 +67,6 @@ def load() -> None:
     del ctypes, resource
 
 
-class Streams(NamedTuple):
-    """The descriptors of a command's output, and of its input where that is not the null device."""
-
-    out: int
-    err: int
-    given: int | None = None
-
-    def in_order(self) -> tuple[int, int, int]:
-        """Standard input, output and error."""
-        return _nothing() if self.given is None else self.given, self.out, self.err
-
-
 class Command:
     """A started command. `pid` is also its session and its process group."""
 
@@ -205,7 +193,7 @@ def _pidfd(pid: int) -> int | None:
 
 
 def start_on_lifeline(
-    words: tuple[str, ...], streams: Streams, environment: Mapping[bytes, bytes]
+    words: tuple[str, ...], logs: tuple[int, ...], environment: Mapping[bytes, bytes]
 ) -> Command:
     """Start a command whose standard input ends when it is stopped or has ended, or this process has."""
     try:
@@ -213,7 +201,7 @@ def start_on_lifeline(
     except OSError as error:
         raise _cannot(error, words[0]) from error
     try:
-        command = start(words, streams._replace(given=ear), None, environment)
+        command = start(words, logs, None, environment, ear)
     except (Cannot, Lacking):
         os.close(hand)
         raise
@@ -224,10 +212,16 @@ def start_on_lifeline(
 
 
 def start(
-    command: str | tuple[str, ...], streams: Streams, cwd: str | None, environment: Mapping[bytes, bytes]
+    command: str | tuple[str, ...],
+    logs: tuple[int, ...],
+    cwd: str | None,
+    environment: Mapping[bytes, bytes],
+    given: int | None = None,
 ) -> Command:
     """Start a shell command, or an argument list without a shell.
 
+    `logs` are the descriptors for its output and its errors. `given` is that of its input, instead of the
+    null device.
     Raises `Cannot` where the command is to blame, and `Lacking` where the system has no room for it
     just now.
     """
@@ -235,7 +229,8 @@ def start(
     words = ("/bin/sh", "-c", command) if isinstance(command, str) else command
     try:
         arguments = [encoded(word) for word in words]
-        actions = [(os.POSIX_SPAWN_DUP2, fd, wanted) for wanted, fd in enumerate(streams.in_order())]
+        streams = (_nothing() if given is None else given, *logs)
+        actions = [(os.POSIX_SPAWN_DUP2, fd, wanted) for wanted, fd in enumerate(streams)]
         _standing.go(cwd)
         program = _program(arguments[0], environment)
         pid = os.posix_spawn(

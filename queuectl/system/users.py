@@ -134,8 +134,5 @@ def make_folder(path: str, mode: int = 0o777) -> None:
     parent = files.kernel.stat(os.path.dirname(path))
     if parent.st_uid and files.kernel.geteuid() == 0:
         # Danger: by its name a directory could by now be another one, which its owner has put there.
-        fd = files.kernel.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+        with files.opened(path, files.FOLDER | os.O_NOFOLLOW) as fd:
             files.kernel.fchown(fd, parent.st_uid, parent.st_gid)
-        finally:
-            files.kernel.close(fd)

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from queuectl.spool.claims import Claim
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
-    from queuectl.system.processes import Command, Streams
+    from queuectl.system.processes import Command
 
 
 class Starter(Protocol):
     """What starts the commands of claims. A simulation hands in its own."""
 
-    def start(self, claim: Claim, attempt: int, worker: str, streams: Streams, values: Settings) -> Command:
+    def start(
+        self, claim: Claim, attempt: int, worker: str, logs: tuple[int, ...], values: Settings
+    ) -> Command:
         """Start a command. Raises `Cannot`, which fails the job, and `Lacking`, which is tried again."""
 
     def clear_up(self) -> None:
@@ -41,7 +43,9 @@ class Commands:
         self._inherited = dict(os.environb)
         self._home = processes.decoded(os.fsencode(processes.own_directory()))
 
-    def start(self, claim: Claim, attempt: int, worker: str, streams: Streams, values: Settings) -> Command:
+    def start(
+        self, claim: Claim, attempt: int, worker: str, logs: tuple[int, ...], values: Settings
+    ) -> Command:
         """Start a command. Raises `Cannot` and `Lacking`, as `processes.start` does."""
         job = claim.job
         told = {
@@ -55,14 +59,14 @@ class Commands:
         if (values.launcher if job.launcher is None else job.launcher) == HERE:
             # A shell finds out by itself where it is. A list of words has no shell, and is told.
             told.setdefault("PWD", self._home if job.cwd is None else os.path.join(self._home, job.cwd))
-            return processes.start(job.command, streams, job.cwd, self._environment(told))
+            return processes.start(job.command, logs, job.cwd, self._environment(told))
         from queuectl.worker.launcher import GRACE, launch
 
         handed = launch(job, values, told)
         environment = self._environment({**told, GRACE: f"{values.stop_grace_seconds:g}"})
         if handed.lifeline:
-            return processes.start_on_lifeline(handed.words, streams, environment)
-        return processes.start(handed.words, streams, None, environment)
+            return processes.start_on_lifeline(handed.words, logs, environment)
+        return processes.start(handed.words, logs, None, environment)
 
     def clear_up(self) -> None:
         """Kill and reap whatever a reaped command left outside its session."""

@@ -19,7 +19,7 @@ from queuectl.job.history import FAILED, LOST
 from queuectl.spool import finishing
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system import files, processes
-from queuectl.system.processes import Cannot, Streams
+from queuectl.system.processes import Cannot
 from queuectl.times import utc_now
 from queuectl.worker.commands import Commands
 from queuectl.worker.drain import Drain
@@ -250,7 +250,7 @@ class Worker:
             return GO_ON
         values = member.live.last
         try:
-            command = self._starter.start(claim, attempt, self.name, Streams(*logs), values)
+            command = self._starter.start(claim, attempt, self.name, logs, values)
         except Lacking:
             files.close(*logs)
             self._ledger.give_back(claim, attempt)

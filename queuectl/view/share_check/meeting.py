@@ -151,7 +151,7 @@ class Table:
     def clear(self) -> None:
         """Remove the files of the runs in `ended`, and files that others left long ago."""
         with contextlib.suppress(OSError):  # the run has its own error by now
-            now = files.modified(f"{self.path}/.{self.me}.seat")[0]
+            now = files.modified(f"{self.path}/.{self.me}.seat")
             for text in self._root.texts_in(self.path):
                 is_ours = text.removeprefix(".").startswith(tuple(f"{name}." for name in self.ended))
                 if is_ours or self._is_left(text, now):
@@ -159,5 +159,5 @@ class Table:
 
     def _is_left(self, text: str, now: float) -> bool:
         with contextlib.suppress(FileNotFoundError):  # another run clears it away, too
-            return bool(_OF_A_RUN.match(text)) and now - files.modified(f"{self.path}/{text}")[0] > LEFT
+            return bool(_OF_A_RUN.match(text)) and now - files.modified(f"{self.path}/{text}") > LEFT
         return False
