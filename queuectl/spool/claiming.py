@@ -56,7 +56,7 @@ class Claimant:
     def claim(self, now: datetime, most: int) -> Claim | None:
         """Claim the most urgent job that may run now; None when there is none among those listed.
 
-        None, too, when as many files as `most` were no claims after all. Raises `OSError` when the
+        Also None when as many files as `most` were no claims after all. Raises `OSError` when the
         spool is out of reach.
         """
         waiting = self._waiting

@@ -3,7 +3,7 @@
 A run that has ended owes its outcome, first as an event in the job's file, then as the move that ends
 the claim. A claim whose command was not started is owed back.
 
-Crash: an outcome that is in the file is finished by whoever finds the claim. So a death costs one run.
+Crash: a recovery makes the move for an outcome that is in the file. So a dead worker costs one run at most.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Return(NamedTuple):
 class Ledger:
     """What one worker owes, the oldest first. Its methods raise the `OSError` of a disk in trouble.
 
-    Then nothing is forgotten: call them again later. A claim that others took over is dropped, and the
-    log says so. An outcome whose file alone takes no more goes to dead/ with the job or, where the file
-    cannot be moved either, is `stuck`: it is tried again for as long as the worker lives.
+    Nothing is forgotten then: call them again later. A claim that others took over is dropped, and the log
+    says so. If only the job's file refuses the outcome, the job goes to dead/. If the file cannot be moved
+    either, the outcome is `stuck`: it is tried again for as long as the worker lives.
     """
 
     def __init__(self, member: Member) -> None:
@@ -108,7 +108,7 @@ class Ledger:
             self._settle_first(self._write)
 
     def pay(self) -> None:
-        """Write the oldest outcome and make its move; each is done once."""
+        """Write the oldest outcome, unless that was done, and make its move."""
         if self._owed:
             self._settle_first(self._write_and_move)
 
@@ -154,7 +154,7 @@ class Ledger:
         return True
 
     def _write(self, run: Run) -> None:
-        """Add what is unwritten to the job's file. Raises `ClaimLost`, too.
+        """Add what is unwritten to the job's file. Raises `ClaimLost` as well.
 
         After an error only what is missing is added: network file systems report errors for what they
         have written.
@@ -176,7 +176,7 @@ class Ledger:
         _tell(run, run.outcome, state)
 
     def _settle_first(self, act: Callable[[Run], None]) -> None:
-        """Do something for the oldest outcome; drop it where its claim is lost or its file is refused."""
+        """Write or move the oldest outcome; drop it if its claim is lost or its file refuses the change."""
         run = self._owed[0]
         try:
             act(run)
@@ -190,7 +190,7 @@ class Ledger:
             self._put_aside(run, error)
 
     def _put_aside(self, run: Run, error: OSError) -> None:
-        """Move a job to dead/ whose file does not take the outcome; one that cannot be moved is stuck."""
+        """Move a job to dead/ because its file refuses the outcome; one that cannot be moved is stuck."""
         reason = f"Its outcome could not be written to its file ({error.strerror}): {run.in_words()}."
         try:
             aside.bury(self._member.root, run.claim.name, run.claim.name.free(), reason, aside.RAN)
@@ -211,7 +211,7 @@ class Ledger:
     def _give_back(self) -> None:
         """Give back the claims whose commands were not started.
 
-        Where only its file is refused, the claim is given back by the next recovery that can.
+        If only the job's file refuses to move, the next recovery that can gives the claim back.
         """
         while self._returns:
             claim, attempt = self._returns[0]

@@ -1,8 +1,8 @@
-"""The worker: claim, run, record, until it is told to stop or, draining, nothing is left.
+"""The worker: claim, run, record, until it is asked to stop or, draining, nothing is left.
 
 `Worker.step` does one bounded thing and returns what to wait for. `Worker.run` is the shell around it: it
 waits, and it has the threads that beat and that guard the command. What happens to a claimed job is in
-`run`, what is then owed to the disk in `ledger`.
+`run`; what is then owed to the disk is in `ledger`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from queuectl.errors import Lacking
 from queuectl.job.history import FAILED, LOST
 from queuectl.spool import finishing
 from queuectl.spool.wake import Bell, Wake
-from queuectl.system import files, processes
-from queuectl.system.processes import Cannot
+from queuectl.system import processes
 from queuectl.times import utc_now
 from queuectl.worker.commands import Commands
 from queuectl.worker.drain import Drain
 from queuectl.worker.keeper import Guard, Keeper, Looks
 from queuectl.worker.ledger import Ledger
 from queuectl.worker.member import Member, seconds_until
-from queuectl.worker.run import Ending, Run
+from queuectl.worker.run import Ending, Run, start
 from queuectl.worker.stopping import LINGER, Stop
 from queuectl.worker.trouble import Trouble, may_pass, why_unusable
 from queuectl.worker.waits import DONE, GO_ON, On, Wait
@@ -126,7 +125,7 @@ class Worker:
             self.close()
 
     def _serve(self) -> bool:
-        """Work under one name; True when others took its owner for dead meanwhile."""
+        """Work under one name; True if others took this owner for dead meanwhile."""
         looks = Looks(self.keeper)
         guard = Guard(self.keeper, lambda: self.command)
         try:
@@ -152,7 +151,7 @@ class Worker:
             self._control.wait(wait.seconds)
 
     def _begin(self, thread: Thread) -> None:
-        """Start a thread, however long the system has no room for one; nothing is claimed before."""
+        """Start a thread. While the system has no room for one, wait and claim nothing."""
         while not self.keeper.wants_end(self._stop):
             try:
                 thread.start()
@@ -163,7 +162,7 @@ class Worker:
                 return
 
     def _end_command(self) -> None:
-        """Leave no command behind where a step failed in a way that nobody foresaw."""
+        """Leave no command behind after an error that `_meet` does not know."""
         if (run := self._run) is not None and run.command is not None:
             run.command.kill()
             while not run.command.has_ended():
@@ -173,7 +172,7 @@ class Worker:
     # ── the loop ──────────────────────────────────────────────────────────────────────────
 
     def enter(self) -> None:
-        """Begin to work under the member's name: what was asked before, such as a pause, holds at once."""
+        """Begin to work under the member's name. An earlier request, such as a pause, holds at once."""
         self.keeper = Keeper(self.member, self._control, self.bell)
         self._ledger = Ledger(self.member)
         medium = self.member.root.medium
@@ -190,7 +189,7 @@ class Worker:
             return self._meet(error)
 
     def leave(self) -> None:
-        """Go. Where a claim is left the description stays: the next taker learns from it where it ran."""
+        """Go. If a claim is left, the description stays: it shows on which host the command ran."""
         self._ledger.tell_left()
         if self._ledger.is_empty:
             self.member.leave()
@@ -232,37 +231,10 @@ class Worker:
         return self._idle() if self._drain is None else self._drained(self._drain)
 
     def _start(self, claim: Claim) -> Wait:
-        """Start the command of a claim, unless it has to be put aside. One that cannot start has failed."""
-        member, began = self.member, self.member.now()
-        try:
-            opened = member.begin(claim)
-        except OSError:
-            self._ledger.give_back(claim)
-            raise
-        if opened is None:
+        """Start the command of a claim, and pay what is owed for the run before meanwhile."""
+        run = self._run = start(claim, self.member, self.keeper, self._ledger, self._starter)
+        if run is None or run.command is None:
             return GO_ON
-        claim, attempt, logs = opened
-        if self.keeper.is_silent() or self.keeper.buried:
-            # Race: the share was away just then, or this process stood still, and others may have
-            # taken this worker for dead.
-            files.close(*logs)
-            self._ledger.give_back(claim)
-            return GO_ON
-        values = member.live.last
-        try:
-            command = self._starter.start(claim, attempt, self.name, logs, values)
-        except Lacking:
-            files.close(*logs)
-            self._ledger.give_back(claim, attempt)
-            raise
-        except Cannot as error:
-            files.close(*logs)
-            failed = Run(claim.adding(member.started(attempt, None, began)), None, self._starter)
-            facts = {"exit_code": error.exit_code, "seconds": 0.0, "error": str(error)}
-            return self._take(failed, Ending(FAILED, facts))
-        run = Run(claim.adding(member.started(attempt, command.pid, began)), command, self._starter)
-        self._run = run
-        run.begin(attempt, logs, values)
         self._trouble.ends()
         self._pay_meanwhile()
         return Wait(On.COMMAND, min(BRISK, run.limit) if run.limit else BRISK)
@@ -272,7 +244,7 @@ class Worker:
         wait = run.step(self.keeper, self._stop, self._ledger)
         if isinstance(wait, Ending):
             return self._take(run, wait)
-        if run.stopping is None and run.command is not None:
+        if run.is_undisturbed:
             self._pay_meanwhile()
             if self._ledger.is_paying:
                 return wait._replace(seconds=min(wait.seconds, TRY_AGAIN))
@@ -306,10 +278,10 @@ class Worker:
         if not self.member.waiting.has_due(now) and self.keeper.changed:
             self.keeper.changed = False
             self.member.look(now, again=True)
-        return self.member.waiting.has_due(now)  # so many were no jobs that requests are heard first
+        return self.member.waiting.has_due(now)
 
     def _idle(self) -> Wait:
-        """There was nothing to claim: wait for a ring."""
+        """Nothing can be claimed: wait for a ring."""
         member, now = self.member, self.member.now()
         if self._has_due(now):
             return GO_ON
@@ -320,7 +292,7 @@ class Worker:
         return Wait(On.RING, seconds_until(member.waiting.next_due(), now, longest))
 
     def _drained(self, drain: Drain) -> Wait:
-        """There was nothing to claim: end if nothing is left, else look again soon."""
+        """Nothing can be claimed: end if nothing is left, else look again soon."""
         member, now = self.member, self.member.now()
         if self._has_due(now):
             return GO_ON
@@ -334,7 +306,7 @@ class Worker:
         return Wait(On.RING, GIVEN_BACK if due is None else seconds_until(due, now, IDLE))
 
     def _meet(self, error: OSError) -> Wait:
-        """Take trouble with the disk in. Raises any other error.
+        """Wait after trouble with the disk. Raises any other error.
 
         At a second signal the worker ends with what it owes. A limit to stop is no reason to forget it.
         """

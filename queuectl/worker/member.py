@@ -1,4 +1,4 @@
-"""One who works the spool off: a presence, the names that wait, and the drops; claims one at a time."""
+"""A member of a spool: a presence with a name, the jobs that wait as it knows them, and its claims."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 class Member:
     """A claimant of a spool, from `join` to `leave`. Its claims are taken by others once it is dead.
 
-    Used as a context manager it leaves at the end. It hears no requests: `worker stop` and `cancel`
-    tell people so. A program that holds a claim for longer than a
-    third of `lock_lease_seconds` on a network share calls `beat` meanwhile.
+    Used as a context manager it leaves at the end. It hears no requests; `worker stop` and `cancel` say
+    so. A program that holds a claim on a network share for longer than a third of `lock_lease_seconds`
+    calls `beat` meanwhile.
     """
 
     def __init__(self, root: Root, live: settings.Live, presence: Presence, listed: Waiting | None) -> None:
@@ -87,7 +87,7 @@ class Member:
     def look(
         self, now: datetime, heard: Iterable[str] = (), edited: Iterable[Place] = (), *, again: bool = False
     ) -> None:
-        """Take in what was heard of, list the directories where it is time, and judge the drops."""
+        """Take in reported names and edits, list the directories if it is time, and judge dropped files."""
         values, waiting = self.live.now(), self.waiting
         waiting.hear(heard)
         waiting.edits.hear(edited)
@@ -136,7 +136,7 @@ class Member:
     def claim(self, now: datetime, most: int = sys.maxsize) -> Claim | None:
         """Claim the most urgent job that may run now; None when there is none among those listed.
 
-        None, too, when as many files as `most` were no claims after all. Raises `OSError` when the
+        Also None when as many files as `most` were no claims after all. Raises `OSError` when the
         spool is out of reach.
         """
         return self._claimant.claim(now, most)
@@ -168,7 +168,7 @@ class Member:
                 return None
 
     def started(self, attempt: int, pid: int | None, now: datetime) -> Event:
-        """The event that tells of a command's start; without `pid`, of one that never came to be."""
+        """The event of a command's start; without `pid`, of one that could not start."""
         start: Event = {"event": STARTED, "attempt": attempt, "at": iso(now), "worker": self.name}
         return start if pid is None else {**start, "pid": pid}
 

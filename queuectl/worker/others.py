@@ -42,7 +42,7 @@ class Others:
         return self._live.last.lock_lease_seconds
 
     def watch(self) -> None:
-        """Look at the beats of all others if it is time. It is called while a command runs, too."""
+        """Look at the beats of all others if it is time. Called also while a command runs."""
         now = times.clock.monotonic()
         if now - self._watched_at >= liveness.looks_every(self._lease):
             self._watched_at = now
@@ -50,8 +50,8 @@ class Others:
 
     def is_recovery_due(self) -> bool:
         """Whether it is time to look for claims of dead workers."""
-        tells = self._root.medium.locks_tell
-        every = RECOVERY_EVERY if tells else liveness.looks_every(self._lease)
+        locks_tell = self._root.medium.locks_tell
+        every = RECOVERY_EVERY if locks_tell else liveness.looks_every(self._lease)
         return times.clock.monotonic() - self._recovered_at >= every
 
     def recover(self, stop_remains: recovery.StopRemains, now: datetime, held: frozenset[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""One run of a claimed job: its command is watched, ended where there is a reason, and its end explained."""
+"""One run of a claimed job: how its command starts, why it is ended, and what its end means."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
+from queuectl.errors import Lacking
 from queuectl.job.history import CANCELLED, COMPLETED, FAILED, LOST, RETURNED
 from queuectl.spool.output import Curb
 from queuectl.system import files
+from queuectl.system.processes import Cannot
 from queuectl.worker.silence import DOUBT, IN_ORDER
 from queuectl.worker.stopping import (
     BY_THE_STOP,
@@ -31,12 +33,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from queuectl.job.history import Event
-    from queuectl.settings import Settings
     from queuectl.spool.claims import Claim
     from queuectl.system.processes import Command
     from queuectl.worker.commands import Starter
     from queuectl.worker.keeper import Keeper
     from queuectl.worker.ledger import Ledger
+    from queuectl.worker.member import Member
     from queuectl.worker.stopping import Stop
 
 log = logging.getLogger("queuectl")
@@ -66,8 +68,50 @@ class Ending(NamedTuple):
     trouble: OSError | None = None
 
 
+def start(claim: Claim, member: Member, keeper: Keeper, ledger: Ledger, starter: Starter) -> Run | None:
+    """Start the command of a claim. None if the claim was put aside or is given back.
+
+    A command that cannot start has failed: the first step of its run says so. Raises `Lacking` where the
+    system has no room for a command just now, and the `OSError` of a disk in trouble.
+    """
+    began = member.now()
+    try:
+        opened = member.begin(claim)
+    except OSError:
+        ledger.give_back(claim)
+        raise
+    if opened is None:
+        return None
+    claim, attempt, logs = opened
+    if keeper.is_silent() or keeper.buried:
+        # Race: the share was away just then, or this process stood still, and others may have taken this
+        # worker for dead.
+        files.close(*logs)
+        ledger.give_back(claim)
+        return None
+    values = member.live.last
+    try:
+        command = starter.start(claim, attempt, member.name, logs, values)
+    except Lacking:
+        files.close(*logs)
+        ledger.give_back(claim, attempt)
+        raise
+    except Cannot as error:
+        files.close(*logs)
+        run = Run(claim.adding(member.started(attempt, None, began)), None, starter)
+        facts = {"exit_code": error.exit_code, "seconds": 0.0, "error": str(error)}
+        run.cannot_start = Ending(FAILED, facts)
+        return run
+    run = Run(claim.adding(member.started(attempt, command.pid, began)), command, starter)
+    run.logs = logs
+    run.limit = values.job_timeout_seconds if claim.job.timeout is None else claim.job.timeout
+    if values.max_output_bytes:
+        run.curb = Curb(claim.root, claim.id, attempt, logs, values.max_output_bytes)
+    return run
+
+
 class Run:
-    """One run of a claimed job.
+    """One run of a claimed job, made by `start`.
 
     `command` is None once it has been reaped, or if it could not be started. `ended` holds the facts of
     the end and its time while the cause is open. `unsure` means that a write to the job's file failed or
@@ -75,16 +119,18 @@ class Run:
     """
 
     __slots__ = (
-        "claim", "command", "curb", "ended", "is_told", "limit", "logs", "outcome", "starter", "stopping",
-        "unsure",
+        "cannot_start", "claim", "command", "curb", "ended", "is_told", "limit", "logs", "outcome", "starter",
+        "stopping", "unsure",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, command: Command | None, starter: Starter) -> None:
         self.claim = claim
         self.command = command
         self.starter = starter
+        self.cannot_start: Ending | None = None
         self.logs: tuple[int, ...] = ()
         self.curb: Curb | None = None
+        #: Seconds that it may run; no limit is 0.
         self.limit = 0.0
         self.is_told = False
         self.stopping: Stopping | None = None
@@ -92,18 +138,16 @@ class Run:
         self.outcome: Event | None = None
         self.unsure = False
 
-    def begin(self, attempt: int, logs: tuple[int, ...], settings: Settings) -> None:
-        """Take over the descriptors of the logs, and the limits of the job and of the settings."""
-        self.logs, job = logs, self.claim.job
-        self.limit = settings.job_timeout_seconds if job.timeout is None else job.timeout
-        if settings.max_output_bytes:
-            self.curb = Curb(self.claim.root, self.claim.id, attempt, logs, settings.max_output_bytes)
+    @property
+    def is_undisturbed(self) -> bool:
+        """Whether its command runs, and nobody has asked it to end."""
+        return self.command is not None and self.stopping is None
 
     def step(self, keeper: Keeper, stop: Stop, ledger: Ledger) -> Wait | Ending:
         """Do one bounded thing; returns what to wait for, or how the run ended."""
         command, now = self.command, times.clock.monotonic()
         if command is None:
-            return self._conclude(keeper, stop)
+            return self.cannot_start or self._conclude(keeper, stop)
         if self.stopping is None:
             if command.has_ended() and not command.was_cut_off:
                 return self._take_end(command, keeper, stop)
@@ -158,7 +202,7 @@ class Run:
         return Stopping(why, times.clock.monotonic() + command.ask_to_end(grace))
 
     def _end(self, command: Command, its: Stopping, keeper: Keeper) -> Wait | Ending:
-        """See to it that the command ends, now that it has been asked to."""
+        """Kill the command if it outlives its grace, then collect it."""
         now = times.clock.monotonic()
         act = next_act(its, now, has_ended=command.has_ended())
         if act is Act.KILL:
@@ -172,7 +216,7 @@ class Run:
         return Ending(_KINDS[its.why], self.reap(command, keeper) | {"error": error})
 
     def _take_end(self, command: Command, keeper: Keeper, stop: Stop) -> Wait | Ending:
-        """The command ended by itself, or by a signal that this worker was sent, too."""
+        """The command ended by itself, or by a signal that went to its worker as well."""
         if keeper.silence.was_late(command.began):
             command.look_back()
         facts = self.reap(command, keeper)

@@ -1,4 +1,4 @@
-"""How long the spool has taken no sign of life of a worker, and what follows from that.
+"""How long the spool has not taken a beat of a worker, and what follows from that.
 
 The rules are pure functions of seconds. The order in a lease: beat, be in doubt (`GIVE_UP`), end the command
 (`DOUBT` later), kill it (`IN_ORDER` later). Once the lease is over, others may take over what was claimed.
@@ -14,9 +14,9 @@ GIVE_UP = 0.7
 #: The share of the lease that a doubt lasts. A worker that has just stood still beats meanwhile; one
 #: that is cut off cannot, and gives its job up.
 DOUBT = 0.1
-#: The share of the lease in which a command may end in order before it is killed.
+#: The share of the lease that a command has between SIGTERM and SIGKILL.
 IN_ORDER = 0.1
-#: A new number of ended runs is told by a beat this many seconds after the last one; not on a share.
+#: A beat publishes a new number of ended runs this many seconds after the last beat; not on a share.
 TELL_DONE = 2.0
 #: A look that comes later than this, in seconds, shows that the process stood still or that the disk hangs.
 LATE = 0.5
@@ -57,7 +57,7 @@ class Silence:
 
     def __init__(self) -> None:
         self._beaten = times.clock.awake()
-        self._told = 0
+        self._published = 0
         self._doubted = float("-inf")
         self._due, self._late_at = float("inf"), float("-inf")
         self.has_lapsed = False
@@ -77,17 +77,17 @@ class Silence:
         return self._late_at >= since or is_late(times.clock.monotonic(), self._due)
 
     def is_beat_due(self, lease: float, done: int, *, is_cheap: bool) -> bool:
-        """Whether to beat now. A beat also tells the number of ended runs, early where it is cheap."""
-        return is_beat_due(self.seconds(), lease, has_news=is_cheap and done != self._told)
+        """Whether to beat now. A beat also publishes the number of ended runs, early if that is cheap."""
+        return is_beat_due(self.seconds(), lease, has_news=is_cheap and done != self._published)
 
     def seconds(self) -> float:
         """Seconds since the last beat that the spool took."""
         return times.clock.awake() - self._beaten
 
     def ends(self, begun: float, lease: float, done: int, *, may_lapse: bool) -> None:
-        """The spool took a beat that was begun at this time and tells this number of ended runs."""
+        """The spool took a beat that was begun at this time and publishes this number of ended runs."""
         self.has_lapsed |= may_lapse and self.seconds() >= lease
-        self._beaten, self._told = begun, done
+        self._beaten, self._published = begun, done
 
     def becomes_doubtful(self, lease: float) -> bool:
         """Whether it is doubtful as of now, and was not at the last call."""
