@@ -7,12 +7,13 @@ import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from queuectl import Spool, State
+from queuectl.system import files
 from queuectl.system.medium import Medium
 from queuectl.view import census as census_module
 from queuectl.view import metrics
@@ -22,7 +23,7 @@ from queuectl.view.workers import Worker
 from queuectl.view.workers import workers as workers_of
 
 if TYPE_CHECKING:
-    from tests.conftest import Counting, Until, Workers
+    from tests.conftest import Counting, StoppedClock, Until, Workers
 
 
 @pytest.fixture
@@ -117,11 +118,10 @@ def test_a_directory_that_changed_a_moment_ago_is_listed_again_though_its_mark_i
 
 
 def test_on_a_share_a_directory_is_believed_once_it_has_stood_still_by_our_own_watch(
-    spool: Spool, counting: Counting, monkeypatch: pytest.MonkeyPatch, until: Until
+    spool: Spool, counting: Counting, monkeypatch: pytest.MonkeyPatch, clock: StoppedClock
 ) -> None:
     census = Census(spool.root)
     monkeypatch.setattr(Medium, "is_shared", True)
-    monkeypatch.setattr(census_module, "PROVES", 0.3)
     make_old(spool)  # the clock of the share is behind
 
     def lists() -> int:
@@ -130,7 +130,10 @@ def test_on_a_share_a_directory_is_believed_once_it_has_stood_still_by_our_own_w
         return counting.calls["listdir"]
 
     assert (lists(), lists()) == (len(State), len(State))
-    until(lambda: lists() == 0, "it is believed")
+    clock.sleep(census_module.PROVES)
+    assert lists() == len(State)
+    clock.sleep(0.1)
+    assert (lists(), lists()) == (len(State), 0)
 
 
 def test_only_files_that_were_not_seen_before_are_asked_when_they_ended(
@@ -146,29 +149,38 @@ def test_only_files_that_were_not_seen_before_are_asked_when_they_ended(
 
 
 def test_of_many_finished_jobs_only_the_last_ones_are_read(
-    spool: Spool, census: Census, counting: Counting, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, census: Census, counting: Counting
 ) -> None:
-    monkeypatch.setattr(census_module, "SAMPLE", 5)
-    finished(spool, 40, 60)
+    finished(spool, census_module.SAMPLE + 40, 60)
     assert spool.root.medium.hears_all  # the list of mounts has been read
     counting.calls.clear()
     looked(census)
-    assert counting.calls["open"] == 5
+    assert counting.calls["open"] == census_module.SAMPLE
 
 
 def test_a_directory_that_was_dear_to_list_is_left_alone_for_a_while(
-    spool: Spool, census: Census, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, census: Census, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def listdir(self, folder: str) -> list[str]:
+            clock.sleep(0.1)
+            return os.listdir(folder)
+
+    monkeypatch.setattr(files, "kernel", Slow())
     census.look()
-    monkeypatch.setattr(census_module, "PATIENCE", 1e9)
-    monkeypatch.setattr(census_module, "CHEAP", 0.0)
-    finished(spool, 1)
+    for number in range(3):
+        finished(spool, 1, 500 * number)
+        census.look()
+        assert census.counts(spool.clock()).completed == 0
     census.look(patient=False)
-    finished(spool, 1, 500)
+    assert census.counts(spool.clock()).completed == 3
+    finished(spool, 1, 5000)
+    clock.sleep(census_module.PATIENCE * 0.1)
     census.look()
-    assert census.counts(spool.clock()).completed == 1
-    census.look(patient=False)
-    assert census.counts(spool.clock()).completed == 2
+    assert census.counts(spool.clock()).completed == 4
 
 
 def test_runs_are_counted_by_the_minute_they_ended_and_stay_counted_when_their_files_go(

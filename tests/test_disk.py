@@ -24,6 +24,8 @@ from queuectl.system import drafts, files, logs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.conftest import StoppedClock
+
 quick = settings(max_examples=100, deadline=None, database=None)
 
 
@@ -729,12 +731,12 @@ def test_a_change_whose_draft_was_taken_for_abandoned_begins_again(tmp_path: Pat
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_draft_that_a_crash_left_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draft_that_a_crash_left_is_taken_away(tmp_path: Path, clock: StoppedClock) -> None:
     path = tmp_path / "a"
     path.write_text("1")
     (tmp_path / ".a.lock").write_text("half of what was to be writ")
-    monkeypatch.setattr(drafts, "ABANDONED", 0.05)
     drafts.rewrite(path, counted(path, lambda: None))
+    assert clock.monotonic() > drafts.ABANDONED
     assert path.read_text() == "2"
 
 

@@ -220,16 +220,17 @@ def test_a_waiting_job_that_an_editor_is_saving_is_not_run_by_halves(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells that a file is being written")
 def test_a_job_whose_file_is_held_open_moves_no_more_and_is_claimed_once_its_closing_is_heard(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, clock: StoppedClock
 ) -> None:
-    monkeypatch.setattr(holds, "HOLD", 3600.0)
     job_id = spool.file("true")
+    clock.sleep(1.0)  # it is due
     folder = spool.root.folder(State.PENDING)
     with spool.member() as me:
         with Path(spool.find(job_id).path).open("a"):
             me.look(utc_now())
             assert me.claim(utc_now()) is None
             for _ in range(3):
+                clock.sleep(holds.HOLD)
                 before = files.mark(folder)
                 me.look(utc_now(), os.listdir(folder), again=True)
                 assert me.claim(utc_now()) is None
@@ -243,20 +244,23 @@ def test_a_job_whose_file_is_held_open_moves_no_more_and_is_claimed_once_its_clo
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells that a file is being written")
 def test_a_job_whose_file_was_held_open_is_looked_at_again_without_a_word(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch, until: Until
+    spool: Spool, clock: StoppedClock
 ) -> None:
-    monkeypatch.setattr(holds, "HOLD", 0.1)
     job_id = spool.file("true")
+    clock.sleep(1.0)  # it is due
     with spool.member() as me:
         with Path(spool.find(job_id).path).open("a"):
             me.look(utc_now())
             assert me.claim(utc_now()) is None
+            clock.sleep(holds.CLOSING)
             me.look(utc_now(), again=True)
             assert me.claim(utc_now()) is None
             due = me.waiting.next_due()
             assert due is not None
-            assert due <= utc_now() + timedelta(seconds=0.1)
-        claim = until(lambda: me.claim(utc_now()), "the hold is over")
+            assert due <= utc_now() + timedelta(seconds=holds.HOLD)
+        assert me.claim(utc_now()) is None
+        clock.sleep(holds.HOLD + 0.1)
+        claim = me.claim(utc_now())
         assert claim
         me.give_back(claim)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from queuectl import Spool
     from queuectl.worker.member import Member
-    from tests.conftest import Until
+    from tests.conftest import StoppedClock, Until
 
 
 def only(folder: str) -> Path:
@@ -123,17 +123,20 @@ def test_a_config_that_an_editor_has_just_emptied_does_not_hold_on_a_share(spool
 @pytest.mark.usefixtures("on_share")
 @pytest.mark.parametrize("text", ["command: rm -rf /srv", "command: [", ""])
 def test_a_job_that_was_changed_moments_ago_waits_until_it_has_stood_still(
-    spool: Spool, member: Member, monkeypatch: pytest.MonkeyPatch, until: Until, text: str
+    spool: Spool, member: Member, clock: StoppedClock, text: str
 ) -> None:
-    monkeypatch.setattr(holds, "SETTLE_BLIND", 0.1)
     job_id = spool.file("true")
+    clock.sleep(1.0)  # it is due
     write(only(spool.root.folder(State.PENDING)), text, age=0)
     assert claims(member) == []
     assert lookup.find(spool.root, job_id).state is State.PENDING
     path = only(spool.root.folder(State.PENDING))
     write(path, "command: rm -rf /srv/tmp/x\n", age=0.5)
     assert claims(member) == []
-    until(lambda: claims(member) == [job_id], "it stands still")
+    clock.sleep(holds.SETTLE_BLIND / 2)
+    assert claims(member) == []
+    clock.sleep(holds.OURS)
+    assert claims(member) == [job_id]
 
 
 @pytest.mark.usefixtures("on_share")
@@ -160,15 +163,15 @@ def test_a_retry_is_not_held_up_on_a_share_by_what_the_queue_itself_wrote(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells that a file is being written")
 def test_a_job_whose_file_stays_open_for_writing_is_reported_once_in_the_log_and_by_status(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    spool: Spool, clock: StoppedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(holds, "LONG_HELD", 0.0)
-    monkeypatch.setattr(holds, "HOLD", 0.0)
     job_id = spool.file("true")
+    clock.sleep(1.0)  # it is due
     path = only(spool.root.folder(State.PENDING))
     with path.open("a"), caplog.at_level(logging.WARNING), spool.member() as member:
         for _ in range(3):
             assert claims(member) == []
+            clock.sleep(holds.LONG_HELD - 1)
         assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
             f"job {job_id}: it does not run yet"
         ]
@@ -185,14 +188,14 @@ def attention(spool: Spool) -> list[Finding]:
 
 @pytest.mark.usefixtures("on_share")
 def test_a_dropped_file_that_never_stands_still_is_reported_once(
-    spool: Spool, member: Member, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    spool: Spool, member: Member, clock: StoppedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(dropping, "LONG", 0.0)
     path = Path(spool.root.folder(State.PENDING), "grows.yaml")
     with caplog.at_level(logging.WARNING):
         for number in range(4):
             path.write_text(f"command: {'x' * number}\n")
             assert claims(member) == []
+            clock.sleep(dropping.LONG / 2)
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
         "pending/grows.yaml is not taken in yet"
     ]

@@ -10,7 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Until
+    from tests.conftest import StoppedClock, Until
 
 
 @pytest.fixture
@@ -101,24 +101,26 @@ def test_a_file_in_the_place_of_the_directory_is_refused(shell: Shell, tmp_path:
     assert (tmp_path / meeting.FOLDER).read_text() == "mine"
 
 
+#: On a clock that a sleep moves on at once, any patience is over in a moment.
+FOR_EVER = 1e9
+
+
 @pytest.mark.parametrize("politely", [True, False])
 def test_the_other_going_away_in_the_middle_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, politely: bool
+    tmp_path: Path, clock: StoppedClock, politely: bool
 ) -> None:
     other = meeting.Table(tmp_path / meeting.FOLDER).sit()
     other.put("hello", {"place": "x"})
-    if not politely:
-        monkeypatch.setattr(meeting, "STEP", 0.5)
     with ThreadPoolExecutor(1) as pool:
         told: Queue[str] = Queue()
-        checking = pool.submit(share_check.check, tmp_path, 20, told.put)
-        assert other.find_other(20)
+        checking = pool.submit(share_check.check, tmp_path, FOR_EVER, told.put)
+        assert other.find_other(FOR_EVER)
         assert "Waiting" in told.get()
         assert "There it is" in told.get()
         if politely:
             other.clear()
         with pytest.raises(QueueError, match="does not go on"):
-            checking.result(20)
+            checking.result()
     assert not (tmp_path / meeting.FOLDER).exists()
 
 
@@ -214,17 +216,23 @@ class Hanging:
 
 
 def test_a_share_that_does_not_answer_ends_the_check_and_what_hangs_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: StoppedClock
 ) -> None:
     kernel = Hanging()
     monkeypatch.setattr(files, "kernel", kernel)
-    monkeypatch.setattr(share_check, "HANGS", 0.3)
-    monkeypatch.setattr(share_check, "STOPPING", 0.0)
+
+    def pass_time() -> None:
+        kernel.asked.wait()
+        clock.sleep(share_check.HANGS + 1)
+
+    waiter = Thread(target=pass_time)
+    waiter.start()
     try:
         with pytest.raises(QueueError, match=r"it hangs in `list the directory`"):
             share_check.check(tmp_path, 20, silent)
     finally:
         kernel.answer.set()
+        waiter.join()
 
 
 #: Also where the tests run with SIGINT ignored.
@@ -246,9 +254,8 @@ def test_an_interrupted_check_leaves_nothing(tmp_path: Path, until: Until) -> No
     assert not (tmp_path / meeting.FOLDER).exists()
 
 
-def test_what_the_other_run_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "TELL", 0.1)
-    monkeypatch.setattr(meeting, "STEP", 0.5)
+@pytest.mark.usefixtures("clock")
+def test_what_the_other_run_is_waited_for_is_said(tmp_path: Path) -> None:
     told: list[str] = []
     one, other = (
         meeting.Table(tmp_path / meeting.FOLDER, told.append).sit(),
@@ -258,4 +265,4 @@ def test_what_the_other_run_is_waited_for_is_said(tmp_path: Path, monkeypatch: p
     one.other = other.me
     with pytest.raises(QueueError, match="does not go on"):
         one.get("ready")
-    assert told == [f"Waiting for {other.me} to come to its step `ready`, for 0.5 s at most."]
+    assert told == [f"Waiting for {other.me} to come to its step `ready`, for 60 s at most."]
