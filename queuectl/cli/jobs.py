@@ -127,11 +127,14 @@ def wait_command(spool: Spool, job_ids: tuple[str, ...], everything: bool, timeo
     else:
         found = [lookup.meant(answer) for answer in lookup.find_each(spool.root, job_ids).values()]
     ends = Ends(spool.root, found)
-    hindrances = _Hindrances(spool)
+    onlooker, said = Onlooker(spool.root), set[str]()
+    tell_at = time.monotonic() + liveness.GLANCE  # a short wait prints nothing
     with printer.progress("waiting", len(found)) as advance:
         for _ in ends.looks(end):
             advance(ends.over)
-            hindrances.tell(ends.left)
+            if time.monotonic() >= tell_at:
+                tell_at = time.monotonic() + liveness.looks_every(spool.live.now().lock_lease_seconds)
+                _tell_hindrances(spool, onlooker, ends.left, said)
     for job_id in ends.gone:
         printer.note(f"Error: {NoSuchJob(job_id)}")
     if ends.left:
@@ -147,25 +150,12 @@ def wait_command(spool: Spool, job_ids: tuple[str, ...], everything: bool, timeo
     return int(any(one.state is State.DEAD for one in ends.ended.values()))
 
 
-class _Hindrances:
-    """Prints on standard error, once each, the reasons why the awaited jobs cannot end."""
-
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-        self._onlooker = Onlooker(spool.root)
-        self._said: set[str] = set()
-        self._look_at = time.monotonic() + liveness.GLANCE
-
-    def tell(self, job_ids: Container[str]) -> None:
-        """Check at intervals, not at every call; a short wait prints nothing."""
-        if time.monotonic() < self._look_at:
-            return
-        values = self._spool.live.now()
-        self._look_at = time.monotonic() + liveness.looks_every(values.lock_lease_seconds)
-        for one in explain.hindrances(self._spool.root, values, self._onlooker, job_ids):
-            if one.sentence not in self._said:
-                self._said.add(one.sentence)
-                printer.note(one.sentence)
+def _tell_hindrances(spool: Spool, onlooker: Onlooker, job_ids: Container[str], said: set[str]) -> None:
+    """Print on standard error, once each, the reasons why the awaited jobs cannot end."""
+    for one in explain.hindrances(spool.root, spool.live.now(), onlooker, job_ids):
+        if one.sentence not in said:
+            said.add(one.sentence)
+            printer.note(one.sentence)
 
 
 def _exit_status(found: Found) -> int:

@@ -125,7 +125,10 @@ def _in_order(
     root: Root, states: Sequence[State], now: datetime, word: str | None, limit: int | None
 ) -> Iterator[Found]:
     """The jobs in these states in the order in which they are shown, not read."""
-    seen = _snapshot(root, states)
+    seen: dict[State, list[str]] = {}
+    for state, texts in look(root, [state for state in states if state is not State.PROCESSING]):
+        # processing/ is listed several times, and a job that moves may be in several directories
+        seen[state] = list(dict.fromkeys(seen[state] + texts)) if state in seen else texts
     for state in states:
         folder = root.folder(state)
         names: Iterable[str]
@@ -141,19 +144,6 @@ def _in_order(
         for text in names:
             if (name := name_in(state, text)) is not None:
                 yield Found(state, name, f"{folder}/{text}")
-
-
-def _snapshot(root: Root, states: Sequence[State]) -> dict[State, list[str]]:
-    """The names in the directories of these states, from one look. A job that moves may appear twice."""
-    passing: dict[str, None] = {}
-    texts: dict[State, list[str]] = {}
-    if states:
-        for state, names in look(root, [state for state in states if state is not State.PROCESSING]):
-            if state is State.PROCESSING:
-                passing.update(dict.fromkeys(names))
-            else:
-                texts[state] = names
-    return texts | {State.PROCESSING: list(passing)}
 
 
 def _newest_first(folder: str, state: State, texts: list[str], limit: int | None) -> list[str]:

@@ -144,6 +144,11 @@ class Table:
             times.clock.sleep(LOOK)
         return json.loads(files.read(f"{self.path}/{self.other}.{step}"))
 
+    def swap(self, step: str, facts: object = None) -> Any:
+        """Announce a step and wait for the other run to do so; returns its facts."""
+        self.put(step, facts)
+        return self.get(step)
+
     def stuck(self) -> QueueError:
         """The error for a run whose partner has gone away."""
         return QueueError(f"The run on the other host ({self.other}) does not go on.", "Start both again.")

@@ -120,16 +120,13 @@ def compare(folder: Path, table: Table, alone: Alone) -> Together:
         for number in range(FILES):
             files.create(table.common(f"job-{number}"))
     files.create(beat, b"1")
-    table.put("ready")
-    table.get("ready")
+    table.swap("ready")
     files.read(other_beat)  # a client may go on showing what it has read
     made, claimed = _race(table)
     files.patch(beat, b"2", 0)
-    table.put("result", {"made": made, "claimed": claimed, "offset": alone.clock_offset})
-    theirs = table.get("result")
+    theirs = table.swap("result", {"made": made, "claimed": claimed, "offset": alone.clock_offset})
     change = _until(lambda: files.read(other_beat) == b"2")
-    table.put("bye", {"seen": seen, "change": change, "stale": stale})
-    told = table.get("bye")
+    told = table.swap("bye", {"seen": seen, "change": change, "stale": stale})
     if table.is_first:
         table.get("gone")
         table.ended.append(table.other)
@@ -180,17 +177,13 @@ def _list_pairs(table: Table) -> int:
     stale = 0
     for number in range(PAIRS):
         first, second = (os.path.basename(table.common(f"pair-{number}-{one}")) for one in "ab")
-        if _comes(table, first):
+        if _until(lambda: first in table.names(), TELL) is not None:  # noqa: B023 - called at once
             times.clock.sleep(BETWEEN / 2)
             if second not in table.names():
                 times.clock.sleep(BETWEEN / 8)
                 stale += second not in table.names()
     table.get("paired")
     return stale
-
-
-def _comes(table: Table, name: str) -> bool:
-    return _until(lambda: name in table.names(), TELL) is not None
 
 
 def _until(condition: Callable[[], bool], patience: float = NEVER) -> float | None:
