@@ -84,7 +84,7 @@ def _untext(key: str, value: Any) -> Any:
 
 def last_attempt(history: Sequence[Event]) -> int:
     """The number of the latest run, 0 before the first. A retry does not reset it."""
-    return max((number for event in history if isinstance(number := event.get("attempt"), int)), default=0)
+    return max([number for event in history if isinstance(number := event.get("attempt"), int)], default=0)
 
 
 def since_retry(history: Sequence[Event]) -> Sequence[Event]:

@@ -41,7 +41,7 @@ def quoted(text: str) -> str:
     """A text between double quotes, with unprintable characters escaped."""
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
-    return _escaped(_to_json(text))
+    return _json(text)
 
 
 def _block(text: str) -> str:
@@ -96,11 +96,17 @@ def number(value: float) -> str:
 
 def event_line(event: Event, column: int = 0) -> str:
     """The line for one event that is appended to the file."""
-    return f"{' ' * column}- {_escaped(_to_json(event))}\n"
+    return f"{' ' * column}- {_json(event)}\n"
 
 
-def _to_json(value: Any) -> str:
-    return _encoder()(value)
+def _json(value: Any) -> str:
+    """A value as JSON that is YAML, too: characters that JSON allows and YAML does not are escaped."""
+    text = _encoder()(value)
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return re.sub(
+        r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text
+    )
 
 
 @cache
@@ -108,12 +114,3 @@ def _encoder() -> Callable[[Any], str]:
     import json  # filing most jobs does not need it
 
     return json.JSONEncoder(ensure_ascii=False).encode
-
-
-def _escaped(text: str) -> str:
-    """JSON text with the characters escaped that JSON allows and YAML does not."""
-    if text.isascii() and "\x7f" not in text:
-        return text
-    return re.sub(
-        r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text
-    )

@@ -72,26 +72,23 @@ def settle(claim: Claim, ending: Event, *, sync: bool = False) -> tuple[State, N
         name = name.later()
     elif state is State.FAILED:
         name = name._replace(due=stamp(parse_moment(ending["next_try"])))
-    name = jobs.free_name(claim.root, state, name)
-    release(claim, state, name, sync=sync)
-    return state, name
+    return state, _release(claim, state, name, sync=sync)
 
 
 def give_back(claim: Claim) -> Name:
     """Put a claim back whose command was never started; nothing is recorded. Returns its new name."""
-    name = jobs.free_name(claim.root, claim.source, claim.name.later())
-    release(claim, claim.source, name)
-    return name
+    return _release(claim, claim.source, claim.name.later())
 
 
-def release(claim: Claim, state: State, name: Name, *, sync: bool = False) -> None:
-    """The rename that ends a claim. Raises `ClaimLost` or `SpoolAway`."""
+def _release(claim: Claim, state: State, wanted: Name, *, sync: bool = False) -> Name:
+    """The rename that ends a claim. Returns the job's new name. Raises `ClaimLost` or `SpoolAway`."""
     root = claim.root
-    target = f"{root.folder(state)}/{name}"
+    name = jobs.free_name(root, state, wanted)
     by_file = sync and root.medium.forgets_names
     move = drafts.move_synced if by_file else files.move
-    if not move(claim.path, target):
+    if not move(claim.path, f"{root.folder(state)}/{name}"):
         raise claims.lost(root, claim.path)
     if sync and not by_file:
         files.sync_folder(root.folder(state))
         files.sync_folder(root.folder(State.PROCESSING))
+    return name

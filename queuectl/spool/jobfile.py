@@ -48,7 +48,7 @@ class Record(NamedTuple):
         column = indent if dashes is None else dashes
         start = "\n" if self.newline else ""
         start += f"{' ' * indent}history:\n" if self.heading else ""
-        return (start + "".join(event_line(event, column) for event in added)).encode()
+        return (start + "".join([event_line(event, column) for event in added])).encode()
 
 
 def parse(data: bytes) -> Record:

@@ -16,7 +16,7 @@ from queuectl.spool import liveness, requests
 from queuectl.spool.requests import Requests
 from queuectl.system import files
 from queuectl.system.processes import keep_descriptors
-from queuectl.worker.silence import IN_ORDER, Silence, is_doubtful
+from queuectl.worker.silence import IN_ORDER, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +96,7 @@ class Keeper:
 
     def is_silent(self) -> bool:
         """Whether so much of the lease has gone without a sign of life that nothing may be begun."""
-        return self.silence.has_lapsed or is_doubtful(self.silence.seconds(), self.lease)
+        return self.silence.is_doubtful(self.lease)
 
     def is_cut_off(self) -> bool:
         """Whether the job at hand must be given up, as others may soon take it over.

@@ -101,7 +101,8 @@ class Ledger:
 
     def record(self) -> None:
         """Give claims back and write all outcomes. Only the move of the newest may be left."""
-        self._give_back()
+        if self._returns:
+            self._give_back()
         while len(self._owed) > 1:
             self.pay()
         if self._owed and self._owed[0].claim.unwritten:
@@ -161,7 +162,7 @@ class Ledger:
         """
         note = run.claim.noted_again if run.unsure else run.claim.noted
         run.unsure = True
-        run.claim = note(sync=self._member.syncs)
+        run.claim = note(sync=self._member.live.last.syncs)
         run.unsure = False
 
     def _beyond_one_file(self, error: OSError) -> OSError | None:

@@ -174,7 +174,7 @@ class Member:
 
     def note(self, claim: Claim, *added: Event) -> Claim:
         """Add events to the file of a claim."""
-        return claim.noted(*added, sync=self.syncs)
+        return claim.noted(*added, sync=self.live.last.syncs)
 
     def complete(self, claim: Claim, facts: dict[str, Any], now: datetime) -> State:
         """End a claim as done; the facts (exit_code, seconds …) go into the history."""
@@ -193,7 +193,7 @@ class Member:
 
     def settle(self, claim: Claim, outcome: Event) -> State:
         """Move a claim to where the outcome in its file sends it."""
-        state, name = finishing.settle(claim, outcome, sync=self.syncs)
+        state, name = finishing.settle(claim, outcome, sync=self.live.last.syncs)
         self.done += 1
         if state in {State.PENDING, State.FAILED}:
             self.waiting.expect(state, str(name))
@@ -202,11 +202,6 @@ class Member:
     def give_back(self, claim: Claim) -> None:
         """Put a claim back whose command was never started; it is the next again."""
         self.waiting.expect(claim.source, str(finishing.give_back(claim)))
-
-    @property
-    def syncs(self) -> bool:
-        """Whether each step of a claim is to survive a power cut."""
-        return self.live.last.syncs
 
 
 def seconds_until(moment: datetime | None, now: datetime, longest: float) -> float:

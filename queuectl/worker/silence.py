@@ -27,11 +27,6 @@ def is_beat_due(silence: float, lease: float, *, has_news: bool) -> bool:
     return silence >= liveness.beats_every(lease) or (has_news and silence >= TELL_DONE)
 
 
-def is_doubtful(silence: float, lease: float) -> bool:
-    """Whether so much of the lease has gone that nothing may be begun."""
-    return silence > lease * GIVE_UP
-
-
 def is_over(silence: float, doubt: float, lease: float) -> bool:
     """Whether a worker with this silence is cut off from its share.
 
@@ -41,11 +36,6 @@ def is_over(silence: float, doubt: float, lease: float) -> bool:
     if silence >= lease:
         return True
     return 0 <= doubt <= silence - min(lease * DOUBT, (lease - doubt) / 2)
-
-
-def is_late(now: float, due: float) -> bool:
-    """Whether a look that was due then is late."""
-    return now > due + LATE
 
 
 class Silence:
@@ -69,12 +59,12 @@ class Silence:
     def note_look(self) -> None:
         """A look begins."""
         now = times.clock.monotonic()
-        if is_late(now, self._due):
+        if now > self._due + LATE:
             self._late_at = now
 
     def was_late(self, since: float) -> bool:
         """Whether a look since then came late, or is late now: the process stood still, or the disk hangs."""
-        return self._late_at >= since or is_late(times.clock.monotonic(), self._due)
+        return self._late_at >= since or times.clock.monotonic() > self._due + LATE
 
     def is_beat_due(self, lease: float, done: int, *, is_cheap: bool) -> bool:
         """Whether to beat now. A beat also publishes the number of ended runs, early if that is cheap."""
@@ -89,10 +79,14 @@ class Silence:
         self.has_lapsed |= may_lapse and self.seconds() >= lease
         self._beaten, self._published = begun, done
 
+    def is_doubtful(self, lease: float) -> bool:
+        """Whether so much of the lease has gone that nothing may be begun."""
+        return self.has_lapsed or times.clock.awake() - self._beaten > lease * GIVE_UP
+
     def becomes_doubtful(self, lease: float) -> bool:
         """Whether it is doubtful as of now, and was not at the last call."""
         now, beaten = times.clock.awake(), self._beaten
-        if self._doubted >= beaten or not is_doubtful(now - beaten, lease):
+        if self._doubted >= beaten or now - beaten <= lease * GIVE_UP:
             return False
         self._doubted = now
         return True
