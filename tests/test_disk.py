@@ -497,7 +497,7 @@ def test_files_are_private_to_their_owner(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         files.create(tmp_path / "a")
-        drafts.publish(drafts.draft(tmp_path, "b", b"", sync=False))
+        drafts.publish(drafts.draft(tmp_path, "b", b""))
         files.close(logs.open_new(tmp_path / "c"), logs.open_log(tmp_path / "d"))
     finally:
         os.umask(old)
@@ -572,7 +572,7 @@ def test_a_log_that_another_host_looks_for_while_it_is_made_is_opened(
 
 def test_a_draft_is_hidden_until_it_is_published_and_whole_then(tmp_path: Path) -> None:
     before = descriptors()
-    draft = drafts.draft(tmp_path, "a.yaml", b"command: x\n", sync=True)
+    draft = drafts.draft(tmp_path, "a.yaml", b"command: x\n")
     assert os.listdir(tmp_path) == [".a.yaml.tmp"]
     drafts.sync([draft])
     drafts.publish(draft)
@@ -585,9 +585,7 @@ def test_a_draft_is_hidden_until_it_is_published_and_whole_then(tmp_path: Path) 
 def test_each_of_many_drafts_is_synced(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = _Synced()
     monkeypatch.setattr(files, "kernel", synced)
-    written = [
-        drafts.draft(tmp_path, f"{number}.yaml", b"command: x\n", sync=False) for number in range(count)
-    ]
+    written = [drafts.draft(tmp_path, f"{number}.yaml", b"command: x\n") for number in range(count)]
     drafts.sync(written)
     assert sorted(synced.seen) == sorted(draft.fd for draft in written)
     for draft in written:
@@ -597,7 +595,7 @@ def test_each_of_many_drafts_is_synced(tmp_path: Path, count: int, monkeypatch: 
 def test_a_sync_that_one_of_many_drafts_is_refused_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = [drafts.draft(tmp_path, f"{number}.yaml", b"", sync=False) for number in range(100)]
+    written = [drafts.draft(tmp_path, f"{number}.yaml", b"") for number in range(100)]
     monkeypatch.setattr(files, "kernel", _Synced(refused=written[50].fd))
     with pytest.raises(OSError, match="Input/output error"):
         drafts.sync(written)
@@ -624,7 +622,7 @@ class _Synced:
 
 def test_a_discarded_draft_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
-    drafts.discard(drafts.draft(tmp_path, "a.yaml", b"x", sync=False))
+    drafts.discard(drafts.draft(tmp_path, "a.yaml", b"x"))
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
@@ -632,7 +630,7 @@ def test_a_discarded_draft_leaves_nothing(tmp_path: Path) -> None:
 def test_a_draft_whose_name_is_too_long_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
     with pytest.raises(OSError, match="too long"):
-        drafts.draft(tmp_path, "a" * 251, b"x", sync=True)
+        drafts.draft(tmp_path, "a" * 251, b"x")
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
@@ -640,7 +638,7 @@ def test_a_draft_whose_name_is_too_long_leaves_nothing(tmp_path: Path) -> None:
 def test_a_draft_that_the_disk_takes_half_of_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
     with files_no_longer_than(10), pytest.raises(OSError, match="File too large"):
-        drafts.draft(tmp_path, "a.yaml", b"x" * 100, sync=True)
+        drafts.draft(tmp_path, "a.yaml", b"x" * 100)
     assert os.listdir(tmp_path) == []
     assert descriptors() == before
 
@@ -648,7 +646,7 @@ def test_a_draft_that_the_disk_takes_half_of_leaves_nothing(tmp_path: Path) -> N
 def test_a_draft_does_not_take_over_the_draft_of_another(tmp_path: Path) -> None:
     (tmp_path / ".a.yaml.tmp").write_bytes(b"of another")
     with pytest.raises(FileExistsError):
-        drafts.draft(tmp_path, "a.yaml", b"mine", sync=False)
+        drafts.draft(tmp_path, "a.yaml", b"mine")
     assert (tmp_path / ".a.yaml.tmp").read_bytes() == b"of another"
 
 
@@ -656,7 +654,7 @@ def test_publishing_where_the_directory_has_gone_fails_and_leaves_nothing(tmp_pa
     gone = tmp_path / "gone"
     gone.mkdir()
     before = descriptors()
-    elsewhere = drafts.draft(tmp_path, "a.yaml", b"x", sync=False)
+    elsewhere = drafts.draft(tmp_path, "a.yaml", b"x")
     moved = drafts.Draft(elsewhere.fd, elsewhere.hidden, f"{gone}/a.yaml")
     gone.rmdir()
     with pytest.raises(FileNotFoundError):
@@ -667,7 +665,7 @@ def test_publishing_where_the_directory_has_gone_fails_and_leaves_nothing(tmp_pa
 
 def test_publishing_a_draft_that_was_deleted_fails(tmp_path: Path) -> None:
     before = descriptors()
-    draft = drafts.draft(tmp_path, "a.yaml", b"x", sync=False)
+    draft = drafts.draft(tmp_path, "a.yaml", b"x")
     (tmp_path / ".a.yaml.tmp").unlink()
     with pytest.raises(FileNotFoundError):
         drafts.publish(draft)

@@ -120,7 +120,7 @@ def _write(root: Root, settings: Settings, named: list[Named], written: list[dra
         error: QueueError | None = _unfit(root, name, text)
         if error is None:
             try:
-                draft = drafts.draft(root.folder(State.PENDING), str(name), text, sync=False, mode=mode)
+                draft = drafts.draft(root.folder(State.PENDING), str(name), text, mode)
             except FileExistsError:  # another filing of this id and time is under way, or died
                 is_ours = any(draft.target == _path(root, name) for draft in written)
                 error = IdTaken(name.id, name.id if is_ours else None)

@@ -30,20 +30,14 @@ class Draft(NamedTuple):
     target: str
 
 
-def draft(folder: Path | str, name: str, data: bytes, *, sync: bool, mode: int = files.PRIVATE) -> Draft:
+def draft(folder: Path | str, name: str, data: bytes, mode: int = files.PRIVATE) -> Draft:
     """Write `data` under a dot name beside its target and keep it open.
 
     Raises `OSError` and leaves nothing behind when the disk does not take it.
     """
     hidden = f"{folder}/.{name}.tmp"
     fd = files.make(hidden, files.NEW, mode)
-    try:
-        files.write_all(fd, data)
-        if sync:
-            files.kernel.fsync(fd)
-    except BaseException:
-        files.abandon(hidden, fd)
-        raise
+    files.write_new(hidden, fd, data)
     return Draft(fd, hidden, f"{folder}/{name}")
 
 

@@ -51,7 +51,7 @@ class NotAFile(OSError):
 
 
 class Untrusted(NotAFile):
-    """A file that somebody wrote, or may have written, whose commands are not to be run here."""
+    """A file that somebody may have written whose commands are not run here."""
 
 
 def read(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> bytes:
@@ -70,7 +70,7 @@ def read_dated(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = N
 
 
 def read_settled(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None = None) -> bytes | None:
-    """Like `read`, but None while anybody has the file open for writing, where that can be told."""
+    """Like `read`, but None while anybody has the file open for writing, as far as the system shows it."""
     with opened_fit(path, READ, limit, trust) as (fd, facts):
         return None if _has_writer(fd) else read_all(fd, facts.st_size, limit)
 
@@ -165,7 +165,7 @@ def is_empty(folder: Path | str) -> bool:
 
 
 class Mark(NamedTuple):
-    """What must stay the same for a file or directory to be the same as before."""
+    """The attributes that show whether a file or directory is still the same."""
 
     mtime_ns: int
     size: int
@@ -315,11 +315,8 @@ def create(path: Path | str, data: bytes = b"", mode: int = PRIVATE) -> None:
     fill(path, make(path, NEW, mode), data)
 
 
-def fill(path: Path | str, fd: int, data: bytes, *, sync: bool = False) -> None:
-    """Write and close a file that was just made; remove it if the disk does not take all of it.
-
-    Ctrl-C removes it, too.
-    """
+def write_new(path: Path | str, fd: int, data: bytes, *, sync: bool = False) -> None:
+    """Write a file that was just made; remove it if the disk does not take all of it, or at Ctrl-C."""
     try:
         write_all(fd, data)
         if sync:
@@ -327,6 +324,11 @@ def fill(path: Path | str, fd: int, data: bytes, *, sync: bool = False) -> None:
     except BaseException:
         abandon(path, fd)
         raise
+
+
+def fill(path: Path | str, fd: int, data: bytes, *, sync: bool = False) -> None:
+    """Write as `write_new` does, and close the file."""
+    write_new(path, fd, data, sync=sync)
     try:
         kernel.close(fd)  # NFS reports a full disk here
     except OSError:

@@ -76,7 +76,7 @@ def _kernel_id() -> str:
 
 
 def identity(pid: int) -> str | None:
-    """A text that no other process on this host has, had or will have; None if the system tells too little.
+    """A text that no other process on this host has, had or will have; None if the system shows too little.
 
     It names the kernel since its boot, the namespace of the number, and the moment of birth as the
     kernel counts it. Numbers of processes and of namespaces are given out again, but no process of a

@@ -85,7 +85,7 @@ class Medium:
 
     @property
     def locks_tell(self) -> bool:
-        """Whether a file lock tells if its worker lives; else its beats must, and its writes may arrive late.
+        """Whether a file lock shows if its worker lives; else its beats do, and its writes may arrive late.
 
         Two sshfs mounts both get a lock, NFS depends on mount options, and GlusterFS drops locks that are
         held. A host that is cut off may hold back writes until after others took its files over.
@@ -104,10 +104,10 @@ class Medium:
 
     @property
     def tells_writers(self) -> bool:
-        """Whether a lease may be tried, which tells if anybody has a file open for writing.
+        """Whether a lease may be tried, which shows if anybody has a file open for writing.
 
         NFS and SMB clients refuse it also where their server grants no delegation or oplock, and then
-        every file would seem to be being written.
+        every file would seem open for writing.
         """
         return not self.is_shared
 
@@ -148,7 +148,7 @@ class Medium:
     def names_in(self, folder: str) -> list[str]:
         """The names in a directory, as its server has them, in no order.
 
-        A listing on NFS is made fresh by dropping the cached one, unless that is proven to be good.
+        On NFS the cached listing is dropped first, unless it is proven to be true.
         """
         if not self.is_nfs or not files.CAN_DROP_LISTINGS:
             return files.list_names(folder)
@@ -158,5 +158,5 @@ class Medium:
         return names
 
     def being_written(self, path: str) -> bool | None:
-        """Whether anybody has a file open for writing; None where nothing tells that."""
+        """Whether anybody has a file open for writing; None where nothing shows it."""
         return files.being_written(path) if self.tells_writers else None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 #: Seconds between looks at a command where the system cannot wait for it and for a ring at once.
 _LOOK = 0.02
-#: Seconds that the end of a command on another host has to become known here, beyond the grace.
+#: Seconds beyond the grace within which the end of a command on another host becomes known here.
 FAR = 5.0
 #: The errors of starting a process for which the system has no room.
 _LACKS = LACKS | {errno.EAGAIN}
@@ -50,13 +50,13 @@ class Ended(NamedTuple):
 
     def facts(self) -> dict[str, Any]:
         """The entries of the history; a killed command has 128 + the signal's number as exit code."""
-        found: dict[str, Any] = {"exit_code": self.exit_code}
-        if self.signal:
-            found["signal"] = self.signal
-        found["seconds"] = round(self.seconds, 3)
-        found["cpu_seconds"] = round(self.cpu_seconds, 3)
-        found["max_rss_kb"] = self.max_rss_kb
-        return found
+        return {
+            "exit_code": self.exit_code,
+            **({"signal": self.signal} if self.signal else {}),
+            "seconds": round(self.seconds, 3),
+            "cpu_seconds": round(self.cpu_seconds, 3),
+            "max_rss_kb": self.max_rss_kb,
+        }
 
 
 def load() -> None:

@@ -116,7 +116,7 @@ def _fork(count: int) -> set[int]:
 
 
 def _list_once(root: Root) -> Waiting | None:
-    """List what waits for all workers that are about to be forked; None where each looks for itself.
+    """List the waiting jobs for all workers that are about to be forked; None where each lists by itself.
 
     A job that comes before they listen is found when they fall idle, or list again. On a share each must
     know first by how much this host's clock is wrong.

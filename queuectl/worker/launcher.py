@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from queuectl.job.model import Job
     from queuectl.settings import Settings
 
-#: Stands where the command is to go as one word that a shell at the other end takes apart again.
+#: Stands for the command as one word, which a shell at the other end takes apart again.
 COMMAND = "{command}"
 
-#: The variable of a launcher that says how many seconds it has to end its job.
+#: The variable that gives a launcher the seconds in which it must end its job.
 GRACE = "QUEUECTL_LAUNCHER_GRACE"
 
-# The standard input of ssh stays open for as long as the worker lives and wants the job: its end
-# reaches the other host whatever happens to the client, to the worker, or to the host of both.
-# sshd itself ends nothing when a client goes away.
+# The standard input of ssh stays open while the worker lives and wants the job. Its end reaches the
+# other host whatever happens to the client, to the worker, or to the host of both: sshd itself ends
+# nothing when a client goes away.
 _WATCHED = """\
 exec 3<&0 </dev/null
 s=$(command -v setsid)
@@ -40,23 +40,21 @@ exit $r
 
 
 class Launch(NamedTuple):
-    """What to start here. With `lifeline` its standard input is to stay open until it is to end."""
+    """The words to start here. With `lifeline` the end of their standard input asks them to end."""
 
     words: tuple[str, ...]
     lifeline: bool
 
 
-def launch(job: Job, settings: Settings, told: Mapping[str, str]) -> Launch:
+def launch(job: Job, settings: Settings, variables: Mapping[str, str]) -> Launch:
     """How the job's or else the config's launcher starts a command.
 
-    `told` are the variables that the command is to find, its id and attempt among them.
+    `variables` are those that the command is to have, its id and attempt among them.
     """
     text = settings.launcher if job.launcher is None else job.launcher
-    places = {"{id}": told["QUEUECTL_JOB_ID"], "{attempt}": told["QUEUECTL_ATTEMPT"]}
-    words = shlex.split(text)
-    for place, value in places.items():
-        words = [word.replace(place, value) for word in words]
-    script = _script(job, told)
+    job_id, attempt = variables["QUEUECTL_JOB_ID"], variables["QUEUECTL_ATTEMPT"]
+    words = [word.replace("{id}", job_id).replace("{attempt}", attempt) for word in shlex.split(text)]
+    script = _script(job, variables)
     watched = os.path.basename(words[0]) == "ssh"
     if watched:
         script = _WATCHED.format(script=shlex.quote(script), grace=f"{settings.stop_grace_seconds:g}")
@@ -68,9 +66,9 @@ def launch(job: Job, settings: Settings, told: Mapping[str, str]) -> Launch:
     return Launch(tuple(words), watched)
 
 
-def _script(job: Job, told: Mapping[str, str]) -> str:
-    """What a shell at the other end does: the engine passes on neither directory nor variables for sure."""
+def _script(job: Job, variables: Mapping[str, str]) -> str:
+    """The script for a shell at the other end: an engine may pass on neither directory nor variables."""
     command = ("/bin/sh", "-c", job.command) if isinstance(job.command, str) else job.command
-    variables = [f"{name}={value}" for name, value in told.items()]
+    given = [f"{name}={value}" for name, value in variables.items()]
     enter = "" if job.cwd is None else f"cd {shlex.quote(job.cwd)} || exit 126; "
-    return f"{enter}exec env {shlex.join([*variables, *command])}"
+    return f"{enter}exec env {shlex.join([*given, *command])}"

@@ -1,4 +1,4 @@
-"""What a dead worker's command left running on this host: recognised by what proves it, and ended.
+"""The rest of a dead worker's command on this host: recognised by what proves it, and ended.
 
 A process is of a claim's command if one of these holds:
 
