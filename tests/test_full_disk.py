@@ -251,6 +251,7 @@ def test_a_drop_that_cannot_be_taken_in_keeps_its_name_and_takes_no_id(
 ) -> None:
     name, text = DROPS[drop]
     spool.file({"id": "waiting", "command": "true", "run_at": "2099-01-01T00:00:00Z"})
+    os.utime(spool.path / "ids" / "waiting.id", (1, 1))  # no other worker is at work with this id
     with spool.member() as me:
         me.look(utc_now())
         path = spool.path / "pending" / name

@@ -463,7 +463,7 @@ def test_a_filing_whose_draft_is_gone_tells_no_id_and_frees_none(
 
 
 def test_a_worker_that_stood_still_while_it_took_a_drop_in_makes_no_second_job(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch, until: Until
+    spool: Spool, workers: Workers, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     spool.file({"id": "first", "command": "true"})
     drop(spool, "x.yaml", "id: mine\ncommand: echo dropped\n")
@@ -492,6 +492,7 @@ def test_a_worker_that_stood_still_while_it_took_a_drop_in_makes_no_second_job(
     look(spool, until)
     [only] = bearing(spool, "mine")
     assert b"filed" in (spool.path / only).read_bytes()
+    workers.drain()
     [aside] = list(spool.list("dead"))
     assert b"dropped" in files.read(aside.path)
 

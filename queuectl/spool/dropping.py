@@ -1,8 +1,11 @@
 """Files that people and programs drop into pending/: each becomes a job once it is whole, or is put aside.
 
-pending/ANY.yaml          ->  processing/NAME@OWNER    so that no other worker judges the file
-processing/NAME@OWNER     ->  pending/NAME'            it is a job, under the id that was taken for it
-processing/NAME@OWNER     ->  dead/NAME'               it is not, with the reason beside it
+pending/ANY.yaml          ->  pending/NAME             it is a job, under the id that was taken for it
+pending/ANY.yaml          ->  processing/NAME@OWNER    it is none: nobody else judges it now
+processing/NAME@OWNER     ->  dead/NAME                with the reason beside it
+
+Several workers may judge a file at once: the one that takes its id files it. Crash: the file is where it was
+dropped and its id is abandoned; or recovery files it under NAME, and whoever claims it judges it again.
 """
 
 from __future__ import annotations
@@ -11,275 +14,250 @@ import contextlib
 import errno
 import logging
 import stat
-from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.errors import BadJob, IdTaken
-from queuectl.job.model import Job, State
+from queuectl.job.model import State
 from queuectl.spool import aside, claims, ids, jobfile, jobs, reservations
-from queuectl.spool.holds import SETTLE_BLIND
-from queuectl.spool.names import Kind, Name, classify, id_from_file_name, is_made_id, make_id, rank_of
+from queuectl.spool.names import (
+    FIFO_RANK,
+    Kind,
+    Name,
+    classify,
+    id_from_file_name,
+    is_made_id,
+    make_id,
+    rank_of,
+)
 from queuectl.system import files
+from queuectl.system.medium import SETTLE_UNWATCHED
 from queuectl.times import stamp
 
 if TYPE_CHECKING:
     import os
     from datetime import datetime
 
+    from queuectl.job.model import Job
     from queuectl.settings import Settings
     from queuectl.spool.root import Root
 
 log = logging.getLogger("queuectl")
 
-#: Seconds for which a file must not have changed, where the system says that nobody writes to it.
-SETTLE = 0.2
 #: A file that is not whole after this many seconds is reported, once.
 LONG = 10.0
-
 #: Seconds between tries to move a file that the system refuses to move, such as an immutable one.
 REFUSED = 5.0
-
-
-class _Turn(Enum):
-    """What to do with a dropped file now."""
-
-    GONE = "it is not there any more"
-    ALONE = "leave it alone until the next listing"
-    SOON = "look at it again soon"
-    WHOLE = "take it in"
 
 
 class _Seen(NamedTuple):
     """What is known of a dropped file; all times are monotonic.
 
-    `since` is when it was first seen with this mark, `first` when it was first seen at all. It is not
-    tried before `again`. `is_told` says whether it was reported as not whole.
+    `since` is when it was first seen with this mark, `first` when it was first seen at all. `is_told` says
+    whether it was reported as not whole. One that the system refuses to move is not tried before `refused`.
     """
 
     mark: files.Mark
     since: float
     first: float
     is_told: bool = False
-    again: float = 0.0
-    turn: _Turn = _Turn.SOON
+    refused: float = 0.0
 
 
 class _Drop(NamedTuple):
-    """A dropped file that is claimed: its name in pending/ and the name of the claim."""
+    """A dropped file that is whole: its name, its mark, and its job.
+
+    `wanted` is the id that it names, else the one that its name suggests.
+    """
 
     text: str
-    name: Name
+    mark: files.Mark
+    job: Job
+    wanted: str
 
 
 class Drops:
-    """The files in pending/ that have no sortable name yet, and when each changed last.
+    """The files in pending/ that have no sortable name yet, and when each changed last. One per worker.
 
     Nothing waits here: a file that cannot be judged yet stays where it is and is looked at again later.
     """
 
-    def __init__(self, root: Root, abandoned: ids.Abandoned) -> None:
+    def __init__(self, root: Root, owner: str, abandoned: ids.Abandoned) -> None:
         self._root = root
         self._abandoned = abandoned
+        #: The claim of a file whose content asks for nothing, without an id.
+        self._default = Name(0, "", "", owner)
         self._seen: dict[str, _Seen] = {}
+        self._filed: list[str] = []
 
-    def look(self, names: list[str], owner: str, settings: Settings, now: datetime) -> tuple[list[str], bool]:
+    def look(self, names: list[str], settings: Settings, now: datetime) -> tuple[list[str], list[str]]:
         """Take in the files that are whole.
 
-        Returns the names to look at again soon, and whether any other file has left its place: then
-        pending/ holds names that nobody has listed. Raises `OSError` where the disk fails: each file
-        is back under its own name then.
+        Returns the names to look at again soon, and the names that files have got in pending/. Raises
+        `OSError` where the disk fails: the files that are left have their own names then.
         """
         clock = times.clock.monotonic()
-        fifo = settings.scheduling_mode == "fifo"
-        rank = rank_of(settings.priority, fifo=fifo)
-        turns: dict[str, _Turn] = {}
-        contested: list[tuple[_Drop, Job]] = []
-        try:
-            drops = [text for text in names if classify(State.PENDING, text) is Kind.DROP]
-            if drops:
-                reservations.restore(self._root)
-            for text in dict.fromkeys(drops):
-                turn = self._turn_of(text, clock, now)
-                if turn is _Turn.WHOLE:
-                    drop = _Drop(text, Name(rank, stamp(now), make_id(), owner))
-                    turn = self._claim(drop, clock)
-                    if turn is _Turn.WHOLE and (job := self._file(drop, now, fifo=fifo)):
-                        contested.append((drop, job))
-                turns[text] = turn
-                if turn is _Turn.SOON:
-                    self._tell_late(text, clock)
-            turns |= self._settle(contested, clock, now, fifo=fifo)
-        except BaseException:
-            for drop, _ in contested:
-                self._give_back(drop)
-            raise
-        kept = {text for text, turn in turns.items() if turn in {_Turn.SOON, _Turn.ALONE}}
-        self._seen = {text: seen for text, seen in self._seen.items() if text in kept}
-        soon = [text for text, turn in turns.items() if turn is _Turn.SOON]
-        return soon, any(turn in {_Turn.GONE, _Turn.WHOLE} for turn in turns.values())
+        drops = [text for text in dict.fromkeys(names) if classify(State.PENDING, text) is Kind.DROP]
+        if drops:
+            reservations.restore(self._root)
+        rank = rank_of(settings.priority, fifo=settings.scheduling_mode == "fifo")
+        self._default = self._default._replace(rank=rank, due=stamp(now))
+        self._seen = {text: seen for text in drops if (seen := self._look_at(text, clock)) is not None}
+        self._filed = []
+        contested = []
+        for text, seen in list(self._seen.items()):
+            data = None if seen.refused > clock else self._whole(text, seen, clock, now)
+            if data is not None and (drop := self._judge(text, seen.mark, data)) is not None:
+                contested.append(drop)
+        contested = [drop for drop in contested if not self._is_in_hand(drop, now)]
+        if contested:
+            self._settle(contested)
+        return [text for text, seen in self._seen.items() if not seen.refused], self._filed
 
-    def _turn_of(self, text: str, clock: float, now: datetime) -> _Turn:
-        path = f"{self._root.folder(State.PENDING)}/{text}"
+    def _look_at(self, text: str, clock: float) -> _Seen | None:
+        """What is known of a file now; None for a directory and for what is gone."""
         try:
-            facts: os.stat_result = files.kernel.lstat(path)
-            if stat.S_ISDIR(facts.st_mode):
-                return _Turn.ALONE
-            if not stat.S_ISREG(facts.st_mode):
-                return _Turn.WHOLE
-            mark = files.mark_of(facts)
-            seen = self._seen.get(text)
-            if seen is None or seen.mark != mark:
-                first, is_told = (seen.first, seen.is_told) if seen else (clock, False)
-                seen = self._seen[text] = _Seen(mark, clock, first, is_told)
-            if seen.again > clock:
-                return seen.turn
-            return _Turn.WHOLE if self._has_settled(path, mark, clock - seen.since, now) else _Turn.SOON
+            facts: os.stat_result = files.kernel.lstat(self._path(text))
         except FileNotFoundError:
-            return _Turn.GONE
+            return None
+        if stat.S_ISDIR(facts.st_mode):
+            return None
+        mark, seen = files.mark_of(facts), self._seen.get(text)
+        if seen is None:
+            return _Seen(mark, clock, clock)
+        return seen if seen.mark == mark else _Seen(mark, clock, seen.first, seen.is_told)
 
-    def _has_settled(self, path: str, mark: files.Mark, still: float, now: datetime) -> bool:
-        if not self._root.medium.tells_writers:
-            return still >= SETTLE_BLIND and _same(_opened_mark(path, mark), mark)
-        written = files.being_written(path)
-        if written is None:
-            return still >= SETTLE_BLIND
-        age = now.timestamp() - mark.mtime_ns / 1e9
-        return not written and max(age, still) >= SETTLE
-
-    def _tell_late(self, text: str, clock: float) -> None:
-        seen = self._seen.get(text)
-        if seen is not None and not seen.is_told and clock - seen.first >= LONG:
+    def _whole(self, text: str, seen: _Seen, clock: float, now: datetime) -> bytes | OSError | None:
+        """The bytes of a file that is whole, or why it cannot be read; None while it may not be whole."""
+        medium, still = self._root.medium, clock - seen.since
+        age = still if medium.has_own_clock else max(still, now.timestamp() - seen.mark.mtime_ns / 1e9)
+        if age >= medium.settle_time:
+            try:
+                data, mark, is_written = medium.read_watched(self._path(text), files.MAX_WITH_HISTORY)
+            except (files.NotAFile, PermissionError) as error:
+                return error
+            except FileNotFoundError:
+                del self._seen[text]
+                return None
+            is_known = is_written is not None or still >= SETTLE_UNWATCHED
+            if is_known and not is_written and _same(mark, seen.mark):
+                return data
+        if not seen.is_told and clock - seen.first >= LONG:
             log.warning("pending/%s is not taken in yet: it has been written to for %.0f s", text, LONG)
             self._seen[text] = seen._replace(is_told=True)
-
-    def _claim(self, drop: _Drop, clock: float) -> _Turn:
-        """Move the file away, so that no other worker judges it; `WHOLE` where this worker has it.
-
-        `SOON` if somebody still writes to it: a share may show size and time from a cache, and shows
-        those of the server under a new name.
-        Crash: the claim has an id that no other job has; recovery files it again under that id.
-        """
-        dropped, path = self._paths(drop)
-        seen = self._seen.get(drop.text)
-        try:
-            if not files.move(dropped, path):
-                return _Turn.GONE
-        except PermissionError as error:
-            if error.errno == errno.EACCES:  # the directory is the cause: all its files meet the same
-                raise
-            files.probe(f"{self._root.folder(State.PENDING)}/.{drop.name.owner}.probe")
-            if seen is None or not seen.again:
-                log.warning("%s cannot be taken in: %s", dropped, error.strerror)
-            if seen is not None:
-                self._seen[drop.text] = seen._replace(again=clock + REFUSED, turn=_Turn.ALONE)
-            return _Turn.ALONE
-        if not self._root.medium.answers_truly and seen and not _same(files.mark(path), seen.mark):
-            files.move(path, dropped)
-            return _Turn.SOON
-        return _Turn.WHOLE
-
-    def _paths(self, drop: _Drop) -> tuple[str, str]:
-        """Where the file was dropped, and where it is claimed."""
-        root = self._root
-        return f"{root.folder(State.PENDING)}/{drop.text}", f"{root.folder(State.PROCESSING)}/{drop.name}"
-
-    def _give_back(self, drop: _Drop) -> None:
-        """Give a file its own name back. Where another file has that name by now, it keeps the claim's id."""
-        dropped, path = self._paths(drop)
-        with contextlib.suppress(OSError):  # recovery does it later
-            if not files.exists(dropped):
-                files.move(path, dropped)
-                return
-        claims.put_back(self._root, drop.name, State.PENDING)
-
-    def _file(self, drop: _Drop, now: datetime, *, fifo: bool) -> Job | None:
-        """File a claimed drop or put it aside. Returns the job where the id that it names is taken."""
-        suggested = id_from_file_name(drop.text)
-        try:
-            try:
-                job = jobfile.read(self._paths(drop)[1]).job
-            except (BadJob, files.NotAFile, PermissionError) as error:
-                self._put_aside(drop, aside.why(error))
-                return None
-            if job.id is None and not is_made_id(suggested.lower()):
-                own = ids.take_like(self._root, suggested)
-            elif not ids.take(self._root, own := job.id or suggested):
-                return job
-            try:
-                self._enter(drop, own, job, now, fifo=fifo)
-            except BaseException:
-                ids.release(self._root, [own])
-                raise
-        except BaseException:
-            self._give_back(drop)
-            raise
         return None
 
-    def _enter(self, drop: _Drop, own: str, job: Job, now: datetime, *, fifo: bool) -> None:
-        """Move a claimed drop to its sortable name, under an id that was taken for it."""
-        root = self._root
-        mark = reservations.mark(root, own)
-        rank = drop.name.rank if job.priority is None else rank_of(job.priority, fifo=fifo)
-        target = jobs.free_name(root, State.PENDING, Name(rank, stamp(job.run_at or now), own))
-        path, filed = self._paths(drop)[1], f"{root.folder(State.PENDING)}/{target}"
-        files.move(path, filed)
-        # Race: a worker that was stopped for long before this has lost the id, as an abandoned one.
-        if (
-            not reservations.is_same(root, reservations.mark(root, own), mark)
-            and not reservations.make(root, own)
-            and files.move(filed, path)
-        ):
-            self._put_aside(drop, str(IdTaken(own, own)), aside.OTHER_ID)
+    def _judge(self, text: str, mark: files.Mark, data: bytes | OSError) -> _Drop | None:
+        """File a whole drop or put it aside. Returns it where another job may have its id."""
+        try:
+            if isinstance(data, OSError):
+                raise data
+            job = jobfile.parse(data).job
+        except (BadJob, files.NotAFile, PermissionError) as error:
+            self._put_aside(text, mark, aside.why(error))
+            return None
+        drop = _Drop(text, mark, job, job.id or id_from_file_name(text))
+        if not ids.take(self._root, drop.wanted):
+            return drop
+        self._enter(drop, drop.wanted)
+        return None
 
-    def _settle(
-        self, contested: list[tuple[_Drop, Job]], clock: float, now: datetime, *, fifo: bool
-    ) -> dict[str, _Turn]:
-        """Judge the files whose ids are taken: put aside, filed if the id is free, or given back."""
-        turns: dict[str, _Turn] = {}
-        wanted = [job.id or id_from_file_name(drop.text) for drop, job in contested]
-        verdicts = self._abandoned.judge(wanted) if contested else {}
-        while contested:
-            drop, job = contested[0]
-            own = wanted[-len(contested)]
-            verdict = verdicts[own]
-            if isinstance(verdict, IdTaken) and job.id is None:
-                self._enter(drop, ids.take_like(self._root, own), job, now, fifo=fifo)
+    def _is_in_hand(self, drop: _Drop, now: datetime) -> bool:
+        """Whether another worker has taken a file in, or has taken its id just now and may be about to."""
+        if not files.exists(self._path(drop.text)):
+            self._seen.pop(drop.text, None)
+            return True
+        mark = reservations.mark(self._root, drop.wanted)
+        return mark is not None and 0 <= now.timestamp() - mark.mtime_ns / 1e9 < ids.FILING_TAKES
+
+    def _settle(self, contested: list[_Drop]) -> None:
+        """Judge the files whose ids are taken: put aside, filed, or left until the id is free."""
+        named = [drop.wanted for drop in contested if drop.job.id or is_made_id(drop.wanted.lower())]
+        verdicts = self._abandoned.judge(named) if named else {}
+        for drop in contested:
+            own = drop.wanted
+            verdict = verdicts.get(own)
+            if drop.job.id is None and (verdict is None or isinstance(verdict, IdTaken)):
+                self._enter(drop, ids.take_like(self._root, own))
             elif isinstance(verdict, IdTaken):
-                self._put_aside(drop, str(verdict), aside.OTHER_ID)
-            elif verdict <= 0:
-                self._enter(drop, own, job, now, fifo=fifo)
-                verdicts[own] = IdTaken(own, own)
-            else:
-                self._give_back(drop)
-                if drop.text in self._seen:
-                    self._seen[drop.text] = self._seen[drop.text]._replace(again=clock + verdict)
-                turns[drop.text] = _Turn.SOON
-            contested.pop(0)
-        return turns
+                self._put_aside(drop.text, drop.mark, str(verdict), aside.OTHER_ID)
+            elif verdict == 0:
+                is_filed = self._enter(drop, own)
+                verdicts[own] = IdTaken(own, own) if is_filed else ids.AGAIN
 
-    def _put_aside(self, drop: _Drop, reason: str, remedy: str | None = None) -> None:
-        own = ids.take_like(self._root, id_from_file_name(drop.text))
+    def _enter(self, drop: _Drop, own: str) -> bool:
+        """File a drop under an id that was taken for it; False where it is gone or cannot be moved."""
+        root, default, job = self._root, self._default, drop.job
+        rank, due = default.rank, default.due if job.run_at is None else stamp(job.run_at)
+        if job.priority is not None:
+            rank = rank_of(job.priority, fifo=rank == FIFO_RANK)
+        mark = reservations.mark(root, own)
+        name = str(jobs.free_name(root, State.PENDING, Name(rank, due, own)))
+        is_filed = False
         try:
-            aside.bury(self._root, drop.name, drop.name._replace(id=own, owner=None), reason, remedy)
+            is_filed = self._move(drop.text, self._path(name))
+        finally:
+            if not is_filed and mark is not None:
+                ids.free(root, own, mark)  # a share may report an error for a rename that happened
+        if not is_filed:
+            return False
+        # Race: a worker that was stopped for long before this has lost the id, as an abandoned one.
+        now = reservations.mark(root, own)
+        if not reservations.is_same(root, now, mark) and not reservations.make(root, own):
+            lost, name = name, str(Name(rank, due, make_id()))
+            files.move(self._path(lost), self._path(name))
+        self._filed.append(name)
+        return True
+
+    def _put_aside(self, text: str, mark: files.Mark, reason: str, remedy: str | None = None) -> None:
+        """Move a file to dead/, unless it was changed since it was judged: then it is judged again."""
+        root, own = self._root, ""
+        claim = self._default._replace(id=make_id())
+        path = f"{root.folder(State.PROCESSING)}/{claim}"
+        if not self._move(text, path):
+            return
+        try:
+            if _same(files.mark(path), mark):
+                own = ids.take_like(root, id_from_file_name(text))
+                aside.bury(root, claim, claim.free()._replace(id=own), reason, remedy)
+            else:
+                self._give_back(text, claim)
         except BaseException:
-            ids.release(self._root, [own])
+            ids.release(root, [own] if own else [])
+            self._give_back(text, claim)
             raise
 
+    def _give_back(self, text: str, claim: Name) -> None:
+        """Give a file its own name back. Where another file has that name by now, it keeps the claim's."""
+        with contextlib.suppress(OSError):  # recovery does it later
+            if not files.exists(self._path(text)):
+                files.move(f"{self._root.folder(State.PROCESSING)}/{claim}", self._path(text))
+                return
+        claims.put_back(self._root, claim, State.PENDING)
 
-def _opened_mark(path: str, known: files.Mark) -> files.Mark | None:
-    """The mark that the server has, None where the file is gone.
+    def _move(self, text: str, target: str) -> bool:
+        """Move a file out of its place; False where it is gone, or cannot be moved.
 
-    Returns the known mark of a file that cannot be opened: such a file is put aside unread.
-    """
-    try:
-        return files.opened_mark(path)
-    except FileNotFoundError:
-        return None
-    except (files.NotAFile, PermissionError):
-        return known
+        Raises `OSError` where the directory is the cause: then all its files meet the same.
+        """
+        try:
+            is_moved = files.move(self._path(text), target)
+        except PermissionError as error:
+            seen = self._seen.get(text)
+            if error.errno == errno.EACCES or seen is None:
+                raise
+            files.probe(self._path(f".{self._default.owner}.probe"))
+            if not seen.refused:
+                log.warning("%s cannot be taken in: %s", self._path(text), error.strerror)
+            self._seen[text] = seen._replace(refused=times.clock.monotonic() + REFUSED)
+            return False
+        self._seen.pop(text, None)
+        return is_moved
+
+    def _path(self, text: str) -> str:
+        return f"{self._root.folder(State.PENDING)}/{text}"
 
 
-def _same(one: files.Mark | None, other: files.Mark) -> bool:
+def _same(one: files.Mark, other: files.Mark) -> bool:
     """Whether nobody wrote between the two marks. The inode proves nothing: FUSE makes up its number."""
-    return one is not None and (one.mtime_ns, one.size) == (other.mtime_ns, other.size)
+    return one[:2] == other[:2]

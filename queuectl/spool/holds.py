@@ -1,7 +1,7 @@
 """Jobs that are left alone for a while: a program is writing to the file, or its id is not free yet.
 
 On a local disk the kernel says whether a file is open for writing. On a share only time tells: a file is
-whole once it has not changed for `SETTLE_BLIND` seconds.
+whole once it has not changed for `Medium.settle_time`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.spool import presence
+from queuectl.system import medium
 from queuectl.times import parse_moment
 
 if TYPE_CHECKING:
@@ -25,11 +26,9 @@ log = logging.getLogger("queuectl")
 HOLD = 0.5
 #: The same for the first time: inotify reports a close before the kernel frees the lease.
 CLOSING = 0.005
-#: A file on a share is whole once it has not changed for this many seconds: nothing shows its writers.
-SETTLE_BLIND = 2.0
 #: A change this many seconds after the last event in the file, or its filing, is the queue's own. It
 #: allows for two clocks that differ by `presence.TOLERANCE`.
-OURS = SETTLE_BLIND + presence.TOLERANCE
+OURS = medium.SETTLE_UNWATCHED + presence.TOLERANCE
 #: A job that has been left alone for this many seconds is reported, once.
 LONG_HELD = 10.0
 
@@ -81,7 +80,7 @@ class Holds:
     def hold(self, name: Name, written: float | None) -> None:
         """Leave a job alone as somebody is writing to its file: for a while, or until `hear`."""
         now = times.clock.monotonic()
-        pause = SETTLE_BLIND
+        pause = medium.SETTLE_UNWATCHED
         if written is None:
             pause = HOLD if name.id in self._held else CLOSING
         hold = self._held.get(name.id) or Hold(now, now)

@@ -75,6 +75,19 @@ def read_settled(path: Path | str, limit: int = MAX_BYTES, trust: Trust | None =
         return None if _has_writer(fd) else read_all(fd, facts.st_size, limit)
 
 
+def read_marked(path: Path | str, limit: int = MAX_BYTES) -> tuple[bytes, Mark]:
+    """Like `read`, with the `Mark` of what was opened, for which NFS clients ask the server."""
+    with opened_fit(path, READ, limit) as (fd, facts):
+        return read_all(fd, facts.st_size, limit), mark_of(facts)
+
+
+def read_watched(path: Path | str, limit: int = MAX_BYTES) -> tuple[bytes, Mark, bool | None]:
+    """Like `read_marked`, and whether anybody has the file open for writing; None: nothing tells."""
+    with opened_fit(path, READ, limit) as (fd, facts):
+        is_written = _has_writer(fd)
+        return read_all(fd, facts.st_size, limit), mark_of(facts), is_written
+
+
 def open_read(path: Path | str) -> BinaryIO:
     """Open a regular file with one link, of any size, to be read in portions; raises `NotAFile`."""
     return open(open_fit(path)[0], "rb")
@@ -193,15 +206,6 @@ def list_marked(folder: Path | str, trusted: Mark | None) -> tuple[list[str], Ma
         if seen != trusted:
             kernel.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return kernel.listdir(fd), seen
-
-
-def opened_mark(path: Path | str) -> Mark:
-    """The `Mark` of a file, opened because an NFS client then asks the server, whatever it has cached.
-
-    Raises as `read` does.
-    """
-    with opened_fit(path) as (_, facts):
-        return mark_of(facts)
 
 
 def modified(path: Path | str) -> float:

@@ -23,6 +23,10 @@ _LOCAL = frozenset(
     | {"vfat", "exfat", "ntfs", "ntfs3", "fuseblk", "apfs", "hfs", "ufs"}
 )
 _NFS = frozenset({"nfs", "nfs4"})
+#: A file is whole once it has not changed for this many seconds and nobody has it open for writing.
+SETTLE = 0.2
+#: The same where nothing shows who writes to it.
+SETTLE_UNWATCHED = 2.0
 #: Seconds for which a share may go on listing a name that is gone (sshfs: 20).
 _LISTS_GONE = 30.0
 #: Seconds for which a directory must have kept its time before the time proves that nothing changed.
@@ -112,6 +116,11 @@ class Medium:
         return not self.is_shared
 
     @property
+    def settle_time(self) -> float:
+        """Seconds for which a file must not have changed to be whole, unless a writer is seen."""
+        return SETTLE if self.tells_writers else SETTLE_UNWATCHED
+
+    @property
     def lists_gone_for(self) -> float:
         """Seconds for which a listing may show a name that is gone."""
         return _LISTS_GONE if self.is_shared else 0.0
@@ -160,3 +169,12 @@ class Medium:
     def being_written(self, path: str) -> bool | None:
         """Whether anybody has a file open for writing; None where nothing shows it."""
         return files.being_written(path) if self.tells_writers else None
+
+    def read_watched(self, path: str, limit: int) -> tuple[bytes, files.Mark, bool | None]:
+        """The bytes of a file, its mark, and whether anybody has it open for writing; None: nothing tells.
+
+        Raises as `files.read` does.
+        """
+        if self.tells_writers:
+            return files.read_watched(path, limit)
+        return (*files.read_marked(path, limit), None)

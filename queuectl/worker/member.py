@@ -47,7 +47,7 @@ class Member:
         self.others = Others(root, live, presence.name)
         self.waiting = listed or Waiting(root)
         abandoned = ids.Abandoned(root)
-        self._drops = Drops(root, abandoned)
+        self._drops = Drops(root, self.name, abandoned)
         self._claimant = claiming.Claimant(presence.name, live, self.waiting, abandoned, Twins(root))
         self._unsettled: list[str] = []
 
@@ -96,10 +96,9 @@ class Member:
         candidates = [*waiting.strangers, *self._unsettled]
         waiting.strangers = []
         if candidates:
-            self._unsettled, is_gone = self._drops.look(candidates, self.name, values, now)
-            if is_gone:
-                waiting.relist(now)
-                waiting.strangers = []
+            self._unsettled, filed = self._drops.look(candidates, values, now)
+            for text in filed:
+                waiting.expect(State.PENDING, text)
 
     @property
     def is_settling(self) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.spool import presence
-from queuectl.spool.holds import SETTLE_BLIND
 from queuectl.system import mounts
+from queuectl.system.medium import SETTLE_UNWATCHED
 from queuectl.view.share_check.trial import FILES, NEVER, PAIRS, Alone, Together
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _on_mount(folder: Path, alone: Alone) -> Iterator[str]:
     if alone.lease is False:
         yield (
             "A lease is refused though nobody has the file open. The queue asks for none on a share: there a "
-            f"file is whole once it has stood still for {SETTLE_BLIND:g} s."
+            f"file is whole once it has stood still for {SETTLE_UNWATCHED:g} s."
         )
     if not alone.syncs_folders:
         yield (
