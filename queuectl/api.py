@@ -86,14 +86,17 @@ class Spool:
         `StorageTrouble` mean that nothing was filed. `FiledAllTheSame` means that the last sync failed
         and the job could not be withdrawn.
         """
-        for filed in self.file_many([job]):
-            if filed.error:
-                raise filed.error
-            return filed.id
-        raise AssertionError("one job gives one answer")
+        (filed,) = self.file_many([job])
+        if filed.error:
+            raise filed.error
+        return filed.id
 
     def file_many(self, jobs: Iterable[Job | str | Mapping[str, object]]) -> Iterator[Filed]:
         """File jobs in order, with one sync for many; yields a `Filed` for each once it is on disk."""
+        return self.file_checked(map(_job, jobs))
+
+    def file_checked(self, jobs: Iterable[Job]) -> Iterator[Filed]:
+        """File jobs that `from_fields` has made, as `file_many` does."""
         from queuectl.spool.filing import file_jobs
 
         try:
@@ -102,7 +105,7 @@ class Spool:
             if StorageTrouble.explains(error):
                 raise StorageTrouble(error) from error
             raise
-        return file_jobs(self.root, values, map(_job, jobs), self.clock)
+        return file_jobs(self.root, values, jobs, self.clock)
 
     def find(self, job_id: str) -> Found:
         """The job with this id or unique prefix of an id; raises `NoSuchJob` or `BadUsage`."""

@@ -125,11 +125,12 @@ def _plain(text: str) -> list[Document] | None:
     tree: dict[str, Node] = {}
     is_open = lines[-1][-1:] == ":" and lines[-1][:-1].isidentifier() and lines[-1].isascii()
     last = lines.pop()[:-1] if is_open else ""
-    fits = _plain_line().fullmatch
     pairs = first = 0
     key = last
     for number, line in enumerate(lines, 1):
-        found = fits(line)
+        if not line or (line[0] == "#" and line.isascii() and line.isprintable()):
+            continue  # most configs hold nothing else, and need no pattern
+        found = _plain_line().fullmatch(line)
         if found is None:
             return None
         if found[1] is not None:

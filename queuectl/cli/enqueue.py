@@ -279,7 +279,7 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
     told: list[str] = []
     try:
         with printer.progress("filing", len(jobs), least=printer.MANY) as advance:
-            for place, filed in zip(places, spool.file_many(jobs), strict=False):
+            for place, filed in zip(places, spool.file_checked(jobs), strict=False):
                 if filed.error is None:
                     told.append(filed.id)
                 else:

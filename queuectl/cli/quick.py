@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from queuectl.api import Spool
+    from queuectl.job.model import Job
+
 _SPOOL = ("--spool", "-s")
 
 
@@ -41,18 +44,21 @@ def _enqueue(where: str | None, options: list[str]) -> int | None:
     except (QueueError, OSError, ValueError):
         return None
     # From here on an error is reported as it is: what was tried once is not tried again.
-    return boundary.status_of(lambda: _print(spool.file(job)))
+    return boundary.status_of(lambda: _file(spool, job))
 
 
-def _print(job_id: str) -> None:
+def _file(spool: Spool, job: Job) -> None:
+    (filed,) = spool.file_checked([job])
+    if filed.error:
+        raise filed.error
     try:
-        sys.stdout.write(f"{job_id}\n")
+        sys.stdout.write(f"{filed.id}\n")
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try again at its end
-        raise NotPrinted([job_id], error) from None
+        raise NotPrinted([filed.id], error) from None
 
 
 def _read(arguments: list[str]) -> tuple[dict[str, str], list[str], str | list[str] | None] | None:

@@ -6,7 +6,7 @@ import re
 
 from queuectl.errors import BadJob, Completed, nearest
 from queuectl.job.history import events
-from queuectl.job.model import ID, MAX_COMMAND, MAX_LAUNCHER, URGENT, Job
+from queuectl.job.model import MAX_COMMAND, MAX_LAUNCHER, URGENT, Job, is_id
 from queuectl.times import DURATION, MOMENT, parse_duration, parse_moment
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ def _command(value: Any) -> str | tuple[str, ...]:
 
 
 def _id(value: Any) -> str:
-    if not isinstance(value, str) or not ID.fullmatch(value):
+    if not isinstance(value, str) or not is_id(value):
         raise ValueError("1 to 100 of letters, digits, '.', '_' and '-', a letter or digit first")
     return str(value)
 

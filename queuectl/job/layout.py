@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 _PLAIN_STARTS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./~(")
 _LINES = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]*"
-_OTHER_TYPES = re.compile(
-    r"[\d.+-][\d_.:eExXa-fA-F+-]*|\d{4}-\d\d?-\d\d?.*|~|null|true|false|yes|no|on|off|y|n|\.inf|\.nan",
-    re.IGNORECASE,
-)
+# What YAML readers take for something else than text. Only what begins like a number needs a pattern.
+_WORDS = frozenset(["~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", ".inf", ".nan"])
+_NUMBER_STARTS = frozenset("0123456789.")
+_NUMBER = r"[\d.][\d_.:eExXa-fA-F+-]*|\d{4}-\d\d?-\d\d?.*"
 
 
 def scalar(text: str) -> str:
@@ -32,7 +32,8 @@ def scalar(text: str) -> str:
         and ": " not in text
         and " #" not in text
         and not text.endswith((":", " "))
-        and not _OTHER_TYPES.fullmatch(text)
+        and text.lower() not in _WORDS
+        and not (text[:1] in _NUMBER_STARTS and re.fullmatch(_NUMBER, text))
     )
     return text if plain else quoted(text)
 

@@ -39,14 +39,20 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.DONE: frozenset({State.PENDING}),
     State.DEAD: frozenset({State.PENDING}),
 }
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: The pattern of an id.
+ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 #: The name of a group of jobs that share slots. `held` has a meaning of its own in file names.
-GROUP = re.compile(r"(?!held(?![a-z0-9_-]))[a-z0-9][a-z0-9_-]{0,23}")
+GROUP = r"(?!held(?![a-z0-9_-]))[a-z0-9][a-z0-9_-]{0,23}"
 MAX_COMMAND = 48 * 1024
 MAX_LAUNCHER = 4096
 #: The launcher of jobs that run on the worker's host.
 HERE = "none"
 URGENT = 10
+
+
+def is_id(text: str) -> bool:
+    """Whether a job may have this id."""
+    return re.fullmatch(ID, text) is not None
 
 
 class Job(NamedTuple):

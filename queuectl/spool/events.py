@@ -9,7 +9,7 @@ from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEv
 
 from queuectl.job.model import State
 from queuectl.spool.edits import Place
-from queuectl.spool.names import WAITING_NAME
+from queuectl.spool.names import is_sortable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ class Ear(InotifyFD):
         self._names.append(name)
         if is_moved and name in self._drafts:
             self._drafts.discard(name)
-        elif WAITING_NAME(name):
+        elif is_sortable(name):
             self._edited.append(Place(State.PENDING, name))
 
     def _note_draft(self, name: str) -> None:
@@ -87,7 +87,7 @@ class Ear(InotifyFD):
 
     def _in_failed(self, name: str, *, is_moved: bool) -> None:
         """Workers only move files here. An editor writes to the file, or to another that it then renames."""
-        is_job = WAITING_NAME(name) is not None
+        is_job = is_sortable(name)
         if is_job and (self._is_saved or not is_moved):
             self._edited.append(Place(State.FAILED, name))
         if not is_moved:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import cache
 
 from queuectl.job.model import GROUP, ID, URGENT, State
 from queuectl.system import files
@@ -33,11 +34,11 @@ _DAY = (
     rf"|(?!0000){_LEAP_YEAR}0229)"
 )
 STAMP = rf"{_DAY}T(?:[01]\d|2[0-3])[0-5]\d[0-5]\d\.\d{{6}}Z"
-_JOB = rf"(\d\d)-({STAMP})-({ID.pattern})"
-_GROUP = rf"{GROUP.pattern}(?:=[1-9]\d{{0,2}})?"
-_SHAPE = rf"\d\d-{STAMP}-{ID.pattern}(?:\+{_GROUP})?\.yaml"
+_JOB = rf"(\d\d)-({STAMP})-({ID})"
+_GROUP = rf"{GROUP}(?:=[1-9]\d{{0,2}})?"
+_SHAPE = rf"\d\d-{STAMP}-{ID}(?:\+{_GROUP})?\.yaml"
 #: Who has a job in an editor. No longer, so that a claim's name fits into 255 bytes.
-USER = re.compile(r"[A-Za-z0-9._-]{1,20}")
+USER = r"[A-Za-z0-9._-]{1,20}"
 #: The ending of parked names, and of a dropped file that is to be parked.
 PARKED = ".held"
 #: The reason of a job that a person holds.
@@ -47,12 +48,9 @@ MOVING = "moving"
 #: The reason of a job that waits for another one: `after+ID`, in a claim's name without the id.
 AFTER = "after"
 #: Why a name is parked, besides a person's `hold`: the text between `.yaml.` and `.held`.
-_REASON = rf"after\+{ID.pattern}|edit\+{USER.pattern}|{MOVING}|needs-limits"
-_PARKED = re.compile(rf"{_JOB}\.yaml(?:\.({_REASON}))?\.held", re.ASCII)
-_CLAIMED = re.compile(
-    rf"{_JOB}(?:\+(?:({_GROUP})|(held)|(after|{_REASON})\.held))?@([A-Za-z0-9-]{{1,80}})\.yaml", re.ASCII
-)
-WAITING_NAME = re.compile(_SHAPE, re.ASCII).fullmatch
+_REASON = rf"after\+{ID}|edit\+{USER}|{MOVING}|needs-limits"
+_PARKED = rf"{_JOB}\.yaml(?:\.({_REASON}))?\.held"
+_CLAIMED = rf"{_JOB}(?:\+(?:({_GROUP})|(held)|(after|{_REASON})\.held))?@([A-Za-z0-9-]{{1,80}})\.yaml"
 _ALL = rf"(?:{_SHAPE}/)*"  # not possessive: before Python 3.11.5 that takes what it should not (gh-106052)
 #: How many names are matched at once.
 _LOT = 1000
@@ -133,13 +131,23 @@ class Name(NamedTuple):
         return from_stamp(self.due)
 
 
+@cache
+def _shape() -> re.Pattern[str]:
+    return re.compile(_SHAPE, re.ASCII)  # filing a job does not need it
+
+
+def is_sortable(text: str) -> bool:
+    """Whether this is the name of a job that is not parked and not claimed."""
+    return _shape().fullmatch(text) is not None
+
+
 def parse(text: str) -> Name | None:
     """The parts of the name of a job that is not parked and not claimed; None for any other name."""
-    return split(text) if WAITING_NAME(text) else None
+    return split(text) if is_sortable(text) else None
 
 
 def split(text: str) -> Name:
-    """The parts of a text that matches `WAITING_NAME`."""
+    """The parts of a name that `is_sortable`."""
     job_id, _, group = text[ID_AT:-5].partition("+")
     if not group:
         return Name(int(text[:2]), text[DUE], job_id)
@@ -156,7 +164,7 @@ def split_parked(state: State, texts: list[str]) -> tuple[list[str], list[str]]:
 
 def parse_parked(text: str) -> Name | None:
     """The parts of a parked name, None for any other name."""
-    match = _PARKED.fullmatch(text)
+    match = re.fullmatch(_PARKED, text, re.ASCII)
     return Name(int(match[1]), match[2], match[3], parked=match[4] or HELD) if match else None
 
 
@@ -209,7 +217,7 @@ def odd(state: State, texts: list[str]) -> list[str]:
 
 def parse_claim(text: str) -> Name | None:
     """The parts of a name in processing/, None for any other name."""
-    match = _CLAIMED.fullmatch(text)
+    match = re.fullmatch(_CLAIMED, text, re.ASCII)
     if match is None:
         return None
     rank, due, job_id, mark, held, reason, owner = match.groups()

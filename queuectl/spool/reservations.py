@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from queuectl.job.model import ID, State
+from queuectl.job.model import State, is_id
 from queuectl.spool.names import is_made_id, make_id, name_in
 from queuectl.spool.root import IDS, make_folder
 from queuectl.system import files
@@ -68,7 +68,7 @@ def is_same(root: Root, one: files.Mark | None, other: files.Mark | None) -> boo
 
 def is_taken(root: Root, text: str) -> bool:
     """Whether this is, or was meant to be, the whole id of a job."""
-    return ID.fullmatch(text) is not None and files.exists(path_of(root, text))
+    return is_id(text) and files.exists(path_of(root, text))
 
 
 def drop(root: Root, job_id: str) -> None:
@@ -125,4 +125,4 @@ def _borne(root: Root) -> set[str]:
     # Older versions took an id by the first log of its job.
     ends = ".1.out"
     found |= {text[: -len(ends)] for text in root.texts_in(root.logs) if text.endswith(ends)}
-    return {one for one in found if ID.fullmatch(one) and not is_made_id(one)}
+    return {one for one in found if is_id(one) and not is_made_id(one)}

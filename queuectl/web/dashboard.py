@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from queuectl import times
-from queuectl.job.model import ID, State
+from queuectl.job.model import State, is_id
 from queuectl.spool import jobs, requests
 from queuectl.spool.jobs import Found
 from queuectl.spool.names import name_in
@@ -96,7 +96,7 @@ class Dashboard:
 
     def find(self, job_id: str) -> Found | None:
         """The job with exactly this id, read; None if there is none. The id may be any text."""
-        if not ID.fullmatch(job_id):
+        if not is_id(job_id):
             return None
         for _ in range(3):
             for found in self._seen(job_id):
