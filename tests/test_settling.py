@@ -18,7 +18,7 @@ from queuectl.job.model import State
 from queuectl.spool import dropping, holds
 from queuectl.spool.holds import OURS
 from queuectl.system import files
-from queuectl.system.medium import Medium
+from queuectl.system.medium import SETTLE_UNWATCHED, Medium
 from queuectl.times import utc_now
 from queuectl.view import census, explain, lookup
 from queuectl.view.wording import Finding, Kind
@@ -133,7 +133,7 @@ def test_a_job_that_was_changed_moments_ago_waits_until_it_has_stood_still(
     path = only(spool.root.folder(State.PENDING))
     write(path, "command: rm -rf /srv/tmp/x\n", age=0.5)
     assert claims(member) == []
-    clock.sleep(holds.SETTLE_BLIND / 2)
+    clock.sleep(SETTLE_UNWATCHED / 2)
     assert claims(member) == []
     clock.sleep(holds.OURS)
     assert claims(member) == [job_id]

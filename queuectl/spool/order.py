@@ -18,6 +18,9 @@ from queuectl.spool.names import DUE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+#: The length of a `stamp`.
+_STAMP = DUE.stop - DUE.start
+
 
 def split(names: Iterable[str], moment: str) -> tuple[list[str], list[str]]:
     """The names that are due at this moment, and those that are due later."""
@@ -34,7 +37,7 @@ def turn(name: str) -> str:
 
 def name_of_turn(text: str) -> str:
     """The name in a `turn`."""
-    return text[DUE.stop - DUE.start :]
+    return text[_STAMP:]
 
 
 def in_turn(due: list[str], later: list[str], count: int | None = None) -> Iterator[str]:
@@ -137,7 +140,7 @@ class Lineup:
     def promote(self, moment: str) -> bool:
         """Move to the due names those whose time has come; whether any name is due."""
         for state, later in self._later.items():
-            while later and later[0] <= moment:
+            while later and later[0][:_STAMP] <= moment:
                 heapq.heappush(self._due[state], name_of_turn(heapq.heappop(later)))
         return any(self._due.values())
 
@@ -168,7 +171,7 @@ class Lineup:
     def next_due(self, states: Iterable[State]) -> str | None:
         """The stamp at which the next of the later names is due."""
         firsts = [self._later[state][0] for state in states if self._later[state]]
-        return min(firsts)[: DUE.stop - DUE.start] if firsts else None
+        return min(firsts)[:_STAMP] if firsts else None
 
     def later(self, state: State) -> Iterator[str]:
         """The names that are not due yet, in no order."""
