@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-COUNTS = {"pending": 2, "scheduled": 2, "processing": 1, "completed": 2, "failed": 1, "dead": 1}
+COUNTS = {
+    "pending": 2,
+    "scheduled": 2,
+    "held": 0,
+    "blocked": 0,
+    "processing": 1,
+    "completed": 2,
+    "failed": 1,
+    "dead": 1,
+}
 # In the order in which they run, the completed ones newest first.
 IDS = {
     "processing": ["running"],
