@@ -12,11 +12,11 @@ from queuectl.job.history import CANCELLED, COMPLETED, FAILED, LOST, RETURNED
 from queuectl.spool.output import Curb
 from queuectl.system import files
 from queuectl.system.processes import Cannot
+from queuectl.worker import stopping
 from queuectl.worker.silence import DOUBT, IN_ORDER
 from queuectl.worker.stopping import (
     BY_THE_STOP,
     LINGER,
-    ONCE,
     Act,
     Cause,
     Facts,
@@ -236,7 +236,7 @@ class Run:
         is_asked = keeper.wants_end(stop)
         cause = cause_of_end(status, now - ended_at, is_signalled=stop.is_signalled, is_asked=is_asked)
         if cause is Cause.OPEN:
-            return Wait(On.CONTROL, ended_at + ONCE - now)
+            return Wait(On.CONTROL, ended_at + stopping.ONCE - now)
         if cause is Cause.STOP:
             return Ending(RETURNED, facts | {"error": Why.STOPPED.value})
         how = f"killed by {facts['signal']}" if "signal" in facts else f"exit status {status}"
