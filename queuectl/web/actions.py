@@ -89,17 +89,18 @@ def on_job(dashboard: Dashboard, job_id: str, what: str, form: Form) -> Said | Q
         if found is None:
             raise NoSuchJob(job_id)
         if what in {"cancel", "delete"} and not form.is_sure:
-            return _question(what, found)
+            return question(what, found.id, found.state.label)
         with suppress(JobMoved):  # Race: it has moved; look where it is now
             return _ON_JOB[what](dashboard, found, form)
     raise JobMoved(job_id)
 
 
-def _question(what: str, found: Found) -> Question:
+def question(what: str, job_id: str, state: str) -> Question:
+    """The question before one job is deleted or cancelled."""
     if what == "delete":
-        return Question(f"Delete {found.id} and what it printed?", "Delete it")
-    stops = " Its command is stopped." if found.state is State.PROCESSING else ""
-    return Question(f"Cancel {found.id}?{stops}", "Cancel it")
+        return Question(f"Delete {job_id} and what it printed?", "Delete it")
+    stops = " Its command is stopped." if state == "processing" else ""
+    return Question(f"Cancel {job_id}?{stops}", "Cancel it")
 
 
 def _retry(dashboard: Dashboard, found: Found, _: Form) -> Said:
@@ -183,14 +184,15 @@ def on_dead(dashboard: Dashboard, what: str, form: Form) -> Said | Question | No
     if not names:
         return Said("Nothing was selected.", bad=True)
     if (what == "delete" or number > MANY) and not form.is_sure_of(number):
-        return _question_of_many(what, number)
+        return question_of_many(what, number)
     dead = [found for text in names if (found := dashboard.place(State.DEAD, text))]
     if what == "retry":
         return _in_background(_retried(dashboard, dead), "Retried", number)
     return _in_background(_deleted(dashboard, dead), "Deleted", number)
 
 
-def _question_of_many(what: str, number: int) -> Question:
+def question_of_many(what: str, number: int) -> Question:
+    """The question before a number of jobs is deleted or retried."""
     if what == "delete":
         return Question(f"Delete {_jobs(number)} and what they printed?", "Delete them", number)
     return Question(f"Retry {_jobs(number)}? All of them run again.", "Retry them", number)

@@ -57,7 +57,6 @@ _PROBLEMS = {
     413: ("The form is too large.", "Put a long command into a script."),
     415: ("The request is not a form.", "Use the buttons of the page."),
 }
-_OUT_OF_REACH = PlainTextResponse("The spool is out of reach.\n", 503)
 #: The status of an answer to a refusal, by the exit status of the same refusal on the command line.
 _STATUS = {3: 404, 75: 503}
 
@@ -87,7 +86,7 @@ def build(dashboard: Dashboard, rules: Rules, closing: asyncio.Event) -> ASGIApp
     ]
     door = Starlette(
         routes=[*public, Route("/{path:path}", entry.ask, methods=["GET", "POST"])],
-        exception_handlers={HTTPException: entry.on_http_error, Hangs: entry.on_hang, Exception: on_fault},
+        exception_handlers={HTTPException: on_refusal, Hangs: on_refusal, Exception: on_fault},
     )
     inside = Starlette(
         routes=[
@@ -127,12 +126,8 @@ class Entry:
         try:
             self._root.require()
         except (QueueError, OSError):
-            return _OUT_OF_REACH
+            return PlainTextResponse("The spool is out of reach.\n", 503)
         return PlainTextResponse("ok\n")
-
-    async def on_hang(self, _: Request, __: Exception) -> Response:
-        """The spool does not answer: those without a token learn no more than that."""
-        return _OUT_OF_REACH
 
     async def static(self, request: Request) -> Response:
         """A file of the dashboard."""
@@ -156,10 +151,11 @@ class Entry:
             return guard.login_page(verdict, back)
         return RedirectResponse(back, 303, {"set-cookie": self._rules.set_cookie()})
 
-    async def on_http_error(self, _: Request, error: Exception) -> Response:
-        """There is no such file, or the request is not a form."""
-        problem, remedy, status = _told(error)
-        return PlainTextResponse(f"{problem}\n{remedy}\n", status)
+
+async def on_refusal(_: Request, error: Exception) -> Response:
+    """The problem and the remedy in two lines; neither reveals anything of the spool."""
+    problem, remedy, status = _told(error)
+    return PlainTextResponse(f"{problem}\n{remedy}\n", status)
 
 
 def on_fault(request: Request, error: Exception) -> Response:
@@ -377,7 +373,7 @@ def _told(error: Exception) -> tuple[str, str, int]:
     if isinstance(error, QueueError):
         return error.problem, error.remedy, _STATUS.get(error.exit_status, 400)
     assert isinstance(error, HTTPException)
-    return *_PROBLEMS.get(error.status_code, (error.detail, "Go back, and try again.")), error.status_code
+    return *_PROBLEMS[error.status_code], error.status_code
 
 
 def _as_json(page: Page) -> Response:

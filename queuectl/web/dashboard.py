@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from queuectl.api import Spool
     from queuectl.settings import Settings
-    from queuectl.spool.names import Name
     from queuectl.spool.recovery import StopRemains
 
 #: A page waits this many seconds for a fresh look at the directories; then it shows the last one.
@@ -98,10 +97,10 @@ class Dashboard:
         """The job with exactly this id, read; None if there is none. The id may be any text."""
         if not is_id(job_id):
             return None
-        for _ in range(3):
-            for found in self._seen(job_id):
-                if (reading := self._read(found)) is not None:
-                    return reading
+        for _ in range(jobs.TRIES):
+            for state, text in self.lately().lookup(job_id):
+                if (seen := next(self.read_names(state, [text]), None)) is not None:
+                    return seen
             # Race: a job that has just been filed, or is moving, is in no listing.
             present = [found for found in jobs.names_of(self.spool.root, job_id) if found.id == job_id]
             for found in present:
@@ -111,22 +110,10 @@ class Dashboard:
                 return None
         return None
 
-    def _seen(self, job_id: str) -> Iterator[Found]:
-        """Where the job was seen last, and where it goes from there under the same name."""
-        for state, text in self.lately().lookup(job_id):
-            if (found := self.place(state, text)) is not None:
-                yield found
-                if state is State.PROCESSING:
-                    for next_state in (State.DONE, State.DEAD):
-                        yield self._at(next_state, found.name.free())
-
     def place(self, state: State, text: str) -> Found | None:
         """The job, not read, in the file of this name; None if it is no name of a job."""
         name = name_in(state, text)
-        return self._at(state, name) if name else None
-
-    def _at(self, state: State, name: Name) -> Found:
-        return Found(state, name, f"{self.spool.root.folder(state)}/{name}")
+        return Found(state, name, f"{self.spool.root.folder(state)}/{name}") if name else None
 
     def _read(self, found: Found) -> Found | None:
         """The job; None if it has moved. A file that the disk refuses is a job that is unreadable."""

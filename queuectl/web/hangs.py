@@ -1,4 +1,4 @@
-"""A disk may hang. Each call to the spool runs in a thread of its own and is awaited for a bounded time."""
+"""A disk may hang. Each call to the spool runs in its own thread and is awaited for a limited time."""
 
 from __future__ import annotations
 

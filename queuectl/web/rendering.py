@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from queuectl import times
 from queuectl.times import parse_moment
 from queuectl.view import wording
-from queuectl.web.actions import MANY
+from queuectl.web.actions import MANY, question, question_of_many
 from queuectl.web.pages.frame import address
 from queuectl.web.pages.job import LIMITS
 
@@ -46,7 +46,12 @@ def _environment() -> Environment:
         "shortened": wording.shortened,
         "visible": wording.escaped,
     }
-    made.globals |= {"limits": LIMITS, "many": MANY}
+    made.globals |= {
+        "limits": LIMITS,
+        "many": MANY,
+        "question": question,
+        "question_of_many": question_of_many,
+    }
     return made
 
 

@@ -155,7 +155,7 @@ def to_give_up(places: Sequence[Place], now: float) -> int | None:
 
 
 class Server:
-    """One dashboard on one socket. Made, it listens; `serve` answers until Ctrl-C."""
+    """One dashboard on one socket. It listens once it is made; `serve` answers until Ctrl-C."""
 
     def __init__(self, spool: Spool, options: Options, stop_remains: StopRemains = leave_remains) -> None:
         self._socket = listen(options.host, options.port)

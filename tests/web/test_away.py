@@ -73,11 +73,7 @@ def test_a_button_leaves_nothing_while_the_spool_is_away(
     dead("one")
     csrf = server.ask("/").csrf
     spool.path.rename(away(spool.path))
-    own = {
-        "Origin": server.origin,
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Accept": "text/html",
-    }
+    own = {**server.own, "Accept": "text/html"}
     for path in (
         "/pause",
         "/resume",

@@ -219,13 +219,7 @@ def test_a_confirmation_counts_although_the_page_was_updated_meanwhile(
     page.get_by_role("button", name="Delete selected").click()
     expect(page.locator("dialog")).to_be_visible()
     dead("news")
-    page.evaluate(  # three ticks of a second stream: the page has had the news by then
-        """() => new Promise((done) => {
-            const line = new EventSource(document.body.dataset.live);
-            let ticks = 0;
-            line.addEventListener("tick", () => { ticks += 1; if (ticks === 3) { line.close(); done(); } });
-        })"""
-    )
+    next_ticks(page)
     page.get_by_role("button", name="Yes").click()
     expect(page.locator(".said")).to_have_text("Deleted 1 job.")
     assert not jobs.names_of(busy.root, "bad")
