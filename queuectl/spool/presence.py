@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import times
 from queuectl.spool import descriptions
-from queuectl.system import files, locks
+from queuectl.system import drafts, files, locks
 from queuectl.system.host import host_name, kernel_id
 from queuectl.times import utc_now
 
@@ -71,9 +71,16 @@ class Presence:
             if 0 <= ended - begun <= PROMPT:
                 self.clock_offset = (begun + ended) / 2 - there
 
-    def learn_clock(self) -> None:
-        """Measure the clock of the share before any job is started by this host's clock, and publish it."""
-        for _ in range(3):
+    def settle_in(self) -> None:
+        """On a share: make the description safe, then measure the share's clock and publish it.
+
+        No job is started by this host's clock before.
+        """
+        if self._root.medium.forgets_names:
+            # Crash: a worker outlives a power cut of its server. Without its description, or with one
+            # that has lost its content, it would be taken for dead while it beats.
+            drafts.sync_files([self._path])
+        for _ in range(3 if self._root.medium.has_own_clock else 0):
             self.read_clock()
             if self.clock_offset is not None:
                 self.beat(self.now(), 0)
@@ -135,10 +142,13 @@ def join(root: Root, kind: str, now: datetime) -> Presence:
             # The group of a shared spool may read who works, but nobody else may write it.
             text = head + descriptions.beat_line(1, now, 0, None)
             files.create(descriptions.path_of(root, name), text, root.file_mode & ~0o020)
-            if root.medium.has_own_clock:
-                me.learn_clock()
+            me.settle_in()
         except FileExistsError:  # a dead worker's name
             me.unlock()
+            continue
+        except FileNotFoundError:  # a server that lost its power has forgotten the description
+            me.leave()
+            root.require()
             continue
         except BaseException:
             me.leave()

@@ -16,7 +16,7 @@ import time
 from multiprocessing import Pool
 
 from tests.simulation import plan as plans
-from tests.simulation.files import PROFILES
+from tests.simulation.shares import PROFILES
 
 
 def _try(given: tuple[int, str | None]) -> tuple[int, str | None, int]:
@@ -54,7 +54,6 @@ def _plan(options: argparse.Namespace) -> plans.Plan:
 
 def main() -> int:
     """Run what is asked for."""
-    logging.disable()
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is part of a schedule
         command = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "PYTHONHASHSEED": "0"})
@@ -72,6 +71,8 @@ def main() -> int:
     for each in commands.choices.values():
         each.add_argument("--profile", choices=PROFILES)
     options = parser.parse_args()
+    if options.command != "replay":
+        logging.disable()
     if options.command == "run":
         return _run(options)
     if options.command == "replay":

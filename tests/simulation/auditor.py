@@ -1,98 +1,147 @@
-"""What must hold after every step, whatever happened before."""
+"""What is known of a world at each step. There the rules are asked; a broken one ends the schedule."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.job.model import State
 from queuectl.spool.names import Name, parse, parse_claim
+from tests.simulation import rules
 
 if TYPE_CHECKING:
-    from tests.simulation.files import Inode
-    from tests.simulation.world import Process, Run, World
+    from collections.abc import Callable, Iterator
 
-_STATES = {f"/spool/{state}/": state for state in State}
+    from tests.simulation.commands import Run
+    from tests.simulation.files import Inode
+    from tests.simulation.world import Process, World
+
+_STATES = {f"/spool/{state}": state for state in State}
 
 
 class Violation(Exception):
     """A promise that a schedule broke."""
 
 
+class Place(NamedTuple):
+    """Where a job's file is: its path, and what that says."""
+
+    path: str
+    state: State
+    name: Name
+
+
+class Move(NamedTuple):
+    """A change of names that has just been made. `who` is None where the file system made it by itself."""
+
+    who: Process | None
+    source: str | None
+    target: str | None
+    before: Place | None
+    after: Place | None
+
+
 class Auditor:
-    """Keeps account of where each job is, and raises `Violation` at the step that breaks a promise."""
+    """Keeps account of jobs, owners, beats and requests, and asks the rules at each step."""
 
     def __init__(self, world: World) -> None:
-        self._world = world
-        self._known: dict[str, tuple[State, Name] | None] = {}
+        self.world = world
+        self._known: dict[str, Place | None] = {}
+        #: The paths of each job by its id, and since when each has its file.
         self.places: dict[str, set[str]] = {}
-        #: Ids whose filing was answered with success, and those that a person has deleted since.
+        self.since: dict[str, float] = {}
+        #: The process behind each owner's name, and when the beat of each last reached the disk.
+        self.owners: dict[str, Process] = {}
+        self.beaten: dict[str, float] = {}
+        #: When the last long silence of each ended: who has watched it may not know that yet.
+        self.silent_until: dict[str, float] = {}
+        #: Ids whose filing was answered with success, and those whose filing was refused.
         self.printed: set[str] = set()
         self.refused: set[str] = set()
-        #: How often names were lost with the server's or the host's power.
-        self.cuts = 0
-        self._began: dict[tuple[str, int], int] = {}
+        #: How often content or names were lost with the server's or the host's power.
+        self.cuts, self.cut_at = 0, float("-inf")
+        #: Ids whose reservations a power cut took: two files that people drop may get one of them.
+        self.unreserved: set[str] = set()
+        #: Each attempt that has begun, and how many cuts there were before it.
+        self.began: dict[tuple[str, int], int] = {}
+        #: Requests in workers/ by their paths, and since when they are there.
+        self.asked: dict[str, float] = {}
+        #: Who changed each file from outside the queue, and when last: editors, `cp`.
+        self.writers: dict[Inode, tuple[Process, float]] = {}
 
-    def job_at(self, path: str | None) -> tuple[State, Name] | None:
-        """The state and the name of a job's file, None for any other path."""
+    def place(self, path: str | None) -> Place | None:
+        """A job's file by its path; None for any other path."""
         if path is None:
             return None
         if path not in self._known:
             folder, _, text = path.rpartition("/")
-            state = _STATES.get(f"{folder}/")
+            state = _STATES.get(folder)
             name = None
             if state is not None:
                 name = parse_claim(text) if state is State.PROCESSING else parse(text)
-            self._known[path] = None if state is None or name is None else (state, name)
+            self._known[path] = None if state is None or name is None else Place(path, state, name)
         return self._known[path]
 
-    def names(self, _: Inode, source: str | None, target: str | None) -> None:
-        """Hear of a change of names: each id is in one directory, and nothing that was printed goes."""
-        before, after = self.job_at(source), self.job_at(target)
-        if source and before:
-            self.places.get(before[1].id, set()).discard(source)
-        if target and after:
-            job_id = after[1].id
-            here = self.places.setdefault(job_id, set())
-            here.add(target)
-            if len(here) > 1:
-                raise Violation(f"job {job_id} is in two places: {sorted(here)}")
-            if after[0] is State.DONE:
-                self._ended_well(job_id)
-        if before and target is None and before[1].id in self.printed:
-            raise Violation(f"the file of job {before[1].id} is removed: {source}")
+    def claim_of(self, run: Run) -> str | None:
+        """The path of the claim that a run was begun under, while it lasts."""
+        path = f"/spool/processing/{run.claim}"
+        return path if path in self.places.get(run.job_id, ()) else None
 
-    def _ended_well(self, job_id: str) -> None:
-        now = self._world.time
-        if not any(
-            run.code == 0 and not run.was_stopped and not run.is_running(now)
-            for run in self._world.runs.get(job_id, ())
-        ):
-            raise Violation(f"job {job_id} comes to done/ and no run of it ended with status 0")
+    def waiting(self) -> Iterator[Place]:
+        """The jobs that wait under sortable names."""
+        for paths in self.places.values():
+            for path in paths:
+                place = self.place(path)
+                if place is not None and place.state in {State.PENDING, State.FAILED}:
+                    yield place
+
+    # ── what happens ──────────────────────────────────────────────────────────────────────
+
+    def moved(self, source: str | None, target: str | None) -> None:
+        """Hear of a change of names."""
+        move = Move(self.world.actor, source, target, self.place(source), self.place(target))
+        self._ask(rules.BEFORE_A_MOVE_COUNTS, move)
+        now = self.world.time
+        if move.before:
+            self.places.get(move.before.name.id, set()).discard(move.before.path)
+        if move.after:
+            self.places.setdefault(move.after.name.id, set()).add(move.after.path)
+            self.since[move.after.path] = now
+        for path in (source, target):
+            if path is not None and path.startswith("/spool/workers/"):
+                self._note_presence(path, is_there=path == target)
+        self._ask(rules.ON_MOVES, move)
+
+    def _note_presence(self, path: str, *, is_there: bool) -> None:
+        owner, _, ending = path[len("/spool/workers/") :].rpartition(".")
+        if ending == "yaml" and is_there:
+            self.owners[owner], self.beaten[owner] = self.world.current, self.world.time
+        elif ending == "cancel" or path == rules.PAUSED:
+            if is_there:
+                self.asked[path] = self.world.time
+            else:
+                self._ask(rules.BEFORE_A_REQUEST_GOES, path)
+                self.asked.pop(path, None)
 
     def wrote(self, process: Process, inode: Inode) -> None:
-        """Hear of a change of content: only who holds a claim changes a job's file."""
-        found = self.job_at(inode.path)
-        if found is None or process.what == "editor":
-            return
-        state, name = found
-        if state is not State.PROCESSING:
-            raise Violation(f"{process} writes to {inode.path}, which nobody holds")
-        if not (name.owner or "").startswith(f"{process.machine.name}-{process.pid}-"):
-            raise Violation(f"{process} writes to {inode.path}, which is another's")
+        """Hear of a change of content by a process."""
+        if process.what in {"editor", "copier"}:
+            self.writers[inode] = process, self.world.time
+        else:
+            self._ask(rules.ON_WRITES, (process, inode))
+        self.arrived(inode)
 
-    def begins(self, process: Process, run: Run) -> None:
-        """Hear of a command's start: it is the only one here, of a new attempt, of a job that is held."""
-        others = self._world.running(run.job_id, run.machine)
-        if others:
-            raise Violation(f"{process} runs job {run.job_id} while a run of it goes on on the same host")
-        key = (run.job_id, run.attempt)
-        if self._began.get(key) == self.cuts:
-            raise Violation(f"{process} runs attempt {run.attempt} of job {run.job_id} for the second time")
-        self._began[key] = self.cuts
-        held = [path for path in self.places.get(run.job_id, ()) if "/processing/" in path]
-        if not any(f"@{process.machine.name}-{process.pid}-" in path for path in held) and not self.cuts:
-            where = sorted(self.places.get(run.job_id, ()))
-            raise Violation(f"{process} runs job {run.job_id}, which is not its own: {where}")
+    def arrived(self, inode: Inode) -> None:
+        """Hear of bytes that reach the disk, late ones included: they may be a beat."""
+        if inode.path and inode.path.startswith("/spool/workers/"):
+            owner, now = inode.path[len("/spool/workers/") : -len(".yaml")], self.world.time
+            if now - self.beaten.get(owner, now) > rules.LEASE / 2:
+                self.silent_until[owner] = now
+            self.beaten[owner] = now
+
+    def begins(self, run: Run) -> None:
+        """Hear of a command's start."""
+        self._ask(rules.ON_STARTS, run)
+        self.began[run.job_id, run.attempt] = self.cuts
 
     def refuse(self, job_id: str) -> None:
         """Hear that a filing was refused: the job is not there, and never comes."""
@@ -101,40 +150,28 @@ class Auditor:
         self.refused.add(job_id)
 
     def lost_power(self) -> None:
-        """Look at what is left after names were lost."""
-        self.cuts += 1
-        self.places = {}
+        """Look at what is left after content and names were lost."""
+        self.cuts, self.cut_at = self.cuts + 1, self.world.time
+        before, self.places = self.places, {}
+        tree = self.world.disk.tree
         for state in State:
-            for text in self._world.disk.tree(f"/spool/{state}"):
-                path = f"/spool/{state}/{text}"
-                if found := self.job_at(path):
-                    here = self.places.setdefault(found[1].id, set())
-                    here.add(path)
-                    if len(here) > 1:
-                        raise Violation(f"job {found[1].id} is in two places after a power cut: {here}")
-        self._all_there()
-
-    def _all_there(self) -> None:
-        halves = {
-            text[1:-4]
-            for text in self._world.disk.tree("/spool/processing")
-            if text.endswith((".old", ".new"))
-        }
-        rewritten = {name.id for name in map(parse_claim, halves) if name}
-        for job_id in self.printed - rewritten:
-            if not self.places.get(job_id):
-                raise Violation(f"job {job_id}, whose id was printed, is nowhere")
+            for text in tree(f"/spool/{state}"):
+                if place := self.place(f"/spool/{state}/{text}"):
+                    job_id = place.name.id
+                    self.places.setdefault(job_id, set()).add(place.path)
+                    if place.path not in before.get(job_id, ()):
+                        self.since[place.path] = self.cut_at
+        here = {f"/spool/workers/{text}" for text in tree("/spool/workers")}
+        self.asked = {path: at for path, at in self.asked.items() if path in here}
+        if self.world.disk.find("/spool/ids"):
+            self.unreserved |= self.places.keys() - {text[:-3] for text in tree("/spool/ids")}
+        self._ask(rules.AFTER_A_CUT, None)
 
     def at_the_end(self) -> None:
-        """Once all faults are over and time has passed: nothing waits that could run, nothing is lost."""
-        self._all_there()
-        for job_id, paths in self.places.items():
-            for path in paths:
-                if not path.startswith(("/spool/done/", "/spool/dead/")):
-                    raise Violation(f"job {job_id} never ends: it is still {path}")
-        left = [text for text in self._world.disk.tree("/spool/pending") if not text.startswith(".")]
-        if left:
-            raise Violation(f"dropped files are not taken in: {left}")
-        for job_id in self.refused:
-            if self.places.get(job_id):
-                raise Violation(f"job {job_id} was refused, and is there: {self.places[job_id]}")
+        """Once all faults are over and time has passed."""
+        self._ask(rules.AT_THE_END, None)
+
+    def _ask(self, asked: tuple[Callable[..., str | None], ...], event: object) -> None:
+        for rule in asked:
+            if wrong := rule(self, event):
+                raise Violation(f"{wrong} ({rule.__name__})")

@@ -73,13 +73,14 @@ class Disk:
     """The truth about one file system. `now` gives its clock in nanoseconds, `tick` its grain."""
 
     #: Hears of each change of names, once it has been made.
-    on_names: Callable[[Inode, str | None, str | None], None]
+    on_names: Callable[[str | None, str | None], None]
 
     def __init__(self, now: Callable[[], int], tick: int = 1) -> None:
         self._now = now
         self._tick = tick
-        self.on_names = lambda _inode, _source, _target: None
+        self.on_names = lambda _source, _target: None
         self.names_are_safe = False
+        self.has_journal = False
         #: Whether what a power cut would leave is kept account of.
         self.may_lose_power = True
         self._number = 1
@@ -171,7 +172,7 @@ class Disk:
             raise error(errno.EISDIR if replaced.is_folder else errno.ENOTDIR, target)
         if replaced is not None:  # the same change takes its name away, so that no power cut parts the two
             replaced.path, replaced.links = None, 0
-            self.on_names(replaced, target, None)
+            self.on_names(target, None)
         self._change(NameChange(inode, old, new), source, target)
         self._moves[target] = source
 
@@ -190,7 +191,7 @@ class Disk:
             _apply(change, self._safe_of)
         elif self.may_lose_power:
             self._unsafe.append(change)
-        self.on_names(change.inode, source, target)
+        self.on_names(source, target)
 
     def write(self, inode: Inode, data: bytes, at: int) -> int:
         """Write over the bytes from `at`; a full disk takes a part, or raises ENOSPC."""
@@ -222,12 +223,16 @@ class Disk:
         if inode.names is None:
             inode.safe, inode.writes = inode.data, []
             return
+        if self.has_journal:
+            self._make_safe(set(range(len(self._unsafe))))
+            return
         wanted = {n for n, change in enumerate(self._unsafe) if inode in _folders(change)}
         self._make_safe(wanted)
 
     def sync_names_of(self, inode: Inode) -> None:
         """Make the names of one file survive a power cut (an fsync of the file does on SMB)."""
-        self._make_safe({n for n, change in enumerate(self._unsafe) if change.inode is inode})
+        changes = {n for n, change in enumerate(self._unsafe) if self.has_journal or change.inode is inode}
+        self._make_safe(changes)
 
     def _make_safe(self, wanted: set[int]) -> None:
         """Make some name changes safe, with all that they build upon."""
@@ -254,12 +259,13 @@ class Disk:
                 needed.add(earlier)
         return needed
 
-    def cut_power(self, luck: random.Random, *, has_journal: bool = False) -> None:
+    def cut_power(self, luck: random.Random) -> None:
         """Lose what a power cut may lose: each unsynced name change, and each file after its last sync.
 
-        A disk with a journal loses the last of the name changes, not one without those after it.
+        A disk with a journal loses the last of the name changes, not one without those after it, and a
+        sync makes all before it safe.
         """
-        if has_journal:
+        if self.has_journal:
             self._make_safe(set(range(luck.randint(0, len(self._unsafe)))))
         else:
             self._make_safe({n for n in range(len(self._unsafe)) if luck.random() < 0.5})
@@ -270,8 +276,12 @@ class Disk:
         for path, inode in self._all():
             if inode.names is None:
                 inode.path, inode.links = path, 1
-                inode.data = luck.choice(list(_remains(inode, luck)))
-                inode.safe, inode.writes = inode.data, []
+                self.lose_unsynced(inode, luck)
+
+    def lose_unsynced(self, inode: Inode, luck: random.Random) -> None:
+        """Lose what a power cut may lose of the content of a file."""
+        inode.data = luck.choice(list(_remains(inode, luck)))
+        inode.safe, inode.writes = inode.data, []
 
     def make_all_safe(self) -> None:
         """What a disk does that is left alone for long enough."""
@@ -320,87 +330,3 @@ def _remains(inode: Inode, luck: random.Random) -> Iterator[bytes]:
             yield before.ljust(len(after), b"\0")
         yield after
         before = after
-
-
-@dataclass(frozen=True)
-class Share:
-    """How a share differs from a local disk, each switch with what it was measured on.
-
-    Times are seconds. The defaults are those of a local disk.
-    """
-
-    #: A name that was asked for before it existed stays "not there" (NFS: 13 to 28 s).
-    negative_entries: float = 0.0
-    #: A listing may be this old (NFS and SMB: 90 ms; sshfs: 20 s).
-    stale_listing: float = 0.0
-    #: Attributes of a name may be this old, those of a name that has gone included (NFS: 3 to 60 s).
-    stale_attributes: float = 0.0
-    #: A listing that was made within the tick of a change stays old until the directory changes
-    #: again or its pages are dropped (NFSv3, server with 10 ms timestamps).
-    sticky_listing: bool = False
-    #: The share of renames that happen and report ENOENT (NFS, SMB, FUSE: a lost reply is sent again).
-    lost_replies: float = 0.0
-    #: The share of renames that report EIO whether they happened or not.
-    unknown_ends: float = 0.0
-    #: Renames of one source to one target by several hosts all report success (SMB, GlusterFS).
-    many_winners: bool = False
-    #: What a host wrote while it was cut off arrives once it is healed (GlusterFS, NFS).
-    late_writes: bool = False
-    #: The mtime of a file that this host has just written is the one before (SMB).
-    old_mtime: bool = False
-    #: fsync of a directory does nothing (SMB).
-    no_folder_sync: bool = False
-    #: The server has a change of names on its disk before it answers (NFS).
-    names_are_safe: bool = False
-    #: The type of the file system in the system's words.
-    kind: str = "ext4"
-    #: The grain of the server's timestamps in seconds.
-    tick: float = 1e-9
-
-
-LOCAL = Share()
-NFS = Share(
-    kind="nfs4",
-    names_are_safe=True,
-    negative_entries=28.0,
-    stale_listing=0.09,
-    stale_attributes=3.0,
-    lost_replies=0.02,
-    unknown_ends=0.01,
-)
-NFS3 = Share(
-    kind="nfs",
-    tick=0.01,
-    names_are_safe=True,
-    negative_entries=28.0,
-    stale_listing=0.09,
-    stale_attributes=3.0,
-    sticky_listing=True,
-    lost_replies=0.02,
-    unknown_ends=0.01,
-)
-SMB = Share(
-    kind="cifs",
-    stale_listing=0.09,
-    stale_attributes=1.0,
-    lost_replies=0.02,
-    unknown_ends=0.01,
-    many_winners=True,
-    old_mtime=True,
-    no_folder_sync=True,
-)
-EVERYTHING = Share(
-    kind="nfs",
-    tick=0.01,
-    negative_entries=28.0,
-    stale_listing=20.0,
-    stale_attributes=3.0,
-    sticky_listing=True,
-    lost_replies=0.05,
-    unknown_ends=0.03,
-    many_winners=True,
-    late_writes=True,
-    old_mtime=True,
-    names_are_safe=True,
-)
-PROFILES = {"local": LOCAL, "nfs": NFS, "nfs3": NFS3, "smb": SMB, "everything": EVERYTHING}

@@ -12,17 +12,20 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.simulation.files import Disk, Inode, Share, error
+from tests.simulation.files import Inode, error
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
 
-    from tests.simulation.world import Process, World
+    from tests.simulation.files import Disk
+    from tests.simulation.shares import Share
+    from tests.simulation.world import Machine, Process, World
 
 
 #: What the product asks of `os` that touches no file.
 _AS_THEY_ARE = frozenset({"geteuid", "getegid"})
+_WRITES = os.O_WRONLY | os.O_RDWR
 
 
 class _Listing(NamedTuple):
@@ -49,6 +52,10 @@ class Mount:
         self._missing: dict[str, float] = {}
         self._listed: dict[str, _Listing] = {}
         self._known: dict[str, _Known] = {}
+
+    def says_it_exists(self) -> bool:
+        """Whether the making of a file is refused as if it were there, though nobody has made it."""
+        return self.share.false_exists > 0 and self._luck.random() < self.share.false_exists
 
     def forget(self) -> None:
         """Empty the caches, as a host that is started again does."""
@@ -193,14 +200,14 @@ class Kernel:
         text = os.fspath(path)
         creates, exclusive = flags & os.O_CREAT, flags & os.O_EXCL
         inode = mount.disk.find(text) if creates else mount.look_up(text)
-        if inode is not None and creates and exclusive:
-            raise error(errno.EEXIST, text)
+        if creates and exclusive and (inode is not None or mount.says_it_exists()):
+            raise error(errno.EPERM if mount.share.says_eperm else errno.EEXIST, text)
         if inode is None:
             if not creates:
                 raise error(errno.ENOENT, text)
             inode = mount.disk.make(text, mode)
             mount.changed(text)
-        if inode.is_folder and flags & (os.O_WRONLY | os.O_RDWR):
+        if inode.is_folder and flags & (_WRITES):
             raise error(errno.EISDIR, text)
         if not inode.is_folder and flags & os.O_DIRECTORY:
             raise error(errno.ENOTDIR, text)
@@ -221,11 +228,21 @@ class Kernel:
                 self._step("close", opened.path)
         finally:
             self._open.pop(fd, None)  # as Linux does also where the call fails
+            if opened.flags & _WRITES:
+                if opened.mount.share.close_syncs:
+                    opened.mount.disk.sync(opened.inode)
+                self._world.closed(opened.inode)
 
     def drop(self, owner: Process) -> None:
         """Close what a process has open that is gone."""
         for fd in [fd for fd, one in self._open.items() if one.owner is owner]:
             del self._open[fd]
+
+    def lose_unflushed(self, machine: Machine) -> None:
+        """Lose what a host has not sent to its share as it loses its power: files that it has not closed."""
+        for one in self._open.values():
+            if one.owner.machine is machine and one.wrote:
+                one.mount.disk.lose_unsynced(one.inode, self._world.luck)
 
     def opened(self, fd: int) -> str:
         """What a descriptor stands for, in words."""
@@ -235,9 +252,7 @@ class Kernel:
     def has_writer(self, fd: int) -> bool:
         """Whether anybody has the file open for writing: a lease tells that on a local disk."""
         inode = self._file("lease", fd).inode
-        return any(
-            one.inode is inode and one.flags & (os.O_WRONLY | os.O_RDWR) for one in self._open.values()
-        )
+        return any(one.inode is inode and one.flags & (_WRITES) for one in self._open.values())
 
     def write(self, fd: int, data: bytes) -> int:
         opened = self._open.get(fd)
@@ -250,6 +265,7 @@ class Kernel:
 
             def arrive() -> None:
                 mount.disk.write(inode, data, len(inode.data) if appends else place)
+                self._world.auditor.arrived(inode)
 
             mount.late.append(arrive)
             opened.at += len(data)

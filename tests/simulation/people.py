@@ -15,18 +15,18 @@ from queuectl.job.model import State
 from queuectl.spool import acts, filing, jobfile, jobs, requests
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.onlooker import Onlooker
-from queuectl.system import logs
+from queuectl.system import drafts, files, logs
 from queuectl.times import iso
 from queuectl.view import audit
-from tests.simulation.worker import stopping
-from tests.simulation.world import EPOCH
+from tests.simulation.commands import Starter
+from tests.simulation.doors import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.spool.acts import Hand
     from queuectl.spool.jobs import Found
-    from tests.simulation.world import World
+    from tests.simulation.world import Process, World
 
 
 def _values(world: World) -> settings.Settings:
@@ -39,7 +39,7 @@ def file(world: World, job_id: str | None, command: str, priority: int | None, d
     fields: dict[str, str] = {"command": command}
     if job_id is not None:
         fields["id"] = job_id
-    if command.split()[2] == "1" and command.split()[1] != "3.0":
+    if command.split()[2:3] == ["1"]:  # it fails whatever happens
         fields["max_retries"] = Bare("0")
     if priority is not None:
         fields["priority"] = Bare(str(priority))
@@ -67,7 +67,8 @@ def drop(world: World, name: str, text: str, *, by_copy: bool) -> None:
         fd = kernel.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         for at in range(0, len(data), 16):
             kernel.write(fd, data[at : at + 16])
-            times.clock.sleep(0.3 if by_copy else 0.0)
+            if by_copy:
+                times.clock.sleep(0.3)
         kernel.close(fd)
         if not by_copy:
             kernel.rename(place, target)
@@ -153,7 +154,7 @@ def cancel(world: World, at: int) -> None:
         return
     root = world.root()
     with contextlib.suppress(OSError, QueueError), acts.hand(root, times.utc_now()) as me:
-        act = Cancelling(me, _values(world), Onlooker(root), stopping(world), times.utc_now)
+        act = Cancelling(me, _values(world), Onlooker(root), Starter(world).stop_remains, times.utc_now)
         end = times.clock.monotonic() + 10.0
         try:
             while times.clock.monotonic() < end:
@@ -175,7 +176,18 @@ def pause(world: World, seconds: float) -> None:
     with contextlib.suppress(OSError):
         requests.pause(root, times.utc_now())
         times.clock.sleep(seconds)
-        requests.resume(root)
+        resume(world)
+
+
+def resume(world: World) -> None:
+    """`queuectl resume`, as often as it takes."""
+    while True:
+        try:
+            requests.resume(world.root())
+        except OSError:
+            times.clock.sleep(1.0)
+        else:
+            return
 
 
 def repair(world: World) -> None:
@@ -183,4 +195,28 @@ def repair(world: World) -> None:
     root = world.root()
     with contextlib.suppress(OSError, QueueError):
         values = _values(world)
-        audit.repair(root, Onlooker(root), values, stopping(world), times.utc_now())
+        audit.repair(root, Onlooker(root), values, Starter(world).stop_remains, times.utc_now())
+
+
+def configure(world: World, key: str, value: str) -> None:
+    """`queuectl config set`."""
+
+    def change(before: bytes) -> tuple[bytes, int]:
+        return settings.edited(before.decode(), key, value).encode(), files.PRIVATE
+
+    with contextlib.suppress(OSError, QueueError):
+        drafts.rewrite(world.root().config, change)
+
+
+def stop(world: World, process: Process, *, by_signal: bool) -> None:
+    """`kill -TERM`, or `queuectl worker stop`."""
+    if process.worker is None or process.is_dead:
+        return
+    if by_signal:
+        process.is_to_stop = True
+        process.worker.ask_to_stop()
+    else:
+        name = process.worker.name
+        with contextlib.suppress(OSError):
+            requests.to_stop(world.root(), [name], None)
+            process.asked_as = name

@@ -7,8 +7,9 @@ import random
 
 import pytest
 
-from tests.simulation.files import LOCAL, NFS, NFS3, SMB, Disk, Share
+from tests.simulation.files import Disk
 from tests.simulation.kernel import Mount
+from tests.simulation.shares import LOCAL, NFS, NFS3, SMB, Share
 
 
 class Time:
@@ -58,9 +59,10 @@ def test_what_was_not_synced_may_be_there_under_its_name_and_empty() -> None:
 def test_a_journal_keeps_no_name_change_without_those_before_it() -> None:
     for seed in range(50):
         here = disk(Time())
+        here.has_journal = True
         for number in range(5):
             here.make(f"/a/{number}", 0o600)
-        here.cut_power(random.Random(seed), has_journal=True)
+        here.cut_power(random.Random(seed))
         kept = sorted(here.tree("/a"))
         assert kept == [str(number) for number in range(len(kept))]
 

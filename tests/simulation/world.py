@@ -1,4 +1,4 @@
-"""Many hosts in one thread: true time, a scheduler, processes, and the doors of the product.
+"""Many hosts in one thread: true time, a scheduler, processes and their threads, and what runs.
 
 A process is one or more greenlets. Each goes on until its next system call or sleep; then the one
 whose time comes first goes on. How long a call takes is drawn from the seed, and so is the order.
@@ -9,32 +9,34 @@ from __future__ import annotations
 import contextlib
 import errno
 import heapq
-import random
 import traceback
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from greenlet import getcurrent, greenlet
 
-from queuectl import times
 from queuectl.spool.root import FOLDERS, Root
-from queuectl.system import files, host, locks
 from tests.simulation.auditor import Auditor, Violation
-from tests.simulation.files import Disk, Inode, Share, error
+from tests.simulation.doors import EPOCH
+from tests.simulation.files import Disk, Inode, error
 from tests.simulation.kernel import Kernel, Mount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import random
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from tests.simulation.commands import Run
+    from tests.simulation.doors import SimulatedEar
+    from tests.simulation.shares import Share
+    from tests.simulation.worker import Worker
 
 SPOOL = "/spool"
-_PENDING = "/spool/pending/"
-#: When true time begins.
-EPOCH = datetime(2026, 11, 22, 4, 27, tzinfo=UTC)
-#: One call in so many takes seconds instead of milliseconds: the disk, the net or the process stalls.
+#: Where schedules differ in this, one call in so many takes seconds: the disk, the net or the process stalls.
 _STALLS = 400
-_TRACED = ["open", "close", "write", "read", "ftruncate", "fsync", "fstat", "lstat", "stat", "listdir"]
-_TRACED += ["mkdir", "rmdir", "unlink", "rename", "replace", "chmod"]
+#: A call or a stop that takes longer than this, in seconds, hinders a process.
+_LONG = 0.3
 
 
 class Ended(BaseException):
@@ -56,29 +58,31 @@ class Thread(greenlet):
             self._act()
 
 
-class Listener(Protocol):
-    """A process that hears of names in pending/ while it lives."""
-
-    process: Process
-
-    def hear(self, text: str) -> None:
-        """Hear of a name."""
-
-
 class Machine:
     """A host: its clock, its view of the disk, and its processes."""
 
-    def __init__(self, world: World, name: str, share: Share) -> None:
+    def __init__(self, world: World, name: str) -> None:
         self.name = name
-        self.mount = Mount(world.disk, share, world.luck, lambda: world.time)
-        self.offset = 0.0
-        #: Seconds by which the wall clock gains on true time each second, and since when.
-        self.drift, self.drifts_since = 0.0, 0.0
+        self.mount = Mount(world.disk, world.share, world.luck, lambda: world.time)
+        #: Seconds by which the wall clock is ahead, and by which it gains each second since then.
+        self.offset, self.drift, self.drifts_since = 0.0, 0.0, 0.0
+        self.clock_was_set = False
         self.boots = 1
         self.booted_at = 0.0
+        #: What the monotonic clock shows when the host starts: each host counts from another second.
+        self.counts_from = world.luck.uniform(1.0, 1e6)
         self.heals_at = 0.0
         self.last_pid = 100
         self.processes: list[Process] = []
+
+    def wall_time(self, time: float) -> float:
+        """What the wall clock shows, in seconds since true time began."""
+        return time + self.offset + (time - self.drifts_since) * self.drift
+
+    def set_clock(self, time: float, offset: float, drift: float = 0.0) -> None:
+        """Set the wall clock, and how much it gains each second."""
+        self.offset, self.drift, self.drifts_since = offset, drift, time
+        self.clock_was_set = True
 
 
 class Process:
@@ -90,37 +94,35 @@ class Process:
         self.pid = machine.last_pid
         self.what = what
         self.is_dead = False
+        self.is_to_stop = False
+        #: The name under which a request in the spool asks its worker to stop.
+        self.asked_as: str | None = None
+        self.worker: Worker | None = None
         self.stopped_until = 0.0
+        #: Until when something outside held it up: a call that took long or failed, SIGSTOP, a host cut off.
+        self.hindered_until = float("-inf")
         self.dies_in: int | None = None
         self.fails_in: tuple[int, int] | None = None
         self.threads: list[Thread] = []
+        self.main: Thread | None = None
 
     def __str__(self) -> str:
         return f"{self.machine.name}/{self.what}-{self.pid}"
 
+    def is_to_end(self) -> bool:
+        """Whether its worker was asked to stop, and has not taken another name since."""
+        if self.is_to_stop or self.worker is None or self.asked_as != self.worker.name:
+            return self.is_to_stop
+        return self.machine.mount.disk.find(f"{SPOOL}/workers/{self.asked_as}.stop") is not None
 
-@dataclass(eq=False)
-class Run:
-    """One run of a command. It lives on when its worker dies."""
+    def stop(self, now: float, seconds: float) -> None:
+        """SIGSTOP now, and SIGCONT after these seconds."""
+        self.stopped_until = max(self.stopped_until, now + seconds)
+        self.hindered_until = max(self.hindered_until, self.stopped_until)
 
-    job_id: str
-    attempt: int
-    machine: Machine
-    began: float
-    ends: float
-    code: int
-    is_stubborn: bool
-    was_stopped: bool = False
-
-    def is_running(self, now: float) -> bool:
-        """Whether it has not ended."""
-        return now < self.ends
-
-    def stop(self, now: float, grace: float) -> None:
-        """Send SIGTERM and, after the grace, SIGKILL."""
-        if self.is_running(now):
-            self.was_stopped = True
-            self.ends = min(self.ends, now + (grace if self.is_stubborn else 0.0))
+    def was_free_since(self, moment: float) -> bool:
+        """Whether nothing outside has held it up since then."""
+        return self.hindered_until < moment and not self.machine.mount.is_cut_off
 
 
 @dataclass
@@ -130,22 +132,23 @@ class World:
     luck: random.Random
     share: Share
     traces: bool = False
+    #: Whether calls stall now and then.
+    is_rough: bool = True
     time: float = 0.0
     operations: int = 0
     machines: list[Machine] = field(default_factory=list)
     runs: dict[str, list[Run]] = field(default_factory=dict)
     trace: list[str] = field(default_factory=list)
-    #: Whether faults may still be drawn at a call.
-    is_rough: bool = True
 
     def __post_init__(self) -> None:
         begun, tick = EPOCH.timestamp(), max(1, int(self.share.tick * 1e9))
         self.disk = Disk(lambda: int((begun + self.time) * 1e9), tick)
         self.disk.names_are_safe = self.share.names_are_safe
+        self.disk.has_journal = self.share.kind != "ext4"
         self.auditor = Auditor(self)
         self.kernel = Kernel(self)
         self.locked: dict[Inode, Process] = {}
-        self.listeners: list[Listener] = []
+        self.ears: list[SimulatedEar] = []
         self.disk.on_names = self._changed
         self._hub = getcurrent()
         self._queue: list[tuple[float, int, Thread | Callable[[], None]]] = []
@@ -153,7 +156,9 @@ class World:
         self._end = 0.0
         self._base = 0.001 if self.share.kind == "ext4" else 0.01
         if self.traces:
-            _trace(self)
+            from tests.simulation.tracing import trace
+
+            trace(self)
 
     # ── who acts ──────────────────────────────────────────────────────────────────────────
 
@@ -163,9 +168,23 @@ class World:
         process: Process = getcurrent().process
         return process
 
+    @property
+    def actor(self) -> Process | None:
+        """The same, None where nobody makes a call."""
+        return getattr(getcurrent(), "process", None)
+
+    def true_time(self, time: float | None = None) -> datetime:
+        """True time, now or at a moment."""
+        return EPOCH + timedelta(seconds=self.time if time is None else time)
+
+    @property
+    def processes(self) -> list[Process]:
+        """All processes that live."""
+        return [process for machine in self.machines for process in machine.processes]
+
     def machine(self, name: str) -> Machine:
         """Add a host."""
-        made = Machine(self, name, self.share)
+        made = Machine(self, name)
         self.machines.append(made)
         return made
 
@@ -173,20 +192,22 @@ class World:
         """The spool as a process opens it."""
         root = Root(SPOOL)
         root.medium.filesystem = self.share.kind
+        root.identity = "simulated"
         return root
 
     def start(self, machine: Machine, what: str, act: Callable[[], None], delay: float = 0.0) -> Process:
         """Start a process."""
         process = Process(machine, what)
         machine.processes.append(process)
-        self.thread(process, act, delay)
+        process.main = self.thread(process, act, delay)
         return process
 
-    def thread(self, process: Process, act: Callable[[], None], delay: float = 0.0) -> None:
-        """Start one more thread of a process."""
+    def thread(self, process: Process, act: Callable[[], None], delay: float = 0.0) -> Thread:
+        """Start one more thread of a process. The process ends with its first one."""
         made = Thread(process, act, self._hub)
         process.threads.append(made)
         self._push(self.time + delay, made)
+        return made
 
     def at(self, time: float, act: Callable[[], None]) -> None:
         """Let something happen at a moment, whoever runs."""
@@ -203,28 +224,24 @@ class World:
         if not thread.dead:
             self._push(self.time + self.luck.random() * 0.001, thread)
 
-    def _changed(self, inode: Inode, source: str | None, target: str | None) -> None:
-        """Hear of a change of names; a name that comes to pending/ is an event for workers of the host."""
-        self.auditor.names(inode, source, target)
-        if target and target.startswith(_PENDING) and target[len(_PENDING)] != ".":
-            machine = self.current.machine
-            for listener in self.listeners:
-                if listener.process.machine is machine:
-                    listener.hear(target[len(_PENDING) :])
-
     def kill(self, process: Process) -> None:
         """End a process now: SIGKILL. Its command goes on."""
         process.is_dead = True
-        self.say(process, "dies")
+        if process.main is not None and not process.main.dead:
+            process.hindered_until = max(process.hindered_until, self.time)
+            self.say(process, "dies")
         for thread in process.threads:
             if thread and not thread.dead:
                 thread.throw(Ended)
         self.kernel.drop(process)
+        self.ears = [ear for ear in self.ears if ear.process is not process]
         if process in process.machine.processes:
             process.machine.processes.remove(process)
 
     def reboot(self, machine: Machine) -> None:
-        """End all that runs on a host."""
+        """End all that runs on a host, as it loses its power."""
+        if self.share.kind != "ext4" and self.disk.may_lose_power:
+            self.kernel.lose_unflushed(machine)
         for process in machine.processes.copy():
             self.kill(process)
         for runs in self.runs.values():
@@ -235,8 +252,8 @@ class World:
         machine.booted_at = self.time
         machine.mount.forget()
 
-    def run_until(self, end: float) -> None:
-        """Let everybody go on until a moment."""
+    def run_until(self, end: float, is_enough: Callable[[], bool] = lambda: False) -> None:
+        """Let everybody go on until a moment, or until it is enough."""
         self._end = end
         queue = self._queue
         while queue and queue[0][0] <= end:
@@ -258,21 +275,28 @@ class World:
             except Exception as problem:
                 text = "".join(traceback.format_exception(problem))
                 raise Violation(f"{process} met an error that it does not handle:\n{text}") from problem
-            if process.dies_in == 0:
+            if process.dies_in == 0 or (process.main is not None and process.main.dead):
                 self.kill(process)
-            if what.dead:
+            elif what.dead:
                 process.threads.remove(what)
-                if not process.threads and not process.is_dead:
-                    process.is_dead = True
-                    self.kernel.drop(process)
-                    process.machine.processes.remove(process)
+            if is_enough():
+                return
         self.time = max(self.time, end)
 
     def close(self) -> None:
         """Abandon everybody."""
-        for machine in self.machines:
-            for process in machine.processes.copy():
-                self.kill(process)
+        for process in self.processes:
+            self.kill(process)
+
+    def require_alive(self) -> None:
+        """Let a process that has died do nothing more."""
+        if self.current.is_dead:
+            raise Ended
+
+    def monotonic(self) -> float:
+        """The monotonic clock of the host that asks."""
+        machine = self.current.machine
+        return machine.counts_from + self.time - machine.booted_at
 
     def pause(self, seconds: float) -> None:
         """Let the others go on for this long."""
@@ -282,7 +306,7 @@ class World:
             raise Ended
         until = self.time + seconds
         queue = self._queue
-        if until <= self._end and (not queue or until < queue[0][0]):
+        if until <= self._end and (not queue or until < queue[0][0]) and process.stopped_until <= until:
             self.time = until  # nobody else would act before
             return
         self._push(until, thread)
@@ -298,6 +322,8 @@ class World:
         cost = luck() * luck() * self._base
         if self.is_rough and luck() * _STALLS < 1:
             cost += luck() * luck() * 8.0
+            if cost > _LONG:
+                process.hindered_until = max(process.hindered_until, self.time + cost)
         if process.dies_in is not None:
             process.dies_in -= 1
             if process.dies_in <= 0:
@@ -313,6 +339,7 @@ class World:
             process.fails_in = (left - 1, number) if left > 1 else None
             if left <= 1:
                 self.say(process, f"{call} {path} fails")
+                process.hindered_until = max(process.hindered_until, self.time)
                 raise error(number, path)
         return mount
 
@@ -321,13 +348,37 @@ class World:
         left = process.machine.heals_at - self.time
         if self.luck.random() < 0.3:
             self.pause(min(left, self.luck.uniform(1, 20)))
+            process.hindered_until = max(process.hindered_until, self.time)
             if process.machine.mount.is_cut_off:
                 self.say(process, f"{call} {path}: EIO, cut off")
                 raise error(errno.EIO, path)
             return
         self.pause(max(left, 0.001))
+        process.hindered_until = max(process.hindered_until, self.time)
 
     # ── what is watched ───────────────────────────────────────────────────────────────────
+
+    def _changed(self, source: str | None, target: str | None) -> None:
+        """Hear of a change of names, and let the workers of the host hear of a file that was moved in."""
+        self.auditor.moved(source, target)
+        if source and target:
+            self._report(target, is_moved=True)
+
+    def closed(self, inode: Inode) -> None:
+        """Hear that a file was closed that had been open for writing."""
+        if inode.path:
+            self._report(inode.path, is_moved=False)
+
+    def _report(self, path: str, *, is_moved: bool) -> None:
+        if not self.ears or not path.startswith(("/spool/pending/", "/spool/failed/")):
+            return
+        if self.actor is None:
+            return
+        machine = self.current.machine
+        _, _, folder, name = path.split("/")
+        for ear in self.ears:
+            if ear.process.machine is machine:
+                ear.note(folder, name, is_moved=is_moved)
 
     def wrote(self, inode: Inode) -> None:
         """Hear of each change of a file's content by a process."""
@@ -342,35 +393,17 @@ class World:
 
     def begin(self, run: Run) -> None:
         """Start a command."""
-        self.auditor.begins(self.current, run)
+        self.auditor.begins(run)
         self.runs.setdefault(run.job_id, []).append(run)
-        self.say(self.current, f"runs {run.job_id} attempt {run.attempt}, {run.ends - run.began:.2f} s")
+        self.say(run.process, f"runs {run.job_id} attempt {run.attempt}, {run.ends - run.began:.2f} s")
 
-    def running(self, job_id: str, machine: Machine) -> list[Run]:
-        """The runs of a job on a host that have not ended."""
+    def running(self, job_id: str, machine: Machine | None = None) -> list[Run]:
+        """The runs of a job that have not ended, on one host or on all."""
         return [
-            run for run in self.runs.get(job_id, ()) if run.machine is machine and run.is_running(self.time)
+            run
+            for run in self.runs.get(job_id, ())
+            if (machine is None or run.machine is machine) and run.is_running(self.time)
         ]
-
-    # ── the doors ─────────────────────────────────────────────────────────────────────────
-
-    @contextlib.contextmanager
-    def doors(self) -> Iterator[None]:
-        """Put the simulation behind the product's doors."""
-        here: Any = _Here(self)
-        lock: Any = _Locks(self)
-        clock: Any = _Clock(self)
-        module: Any = files
-        before = files.kernel, host.here, locks.system, times.clock
-        module.kernel, host.here, locks.system, times.clock = self.kernel, here, lock, clock
-        state = random.getstate()
-        random.seed(self.luck.random())
-        try:
-            yield
-        finally:
-            self.close()
-            module.kernel, host.here, locks.system, times.clock = before
-            random.setstate(state)
 
     def make_spool(self, config: str) -> None:
         """Make the spool, safe from any power cut."""
@@ -380,95 +413,3 @@ class World:
         self.disk.make("/elsewhere", 0o700, is_folder=True)
         self.disk.write(self.disk.make(f"{SPOOL}/config.yaml", 0o600), config.encode(), 0)
         self.disk.make_all_safe()
-
-
-class _Clock(times.Clock):
-    """The clocks of the host on which the process runs that asks."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def now(self) -> datetime:
-        time, machine = self._world.time, self._world.current.machine
-        gain = (time - machine.drifts_since) * machine.drift
-        return EPOCH + timedelta(seconds=time + machine.offset + gain)
-
-    def monotonic(self) -> float:
-        return 1000.0 + self._world.time
-
-    awake = monotonic
-
-    def sleep(self, seconds: float) -> None:
-        self._world.pause(seconds)
-
-
-class _Here(host.Host):
-    """The host on which the process runs that asks."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def full_name(self) -> str:
-        return self._world.current.machine.name
-
-    def kernel_id(self) -> str:
-        machine = self._world.current.machine
-        return f"{machine.name}.{machine.boots}/pid"
-
-    def booted_at(self) -> float:
-        machine = self._world.current.machine
-        return EPOCH.timestamp() + machine.booted_at + machine.offset
-
-    def runs(self, pid: int) -> bool:
-        return any(one.pid == pid for one in self._world.current.machine.processes)
-
-
-class _Lock:
-    def __init__(self, world: World, inode: Inode, owner: Process) -> None:
-        self._world, self._inode, self._owner = world, inode, owner
-
-    def release(self) -> None:
-        """Let others take it."""
-        if not self._owner.is_dead and self._world.locked.get(self._inode) is self._owner:
-            del self._world.locked[self._inode]
-
-
-class _Locks(locks.Locks):
-    """Locks on files, each held by one process until it releases it or dies."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def take(self, path: str, mode: int) -> Any:
-        world = self._world
-        world.step("lock", path)
-        inode = world.disk.find(path) or world.disk.make(path, mode)
-        holder = world.locked.get(inode)
-        if holder is not None and not holder.is_dead:
-            return None
-        world.locked[inode] = world.current
-        return _Lock(world, inode, world.current)
-
-
-def _trace(world: World) -> None:
-    """Write down each call with its result."""
-
-    def traced(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def made(*arguments: Any, **named: Any) -> Any:
-            opened = world.kernel.opened(arguments[0]) if isinstance(arguments[0], int) else None
-            shown = " ".join(map(str, (opened or arguments[0], *arguments[1:2])))[:160]
-            shown = shown.replace(SPOOL + "/", "")
-            who = world.current
-            try:
-                result = call(*arguments, **named)
-            except OSError as problem:
-                world.say(who, f"{name:9} {shown} = {errno.errorcode.get(problem.errno or 0, '?')}")
-                raise
-            brief = "" if hasattr(result, "st_size") or result is None else f" = {str(result)[:300]}"
-            world.say(who, f"{name:9} {shown}{brief}")
-            return result
-
-        return made
-
-    for name in _TRACED:
-        setattr(world.kernel, name, traced(name, getattr(world.kernel, name)))

@@ -1,0 +1,321 @@
+"""The promises, a function each: it returns in words what breaks it, None where it holds.
+
+Each takes what the auditor knows and what has just happened. A new rule is a function and its name in one of
+the lists at the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queuectl.errors import BadJob
+from queuectl.job.history import OUTCOMES, STARTED
+from queuectl.job.model import State
+from queuectl.spool import jobfile, liveness
+from queuectl.spool.names import FIFO_RANK, parse_claim, rank_of
+
+if TYPE_CHECKING:
+    from tests.simulation.auditor import Auditor, Move, Place
+    from tests.simulation.commands import Run
+    from tests.simulation.files import Inode
+    from tests.simulation.world import Process
+
+PAUSED = "/spool/workers/paused"
+LEASE, POLL = 10.0, 2.0
+#: Seconds within which a worker that nothing hinders hears a request, and within which two clocks that
+#: nobody sets agree.
+HEARS, AGREES = 8.0, 2.5
+
+
+# ── each id in one place ──────────────────────────────────────────────────────────────────────
+
+
+def each_id_is_in_one_directory(audit: Auditor, move: Move) -> str | None:
+    job_id = move.after.name.id if move.after else None
+    if job_id is None or job_id in audit.unreserved:
+        return None
+    if len(here := audit.places[job_id]) > 1:
+        return f"job {job_id} is in two places: {sorted(here)}"
+    return None
+
+
+def nothing_printed_is_removed(audit: Auditor, move: Move) -> str | None:
+    if move.before and move.target is None and move.before.name.id in audit.printed:
+        return f"the file of job {move.before.name.id} is removed: {move.source}"
+    return None
+
+
+def no_id_is_in_two_places_after_a_cut(audit: Auditor, _: None) -> str | None:
+    twice = {job_id: paths for job_id, paths in audit.places.items() if len(paths) > 1}
+    return f"jobs are in two places after a power cut: {twice}" if twice else None
+
+
+def nothing_printed_is_lost(audit: Auditor, _: None) -> str | None:
+    halves = (text[1:-4] for text in audit.world.disk.tree("/spool/processing") if text[0] == ".")
+    rewritten = {name.id for name in map(parse_claim, halves) if name}
+    lost = {job_id for job_id in audit.printed - rewritten if not audit.places.get(job_id)}
+    return f"jobs whose ids were printed are nowhere: {sorted(lost)}" if lost else None
+
+
+def what_was_refused_is_not_there(audit: Auditor, _: None) -> str | None:
+    there = {job_id: audit.places[job_id] for job_id in audit.refused if audit.places.get(job_id)}
+    return f"jobs were refused, and are there: {there}" if there else None
+
+
+# ── claims ────────────────────────────────────────────────────────────────────────────────────
+
+
+def a_claim_bears_the_name_of_who_makes_it(audit: Auditor, move: Move) -> str | None:
+    target = move.target or ""
+    if move.source is None or not target.startswith("/spool/processing/") or target[18:19] == ".":
+        return None
+    if move.source.startswith("/spool/processing/."):  # a rewrite, or one that is undone
+        return None
+    owner = move.after.name.owner if move.after else None
+    if owner is None or audit.owners.get(owner) is not move.who:
+        return f"{move.who} makes the claim {target}"
+    return None
+
+
+def a_live_worker_keeps_its_claims(audit: Auditor, move: Move) -> str | None:
+    if move.before is None or move.before.state is not State.PROCESSING:
+        return None
+    return _is_robbed(audit, move.before.name.owner or "", move)
+
+
+def a_live_worker_keeps_its_description(audit: Auditor, move: Move) -> str | None:
+    if not move.source or not move.source.startswith("/spool/workers/") or not move.source.endswith(".yaml"):
+        return None
+    return _is_robbed(audit, move.source[len("/spool/workers/") : -len(".yaml")], move)
+
+
+def _is_robbed(audit: Auditor, owner: str, move: Move) -> str | None:
+    """An owner lives while its process does and, on a share, its beat reached the disk lately."""
+    process, who = audit.owners.get(owner), move.who
+    if process is None or process is who or process.is_dead or who is None or process.what != "worker":
+        return None
+    told = f"{who} takes {move.source} from {process}, which lives"
+    if audit.world.share.kind == "ext4":
+        return told
+    now = audit.world.time
+    recently = now - liveness.confirmation(LEASE) + AGREES
+    was_silent = audit.silent_until.get(owner, float("-inf")) > now - HEARS
+    if audit.beaten[owner] > recently and who.was_free_since(recently - LEASE) and not was_silent:
+        return f"{told} and beat {now - audit.beaten[owner]:.1f} s ago"
+    return None
+
+
+def nothing_is_claimed_while_paused(audit: Auditor, move: Move) -> str | None:
+    since, who = audit.asked.get(PAUSED), move.who
+    if since is None or who is None or who.what != "worker" or not (move.before and move.after):
+        return None
+    if move.before.state is State.PROCESSING or move.after.state is not State.PROCESSING:
+        return None
+    if since < audit.world.time - _hearing(audit) and who.was_free_since(since):
+        return f"{who} claims {move.source} {audit.world.time - since:.1f} s after a pause"
+    return None
+
+
+def _hearing(audit: Auditor) -> float:
+    return HEARS + audit.world.share.stale_listing
+
+
+def only_the_holder_writes(audit: Auditor, event: tuple[Process, Inode]) -> str | None:
+    process, inode = event
+    place = audit.place(inode.path)
+    if place is None:
+        return None
+    if place.state is not State.PROCESSING:
+        return f"{process} writes to {inode.path}, which nobody holds"
+    if audit.owners.get(place.name.owner or "") is not process:
+        return f"{process} writes to {inode.path}, which is another's"
+    return None
+
+
+# ── runs ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def one_run_at_a_time_on_a_host(audit: Auditor, run: Run) -> str | None:
+    """A server that lost its power may have forgotten the claim of a run: then nobody can see the run."""
+    if any(other.began > audit.cut_at for other in audit.world.running(run.job_id, run.machine)):
+        return f"{run.process} runs job {run.job_id} while a run of it goes on on the same host"
+    return None
+
+
+def two_hosts_run_a_job_only_where_one_cannot_be_seen(audit: Auditor, run: Run) -> str | None:
+    """Nothing of a worker that is cut off runs once the lease is over; of one that is stopped it may."""
+    for other in audit.world.running(run.job_id):
+        process = other.process
+        if (
+            process.is_dead
+            or process.hindered_until > audit.world.time - LEASE
+            or other.began <= audit.cut_at
+        ):
+            continue
+        return f"{run.process} runs job {run.job_id}, and {process}, which nothing hinders, does so too"
+    return None
+
+
+def no_attempt_begins_twice(audit: Auditor, run: Run) -> str | None:
+    if audit.began.get((run.job_id, run.attempt)) == audit.cuts:
+        return f"{run.process} runs attempt {run.attempt} of job {run.job_id} for the second time"
+    return None
+
+
+def what_runs_is_held(audit: Auditor, run: Run) -> str | None:
+    if audit.claim_of(run) is None and not audit.cuts:
+        where = sorted(audit.places.get(run.job_id, ()))
+        return f"{run.process} runs job {run.job_id}, which is not its own: {where}"
+    return None
+
+
+def only_whole_files_run(audit: Auditor, run: Run) -> str | None:
+    if run.text.endswith(" end"):
+        return None
+    inode = audit.world.disk.find(audit.claim_of(run) or "")
+    writer, at = audit.writers.get(inode, (None, 0.0)) if inode else (None, 0.0)
+    if at <= audit.cut_at:
+        return None  # a program that does not sync may find half of its file after a power cut
+    if writer is not None and not writer.was_free_since(at - LEASE):
+        return None  # on a share a file counts as whole once it stands still, whatever held its writer up
+    return f"{run.process} runs half of a file: {run.text!r}"
+
+
+def a_run_is_under_the_name_that_its_content_asks_for(audit: Auditor, run: Run) -> str | None:
+    path = audit.claim_of(run)
+    if path is None or (inode := audit.world.disk.find(path)) is None or inode not in audit.writers:
+        return None
+    if audit.writers[inode][1] > audit.since[path] - AGREES or not audit.writers[inode][0].is_dead:
+        return None  # it was edited after the claim
+    try:
+        priority = jobfile.parse(inode.data).job.priority
+    except BadJob:
+        return None
+    place = audit.place(path)
+    if priority is None or place is None or place.name.rank == FIFO_RANK:
+        return None
+    if place.name.rank != rank_of(priority, fifo=False):
+        return f"{run.process} runs {path}, whose content says priority {priority}"
+    return None
+
+
+def no_run_begins_early(audit: Auditor, run: Run) -> str | None:
+    path = audit.claim_of(run)
+    place = audit.place(path)
+    if place is None or any(machine.clock_was_set for machine in audit.world.machines):
+        return None
+    early = (place.name.due_at - audit.world.true_time()).total_seconds()
+    return f"{run.process} runs {path} {early:.1f} s early" if early > AGREES else None
+
+
+def an_urgent_job_is_not_passed_over(audit: Auditor, run: Run) -> str | None:
+    """By what the worker could know: it lists every `poll_interval`."""
+    path = audit.claim_of(run)
+    mine, process, world = audit.place(path), run.process, audit.world
+    if mine is None or path is None or process.hindered_until > 0 or run.machine.clock_was_set:
+        return None
+    known = audit.since[path] - 2 * POLL - world.share.stale_listing - AGREES
+    for place in audit.waiting():
+        if place.name.rank < mine.name.rank and _is_due_since(audit, place, known):
+            return f"{process} runs {path}, and {place.path} waits"
+    return None
+
+
+def _is_due_since(audit: Auditor, place: Place, moment: float) -> bool:
+    world = audit.world
+    inode = world.disk.find(place.path)
+    if inode is None or inode in audit.writers or audit.since[place.path] > moment:
+        return False
+    return place.name.due_at <= world.true_time(moment)
+
+
+# ── how things end ────────────────────────────────────────────────────────────────────────────
+
+
+def done_means_that_a_run_ended_with_success(audit: Auditor, move: Move) -> str | None:
+    if move.after is None or move.after.state is not State.DONE:
+        return None
+    now, runs = audit.world.time, audit.world.runs.get(move.after.name.id, ())
+    if any(run.code == 0 and not run.was_stopped and not run.is_running(now) for run in runs):
+        return None
+    return f"job {move.after.name.id} comes to done/ and no run of it ended with status 0"
+
+
+def a_request_to_cancel_is_heard(audit: Auditor, path: str) -> str | None:
+    """It goes with who made it or with the worker. The run that it names has ended long before."""
+    since, now = audit.asked.get(path), audit.world.time
+    claim = path[len("/spool/workers/") : -len(".cancel")]
+    if since is None or since > now - _hearing(audit) or path == PAUSED:
+        return None
+    for runs in audit.world.runs.values():
+        for run in runs:
+            is_meant = run.claim == f"{claim}.yaml" and run.is_running(now) and run.began < since
+            if is_meant and not run.process.is_dead and run.process.was_free_since(since - LEASE):
+                return f"{run.process} runs {claim}, which was to end {now - since:.1f} s ago"
+    return None
+
+
+def everything_ends(audit: Auditor, _: None) -> str | None:
+    for job_id, paths in audit.places.items():
+        for path in paths:
+            if not path.startswith(("/spool/done/", "/spool/dead/")):
+                return f"job {job_id} never ends: it is still {path}"
+    left = [text for text in audit.world.disk.tree("/spool/pending") if not text.startswith(".")]
+    return f"dropped files are not taken in: {left}" if left else None
+
+
+def an_attempt_has_one_outcome(audit: Auditor, _: None) -> str | None:
+    if audit.cuts:
+        return None
+    for path in (path for paths in audit.places.values() for path in paths):
+        inode = audit.world.disk.find(path)
+        if inode is None or inode in audit.writers:
+            continue
+        try:
+            history = jobfile.parse(inode.data).job.history
+        except BadJob:
+            continue
+        ended: set[object] = set()
+        for event in history:
+            kind, attempt = event.get("event"), event.get("attempt")
+            if attempt is not None and kind in OUTCOMES | {STARTED} and attempt in ended:
+                return f"{path} has an event of attempt {attempt} after its outcome: {history}"
+            if kind in OUTCOMES:
+                ended.add(attempt)
+    return None
+
+
+def who_is_asked_to_stop_ends(audit: Auditor, _: None) -> str | None:
+    left = [process for process in audit.world.processes if process.is_to_end()]
+    return f"workers were asked to stop and have not ended: {', '.join(map(str, left))}" if left else None
+
+
+BEFORE_A_MOVE_COUNTS = (nothing_is_claimed_while_paused,)
+ON_MOVES = (
+    each_id_is_in_one_directory,
+    nothing_printed_is_removed,
+    a_claim_bears_the_name_of_who_makes_it,
+    a_live_worker_keeps_its_claims,
+    a_live_worker_keeps_its_description,
+    done_means_that_a_run_ended_with_success,
+)
+ON_WRITES = (only_the_holder_writes,)
+ON_STARTS = (
+    one_run_at_a_time_on_a_host,
+    two_hosts_run_a_job_only_where_one_cannot_be_seen,
+    no_attempt_begins_twice,
+    what_runs_is_held,
+    only_whole_files_run,
+    a_run_is_under_the_name_that_its_content_asks_for,
+    no_run_begins_early,
+    an_urgent_job_is_not_passed_over,
+)
+BEFORE_A_REQUEST_GOES = (a_request_to_cancel_is_heard,)
+AFTER_A_CUT = (no_id_is_in_two_places_after_a_cut, nothing_printed_is_lost)
+AT_THE_END = (
+    nothing_printed_is_lost,
+    everything_ends,
+    what_was_refused_is_not_there,
+    an_attempt_has_one_outcome,
+    who_is_asked_to_stop_ends,
+)
