@@ -13,8 +13,9 @@ from queuectl.spool import descriptions, requests
 from queuectl.system import files
 from queuectl.system.medium import Medium
 from queuectl.system.processes import Ended
+from queuectl.times import iso
 from queuectl.worker.keeper import seen_again
-from queuectl.worker.loop import BRISK, Worker
+from queuectl.worker.loop import BRISK, IDLE, Worker
 from queuectl.worker.silence import is_beat_due
 from queuectl.worker.stopping import (
     ONCE,
@@ -207,6 +208,20 @@ def test_a_request_to_cancel_ends_the_run_that_it_names(spool: Spool, stage: Sta
     stage.until(worker, On.END)
     assert spool.find(job_id).state is State.DEAD
     assert stage.commands[0].signals == ["TERM"]
+
+
+def test_a_paused_worker_waits_though_a_scheduled_job_has_become_due(
+    spool: Spool, stage: Stage, clock: StoppedClock
+) -> None:
+    spool.root.config.write_text("poll_interval: 60\n")
+    spool.file({"command": "true", "run_at": iso(clock.now() + timedelta(seconds=5))})
+    worker = stage.enter(None)
+    stage.until(worker, On.RING)
+    requests.pause(spool.root, clock.now())
+    clock.sleep(10.0)
+    worker.keeper.look()
+    assert [stage.step(worker).seconds for _ in range(3)] == [IDLE] * 3
+    assert stage.started == []
 
 
 def test_a_second_signal_gives_the_job_back(spool: Spool, stage: Stage, clock: StoppedClock) -> None:

@@ -273,9 +273,10 @@ class Worker:
 
     def _has_due(self, now: datetime) -> bool:
         """Whether something may be claimed now, by another look where a directory has changed."""
+        has_due = self.member.waiting.has_due(now)  # moves on what is due, whether or not it may be claimed
         if self.keeper.forbids_claims():
             return False
-        if not self.member.waiting.has_due(now) and self.keeper.changed:
+        if not has_due and self.keeper.changed:
             self.keeper.changed = False
             self.member.look(now, again=True)
         return self.member.waiting.has_due(now)
