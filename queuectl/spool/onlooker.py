@@ -153,10 +153,12 @@ class Onlooker:
             return None
         if lock is None:
             return True
-        if describe(self._root, owner) is None:
-            # Race: the owner left meanwhile, and `take` made this lock file.
-            files.remove(path)
-        lock.release()
+        try:
+            if describe(self._root, owner) is None:
+                # Race: the owner left meanwhile, and `take` made this lock file.
+                files.remove(path)
+        finally:
+            lock.release()
         return False
 
     def _is_of_this_disk(self, description: Description) -> bool:
