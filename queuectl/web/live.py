@@ -70,7 +70,7 @@ async def stream(
         again = times.clock.monotonic() + max(EVERY, PATIENCE * (times.clock.monotonic() - begun))
         while times.clock.monotonic() < again and not closing.is_set():
             yield _tick(dashboard, trouble)
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # the common end: it is time for the next tick
                 await asyncio.wait_for(closing.wait(), EVERY)
 
 
