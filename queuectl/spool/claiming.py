@@ -10,7 +10,6 @@ it cannot be a job                           dead/, untouched, with the reason b
 from __future__ import annotations
 
 import errno
-import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -26,14 +25,13 @@ from queuectl.system import files
 from queuectl.times import parse_moment, stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from queuectl.settings import Live
     from queuectl.spool.jobfile import Record
     from queuectl.spool.root import Root
-    from queuectl.spool.twins import Twins
     from queuectl.spool.waiting import Waiting
     from queuectl.system import users
-
-log = logging.getLogger("queuectl")
 
 #: A name may be this much later than `run_at` says: each return to pending/ adds a microsecond.
 LEEWAY = timedelta(seconds=1)
@@ -45,13 +43,19 @@ class Claimant:
     """Claims for one owner the jobs that `waiting` lists. Files that are no jobs are put aside on the way."""
 
     def __init__(
-        self, owner: str, live: Live, waiting: Waiting, abandoned: ids.Abandoned, twins: Twins
+        self,
+        owner: str,
+        live: Live,
+        waiting: Waiting,
+        abandoned: ids.Abandoned,
+        put_off: Callable[[Claim], Name | None],
     ) -> None:
+        """`put_off` gives the answer of `rules` for a claim."""
         self._owner = owner
         self._live = live
         self._waiting = waiting
         self._abandoned = abandoned
-        self._twins = twins
+        self._put_off = put_off
 
     def claim(self, now: datetime, most: int) -> Claim | None:
         """Claim the most urgent job that may run now; None when there is none among those listed.
@@ -113,10 +117,8 @@ class Claimant:
         claim, job = Claim(root, name, record, source, path), record.job
         right = true_name(name.free(), job, source, now)
         if right is None:
-            if job.id is None and not job.history:
-                ids.take(root, name.id)  # a person may have given the file this name
-                if self._twins.has(name):
-                    return _file_apart(claim)
+            if (put_off := self._put_off(claim)) is not None:
+                return put_off
             if source is State.PENDING and moved_by_hand(job.history):
                 # Crash: else the outcome before that would be taken for one of this claim.
                 return claim.noted(finishing.retried(now), sync=self._live.last.syncs)
@@ -129,25 +131,13 @@ class Claimant:
                 return None
             if verdict > 0:
                 raise NotYet(verdict)
-        return _file_again(claim, right)
+        return file_again(claim, right)
 
 
-def _file_again(claim: Claim, right: Name) -> Name:
+def file_again(claim: Claim, right: Name) -> Name:
     """Undo a claim, under the name that the content asks for. Returns the name that the file got."""
     right = free_name(claim.root, claim.source, right)
     files.move(claim.path, f"{claim.root.folder(claim.source)}/{right}")
-    return right
-
-
-def _file_apart(claim: Claim) -> Name:
-    """Undo a claim, under an id of its own that begins like the one that another file has as well."""
-    own = ids.take_like(claim.root, claim.id)
-    try:
-        right = _file_again(claim, claim.name.free()._replace(id=own))
-    except BaseException:
-        ids.release(claim.root, [own])
-        raise
-    log.warning("job %s: another file has this id, and this one names none: it is job %s now", claim.id, own)
     return right
 
 

@@ -10,9 +10,9 @@ from queuectl import settings
 from queuectl.errors import StorageTrouble
 from queuectl.job.history import COMPLETED, STARTED, Event, last_attempt
 from queuectl.job.model import State
+from queuectl.rules.twins import Twins
 from queuectl.spool import aside, claiming, finishing, ids, jobs, output, presence
 from queuectl.spool.dropping import Drops
-from queuectl.spool.twins import Twins
 from queuectl.spool.waiting import Waiting
 from queuectl.system import files
 from queuectl.times import iso
@@ -48,7 +48,7 @@ class Member:
         self.waiting = listed or Waiting(root)
         abandoned = ids.Abandoned(root)
         self._drops = Drops(root, self.name, abandoned)
-        self._claimant = claiming.Claimant(presence.name, live, self.waiting, abandoned, Twins(root))
+        self._claimant = claiming.Claimant(presence.name, live, self.waiting, abandoned, Twins(root).put_off)
         self._unsettled: list[str] = []
 
     @classmethod

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from queuectl import times
 from queuectl.job.model import State
-from queuectl.spool import jobs, output
+from queuectl.spool import claiming, ids, jobs, output, reservations
 from queuectl.spool.waiting import Listing, is_due
+from queuectl.system import files
 
 if TYPE_CHECKING:
+    from queuectl.spool.claims import Claim
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
+
+log = logging.getLogger("queuectl")
 
 #: Where another file may have an id without a log that shows it.
 _WITHOUT_LOG = (*jobs.WAITING, State.PROCESSING, State.DEAD)
@@ -30,7 +35,27 @@ class Twins:
         self._twice: set[str] = set()
         self._listing = Listing(float("-inf"), 0.0)
 
-    def has(self, claimed: Name) -> bool:
+    def put_off(self, claim: Claim) -> Name | None:
+        """Give a file that shares its id, and names none, an id of its own; returns its name then."""
+        if claim.job.id is not None or claim.job.history:
+            return None
+        # A person may have given the file this name. Trying to take an id costs five times a look for it.
+        if not files.exists(reservations.path_of(self._root, claim.id)):
+            ids.take(self._root, claim.id)
+        if not self._has(claim.name):
+            return None
+        own = ids.take_like(self._root, claim.id)
+        try:
+            right = claiming.file_again(claim, claim.name.free()._replace(id=own))
+        except BaseException:
+            ids.release(self._root, [own])
+            raise
+        log.warning(
+            "job %s: another file has this id, and this one names none: it is job %s now", claim.id, own
+        )
+        return right
+
+    def _has(self, claimed: Name) -> bool:
         """Whether another file has the id of this claim."""
         begun = times.clock.monotonic()
         if is_due(self._listing, 0.0, begun):
