@@ -73,7 +73,8 @@ SHORTEST_LIMIT = 143
 SHORT_ID = SHORTEST_LIMIT - AROUND_ID
 _FIRST, _REST = "abcdefghjkmnpqrstvwxyz", "0123456789abcdefghjkmnpqrstvwxyz"
 _LETTERS = bytes(ord(_REST[byte % len(_REST)]) for byte in range(256))
-_MADE = rf"[{_FIRST}][{_REST}]{{11}}"
+_LENGTH = 12
+_MADE = rf"[{_FIRST}][{_REST}]+"
 
 
 class Name(NamedTuple):
@@ -111,11 +112,11 @@ class Name(NamedTuple):
 
     def owned(self, owner: str) -> Name:
         """The name of the claim that `owner` makes on this job."""
-        return self._replace(owner=owner)
+        return Name(*self[:3], owner, *self[4:])
 
     def free(self) -> Name:
         """The name without an owner."""
-        return self._replace(owner=None)
+        return Name(*self[:3], None, *self[4:])
 
     def unparked(self) -> Name:
         """The free name of a job that is not parked."""
@@ -257,17 +258,17 @@ def make_id() -> str:
 
     Among a million jobs the chance that any two have the same id is 1 in a million.
     """
-    drawn: bytes = files.kernel.urandom(12)
+    drawn: bytes = files.kernel.urandom(_LENGTH)
     return _FIRST[drawn[0] % len(_FIRST)] + drawn[1:].translate(_LETTERS).decode()
 
 
 def is_made_id(job_id: str) -> bool:
     """Whether `make_id` could have made this id. Such ids are not reserved."""
-    return re.fullmatch(_MADE, job_id) is not None
+    return len(job_id) == _LENGTH and re.fullmatch(_MADE, job_id) is not None
 
 
 def id_from_file_name(text: str) -> str:
     """The id that the name of a dropped file suggests. It is always valid."""
-    stem = re.sub(r"\.(yaml|yml|json)$", "", text, flags=re.IGNORECASE)
+    stem = next((text[: -len(end)] for end in DROPPED if text.lower().endswith(end)), text)
     legal = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")[:80].rstrip("._-")
     return legal or make_id()
