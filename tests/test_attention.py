@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl.spool import requests
+from queuectl.spool.onlooker import Onlooker
 from queuectl.times import utc_now
 from queuectl.view import explain
 from queuectl.view.census import counts, listed
@@ -72,3 +74,29 @@ def test_every_kind_of_finding_has_words_and_its_commands_are_marked(kind: Kind)
         assert "{" not in text
         assert text.count("`") % 2 == 0
         assert not re.search(r"(?<!`)queuectl ", text), text
+
+
+def test_what_keeps_awaited_jobs_from_ending_is_worded_as_what_status_says(spool: Spool) -> None:
+    spool.file({"id": "waits", "command": "true"})
+    requests.pause(spool.root, spool.clock())
+    found = list(explain.hindrances(spool.root, spool.settings(), Onlooker(spool.root), {"waits"}))
+    assert [one.kind for one in found] == [Kind.PAUSED, Kind.NO_WORKER]
+    assert found == attention(spool)[:2]
+
+
+def test_the_command_that_helps_a_dead_job_is_no_part_of_the_reason(spool: Spool) -> None:
+    spool.file({"id": "ends", "command": "true"})
+    spool.cancel_waiting("ends")
+    (reason,) = explain.reasons(spool.root, spool.settings(), spool.find("ends"), spool.clock())
+    assert reason.problem == "cancelled before it ran"
+    assert reason.clause == "cancelled before it ran (`queuectl retry ends` runs it again)"
+
+
+def test_each_reason_why_a_job_waits_is_one_finding_and_the_number_before_it_the_last(spool: Spool) -> None:
+    for job_id in ("first", "second", "third"):
+        spool.file({"id": job_id, "command": "true"})
+    requests.pause(spool.root, spool.clock())
+    for job_id, before in (("first", "0 jobs"), ("second", "1 job"), ("third", "2 jobs")):
+        found = explain.reasons(spool.root, spool.settings(), spool.find(job_id), spool.clock())
+        assert [one.kind for one in found[:-1]] == [Kind.QUEUE_PAUSED, Kind.NOBODY_WORKS]
+        assert found[-1].clause == f"{before} before it"
