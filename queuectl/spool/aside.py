@@ -58,12 +58,13 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
     """Move a claim that cannot be a job to dead/, bytes untouched, with the reason beside it.
 
     `remedy` says how to bring it back; without one the kind of file decides. Returns the path in dead/.
-    Where the claim is lost meanwhile, no reason is left behind.
+    If the claim is lost meanwhile, no reason is left behind.
     """
     dead = root.folder(State.DEAD)
     target = free_name(root, State.DEAD, target.unparked())
     remedy = remedy or _remedy(f"{root.folder(State.PROCESSING)}/{name}")
     unchanged = "unchanged" if remedy == RAN else "unchanged, and no worker runs it"
+    aside = "put aside" if remedy == RAN else "not run, and put aside"
     text = f"{reason}\n\nThe file beside this one is {unchanged}. {remedy.format(target)}\n"
     beside = f"{dead}/{target}{REASON}"
     files.remove(beside)  # left by a file of this name that a person moved away
@@ -76,7 +77,7 @@ def bury(root: Root, name: Name, target: Name, reason: str, remedy: str | None =
             with contextlib.suppress(OSError):
                 files.remove(beside)
     if is_there:
-        log.warning("job %s: not run, and put aside in dead/: %s", target.id, reason)
+        log.warning("job %s: %s in dead/: %s", target.id, aside, reason)
     return f"{dead}/{target}"
 
 
@@ -95,18 +96,12 @@ def bury_unclaimed(root: Root, name: Name, source: State, owner: str) -> None:
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-            bury(
-                root,
-                claim,
-                name._replace(id=f"{name.id[: SHORT_ID - 5]}-{make_id()[:4]}"),
-                reason,
-                SHORTER_ID,
-            )
+            shorter = name._replace(id=f"{name.id[: SHORT_ID - 5]}-{make_id()[:4]}")
+            bury(root, claim, shorter, reason, SHORTER_ID)
     except OSError:
         with contextlib.suppress(OSError):
             files.move(f"{root.folder(State.PROCESSING)}/{claim}", f"{root.folder(source)}/{name}")
         raise
-    log.error("job %s: put aside, see its reason in dead/", name.id)
 
 
 def _remedy(path: str) -> str:

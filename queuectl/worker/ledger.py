@@ -195,8 +195,6 @@ class Ledger:
         reason = f"Its outcome could not be written to its file ({error.strerror}): {run.in_words()}."
         try:
             aside.bury(self._member.root, run.claim.name, run.claim.name.free(), reason, aside.RAN)
-        except ClaimLost:
-            log.error("job %s: the claim was lost; its outcome is not recorded", run.claim.id)
         except OSError as why:
             if run not in self._stuck:
                 log.error(
@@ -206,8 +204,6 @@ class Ledger:
                     run.claim.path,
                 )
                 self._stuck.append(run)
-        else:
-            log.error("job %s: put aside, see its reason in dead/", run.claim.id)
 
     def _give_back(self) -> None:
         """Give back the claims whose commands were not started.

@@ -311,8 +311,7 @@ class Worker:
 
         At a second signal the worker ends with what it owes. A limit to stop is no reason to forget it.
         """
-        may_end = may_pass(error) or isinstance(error, FileNotFoundError)
-        if not may_end and why_unusable(self.member.root, self.name) is None:
+        if not may_pass(error) and why_unusable(self.member.root, self.name) is None:
             raise error
         is_to_end = self.keeper.wants_end(self._stop)
         self._tell_trouble(error)

@@ -143,8 +143,8 @@ class Member:
     def begin(self, claim: Claim) -> tuple[Claim, int, tuple[int, int]] | None:
         """Open the logs of the next attempt (two descriptors): from here on the claim counts as a run.
 
-        None where it cannot be run: another file with this id has begun this very attempt, or
-        its log cannot be opened. Then it has been put aside, with the reason.
+        None if it cannot be run and was put aside, with the reason: another file with this id has begun
+        this attempt, or its log cannot be opened.
         """
         attempt = last_attempt(claim.job.history) + 1
         while True:
@@ -160,7 +160,7 @@ class Member:
             except OSError as error:
                 if StorageTrouble.explains(error) or isinstance(error, FileNotFoundError):
                     raise
-                # No job is to blame where none can have logs.
+                # No job is to blame if none can have logs.
                 files.probe(f"{self.root.logs}/.{self.name}.probe")
                 reason = f"Its log cannot be opened: {error}."
                 aside.bury(self.root, claim.name, claim.name.free(), reason)

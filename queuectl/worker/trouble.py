@@ -23,8 +23,11 @@ FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 def may_pass(error: OSError) -> bool:
-    """Whether the same call may succeed later. SFTP has no word for a full disk: sshfs says EPERM."""
-    return StorageTrouble.explains(error) or isinstance(error, PermissionError)
+    """Whether the same call may succeed later.
+
+    A directory that is missing is made again. SFTP has no word for a full disk: sshfs says EPERM.
+    """
+    return StorageTrouble.explains(error) or isinstance(error, FileNotFoundError | PermissionError)
 
 
 def why_unusable(root: Root, owner: str) -> OSError | None:
