@@ -175,29 +175,24 @@ class Onlooker:
             return False
         return description.host == host.here.full_name() and beaten < host.here.booted_at()
 
-    def bury(self, owner: str) -> bool:
-        """Remove a dead worker's files from workers/; call it when it has no claim left.
+    def bury(self, dead: Iterable[str]) -> list[str]:
+        """Remove the files of dead workers that have no claim left from workers/; returns whose were there.
 
-        False where the worker has removed its description itself.
+        Removes locks and requests of workers without a description, too: a crash leaves them while a
+        worker leaves or is buried. On a share these stay, as only a lock could tell them from those of a
+        worker that has just begun.
         """
-        left = files.remove(path_of(self._root, owner))
-        for text in self._root.texts_in(self._root.workers):
-            if _owner_of(text) == owner:
-                files.remove(f"{self._root.workers}/{text}")
-        self._seen.pop(owner, None)
-        return left
-
-    def clear_orphans(self) -> None:
-        """Remove locks and requests of workers that have no description.
-
-        A crash leaves them while a worker leaves or is buried. On a share nothing is removed: there
-        only a lock could tell them from those of a worker that has just begun.
-        """
-        names = set(self._root.texts_in(self._root.workers)) if self._medium.locks_tell else set()
+        owners = set(dead)
+        buried = [owner for owner in sorted(owners) if files.remove(path_of(self._root, owner))]
+        names = set(self._root.texts_in(self._root.workers)) if owners or self._medium.locks_tell else set()
         for text in names:
             owner = _owner_of(text)
-            if owner and f"{owner}.yaml" not in names and self._locked(owner, None) is False:
+            may_be_orphan = self._medium.locks_tell and f"{owner}.yaml" not in names
+            if owner and (owner in owners or (may_be_orphan and self._locked(owner, None) is False)):
                 files.remove(f"{self._root.workers}/{text}")
+        for owner in owners:
+            self._seen.pop(owner, None)
+        return buried
 
 
 def _owner_of(text: str) -> str | None:

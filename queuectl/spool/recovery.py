@@ -109,12 +109,8 @@ class Rescue(NamedTuple):
                 left |= {} if reason is None else {text: reason}
         recovered = Recovered(told, left)
         kept = {self.me, *recovered.kept}
-        told += [
-            f"Worker {owner} is dead; its place is cleared."
-            for owner in described(self.root)
-            if owner not in kept and is_dead(owner) and self.onlooker.bury(owner)
-        ]
-        self.onlooker.clear_orphans()
+        dead = [owner for owner in described(self.root) if owner not in kept and is_dead(owner)]
+        told += [f"Worker {owner} is dead; its place is cleared." for owner in self.onlooker.bury(dead)]
         return recovered
 
     def _try_to_end(self, name: Name, now: datetime) -> tuple[str, Left | None]:
