@@ -475,6 +475,15 @@ class Shell:
                     found.append(process)
         return [process for process in found if process.is_running()]
 
+    def has_let_go(self, worker: str) -> bool:
+        """Whether nobody holds a worker's lock. A process with threads is a zombie before it lets go."""
+        with open(f"{self.root}/workers/{worker}.lock", "rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
     def _end_what_is_left(self) -> None:
         def none_is_left() -> bool:
             left = self.processes()

@@ -487,7 +487,7 @@ def test_repair_takes_a_dead_workers_job_back(shell: Shell) -> None:
     until(lambda: shell.fields("orphan").get("history"), "its start is noted")
     worker = shell("worker", "status", "--json").json
     os.kill(worker["pid"], signal.SIGKILL)
-    until(lambda: is_gone(worker["pid"]), "the worker has died")
+    until(lambda: shell.has_let_go(worker["name"]), "the worker has died")
     assert f"{worker['name']}" in shell("check", status=1).out
     assert shell.state("orphan") == "processing"
     shell("check", "--repair")

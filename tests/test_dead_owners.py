@@ -88,6 +88,7 @@ def a_destroyed_container(shell: Shell, contain: Callable[[str], subprocess.Pope
     (name,) = workers(shell)
     container.kill()
     container.wait()
+    until(lambda: shell.has_let_go(name), "its processes have ended")
     return name
 
 
@@ -273,6 +274,7 @@ def a_destroyed_container_beside(shell: Shell, contain: Callable[[str], subproce
     (name,) = set(workers(shell)) - before
     container.kill()
     container.wait()
+    until(lambda: shell.has_let_go(name), "its processes have ended")
     return name
 
 
