@@ -59,16 +59,20 @@ def _cut(world: World, machine: Machine, number: int) -> None:
     cut_off(world, machine, [1.0, 5.0, 9.0, 12.0, 20.0][number % 5])
 
 
-def _restart(world: World, machine: Machine, number: int) -> None:
+def restart(world: World, seconds: float) -> None:
     """The server is away for a while, and has lost what it had not on its disk: the end of its journal.
 
     Clients send again what they have not closed where closing makes it safe, so nothing is lost there.
     """
     for each in world.machines:
-        cut_off(world, each, 1.0 + number % 6)
+        cut_off(world, each, seconds)
     if world.disk.may_lose_power and not world.share.close_syncs:
         world.disk.cut_power(world.luck)
         world.auditor.lost_power()
+
+
+def _restart(world: World, machine: Machine, number: int) -> None:
+    restart(world, 1.0 + number % 6)
 
 
 def _reboot(world: World, machine: Machine, number: int) -> None:

@@ -170,7 +170,7 @@ def _run(world: World, plan: Plan) -> None:
 
 
 def calm(world: World) -> None:
-    """End all faults; there is a worker on each host."""
+    """End all faults; there is a worker on each host, the same as before where one is left."""
     world.is_rough = False
     world.disk.free = 1 << 40
     for machine in world.machines:
@@ -179,7 +179,8 @@ def calm(world: World) -> None:
         for process in machine.processes:
             process.dies_in = process.fails_in = None
             process.stopped_until = min(process.stopped_until, world.time + 1)
-        employ(world, machine)
+        if not any(process.what == "worker" and not process.is_to_end() for process in machine.processes):
+            employ(world, machine)
     world.start(world.machines[0], "person", partial(people.resume, world))
 
 

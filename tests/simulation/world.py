@@ -252,9 +252,9 @@ class World:
         machine.booted_at = self.time
         machine.mount.forget()
 
-    def run_until(self, end: float, is_enough: Callable[[], bool] = lambda: False) -> None:
-        """Let everybody go on until a moment, or until it is enough."""
-        self._end = end
+    def run_until(self, end: float, is_enough: Callable[[], bool] | None = None) -> None:
+        """Let everybody go on until a moment, or until it is enough, which is asked after each call."""
+        self._end = end if is_enough is None else self.time
         queue = self._queue
         while queue and queue[0][0] <= end:
             at, turn, what = heapq.heappop(queue)
@@ -279,7 +279,7 @@ class World:
                 self.kill(process)
             elif what.dead:
                 process.threads.remove(what)
-            if is_enough():
+            if is_enough is not None and is_enough():
                 return
         self.time = max(self.time, end)
 

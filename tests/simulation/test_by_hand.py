@@ -1,0 +1,113 @@
+"""Schedules written by hand, each on many orders of the same calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from queuectl import State
+from tests.simulation import people
+from tests.simulation.rules import LEASE
+from tests.simulation.scene import Scene
+from tests.simulation.shares import PROFILES
+
+SHARES = [name for name in PROFILES if name != "local"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_of_five_workers_that_race_for_a_job_one_runs_it(profile: str) -> None:
+    for seed in range(10):
+        with Scene(profile, seed) as scene:
+            host = scene.host("one")
+            job = scene.file(host, "sim 0.5 0 end")
+            for number in range(4):
+                scene.worker(host if profile == "local" else scene.host(f"other{number}"))
+            scene.settle()
+            assert len(scene.runs(job)) == 1
+            assert [event["event"] for event in scene.history(job)] == ["started", "completed"]
+
+
+@pytest.mark.parametrize("profile", SHARES)
+def test_nothing_of_a_worker_that_is_cut_off_runs_once_another_takes_its_job_over(profile: str) -> None:
+    with Scene(profile) as scene:
+        one, two = scene.host("one"), scene.host("two")
+        cut_off = scene.worker(one)
+        job = scene.file(two, "sim 15 0 stubborn end")
+        scene.until(lambda: scene.running(job))
+        scene.run(1.0)
+        scene.worker(two)
+        scene.cut_off(one, seconds=3 * LEASE)
+        scene.until(lambda: len(scene.runs(job)) == 2)
+        first, second = scene.runs(job)
+        assert (first.process, first.was_stopped) == (cut_off, True)
+        assert first.ends < second.began
+        scene.settle()
+        assert scene.state(job) is State.DONE
+        assert [event["event"] for event in scene.history(job)] == ["started", "lost", "started", "completed"]
+
+
+def test_a_worker_that_stood_still_while_its_job_was_taken_over_records_nothing() -> None:
+    with Scene("nfs") as scene:
+        one, two = scene.host("one"), scene.host("two")
+        stopped = scene.worker(one)
+        job = scene.file(two, "sim 60 0 end")
+        scene.until(lambda: scene.running(job))
+        scene.run(1.0)
+        scene.stop(stopped, seconds=3 * LEASE)
+        scene.worker(two)
+        scene.until(lambda: len(scene.runs(job)) == 2)
+        scene.until(lambda: len(scene.running(job)) == 1)
+        assert scene.running(job)[0].machine is two
+        scene.settle()
+        assert [event["event"] for event in scene.history(job)] == ["started", "lost", "started", "completed"]
+
+
+def test_a_worker_that_dies_at_any_call_of_a_run_costs_one_run_at_most() -> None:
+    for calls in range(1, 60):
+        with Scene(seed=calls) as scene:
+            host = scene.host("one")
+            job = scene.file(host, "sim 2 0 end")
+            scene.kill(scene.worker(host), calls)
+            scene.settle()
+            assert scene.state(job) is State.DONE
+            assert len(scene.runs(job)) <= 2
+
+
+@pytest.mark.parametrize("profile", ["smb", "gluster", "sshfs"])
+def test_a_worker_outlives_a_power_cut_of_its_server(profile: str) -> None:
+    """Its description is on the server's disk before it claims anything, else it would be taken for dead."""
+    for seed in range(10):
+        with Scene(profile, seed, may_lose_power=True) as scene:
+            one, two = scene.host("one"), scene.host("two")
+            workers = [scene.worker(one), scene.worker(two)]
+            scene.run(0.5)
+            scene.restart_server()
+            scene.run(3.0)
+            names = [process.worker.name for process in workers if process.worker]
+            scene.run(3 * LEASE)
+            assert [process.worker.name for process in workers if process.worker] == names
+            scene.settle()
+
+
+def test_an_urgent_job_goes_before_those_that_have_waited_longer() -> None:
+    with Scene("smb") as scene:
+        host = scene.host("one")
+        scene.worker(host)
+        for number in range(4):
+            scene.file(host, "sim 5 0 end", f"old-{number}")
+        scene.until(lambda: scene.running("old-0"))
+        scene.file(host, "sim 0.5 0 end", "urgent", priority=9)
+        scene.until(lambda: scene.runs("urgent"))
+        assert not any(scene.runs(f"old-{number}") for number in range(1, 4))
+
+
+def test_a_job_that_is_cancelled_while_it_runs_is_dead_within_seconds() -> None:
+    with Scene("nfs") as scene:
+        one, two = scene.host("one"), scene.host("two")
+        scene.worker(one)
+        job = scene.file(two, "sim 60 0 stubborn end")
+        scene.until(lambda: scene.running(job))
+        begun = scene.world.time
+        scene.act(two, people.cancel, 0)
+        assert scene.state(job) is State.DEAD
+        assert scene.world.time < begun + 10.0
+        assert not scene.running(job)
