@@ -112,7 +112,7 @@ VERDICTS = {
 def _print_report(report: Report) -> None:
     both = report.together._asdict() if report.together else {}
     for name, value in (report.alone._asdict() | both).items():
-        shown = "-" if value is None else str(value)
+        shown = {"None": "-", "True": "yes", "False": "no"}.get(str(value), str(value))
         printer.line(f"{name.replace('_', ' '):<20}{shown}")
     printer.line(VERDICTS[report.verdict])
     printer.lines(f"- {remark}" for remark in report.remarks)
