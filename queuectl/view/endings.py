@@ -74,31 +74,22 @@ class Ends:
         """Find out once which have ended."""
         if len(self.left) > FEW:
             self._list()
-            return
-        if moved := [one for one in self.left.values() if not self._is_there(one)]:
-            self._follow(moved)
+        elif not self._root.medium.answers_truly:  # it may answer from its cache for a name that is gone
+            self._settle(list(self.left))
+        else:
+            moved = [one for one in self.left.values() if not files.exists(one.path)]
+            for one in moved:
+                self._take_ended(one)
+            self._settle([one.id for one in moved if one.id in self.left])
 
-    def _is_there(self, one: Found) -> bool:
-        if self._root.medium.answers_truly:
-            return files.exists(one.path)
-        # A share may answer from its cache for a name that is gone.
-        folder, _, text = one.path.rpartition("/")
-        return text in self._root.texts_in(folder)
-
-    def _follow(self, moved: list[Found]) -> None:
-        """Find jobs by the name that they have next, and the others by one look."""
-        for one in moved:
-            if (found := self._at_its_end(one)) is not None:
-                self._take(found)
-        if lost := [one.id for one in moved if one.id in self.left]:
-            self._settle(lost)
-
-    def _at_its_end(self, one: Found) -> Found | None:
-        if not self._root.medium.answers_truly:
-            return None
-        name = one.name.free()
-        ends = (Found(state, name, f"{self._root.folder(state)}/{name}") for state in _ENDED)
-        return next((found for found in ends if files.exists(found.path)), None)
+    def _take_ended(self, one: Found) -> None:
+        """Take a job that has ended under the name that it had."""
+        for state in _ENDED:
+            name = one.name.free()
+            path = f"{self._root.folder(state)}/{name}"
+            if files.exists(path):
+                self._take(Found(state, name, path))
+                return
 
     def _settle(self, job_ids: list[str]) -> None:
         """Find out where these jobs are, by one look for all."""
