@@ -10,7 +10,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.errors import CutOff, IdTaken
-from queuectl.spool import ids, reservations
+from queuectl.spool import ids
 from queuectl.spool.names import make_id
 from queuectl.system import files
 from queuectl.times import utc_now
@@ -243,13 +243,13 @@ def test_ids_are_made_of_the_jobs_there_are_where_the_folder_is_missing(spool: S
     with pytest.raises(IdTaken):
         spool.file({"id": "WAITS", "command": "true"})
     assert spool.file({"id": "gone", "command": "true"}) == "gone"
-    assert reservations.listed(spool.root) == {"waits", "gone"}
+    assert ids.listed(spool.root) == {"waits", "gone"}
     with pytest.raises(IdTaken):
         spool.file({"id": made, "command": "true"})
 
 
 def test_an_id_that_a_filing_has_taken_just_now_is_not_said_to_need_a_repair(spool: Spool) -> None:
-    assert reservations.make(spool.root, "slow")
+    assert ids.reserve(spool.root, "slow")
     with pytest.raises(IdTaken, match="Unless it is being filed just now, `queuectl check --repair`"):
         spool.file({"id": "slow", "command": "true"})
 
@@ -261,7 +261,7 @@ def test_only_names_of_jobs_become_ids_where_the_folder_is_missing(spool: Spool)
     (spool.path / "done" / f"{name}.bak.yaml").mkdir()
     drop(spool, "a-report-of-the-whole-year-2025.yaml", "command: 'true'\n")
     assert spool.file({"id": "x1", "command": "true"}) == "x1"
-    assert reservations.listed(spool.root) == {"bad", "bad.yaml.bak", "x1"}
+    assert ids.listed(spool.root) == {"bad", "bad.yaml.bak", "x1"}
 
 
 def test_an_id_that_only_a_file_beside_a_job_has_is_freed(spool: Spool) -> None:
@@ -270,10 +270,10 @@ def test_an_id_that_only_a_file_beside_a_job_has_is_freed(spool: Spool) -> None:
     for name in ("05-20260101T000000.000000Z-bad.yaml", "05-20260101T000000.000000Z-bad.yaml.reason.txt"):
         (spool.path / "dead" / name).write_text("command: [")
     for job_id in ("bad", "bad.yaml.reason.txt"):
-        assert reservations.make(spool.root, job_id)
+        assert ids.reserve(spool.root, job_id)
     make_old(spool)
     assert repair(spool) == []
-    assert reservations.listed(spool.root) == {"bad", "x1"}
+    assert ids.listed(spool.root) == {"bad", "x1"}
 
 
 def test_the_first_id_is_taken_once_by_many_at_once(spool: Spool, at_once: AtOnce) -> None:
@@ -308,7 +308,7 @@ def test_pruning_frees_an_id(spool: Spool, workers: Workers) -> None:
     spool.file({"id": "mine", "command": "true"})
     workers.drain()
     assert list(acts.delete(spool.root, [spool.find("mine")])) == ["mine"]
-    assert reservations.listed(spool.root) == set()
+    assert ids.listed(spool.root) == set()
     assert spool.file({"id": "mine", "command": "true"}) == "mine"
 
 
@@ -438,7 +438,7 @@ def test_no_repair_frees_the_id_of_a_filing_that_is_stopped(
         told.append("cut off")
     assert told in (["refused", "mine"], ["mine", "cut off"])
     assert len(bearing(spool, "mine")) == 1
-    assert reservations.is_taken(spool.root, "mine")
+    assert ids.is_taken(spool.root, "mine")
 
 
 def test_a_filing_whose_draft_is_gone_tells_no_id_and_frees_none(
@@ -470,7 +470,7 @@ def test_a_worker_that_stood_still_while_it_took_a_drop_in_makes_no_second_job(
 
     def meanwhile() -> None:
         make_old(spool)
-        assert ids.free(spool.root, "mine", files.mark(reservations.path_of(spool.root, "mine")))
+        assert ids.free(spool.root, "mine", files.mark(ids.path_of(spool.root, "mine")))
         spool.file({"id": "mine", "command": "echo filed"})
 
     class AfterTaking(Stopped):
@@ -500,15 +500,15 @@ def test_a_worker_that_stood_still_while_it_took_a_drop_in_makes_no_second_job(
 def test_only_one_of_those_who_judge_an_id_abandoned_frees_it(spool: Spool) -> None:
     spool.file({"id": "mine", "command": "true"})
     os.unlink(spool.find("mine").path)
-    mark = files.mark(reservations.path_of(spool.root, "mine"))
+    mark = files.mark(ids.path_of(spool.root, "mine"))
     assert ids.free(spool.root, "mine", mark)
     assert not ids.free(spool.root, "mine", mark)
     assert spool.file({"id": "mine", "command": "true"}) == "mine"
     assert not ids.free(spool.root, "mine", mark), "it is another one by now"
-    assert reservations.is_taken(spool.root, "mine")
-    now = files.mark(reservations.path_of(spool.root, "mine"))
+    assert ids.is_taken(spool.root, "mine")
+    now = files.mark(ids.path_of(spool.root, "mine"))
     assert not ids.free(spool.root, "mine", now), "a job bears it"
-    assert reservations.is_taken(spool.root, "mine")
+    assert ids.is_taken(spool.root, "mine")
     assert [name for name in os.listdir(spool.root.ids) if name.startswith(".")] == []
 
 
@@ -517,6 +517,6 @@ def test_an_id_without_a_job_is_reported_and_freed(spool: Spool) -> None:
     os.unlink(spool.find("mine").path)
     make_old(spool)
     [found] = check(spool)
-    assert found.path == reservations.path_of(spool.root, "mine")
+    assert found.path == ids.path_of(spool.root, "mine")
     assert repair(spool) == []
-    assert reservations.listed(spool.root) == set()
+    assert ids.listed(spool.root) == set()

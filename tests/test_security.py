@@ -20,7 +20,7 @@ import pytest
 from queuectl import Spool, State, settings
 from queuectl.errors import BadSetting, ClaimLost, QueueError, UnsafeSpool
 from queuectl.rules.twins import Twins
-from queuectl.spool import claiming, claims, descriptions, ids, output, requests, reservations
+from queuectl.spool import claiming, claims, descriptions, ids, output, requests
 from queuectl.spool.names import REASON, Name
 from queuectl.spool.root import FOLDERS
 from queuectl.spool.waiting import Waiting
@@ -213,7 +213,7 @@ def test_a_spool_that_is_there_becomes_shared_with_all_that_is_in_it(open_place:
         spool.path / "config.yaml",
         spool.find("a").path,
         spool.path / "ids",
-        reservations.path_of(spool.root, "a"),
+        ids.path_of(spool.root, "a"),
     ]
     config = 0o640 if os.geteuid() == 0 else 0o660  # it says whose jobs a worker of root runs
     assert [mode_of(path) for path in parts] == [config, 0o660, 0o2770, 0o660]

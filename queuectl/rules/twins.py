@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import times
 from queuectl.job.model import State
-from queuectl.spool import claiming, ids, jobs, output, reservations
+from queuectl.spool import claiming, ids, jobs, output
 from queuectl.spool.waiting import Listing, is_due
 from queuectl.system import files
 
@@ -40,7 +40,7 @@ class Twins:
         if claim.job.id is not None or claim.job.history:
             return None
         # A person may have given the file this name. Trying to take an id costs five times a look for it.
-        if not files.exists(reservations.path_of(self._root, claim.id)):
+        if not files.exists(ids.path_of(self._root, claim.id)):
             ids.take(self._root, claim.id)
         if not self._has(claim.name):
             return None

@@ -14,11 +14,11 @@ from queuectl.spool import (
     claims,
     descriptions,
     finishing,
+    ids,
     jobfile,
     jobs,
     output,
     presence,
-    reservations,
 )
 from queuectl.spool.claims import Claim
 from queuectl.spool.names import FIFO_RANK, REASON, Name, rank_of
@@ -183,7 +183,7 @@ def _put(root: Root, state: State, path: str, name: Name) -> str:
 def delete(root: Root, found: list[Found]) -> Iterator[str]:
     """Delete finished jobs with their logs, which frees their ids. Yields the id of each deleted job."""
     logs = output.logs_of(root, {item.id.lower() for item in found})
-    reserved = reservations.listed(root)
+    reserved = ids.listed(root)
     for item in found:
         if not files.remove(item.path):
             continue  # somebody moved or deleted it meanwhile
@@ -191,7 +191,7 @@ def delete(root: Root, found: list[Found]) -> Iterator[str]:
         for path in logs.get(item.id.lower(), ()):
             files.remove(path)
         if item.id.lower() in reserved:
-            reservations.drop(root, item.id)
+            ids.drop(root, item.id)
         yield item.id
 
 

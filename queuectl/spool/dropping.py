@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import times
 from queuectl.errors import BadJob, IdTaken
 from queuectl.job.model import State
-from queuectl.spool import aside, claims, ids, jobfile, jobs, reservations
+from queuectl.spool import aside, claims, ids, jobfile, jobs
 from queuectl.spool.names import (
     FIFO_RANK,
     Kind,
@@ -99,7 +99,7 @@ class Drops:
         clock = times.clock.monotonic()
         drops = [text for text in dict.fromkeys(names) if classify(State.PENDING, text) is Kind.DROP]
         if drops:
-            reservations.restore(self._root)
+            ids.restore(self._root)
         rank = rank_of(settings.priority, fifo=settings.scheduling_mode == "fifo")
         self._default = self._default._replace(rank=rank, due=stamp(now))
         self._seen = {text: seen for text in drops if (seen := self._look_at(text, clock)) is not None}
@@ -167,7 +167,7 @@ class Drops:
         if not files.exists(self._path(drop.text)):
             self._seen.pop(drop.text, None)
             return True
-        mark = reservations.mark(self._root, drop.wanted)
+        mark = ids.mark(self._root, drop.wanted)
         return mark is not None and 0 <= now.timestamp() - mark.mtime_ns / 1e9 < ids.FILING_TAKES
 
     def _settle(self, contested: list[_Drop]) -> None:
@@ -191,7 +191,7 @@ class Drops:
         rank, due = default.rank, default.due if job.run_at is None else stamp(job.run_at)
         if job.priority is not None:
             rank = rank_of(job.priority, fifo=rank == FIFO_RANK)
-        mark = reservations.mark(root, own)
+        mark = ids.mark(root, own)
         name = str(jobs.free_name(root, State.PENDING, Name(rank, due, own)))
         is_filed = False
         try:
@@ -202,8 +202,8 @@ class Drops:
         if not is_filed:
             return False
         # Race: a worker that was stopped for long before this has lost the id, as an abandoned one.
-        now = reservations.mark(root, own)
-        if not reservations.is_same(root, now, mark) and not reservations.make(root, own):
+        now = ids.mark(root, own)
+        if not ids.is_same(root, now, mark) and not ids.reserve(root, own):
             lost, name = name, str(Name(rank, due, make_id()))
             files.move(self._path(lost), self._path(name))
         self._filed.append(name)

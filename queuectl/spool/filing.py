@@ -255,9 +255,9 @@ def _sync(root: Root, written: list[drafts.Draft], taken: list[Name]) -> None:
     if taken:
         # Crash: without this the job could survive a power cut that its id does not.
         if root.medium.forgets_names:
-            from queuectl.spool import reservations
+            from queuectl.spool import ids
 
-            drafts.sync_files([reservations.path_of(root, name.id) for name in taken])
+            drafts.sync_files([ids.path_of(root, name.id) for name in taken])
         else:
             files.sync_folder(root.ids)
 

@@ -4,7 +4,8 @@
     ids/ID.id            the id is taken, exclusively; generated ids are not reserved
     pending/NAME         a job has the id
 
-A reserved id without a file was abandoned: its process died, or its job was deleted by hand.
+A reserved id without a file was abandoned: its process died, or its job was deleted by hand. ids/ is made
+when the first id is chosen, of the names of the jobs that there are.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from queuectl import times
 from queuectl.errors import IdTaken
-from queuectl.job.model import State
-from queuectl.spool import jobs, output, reservations
-from queuectl.spool.names import SHORT_ID, id_in, is_made_id, make_id
+from queuectl.job.model import State, is_id
+from queuectl.spool import jobs, output
+from queuectl.spool.names import SHORT_ID, id_in, is_made_id, make_id, name_in
+from queuectl.spool.root import IDS, make_folder
 from queuectl.system import files
 
 if TYPE_CHECKING:
@@ -29,6 +31,73 @@ if TYPE_CHECKING:
 FILING_TAKES = 1.0
 #: Seconds between the two looks for the file that has an id.
 AGAIN = 0.05
+_ENDING = ".id"
+
+
+def path_of(root: Root, job_id: str) -> str:
+    """The file whose being there takes an id; ids that differ in case alone share it, so none may."""
+    return f"{root.ids}/{job_id.lower()}{_ENDING}"
+
+
+def reserve(root: Root, job_id: str) -> bool:
+    """Take an id for good, on all hosts at once; False when it is taken."""
+    while True:
+        try:
+            files.create(path_of(root, job_id), mode=root.file_mode)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            _make_folder(root)
+        else:
+            return True
+
+
+def restore(root: Root) -> None:
+    """Take the ids of all jobs again where ids/ is empty: somebody deleted its files.
+
+    Ids that were deleted one by one are not missed: that would take a listing of all jobs an id.
+    """
+    try:
+        if not files.is_empty(root.ids):
+            return
+    except FileNotFoundError:
+        return  # it is made whole
+    for job_id in _of_jobs(root):
+        reserve(root, job_id)
+
+
+def mark(root: Root, job_id: str) -> files.Mark | None:
+    """What must stay the same for a reservation to be the same; None where there is none."""
+    try:
+        return files.mark(path_of(root, job_id))
+    except FileNotFoundError:
+        return None
+
+
+def is_same(root: Root, one: files.Mark | None, other: files.Mark | None) -> bool:
+    """Whether two marks are of the same reservation. FUSE makes inodes up, so they count on no share."""
+    if one is None or other is None or root.medium.answers_truly:
+        return one == other
+    return one[:2] == other[:2]
+
+
+def is_taken(root: Root, text: str) -> bool:
+    """Whether this is, or was meant to be, the whole id of a job."""
+    return is_id(text) and files.exists(path_of(root, text))
+
+
+def drop(root: Root, job_id: str) -> None:
+    """Give back an id; the caller is the one who has it."""
+    files.remove(path_of(root, job_id))
+
+
+def listed(root: Root) -> set[str]:
+    """Every id that is taken, in lower case."""
+    try:
+        names = root.texts_in(root.ids)
+    except FileNotFoundError:  # no id has been chosen yet
+        return set()
+    return {name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING) and name[:1] != "."}
 
 
 def take(root: Root, job_id: str) -> bool:
@@ -36,17 +105,17 @@ def take(root: Root, job_id: str) -> bool:
 
     Generated ids are not reserved, so an id of that form may be another job's.
     """
-    return not is_made_id(job_id.lower()) and reservations.make(root, job_id)
+    return not is_made_id(job_id.lower()) and reserve(root, job_id)
 
 
 def take_all(root: Root, job_ids: list[str], drafts: Container[str]) -> Iterator[bool]:
     """Take each of these ids for its draft in pending/. Yields for each whether it was free."""
     doubtful = [job_id for job_id in job_ids if is_made_id(job_id.lower())]
-    reservations.restore(root)
+    restore(root)
     held = set(borne(root, doubtful, drafts)) if doubtful else set()
     held |= {job_id.lower() for job_id in doubtful if output.was_begun(root, job_id, 1)}
     for job_id in job_ids:
-        yield job_id.lower() not in held and reservations.make(root, job_id)
+        yield job_id.lower() not in held and reserve(root, job_id)
 
 
 def take_like(root: Root, suggested: str) -> str:
@@ -61,7 +130,7 @@ def release(root: Root, job_ids: Iterable[str]) -> None:
     """Free the ids of jobs that were not filed. Never raises."""
     for job_id in job_ids:
         with contextlib.suppress(OSError):
-            reservations.drop(root, job_id)
+            drop(root, job_id)
 
 
 def borne(root: Root, job_ids: Iterable[str], besides: Container[str] = ()) -> dict[str, str]:
@@ -81,17 +150,54 @@ def free(root: Root, job_id: str, judged: files.Mark) -> bool:
 
     Race: several may find it abandoned. One of them gets the reservation by rename, and looks again.
     """
-    away = reservations.set_aside(root, job_id)
-    if away is None:
+    path, away = path_of(root, job_id), f"{root.ids}/.{make_id()}"
+    if not files.move(path, away):
         return False
-    if reservations.is_same(root, files.mark(away), judged) and not borne(root, [job_id]):
+    if is_same(root, files.mark(away), judged) and not borne(root, [job_id]):
         files.remove(away)
         return True
-    if reservations.mark(root, job_id) is None:
-        files.move(away, reservations.path_of(root, job_id))
+    if mark(root, job_id) is None:
+        files.move(away, path)
     else:
         files.remove(away)
     return False
+
+
+def _make_folder(root: Root) -> None:
+    """Make ids/ with the ids of all jobs that there are; it appears whole."""
+    if IDS in files.list_names(root.text):
+        return  # another one was faster
+    root.require()
+    draft = f"{root.text}/.{IDS}.{make_id()}"
+    make_folder(draft, files.kernel.stat(root.text).st_mode)
+    for job_id in _of_jobs(root):
+        files.create(f"{draft}/{job_id}{_ENDING}", mode=root.file_mode)
+    try:
+        files.sync_folder(draft)
+        files.kernel.rename(draft, root.ids)
+    except OSError:
+        for name in files.list_names(draft):
+            files.remove(f"{draft}/{name}")
+        files.kernel.rmdir(draft)
+        if IDS not in files.list_names(root.text):
+            raise
+    else:
+        files.sync_folder(root.text)
+
+
+def _of_jobs(root: Root) -> set[str]:
+    """The ids of all jobs, in lower case, but for those that were made up. Two looks, as jobs move."""
+    found = {
+        name.id.lower()
+        for _ in range(2)
+        for state in State
+        for text in root.texts_in(root.folder(state))
+        if (name := name_in(state, text)) is not None  # a filing takes the id of its draft itself
+    }
+    # Older versions took an id by the first log of its job.
+    ends = ".1.out"
+    found |= {text[: -len(ends)] for text in root.texts_in(root.logs) if text.endswith(ends)}
+    return {one for one in found if is_id(one) and not is_made_id(one)}
 
 
 class Abandoned:
@@ -120,12 +226,12 @@ class Abandoned:
         if holder is not None or output.was_begun(self._root, job_id, 1):
             self._since.pop(key, None)
             return IdTaken(job_id, holder)
-        if reservations.make(self._root, job_id):
+        if reserve(self._root, job_id):
             return 0.0
-        mark = reservations.mark(self._root, job_id)
-        if mark is None:
+        found = mark(self._root, job_id)
+        if found is None:
             return AGAIN
-        age = 0.0 if self._root.medium.has_own_clock else times.clock.now().timestamp() - mark.mtime_ns / 1e9
+        age = 0.0 if self._root.medium.has_own_clock else times.clock.now().timestamp() - found.mtime_ns / 1e9
         if key not in self._since:
             self._since[key] = clock
             # Race: one look may miss a job that moves. Two looks do not.
@@ -134,4 +240,4 @@ class Abandoned:
         if left > 0:
             return left
         del self._since[key]
-        return 0.0 if free(self._root, job_id, mark) and reservations.make(self._root, job_id) else AGAIN
+        return 0.0 if free(self._root, job_id, found) and reserve(self._root, job_id) else AGAIN

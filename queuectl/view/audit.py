@@ -12,7 +12,7 @@ from queuectl import settings, times
 from queuectl.errors import BadJob
 from queuectl.job.history import OUTCOMES, destination, last_attempt
 from queuectl.job.model import State
-from queuectl.spool import aside, claiming, ids, jobfile, jobs, names, output, recovery, reservations
+from queuectl.spool import aside, claiming, ids, jobfile, jobs, names, output, recovery
 from queuectl.spool.descriptions import described
 from queuectl.spool.names import name_in
 from queuectl.spool.requests import PAUSED
@@ -212,7 +212,7 @@ def _left_behind(root: Root, known: set[str]) -> Iterator[Finding]:
             yield _to_delete(Kind.REASON, f"{dead}/{text}")
     owners = {text: output.owner_of_log(text) for text in root.texts_in(root.logs)}
     orphans = {text: owner[0] for text, owner in owners.items() if owner and owner[0] not in known}
-    unknown = reservations.listed(root) - known
+    unknown = ids.listed(root) - known
     borne = _borne(root) if orphans or unknown else set()
     for text, job_id in orphans.items():
         path = f"{root.logs}/{text}"
@@ -220,8 +220,8 @@ def _left_behind(root: Root, known: set[str]) -> Iterator[Finding]:
             yield _to_delete(Kind.LOG, path)
     for job_id in sorted(unknown - borne):
         # Race: a worker that takes in a dropped file takes its id just before it renames the file.
-        mark = reservations.mark(root, job_id)
-        path = reservations.path_of(root, job_id)
+        mark = ids.mark(root, job_id)
+        path = ids.path_of(root, job_id)
         if mark is not None and _age(path) > ids.FILING_TAKES:
             yield Finding(Kind.ID, path=path, mend=partial(ids.free, root, job_id, mark))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from queuectl.errors import BadUsage, JobMoved, NoSuchJob, QueueError
 from queuectl.job.history import LOST, OUTCOMES, STARTED, Event, attempts, moved_by_hand
 from queuectl.job.model import Job, State
-from queuectl.spool import order, reservations
+from queuectl.spool import ids, order
 from queuectl.spool.jobs import BLOCKED, HELD, ORDER, SCHEDULED, TRIES, WAITING, Found, look, places, read
 from queuectl.spool.names import ID_AT, REASON, is_made_id, name_in, odd, priority_of, split_parked
 from queuectl.system import files
@@ -80,7 +80,7 @@ def find_each(root: Root, words: Iterable[str]) -> dict[str, Found | QueueError]
 def _meant(root: Root, word: str, looked: list[tuple[State, list[str]]]) -> Found | QueueError:
     """The job that a beginning of an id means, of those that one look has found."""
     # Race: the job with exactly this id may be missed as it moves. No other job may stand in for it.
-    if is_made_id(word) or reservations.is_taken(root, word):
+    if is_made_id(word) or ids.is_taken(root, word):
         return NoSuchJob(word)
     end = ID_AT + len(word)
     near = [(text, state) for state, texts in looked for text in texts if text[ID_AT:end] == word]
