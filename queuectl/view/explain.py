@@ -159,10 +159,12 @@ def _why_it_waits(
 
 def _ahead(root: Root, found: Found, now: datetime) -> int:
     """How many jobs run before this one, from one listing of each directory."""
-    plain = (split_parked(state, root.texts_in(root.folder(state)))[0] for state in jobs.WAITING)
-    due = (order.split(names, stamp(now))[0] for names in plain)
-    ahead = (order.before(names, str(found.name)) for names in due)
-    return sum(len(names) - len(odd(State.PENDING, names)) for names in ahead)
+    number = 0
+    for state in jobs.WAITING:
+        due, _ = order.split(root.texts_in(root.folder(state)), stamp(now))
+        ahead, _ = split_parked(state, order.before(due, str(found.name)))
+        number += len(ahead) - len(odd(state, ahead))
+    return number
 
 
 def clock(text: str) -> str:
