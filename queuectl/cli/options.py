@@ -184,7 +184,7 @@ def in_utf8(word: str) -> str:
     """
     if word.isascii():
         return word
-    with contextlib.suppress(UnicodeDecodeError):
+    with contextlib.suppress(UnicodeDecodeError):  # then it is in the encoding of the locale
         return os.fsencode(word).decode()
     return word
 
@@ -236,7 +236,7 @@ def here() -> str:
     told = os.environ.get("PWD", "")
     seen = in_utf8(told)
     if seen != real and seen.startswith("/") and not {".", ".."} & set(seen.split("/")):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # PWD names no directory any more
             if os.path.samefile(told, "."):
                 return seen
     return real

@@ -67,7 +67,7 @@ def make_way_to_own(path: str) -> None:
 def _make_folders(path: str) -> None:
     if not os.path.isdir(path):
         _make_folders(os.path.dirname(path))
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(FileExistsError):  # another command has just made it
             users.make_folder(path)
 
 
