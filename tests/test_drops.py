@@ -13,12 +13,12 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from queuectl import Spool, State
-from queuectl.spool import holds, jobs, requests
+from queuectl.spool import holds, ids, jobs, requests
 from queuectl.spool.names import FIFO_RANK, REASON
 from queuectl.system import files
 from queuectl.times import utc_now
@@ -708,3 +708,72 @@ def test_two_dropped_files_of_one_freed_id_become_one_job(spool: Spool, sleeples
     assert [found.id for found in spool.list("pending")] == ["mine"]
     (aside,) = spool.list("dead")
     assert "is taken" in reason(Path(aside.path))
+
+
+# ── several workers judge one file ────────────────────────────────────────────────────────────
+
+
+class Before:
+    """System calls; the first rename to a path that holds `part` is preceded by what others do."""
+
+    def __init__(self, part: str, meanwhile: Callable[[], object]) -> None:
+        self._part, self._meanwhile = part, meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def rename(self, source: str, target: str) -> None:
+        if self._part in target:
+            self._part = "\0"
+            self._meanwhile()
+        os.rename(source, target)
+
+
+def test_who_judges_a_file_that_another_worker_takes_in_meanwhile_leaves_no_id_behind(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.file({"id": "first", "command": "true"})
+    drop_old(spool, "job.yaml", "command: true\n")
+    other = pending(spool, "10-20260101T000000.000000Z-other.yaml")
+    with spool.member() as me:
+        monkeypatch.setattr(
+            files, "kernel", Before("-job.yaml", lambda: pending(spool, "job.yaml").rename(other))
+        )
+        me.look(utc_now(), again=True)
+    assert not ids.is_taken(spool.root, "job")
+    assert sorted(found.id for found in spool.list("pending")) == ["first", "other"]
+
+
+def test_a_file_waits_while_another_worker_may_be_taking_it_in_and_gets_another_id_after_that(
+    spool: Spool,
+) -> None:
+    spool.file({"id": "first", "command": "true"})
+    ids.reserve(spool.root, "job")
+    drop_old(spool, "job.yaml", "command: true\n")
+    with spool.member() as me:
+        me.look(utc_now(), again=True)
+        assert me.is_settling
+        os.utime(ids.path_of(spool.root, "job"), (1, 1))
+        me.look(utc_now(), again=True)
+    assert any(found.id.startswith("job-") for found in spool.list("pending"))
+    ids.drop(spool.root, "job")
+
+
+def test_a_file_that_is_mended_while_it_is_put_aside_is_judged_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    spool.file({"id": "first", "command": "true"})
+    drop_old(spool, "job.yaml", "comand: true\n")
+    with spool.member() as me:
+        mend = Before("/processing/", lambda: pending(spool, "job.yaml").write_text("command: true\n"))
+        monkeypatch.setattr(files, "kernel", mend)
+        me.look(utc_now(), again=True)
+        assert in_dead(spool) == {}
+        os.utime(pending(spool, "job.yaml"), (1, 1))
+
+        def is_taken_in() -> bool:
+            me.look(utc_now(), again=True)
+            return not pending(spool, "job.yaml").exists()
+
+        until(is_taken_in, "it is a job")
+    assert {found.id for found in spool.list("pending")} == {"first", "job"}
