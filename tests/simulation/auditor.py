@@ -49,6 +49,8 @@ class Auditor:
         #: The paths of each job by its id, and since when each has its file.
         self.places: dict[str, set[str]] = {}
         self.since: dict[str, float] = {}
+        #: Where each file came from under a job's name; None for a dropped file or a draft.
+        self.sources: dict[str, Place | None] = {}
         #: The process behind each owner's name, and when the beat of each last reached the disk.
         self.owners: dict[str, Process] = {}
         self.beaten: dict[str, float] = {}
@@ -86,6 +88,11 @@ class Auditor:
         path = f"/spool/processing/{run.claim}"
         return path if path in self.places.get(run.job_id, ()) else None
 
+    def claims_of(self, owner: str) -> list[str]:
+        """The paths of the claims that an owner holds."""
+        ending = f"@{owner}.yaml"
+        return [path for paths in self.places.values() for path in paths if path.endswith(ending)]
+
     def waiting(self) -> Iterator[Place]:
         """The jobs that wait under sortable names."""
         for paths in self.places.values():
@@ -106,6 +113,7 @@ class Auditor:
         if move.after:
             self.places.setdefault(move.after.name.id, set()).add(move.after.path)
             self.since[move.after.path] = now
+            self.sources[move.after.path] = move.before
         for path in (source, target):
             if path is not None and path.startswith("/spool/workers/"):
                 self._note_presence(path, is_there=path == target)

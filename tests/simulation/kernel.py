@@ -350,8 +350,14 @@ class Kernel:
         mount.changed(os.fspath(path))
 
     def rename(self, source: Any, target: Any) -> None:
-        mount = self._step("rename", f"{os.fspath(source)} -> {os.fspath(target)}")
-        mount.rename(os.fspath(source), os.fspath(target))
+        old, new = os.fspath(source), os.fspath(target)
+        mount = self._step("rename", f"{old} -> {new}")
+        try:
+            mount.rename(old, new)
+        except OSError as problem:
+            if problem.errno == errno.EIO and mount.disk.find(new) is None:
+                self._world.current.is_hindered(self._world.time)
+            raise
 
     replace = rename
 

@@ -77,6 +77,23 @@ def a_claim_bears_the_name_of_who_makes_it(audit: Auditor, move: Move) -> str | 
     return None
 
 
+def no_claim_is_forgotten(audit: Auditor, move: Move) -> str | None:
+    """A claim that was made and never ran, while its worker makes another: it believed a wrong answer."""
+    who, after = move.who, move.after
+    if who is None or who.what != "worker" or not (move.before and after):
+        return None
+    if move.before.state is State.PROCESSING or after.state is not State.PROCESSING:
+        return None
+    for path in audit.claims_of(after.name.owner or ""):
+        place = audit.place(path)
+        if place is None or path == after.path or not who.was_free_since(audit.since[path]):
+            continue
+        runs = audit.world.runs.get(place.name.id, ())
+        if audit.sources.get(path) and not any(path.endswith(f"/{run.claim}") for run in runs):
+            return f"{who} claims {move.source} and has forgotten its claim {path}"
+    return None
+
+
 def a_live_worker_keeps_its_claims(audit: Auditor, move: Move) -> str | None:
     if move.before is None or move.before.state is not State.PROCESSING:
         return None
@@ -295,6 +312,7 @@ ON_MOVES = (
     each_id_is_in_one_directory,
     nothing_printed_is_removed,
     a_claim_bears_the_name_of_who_makes_it,
+    no_claim_is_forgotten,
     a_live_worker_keeps_its_claims,
     a_live_worker_keeps_its_description,
     done_means_that_a_run_ended_with_success,

@@ -118,7 +118,11 @@ class Process:
     def stop(self, now: float, seconds: float) -> None:
         """SIGSTOP now, and SIGCONT after these seconds."""
         self.stopped_until = max(self.stopped_until, now + seconds)
-        self.hindered_until = max(self.hindered_until, self.stopped_until)
+        self.is_hindered(self.stopped_until)
+
+    def is_hindered(self, until: float) -> None:
+        """Note that something outside holds it up until then."""
+        self.hindered_until = max(self.hindered_until, until)
 
     def was_free_since(self, moment: float) -> bool:
         """Whether nothing outside has held it up since then."""
@@ -228,7 +232,7 @@ class World:
         """End a process now: SIGKILL. Its command goes on."""
         process.is_dead = True
         if process.main is not None and not process.main.dead:
-            process.hindered_until = max(process.hindered_until, self.time)
+            process.is_hindered(self.time)
             self.say(process, "dies")
         for thread in process.threads:
             if thread and not thread.dead:
@@ -323,7 +327,7 @@ class World:
         if self.is_rough and luck() * _STALLS < 1:
             cost += luck() * luck() * 8.0
             if cost > _LONG:
-                process.hindered_until = max(process.hindered_until, self.time + cost)
+                process.is_hindered(self.time + cost)
         if process.dies_in is not None:
             process.dies_in -= 1
             if process.dies_in <= 0:
@@ -339,7 +343,7 @@ class World:
             process.fails_in = (left - 1, number) if left > 1 else None
             if left <= 1:
                 self.say(process, f"{call} {path} fails")
-                process.hindered_until = max(process.hindered_until, self.time)
+                process.is_hindered(self.time)
                 raise error(number, path)
         return mount
 
@@ -348,13 +352,13 @@ class World:
         left = process.machine.heals_at - self.time
         if self.luck.random() < 0.3:
             self.pause(min(left, self.luck.uniform(1, 20)))
-            process.hindered_until = max(process.hindered_until, self.time)
+            process.is_hindered(self.time)
             if process.machine.mount.is_cut_off:
                 self.say(process, f"{call} {path}: EIO, cut off")
                 raise error(errno.EIO, path)
             return
         self.pause(max(left, 0.001))
-        process.hindered_until = max(process.hindered_until, self.time)
+        process.is_hindered(self.time)
 
     # ── what is watched ───────────────────────────────────────────────────────────────────
 
