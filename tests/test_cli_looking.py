@@ -640,7 +640,14 @@ LOOKS = [
 ]
 
 
-@pytest.mark.parametrize("command", [*LOOKS, "output get ran", "logs ran --stdout", "logs ran --follow"])
+#: Those that a terminal is shown in another way than a pipe is.
+ON_TERMINAL = [
+    *("list", "status", "status dead", "status odd", "dlq list", "worker status", "config list"),
+    *("output get told", "output get ran", "logs ran --stdout", "logs ran --follow"),
+]
+
+
+@pytest.mark.parametrize("command", ON_TERMINAL)
 def test_nothing_raw_reaches_a_terminal(hostile: Shell, command: str) -> None:
     terminal = hostile.terminal(*command.split())
     assert terminal.end() in {0, 1}

@@ -317,12 +317,9 @@ def test_a_user_without_a_home_is_told_to_name_a_spool(shell: Shell) -> None:
     "arguments",
     [
         [],
-        ["x"],
         ["x", "sideways"],
         ["x", "drain", "1", "2"],
-        ["x", "drain", "y"],
         ["x", "drain", "0"],
-        ["x", "drain", "-1"],
     ],
 )
 def test_the_workers_own_module_says_which_command_starts_it(shell: Shell, arguments: list[str]) -> None:
@@ -395,22 +392,18 @@ def mounted(shell: Shell, mount: str, command: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.skipif(not mounts_can_be_made(), reason="no right to mount, not even in a namespace of its own")
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("enqueue true", "pause", "retry dead", "config set priority 1"),
-        *("worker start", "worker start --drain", "worker start --foreground --count 1"),
-    ],
-)
-def test_a_read_only_spool_is_status_75(shell: Shell, command: str) -> None:
+def test_a_read_only_spool_is_status_75(shell: Shell) -> None:
     shell.file("exit 1", id="dead", max_retries=0)
     shell.drain()
-    done = mounted(shell, "mount --bind {0} {0} && mount -o remount,bind,ro {0}", command)
-    assert (done.returncode, done.stdout) == (75, ""), done
-    assert has_two_sentences(done.stderr)
-    assert (
-        mounted(shell, "mount --bind {0} {0} && mount -o remount,bind,ro {0}", "status dead").returncode == 0
-    )
+    read_only = "mount --bind {0} {0} && mount -o remount,bind,ro {0}"
+    for command in (
+        *("enqueue true", "pause", "retry dead", "config set priority 1"),
+        *("worker start", "worker start --drain", "worker start --foreground --count 1"),
+    ):
+        done = mounted(shell, read_only, command)
+        assert (done.returncode, done.stdout) == (75, ""), done
+        assert has_two_sentences(done.stderr)
+    assert mounted(shell, read_only, "status dead").returncode == 0
 
 
 @pytest.mark.skipif(not mounts_can_be_made(), reason="no right to mount, not even in a namespace of its own")
@@ -425,9 +418,7 @@ def test_a_full_spool_is_status_75(shell: Shell) -> None:
 # ── pipes and interrupts ──────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "command", ["list", "list --json", "logs big --stdout", "logs big", "logs big --follow", "dlq list", "-h"]
-)
+@pytest.mark.parametrize("command", ["list", "list --json", "logs big --stdout", "logs big --follow", "-h"])
 def test_a_reader_that_goes_away_ends_a_command_quietly(long: Shell, command: str) -> None:
     status = long.home / "status"
     done = subprocess.run(
@@ -463,7 +454,7 @@ def redirected(shell: Shell, command: str, how: str) -> subprocess.CompletedProc
 
 
 @full_device
-@pytest.mark.parametrize("command", ["status", "list", "list --json", "logs big --stdout", "logs big", "-h"])
+@pytest.mark.parametrize("command", ["list", "list --json", "logs big --stdout", "-h"])
 def test_a_full_standard_output_is_not_told_as_trouble_of_the_spool(long: Shell, command: str) -> None:
     done = on_full_device(long, command)
     assert (done.returncode, has_two_sentences(done.stderr)) == (1, True), done
@@ -494,8 +485,7 @@ def test_without_standard_error_a_command_does_what_it_does(shell: Shell) -> Non
         assert subprocess.call(["sh", "-c", line], env=shell.environment) == status, arguments
 
 
-@pytest.mark.parametrize("count", ["1", "2"])
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("closed", "count"), [(">&-", "1"), ("2>&-", "1"), ("<&- >&- 2>&-", "2")])
 def test_without_standard_streams_a_worker_runs_what_there_is(shell: Shell, closed: str, count: str) -> None:
     job_id = shell.file("echo out; echo err >&2; read line || echo end")
     assert redirected(shell, f"worker start --drain --count {count}", closed).returncode == 0
@@ -503,9 +493,7 @@ def test_without_standard_streams_a_worker_runs_what_there_is(shell: Shell, clos
     assert shell("logs", job_id, "--stderr").out == "err\n"
 
 
-@pytest.mark.parametrize(
-    "command", ["list --json", "status --json", "logs big", "logs big --stdout", "dlq list"]
-)
+@pytest.mark.parametrize("command", ["list --json", "logs big --stdout", "dlq list"])
 def test_without_standard_output_a_command_does_what_it_does(long: Shell, command: str) -> None:
     done = redirected(long, command, ">&-")
     assert (done.returncode, done.stderr) == (0, "")
@@ -611,17 +599,19 @@ def test_ids_are_completed_that_the_command_takes(states: Shell, command: str, w
     assert completed(states, f"queuectl {command} job") == {f"job-{word}" for word in wanted.split()}
 
 
-@pytest.fixture
-def states(shell: Shell) -> Shell:
-    """A spool with a job in each state but processing."""
-    shell.file("true", id="job-done")
-    shell.file("exit 1", id="job-dead", max_retries=0)
-    shell.file("exit 1", id="job-failed", backoff_base=9000)
-    shell.drain()
-    shell.file("true", id="job-waits")
-    shell.file("true", id="job-later", run_at="2036-01-01T00:00:00Z")
-    shell.file("true", id="other")
-    return shell
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A spool with a job in each state but processing; only looked at."""
+    with Shell(tmp_path_factory.mktemp("states")) as shell:
+        shell.make_spool()
+        shell.file("true", id="job-done")
+        shell.file("exit 1", id="job-dead", max_retries=0)
+        shell.file("exit 1", id="job-failed", backoff_base=9000)
+        shell.drain()
+        shell.file("true", id="job-waits")
+        shell.file("true", id="job-later", run_at="2036-01-01T00:00:00Z")
+        shell.file("true", id="other")
+        yield shell
 
 
 def test_ids_of_the_spool_that_is_meant_are_completed(states: Shell) -> None:

@@ -291,7 +291,7 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_it_without_a_traceback(shell: Sh
                     os.killpg(popen.pid, signal.SIGINT)
         return moment, popen.returncode, said
 
-    ends = at_once(interrupted, range(1, 1600, 123))
+    ends = at_once(interrupted, range(1, 1600, 123 if count == "1" else 311))
     assert [end for end in ends if end[1] != 130] == []
     assert [end for end in ends if b"Exception" in end[2] or b"Traceback" in end[2]] == []
     assert workers(shell) == {}

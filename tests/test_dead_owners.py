@@ -133,8 +133,7 @@ def test_whoever_looks_says_that_it_is_dead(shell: Shell, dead: str) -> None:
     assert f"{dead}.yaml: this worker is dead" in said
 
 
-@pytest.mark.parametrize("option", [(), ("--timeout", "1")], ids=["no limit", "limit"])
-@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(("option", "named"), [((), False), (("--timeout", "1"), True)])
 def test_nobody_waits_for_it_to_stop(shell: Shell, dead: str, option: tuple[str, ...], named: bool) -> None:
     said = shell("worker", "stop", *option, *([dead] if named else []))
     assert said.out == ""

@@ -96,7 +96,7 @@ _LINES = st.builds(
 )
 
 
-@settings(max_examples=2000, deadline=None, database=None)
+@settings(max_examples=500, deadline=None, database=None)
 @given(st.lists(_LINES, min_size=1, max_size=2), st.booleans())
 @example(["a: b1 #a"], True)
 @example(["a: null"], True)

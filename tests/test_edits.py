@@ -149,8 +149,7 @@ def test_of_many_listed_jobs_the_one_that_was_made_urgent_is_claimed_next(
         assert (claim.id, claim.name.rank) == (chosen.id, 1)
 
 
-@every_way
-@pytest.mark.parametrize("kind", ["foreground", "drain"])
+@pytest.mark.parametrize(("save", "kind"), [*((save, "foreground") for save in WAYS), (WAYS[0], "drain")])
 def test_a_busy_worker_takes_up_an_edit_long_before_the_turn_that_the_job_had(
     spool: Spool, workers: Workers, evidence: Evidence, tmp_path: Path, until: Until,
     save: Callable[[str, str], None], kind: str,

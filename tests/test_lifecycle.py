@@ -145,14 +145,13 @@ def test_a_job_holds_no_descriptor_of_its_worker(spool: Spool, workers: Workers)
     assert {number for number, target in held if not target.startswith("/proc/")} == {"0", "1", "2"}
 
 
-@pytest.mark.parametrize("status", [0, 1, 2, 77, 126, 127, 128, 130, 255])
-def test_exit_codes_are_recorded_as_they_are(
-    spool: Spool, workers: Workers, history: History, status: int
-) -> None:
-    job_id = spool.file({"command": f"exit {status}", "max_retries": 0})
+def test_exit_codes_are_recorded_as_they_are(spool: Spool, workers: Workers, history: History) -> None:
+    statuses = [0, 1, 2, 77, 126, 127, 128, 130, 255]
+    ids = {spool.file({"command": f"exit {status}", "max_retries": 0}): status for status in statuses}
     workers.drain()
-    assert history(job_id)[-1]["exit_code"] == status
-    assert spool.find(job_id).state is (State.DEAD if status else State.DONE)
+    for job_id, status in ids.items():
+        assert history(job_id)[-1]["exit_code"] == status
+        assert spool.find(job_id).state is (State.DEAD if status else State.DONE)
 
 
 def test_a_job_killed_by_a_signal_has_failed_with_its_name(

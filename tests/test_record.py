@@ -113,8 +113,13 @@ def test_a_layout_that_takes_no_event_is_written_anew_and_says_the_same(spool: S
     assert [one.name for one in path.parent.iterdir()] == ["job.yaml"]
 
 
-@pytest.mark.parametrize("layout", OPEN.values(), ids=OPEN)
-@pytest.mark.parametrize("already", [(), (END,)], ids=["first event", "further event"])
+@pytest.mark.parametrize(
+    ("layout", "already"),
+    [
+        *((layout, ()) for layout in OPEN.values()),
+        *((OPEN[name], (END,)) for name in ("no history", "history indented", "history and keys indented")),
+    ],
+)
 def test_an_event_cut_short_at_any_byte_is_not_there_and_the_next_one_mends_the_file(
     layout: str, already: tuple[dict[str, Any], ...]
 ) -> None:

@@ -398,8 +398,14 @@ def replace(path: Path, text: str) -> None:
     new.rename(path)
 
 
-@pytest.mark.parametrize("how", ["a worker", "check --repair"])
-@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize(
+    ("broken", "how"),
+    [
+        *((broken, "check --repair") for broken in BROKEN),
+        ("no YAML any more", "a worker"),
+        ("a link", "a worker"),
+    ],
+)
 def test_the_command_is_ended_before_a_claim_that_cannot_be_read_is_put_aside(
     cut: Cut, workers: Workers, broken: str, how: str
 ) -> None:

@@ -204,9 +204,16 @@ def signals(order: str, worker: int, command: int, until: Until) -> None:
         os.kill(worker, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("kind", ["foreground", "drain"])
-@pytest.mark.parametrize("order", ["the worker first", "the command first", "at once"])
-@pytest.mark.parametrize("ends", ENDS)
+ORDERS = ["the worker first", "the command first", "at once"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "order", "kind"),
+    [
+        *((ends, order, "foreground") for ends in ENDS for order in ORDERS),
+        *(("of the signal", order, "drain") for order in ORDERS),
+    ],
+)
 def test_a_signal_to_a_worker_and_its_command_uses_up_no_try(
     spool: Spool, workers: Workers, until: Until, history: History, ends: str, order: str, kind: str
 ) -> None:

@@ -420,7 +420,7 @@ class Queue(RuleBasedStateMachine):
 def test_each_job_is_in_exactly_one_place_whatever_happens_to_it(
     size: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:
-    examples, steps = size(30, 500), size(30, 50)
+    examples, steps = size(15, 500), size(30, 50)
     run_state_machine_as_test(
         Queue,
         settings=settings(
