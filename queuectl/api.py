@@ -91,11 +91,16 @@ class Spool:
             raise filed.error
         return filed.id
 
-    def file_many(self, jobs: Iterable[Job | str | Mapping[str, object]]) -> Iterator[Filed]:
-        """File jobs in order, with one sync for many; yields a `Filed` for each once it is on disk."""
-        return self.file_checked(map(_job, jobs))
+    def file_many(
+        self, jobs: Iterable[Job | str | Mapping[str, object]], *, after_unfiled: bool = False
+    ) -> Iterator[Filed]:
+        """File jobs in order, with one sync for many; yields a `Filed` for each once it is on disk.
 
-    def file_checked(self, jobs: Iterable[Job]) -> Iterator[Filed]:
+        A job may wait for ids that nobody has filed yet if `after_unfiled` is true.
+        """
+        return self.file_checked(map(_job, jobs), after_unfiled=after_unfiled)
+
+    def file_checked(self, jobs: Iterable[Job], *, after_unfiled: bool = False) -> Iterator[Filed]:
         """File jobs that `from_fields` has made, as `file_many` does."""
         from queuectl.spool.filing import file_jobs
 
@@ -105,7 +110,15 @@ class Spool:
             if StorageTrouble.explains(error):
                 raise StorageTrouble(error) from error
             raise
-        return file_jobs(self.root, values, jobs, self.clock)
+
+        def gate(lot: list[Job]) -> Mapping[str, str | QueueError]:
+            if not any(job.after for job in lot):
+                return {}
+            from queuectl.rules import after  # most jobs wait for none
+
+            return after.gate(self.root, lot, may_be_unfiled=after_unfiled)
+
+        return file_jobs(self.root, values, jobs, self.clock, gate)
 
     def find(self, job_id: str) -> Found:
         """The job with this id or unique prefix of an id; raises `NoSuchJob` or `BadUsage`."""

@@ -235,6 +235,7 @@ def test_the_python_calls_that_are_listed_exist() -> None:
 def busy(tmp_path: Path) -> Spool:
     """A spool with a job of every kind that the JSON tables tell of."""
     spool = Spool.create(tmp_path / "spool")
+    spool.file({"id": "first", "command": "true"})
     spool.file(
         {
             "id": "whole",
@@ -243,6 +244,7 @@ def busy(tmp_path: Path) -> Spool:
             "env": {"A": "b"},
             "launcher": "env",
             "backoff_base": 1,
+            "after": "first",
         }
     )
     spool.file({"id": "bad", "command": "kill -9 $$", "max_retries": 0})
@@ -272,7 +274,9 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(busy: Spool) 
         (worker,) = objects(queuectl(busy, "worker", "status", "--json"))
     assert list(overview) == documented["queuectl status --json"]
     assert list(whole) == job_keys
-    assert list(waits) == [key for key in job_keys if key not in {"cwd", "env", "launcher", "backoff_base"}]
+    assert list(waits) == [
+        key for key in job_keys if key not in {"cwd", "env", "launcher", "backoff_base", "after"}
+    ]
     assert list(dead) == [*waits, *documented["queuectl dlq list --json"]]
     assert list(printed) == documented["queuectl output get JOB_ID --json"]
     assert list(worker) == documented["queuectl worker status --json"]

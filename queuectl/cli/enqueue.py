@@ -70,7 +70,7 @@ class Source(NamedTuple):
 
 @click.command("enqueue", cls=_Enqueue, epilog=EXAMPLES)
 @click.argument("what", nargs=-1, shell_complete=completion.files)
-@taking(*options.FIELDS, *options.OTHERS)
+@taking(*options.FIELDS, *options.RULES, *options.OTHERS)
 @click.pass_context
 def enqueue_command(
     ctx: click.Context,
@@ -79,6 +79,8 @@ def enqueue_command(
     command: str | None,
     files: tuple[str, ...],
     env: tuple[str, ...],
+    after: tuple[str, ...],
+    after_unfiled: bool,
     lines: bool,
     again: bool,
     yes: bool,
@@ -93,6 +95,8 @@ def enqueue_command(
     del what  # the line has the command with its `--`
     said = {key: text for key, text in texts.items() if text is not None}
     flags = options.fields(said, env, lambda past: yes or _is_meant(past))
+    if after:
+        flags["after"] = options.after(after)
     sources = list(_sources(ctx.meta["line"], command, files, lines=lines))
     if len(sources) > 1 and "id" in said:
         raise BadUsage(
@@ -100,7 +104,7 @@ def enqueue_command(
         )
     if again:
         sources = [source._replace(fields=_undone(source.fields)) for source in sources]
-    return _file(ctx, sources, flags, as_json=as_json)
+    return _file(ctx, sources, flags, after_unfiled=after_unfiled, as_json=as_json)
 
 
 def _is_meant(past: LongAgo) -> bool:
@@ -257,7 +261,9 @@ def _source(place: str, tree: documents.Node) -> Source:
     return Source(place, dict(tree))
 
 
-def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, as_json: bool) -> int:
+def _file(
+    ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, after_unfiled: bool, as_json: bool
+) -> int:
     refused: list[tuple[str, QueueError]] = []
     jobs: list[Job] = []
     places: list[str] = []
@@ -277,9 +283,10 @@ def _file(ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, a
         printer.note(f"{are} completed already and not filed; --again files such jobs, too.")
     spool = spool_or_new(ctx)
     told: list[str] = []
+    answers = spool.file_checked(jobs, after_unfiled=after_unfiled)
     try:
         with printer.progress("filing", len(jobs), least=printer.MANY) as advance:
-            for place, filed in zip(places, spool.file_checked(jobs), strict=False):
+            for place, filed in zip(places, answers, strict=False):
                 if filed.error is None:
                     told.append(filed.id)
                 else:

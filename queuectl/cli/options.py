@@ -7,6 +7,7 @@ import os
 from datetime import timedelta
 
 from queuectl.errors import BadUsage, LongAgo, QueueError
+from queuectl.job.model import ENDINGS
 from queuectl.times import entered_duration, entered_moment, iso, utc_now
 from queuectl.tuples import NamedTuple
 
@@ -45,6 +46,17 @@ FIELDS = (
     Option(("--cwd",), "cwd", "DIR", "The directory it runs in; without it, the current one."),
     Option(("--env", "-e"), "env", "K=V", "An environment variable; may be repeated.", repeats=True),
 )
+#: Options of `enqueue` that say when a job may start. The fast reader leaves them to click.
+RULES = (
+    Option(
+        ("--after",),
+        "after",
+        "ID",
+        "Run after this job or batch has succeeded; ID:any, ID:failed.",
+        repeats=True,
+    ),
+    Option(("--after-unfiled",), "after_unfiled", None, "Wait also for ids that nobody has filed yet."),
+)
 #: Options of `enqueue` for where jobs come from and what is printed.
 OTHERS = (
     Option(("--file", "-f"), "files", "FILE", "JSON, JSON lines or YAML.", repeats=True),
@@ -62,7 +74,7 @@ DRY_RUN = Option(("--dry-run",), "dry_run", None, "Only show what would be delet
 #: Options whose text is converted. The text of the others is the value of the field.
 _MADE = frozenset({"run_at", "delay", "cwd", "env"})
 _HELP = Option(("--help", "-h"), "help", None, "")
-_BY_NAME = {name: option for option in (*FIELDS, *OTHERS, _HELP) for name in option.names}
+_BY_NAME = {name: option for option in (*FIELDS, *RULES, *OTHERS, _HELP) for name in option.names}
 
 
 class Unread(Exception):
@@ -173,6 +185,17 @@ def fields(
         found["cwd"] = _seen_from_here(in_utf8(cwd))
     if variables := dict(_variable(in_utf8(text)) for text in env):
         found["env"] = variables
+    return found
+
+
+def after(words: Iterable[str]) -> dict[str, str]:
+    """The field `after` from words such as `build` and `lint:any`. Raises `BadUsage`."""
+    found: dict[str, str] = {}
+    for word in words:
+        job_id, colon, ending = word.partition(":")
+        if job_id in found:
+            raise BadUsage(f"--after names {job_id!r} twice.", "Name each job once.")
+        found[job_id] = ending if colon else ENDINGS[0]
     return found
 
 

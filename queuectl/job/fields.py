@@ -6,7 +6,15 @@ import re
 
 from queuectl.errors import BadJob, Completed, nearest
 from queuectl.job.history import events
-from queuectl.job.model import MAX_COMMAND, MAX_LAUNCHER, URGENT, Job, is_id
+from queuectl.job.model import (
+    ENDINGS,
+    MAX_COMMAND,
+    MAX_LAUNCHER,
+    MOST_AFTER,
+    URGENT,
+    Job,
+    is_id,
+)
 from queuectl.times import DURATION, MOMENT, parse_duration, parse_moment
 
 TYPE_CHECKING = False
@@ -111,6 +119,24 @@ def launcher(value: Any) -> str:
     return text
 
 
+def _after(value: Any) -> dict[str, str]:
+    """One id, a list of ids, or a mapping of ids to how each must end."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list):
+        if len(set(map(str, value))) < len(value):
+            raise ValueError("each id once")
+        value = dict.fromkeys(map(_id, value), ENDINGS[0])
+    if not isinstance(value, dict):
+        raise ValueError("an id, a list of ids, or ids with ok, any or failed, as in {build: ok, lint: any}")
+    if len(value) > MOST_AFTER:
+        raise ValueError(f"at most {MOST_AFTER:,} ids: name a batch")
+    for ending in value.values():
+        if ending not in ENDINGS:
+            raise ValueError(f"ids with ok, any or failed, which {_shown(ending)} is not")
+    return {_id(job_id): str(ending) for job_id, ending in value.items()}
+
+
 PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "id": _id,
     "command": _command,
@@ -122,6 +148,7 @@ PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "cwd": _text,
     "env": _environment,
     "launcher": launcher,
+    "after": _after,
     "created_at": _moment,
     "history": events,
 }

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Event: TypeAlias = "Mapping[str, Any]"
 # The kinds of events. Each of the second line ends a claim.
-STARTED, RETRIED = "started", "retried"
+STARTED, RETRIED, READY = "started", "retried", "ready"
 COMPLETED, FAILED, CANCELLED, LOST, RETURNED = "completed", "failed", "cancelled", "lost", "returned"
 OUTCOMES = frozenset({COMPLETED, FAILED, CANCELLED, LOST, RETURNED})
 

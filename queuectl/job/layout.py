@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from queuectl.job.model import ENDINGS
 from queuectl.times import iso
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from queuectl.job.history import Event
@@ -84,10 +85,20 @@ def to_yaml(job: Job) -> str:
         lines.extend(f"  {scalar(name)}: {scalar(value)}" for name, value in job.env.items())
     if job.launcher is not None:
         lines.append(f"launcher: {scalar(job.launcher)}")
+    if job.after:
+        lines.append(f"after: {after(job.after)}")
     if job.created_at is not None:
         lines.append(f"created_at: {iso(job.created_at)}")
     lines.append("history:")
     return "\n".join(lines) + "\n" + "".join(map(event_line, job.history))
+
+
+def after(wanted: Mapping[str, str]) -> str:
+    """What a job runs after, in the shortest form of its field."""
+    if any(ending != ENDINGS[0] for ending in wanted.values()):
+        return f"{{{', '.join(f'{scalar(job_id)}: {ending}' for job_id, ending in wanted.items())}}}"
+    ids = [scalar(job_id) for job_id in wanted]
+    return ids[0] if len(ids) == 1 else f"[{', '.join(ids)}]"
 
 
 def number(value: float) -> str:

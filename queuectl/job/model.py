@@ -43,8 +43,12 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 #: The name of a group of jobs that share slots. `held` has a meaning of its own in file names.
 GROUP = r"(?!held(?![a-z0-9_-]))[a-z0-9][a-z0-9_-]{0,23}"
+#: The most jobs that one job may wait for; more are one batch.
+MOST_AFTER = 1000
 MAX_COMMAND = 48 * 1024
 MAX_LAUNCHER = 4096
+#: How a job may have to end before another that runs after it: with success, in any way, failed for good.
+ENDINGS = ("ok", "any", "failed")
 #: The launcher of jobs that run on the worker's host.
 HERE = "none"
 URGENT = 10
@@ -68,6 +72,8 @@ class Job(NamedTuple):
     cwd: str | None = None
     env: Mapping[str, str] = MappingProxyType({})
     launcher: str | None = None
+    #: The ids or batches that it runs after, each with the ending that it wants: a word of `ENDINGS`.
+    after: Mapping[str, str] = MappingProxyType({})
     created_at: datetime | None = None
     history: tuple[Event, ...] = ()
 

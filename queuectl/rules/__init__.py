@@ -1,5 +1,5 @@
-"""May this claim start? A claimant asks `put_off(claim)` once it has read what it claimed.
+"""May this claim start? A claimant asks once it has read what it claimed; `start` asks each rule in turn.
 
-None means that the claim may start. Else the rule has undone the claim, and answers with the name under
+A rule answers with the claim if it may start. Else it has undone the claim, and answers with the name under
 which the file waits now.
 """

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from queuectl.errors import BadJob, ClaimLost, IdTaken
-from queuectl.job.history import RETRIED, moved_by_hand
+from queuectl.job.history import READY, RETRIED, moved_by_hand
 from queuectl.job.model import Job, State
 from queuectl.spool import aside, finishing, ids, jobfile, presence, safety
 from queuectl.spool.claims import Claim, lost, put_back, ready
@@ -48,14 +48,14 @@ class Claimant:
         live: Live,
         waiting: Waiting,
         abandoned: ids.Abandoned,
-        put_off: Callable[[Claim], Name | None],
+        ask: Callable[[Claim, datetime], Claim | Name],
     ) -> None:
-        """`put_off` gives the answer of `rules` for a claim."""
+        """`ask` gives the answer of the `rules` for a claim."""
         self._owner = owner
         self._live = live
         self._waiting = waiting
         self._abandoned = abandoned
-        self._put_off = put_off
+        self._ask = ask
 
     def claim(self, now: datetime, most: int) -> Claim | None:
         """Claim the most urgent job that may run now; None when there is none among those listed.
@@ -90,7 +90,7 @@ class Claimant:
             waiting.holds.let_go(name)
             if isinstance(claim, Claim):
                 return claim
-            if claim is not None:
+            if claim is not None and not claim.parked:
                 waiting.expect(source, str(claim))
         return None
 
@@ -117,8 +117,10 @@ class Claimant:
         claim, job = Claim(root, name, record, source, path), record.job
         right = true_name(name.free(), job, source, now)
         if right is None:
-            if (put_off := self._put_off(claim)) is not None:
-                return put_off
+            answer = self._ask(claim, now)
+            if not isinstance(answer, Claim):
+                return answer
+            claim = answer
             if source is State.PENDING and moved_by_hand(job.history):
                 # Crash: else the outcome before that would be taken for one of this claim.
                 return claim.noted(finishing.retried(now), sync=self._live.last.syncs)
@@ -186,7 +188,7 @@ def true_name(name: Name, job: Job, source: State, now: datetime) -> Name | None
 def _asked_due(name: Name, job: Job, source: State, now: datetime) -> datetime | None:
     """The time that the content asks for and the name does not give. None where they agree."""
     due = name.due_at
-    is_new = not job.history or job.history[-1].get("event") == RETRIED
+    is_new = not job.history or job.history[-1].get("event") in {RETRIED, READY}
     if job.run_at is None:
         # Nothing says that it is to wait: the line was removed, or the clock of its filing was ahead.
         is_late = source is State.PENDING and is_new

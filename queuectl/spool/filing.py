@@ -27,7 +27,7 @@ from queuectl.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
     from typing import TypeAlias
 
@@ -39,6 +39,9 @@ TOGETHER = 200
 
 #: A file name, what goes under it, and whether somebody chose the id.
 Named: TypeAlias = "tuple[Name, Job, bool]"
+#: Asked of each lot of jobs before they are written. Returns for the ids of those that may not start yet why
+#: they are parked, and for those of others why they are refused.
+Gate: TypeAlias = "Callable[[list[Job]], Mapping[str, str | QueueError]]"
 
 
 class Filed(NamedTuple):
@@ -49,7 +52,7 @@ class Filed(NamedTuple):
 
 
 def file_jobs(
-    root: Root, settings: Settings, jobs: Iterable[Job], clock: Callable[[], datetime]
+    root: Root, settings: Settings, jobs: Iterable[Job], clock: Callable[[], datetime], gate: Gate
 ) -> Iterator[Filed]:
     """File jobs in their order. Yields one answer a job, once the job is safely on disk.
 
@@ -65,7 +68,8 @@ def file_jobs(
             moment = max(clock(), shifted(moment))
             named.append(_named(job, settings, moment))
         try:
-            answers = _file_together(root, settings, named)
+            judged = gate([job for _, job, _ in named])
+            answers = _file_together(root, settings, [_parked(one, judged) for one in named], judged)
         except OSError as error:
             if StorageTrouble.explains(error):
                 raise StorageTrouble(error) from error
@@ -81,7 +85,15 @@ def _named(job: Job, settings: Settings, moment: datetime) -> Named:
     return name, job._replace(id=job_id, created_at=job.created_at or moment), job.id is not None
 
 
-def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[Filed]:
+def _parked(one: Named, judged: Mapping[str, str | QueueError]) -> Named:
+    name, job, is_chosen = one
+    reason = judged.get(name.id)
+    return (name._replace(parked=reason), job, is_chosen) if isinstance(reason, str) else one
+
+
+def _file_together(
+    root: Root, settings: Settings, named: list[Named], judged: Mapping[str, str | QueueError]
+) -> list[Filed]:
     """File a few jobs with one sync of each directory: all of them, or none and an error.
 
     Raises `FiledAllTheSame` where some could not be removed again, as workers had claimed them.
@@ -92,7 +104,7 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
     published: list[drafts.Draft] = []
     taken: list[Name] = []
     try:
-        answers = _write(root, settings, named, written)
+        answers = _write(root, settings, named, judged, written)
         _take_ids(root, named, answers, written, taken)
         _refuse_given_away(root, settings, written)
         if sync:
@@ -111,13 +123,20 @@ def _file_together(root: Root, settings: Settings, named: list[Named]) -> list[F
     return answers
 
 
-def _write(root: Root, settings: Settings, named: list[Named], written: list[drafts.Draft]) -> list[Filed]:
+def _write(
+    root: Root,
+    settings: Settings,
+    named: list[Named],
+    judged: Mapping[str, str | QueueError],
+    written: list[drafts.Draft],
+) -> list[Filed]:
     """Write the drafts of all jobs that can be filed. Returns an answer for each job."""
     answers: list[Filed] = []
     mode = safety.guarded_mode(root, settings)
     for name, job, _ in named:
         text = to_yaml(job).encode()
-        error: QueueError | None = _unfit(root, name, text)
+        refusal = judged.get(name.id)
+        error = refusal if isinstance(refusal, QueueError) else _unfit(root, name, text)
         if error is None:
             try:
                 draft = drafts.draft(root.folder(State.PENDING), str(name), text, mode)
@@ -262,7 +281,7 @@ def _sync(root: Root, written: list[drafts.Draft], taken: list[Name]) -> None:
             files.sync_folder(root.ids)
 
 
-def _unfit(root: Root, name: Name, text: bytes) -> BadJob | None:
+def _unfit(root: Root, name: Name, text: bytes) -> QueueError | None:
     """Why no file can hold this job or have its id in its name; None where one can."""
     if not root.takes_id(name.id):
         return IdTooLong(name.id, SHORT_ID)

@@ -21,6 +21,7 @@ from queuectl.job.history import (
 )
 from queuectl.job.model import State
 from queuectl.spool import claims, jobs
+from queuectl.spool.names import AFTER
 from queuectl.system import drafts, files
 from queuectl.times import iso, parse_moment, stamp
 
@@ -77,7 +78,15 @@ def settle(claim: Claim, ending: Event, *, sync: bool = False) -> tuple[State, N
 
 def give_back(claim: Claim) -> Name:
     """Put a claim back whose command was never started; nothing is recorded. Returns its new name."""
-    return _release(claim, claim.source, claim.name.later())
+    name = claim.name.later()
+    if name.parked == AFTER and claim.job.after:  # a claim's name has no room for the id
+        return park(claim, f"{AFTER}+{next(iter(claim.job.after))}")
+    return _release(claim, claim.source, name)
+
+
+def park(claim: Claim, reason: str) -> Name:
+    """Put a claim back under a parked name, which workers pass over. Returns that name."""
+    return _release(claim, claim.source, claim.name.later()._replace(parked=reason))
 
 
 def _release(claim: Claim, state: State, wanted: Name, *, sync: bool = False) -> Name:

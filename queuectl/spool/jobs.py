@@ -86,6 +86,14 @@ def _jobs_among(root: Root, state: State, texts: Iterable[str]) -> Iterator[Foun
             yield Found(state, name, f"{folder}/{text}")
 
 
+def everywhere(root: Root) -> Iterator[Found]:
+    """The files of all jobs, from one look, not read. A job that moves meanwhile may come twice."""
+    for state, texts in look(root):
+        for text in texts:
+            if (name := name_in(state, text)) is not None:
+                yield Found(state, name, f"{root.folder(state)}/{text}")
+
+
 def names_of(root: Root, job_id: str) -> list[Found]:
     """Every file with this id, in any case. More than one are duplicates."""
     wanted = {job_id.lower()}

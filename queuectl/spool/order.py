@@ -177,6 +177,10 @@ class Lineup:
         """The names that are not due yet, in no order."""
         return map(name_of_turn, self._later[state])
 
+    def names(self) -> Iterator[str]:
+        """All names, in no order."""
+        yield from chain(*self._due.values(), *map(self.later, self._later))
+
     def count_later(self, state: State) -> int:
         """How many names are not due yet."""
         return len(self._later[state])

@@ -22,7 +22,7 @@ from queuectl.system import files
 from queuectl.times import stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     from queuectl.job.model import Job
@@ -96,6 +96,7 @@ class Waiting:
         self.edits = Edits(root)
         self.holds = Holds(root)
         self.strangers: list[str] = []
+        self.parked: list[tuple[State, str]] = []
 
     @property
     def cost(self) -> float:
@@ -111,9 +112,11 @@ class Waiting:
         begun = times.clock.monotonic()
         moment = stamp(now)
         self._forget_gone(begun)
+        self.parked = []
         for state in jobs.WAITING:
             texts = self.root.texts_in(self.root.folder(state))
-            texts, _ = names.split_parked(state, texts)
+            texts, parked = names.split_parked(state, texts)
+            self.parked += [(state, text) for text in parked]
             odd = names.odd(state, texts)
             if odd or self._gone or self._refused:
                 refused = [text for text, until in self._refused.items() if until > begun]
@@ -161,6 +164,10 @@ class Waiting:
     def later(self, state: State) -> int:
         """How many of a state are not due yet."""
         return self._lineup.count_later(state)
+
+    def names(self) -> Iterator[str]:
+        """The names of the last listing, and those that came since, without parked ones; in no order."""
+        return self._lineup.names()
 
     def has_due(self, now: datetime) -> bool:
         """Whether any listed job may run now, or its edited content asks for another name."""

@@ -133,7 +133,7 @@ def _is_writable(folder: str) -> bool:
 def _job(root: Root, path: str, verdict_on: Callable[[str], Verdict], now: datetime) -> Iterator[Finding]:
     folder, _, text = path.rpartition("/")
     state = State(folder.rpartition("/")[2])
-    name = names.parse_claim(text) or names.split(text)
+    name = names.parse_claim(text) or names.parse_parked(text) or names.split(text)
     if name.owner and (verdict := verdict_on(name.owner)).is_dead:
         yield Finding(Kind.DEAD_OWNER, {"owner": name.owner, "why": verdict.why}, path)
         return

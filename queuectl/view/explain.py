@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from queuectl import settings
 from queuectl.errors import BrokenConfig
 from queuectl.job.model import State
+from queuectl.rules import after
 from queuectl.spool import holds, jobs, order, presence, requests
 from queuectl.spool.names import HELD, REASON, classify, odd, parse, split_parked
 from queuectl.spool.names import Kind as NameKind
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
     from datetime import datetime
 
+    from queuectl.job.model import Job
     from queuectl.settings import Settings
     from queuectl.spool.jobs import Found
     from queuectl.spool.root import Root
     from queuectl.view.census import Counts
+
+
+#: How many of the jobs that one waits for are named.
+_SOME = 5
 
 
 def attention(root: Root, counts: Counts, known: Sequence[Worker], now: datetime) -> Iterator[Finding]:
@@ -141,6 +147,8 @@ def _why_it_waits(
     is_due = found.name.due <= stamp(now) and not found.name.parked
     if found.name.parked == HELD:
         yield Finding(Kind.PARKED_BY_HAND, {"id": found.id})
+    if found.job is not None and not after.is_ready(found.job):
+        yield from _behind_others(root, found.id, found.job)
     if requests.is_paused(root):
         yield Finding(Kind.QUEUE_PAUSED)
     if found.name.due > stamp(now):
@@ -155,6 +163,23 @@ def _why_it_waits(
             yield Finding(Kind.OPEN)
         number = _ahead(root, found, now) if ahead is None else ahead
         yield Finding(Kind.ONE_AHEAD if number == 1 else Kind.AHEAD, {"number": number})
+
+
+def _behind_others(root: Root, job_id: str, job: Job) -> Iterator[Finding]:
+    """What a job waits for that runs after others, or why it cannot run."""
+    ends = after.look(root, job.after).ends
+    verdict = after.judge(job.after, ends)
+    for kind, ids in ((Kind.CANNOT_RUN, verdict.broken), (Kind.WAITS_FOR, verdict.open)):
+        if ids:
+            some = ", ".join(_named(one, ends[one]) for one in ids[:_SOME])
+            rest = f" and {len(ids) - _SOME:,} more" if len(ids) > _SOME else ""
+            yield Finding(kind, {"what": some + rest, "id": job_id})
+
+
+def _named(job_id: str, end: after.End) -> str:
+    if end is after.End.OPEN:
+        return job_id
+    return f"{job_id} ({end.value})" if end is after.End.UNFILED else f"{job_id} {end.value}"
 
 
 def _ahead(root: Root, found: Found, now: datetime) -> int:

@@ -198,6 +198,7 @@ def view(found: Found, settings: Settings, now: datetime) -> dict[str, Any]:
         "env": dict(job.env) or None,
         "launcher": job.launcher,
         "backoff_base": job.backoff_base,
+        "after": dict(job.after) or None,
     }
     shown |= {key: value for key, value in extra.items() if value is not None}
     return shown | {"history": [dict(event) for event in job.history]}

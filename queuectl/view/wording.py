@@ -60,6 +60,8 @@ class Kind(Enum):
     QUEUE_PAUSED = ("the queue is paused", "`queuectl resume`")
     NOBODY_WORKS = ("no worker is alive", "`queuectl worker start`")
     PARKED_BY_HAND = ("a person holds it", "`queuectl release {id}` lets it run")
+    WAITS_FOR = ("waits for {what}", "")
+    CANNOT_RUN = ("cannot run: {what}", "retry that job, or `queuectl release --now {id}`")
     LATER = ("{what} at {when}", "")
     BROKEN = ("its file is broken: {why}", "")
     OPEN = ("a program has its file open for writing", "")

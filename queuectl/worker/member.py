@@ -10,7 +10,8 @@ from queuectl import settings
 from queuectl.errors import StorageTrouble
 from queuectl.job.history import COMPLETED, STARTED, Event, last_attempt
 from queuectl.job.model import State
-from queuectl.rules.twins import Twins
+from queuectl.rules.dependents import Dependents
+from queuectl.rules.start import Start
 from queuectl.spool import aside, claiming, finishing, ids, jobs, output, presence
 from queuectl.spool.dropping import Drops
 from queuectl.spool.waiting import Waiting
@@ -48,8 +49,11 @@ class Member:
         self.waiting = listed or Waiting(root)
         abandoned = ids.Abandoned(root)
         self._drops = Drops(root, self.name, abandoned)
-        self._claimant = claiming.Claimant(presence.name, live, self.waiting, abandoned, Twins(root).put_off)
+        self._claimant = claiming.Claimant(
+            presence.name, live, self.waiting, abandoned, Start(root, live).ask
+        )
         self._unsettled: list[str] = []
+        self.dependents = Dependents(root, self.name)
 
     @classmethod
     def join(cls, root: Root, kind: str, now: datetime, listed: Waiting | None = None) -> Member:
@@ -92,13 +96,21 @@ class Member:
         waiting.hear(heard)
         waiting.edits.hear(edited)
         if waiting.is_stale(0.0 if again else values.poll_interval):
-            waiting.relist(now)
+            self.relist(now)
         candidates = [*waiting.strangers, *self._unsettled]
         waiting.strangers = []
         if candidates:
             self._unsettled, filed = self._drops.look(candidates, values, now)
             for text in filed:
                 waiting.expect(State.PENDING, text)
+        self.dependents.sweep(waiting.names())
+        for state, text in self.dependents.judge(now):
+            waiting.expect(state, text)
+
+    def relist(self, now: datetime) -> None:
+        """List the directories."""
+        self.waiting.relist(now)
+        self.dependents.take_in(self.waiting.parked)
 
     @property
     def is_settling(self) -> bool:
@@ -111,12 +123,22 @@ class Member:
         A job of an `awaited` state that is due later is left, too. So is a claim whose owner is dead,
         or may turn out to be (`others.doubts` says who).
         """
-        self.waiting.relist(now)
+        self.relist(now)
+        self.dependents.sweep(self.waiting.names(), at_once=True)
         self.look(now)
         self.waiting.doubt(now)
         if self.is_settling or self.waiting.has_due(now) or any(map(self.waiting.later, awaited)):
             return False
+        if self.dependents.is_busy or self._is_behind_a_run():
+            return False
         return not self.others.may_leave_claims()
+
+    def _is_behind_a_run(self) -> bool:
+        """Whether a job waits for one that runs now."""
+        if not self.dependents:
+            return False
+        running = self.root.texts_in(self.root.folder(State.PROCESSING))
+        return self.dependents.is_behind(jobs.ids_in(State.PROCESSING, running))
 
     def recover(
         self, stop_remains: recovery.StopRemains, now: datetime, held: frozenset[str] = frozenset()
@@ -127,7 +149,7 @@ class Member:
         """
         new = self.others.recover(stop_remains, now, held) if self.others.is_recovery_due() else []
         if new:
-            self.waiting.relist(now)
+            self.relist(now)
         return new
 
     # ── a claim ───────────────────────────────────────────────────────────────────────────
@@ -196,6 +218,8 @@ class Member:
         self.done += 1
         if state in {State.PENDING, State.FAILED}:
             self.waiting.expect(state, str(name))
+        else:
+            self.dependents.ended(claim.id)
         return state
 
     def give_back(self, claim: Claim) -> None:

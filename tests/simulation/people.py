@@ -48,7 +48,7 @@ def file(world: World, job_id: str | None, command: str, priority: int | None, d
     try:
         root = world.root()
         values = _values(world)
-        for filed in filing.file_jobs(root, values, [from_fields(fields)], times.utc_now):
+        for filed in filing.file_jobs(root, values, [from_fields(fields)], times.utc_now, lambda _: {}):
             if filed.error is None:
                 auditor.printed.add(filed.id)
                 world.say(world.current, f"prints {filed.id}")

@@ -1,0 +1,276 @@
+"""Jobs after jobs: whether a job may start follows from where the jobs that it waits for lie.
+
+Nothing is propagated and nothing is counted: the answer is derived each time. So a dependency that is retried
+revives what waits for it, and nothing has to be undone.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl.errors import BadJob
+from queuectl.job.history import CANCELLED, READY
+from queuectl.job.model import State
+from queuectl.spool import batches, finishing, ids, jobs, output
+from queuectl.spool.names import AFTER, is_made_id
+from queuectl.times import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from queuectl.errors import QueueError
+    from queuectl.job.history import Event
+    from queuectl.job.model import Job
+    from queuectl.spool.claims import Claim
+    from queuectl.spool.jobs import Found
+    from queuectl.spool.names import Name
+    from queuectl.spool.root import Root
+
+
+class End(Enum):
+    """How a job that others wait for has ended."""
+
+    #: It waits or runs, or it may be tried again.
+    OPEN = "has not ended"
+    #: No job has had this id so far.
+    UNFILED = "not filed yet"
+    OK = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "was cancelled"
+    #: It is in no directory any more: somebody deleted its file.
+    REMOVED = "was removed"
+
+
+_WANTED: Mapping[str, frozenset[End]] = {
+    "ok": frozenset({End.OK}),
+    "failed": frozenset({End.FAILED}),
+    "any": frozenset({End.OK, End.FAILED, End.CANCELLED}),
+}
+_OPEN = frozenset({End.OPEN, End.UNFILED})
+
+
+class Verdict(NamedTuple):
+    """Whether a job may start: it waits for the ids `open`, and cannot run because of the ids `broken`.
+
+    It may start where both are empty.
+    """
+
+    open: tuple[str, ...]
+    broken: tuple[str, ...]
+
+    @property
+    def is_met(self) -> bool:
+        """Whether all has ended as asked."""
+        return not self.open and not self.broken
+
+    @property
+    def cannot_run(self) -> bool:
+        """Whether something has ended otherwise than asked."""
+        return bool(self.broken)
+
+
+def judge(after: Mapping[str, str], ends: Mapping[str, End]) -> Verdict:
+    """Whether a job may start that runs `after` these ids, which have these ends."""
+    still_open = tuple(job_id for job_id in after if ends[job_id] in _OPEN)
+    broken = tuple(
+        job_id
+        for job_id, wanted in after.items()
+        if ends[job_id] not in _OPEN and ends[job_id] not in _WANTED[wanted]
+    )
+    return Verdict(still_open, broken)
+
+
+def end_of_batch(size: int, members: Sequence[End]) -> End:
+    """How a batch has ended that declares `size` members, of which these are filed.
+
+    A batch has ended when all of them have. It counts as failed where one failed, and as cancelled where one
+    was cancelled and none failed. One that is half filed has not ended.
+    """
+    if len(members) < size or any(end in _OPEN for end in members):
+        return End.OPEN
+    for end in (End.FAILED, End.REMOVED, End.CANCELLED):
+        if end in members:
+            return end
+    return End.OK
+
+
+def pointer(verdict: Verdict, turns: Mapping[str, str]) -> str:
+    """The id under which a job is parked that cannot start yet.
+
+    Of those that it waits for it is the last one in run order (`turns`), which is likely to end last. So a
+    job that waits for a thousand others is judged about once. Where the job cannot run, it is the id that
+    is to blame.
+    """
+    if verdict.broken:
+        return verdict.broken[0]
+    return max(verdict.open, key=lambda job_id: turns[job_id])
+
+
+def cycle(start: str, after: Callable[[str], Iterable[str]]) -> list[str] | None:
+    """The way from a job through those that it waits for back to itself; None where there is none.
+
+    `after` returns what a job waits for, nothing for an id without a waiting job.
+    """
+    way: list[str] = [start]
+    branches = [iter(after(start))]
+    seen = {start}
+    while branches:
+        following = next(branches[-1], None)
+        if following is None:
+            branches.pop()
+            way.pop()
+        elif following == start:
+            return [*way, start]
+        elif following not in seen:
+            seen.add(following)
+            way.append(following)
+            branches.append(iter(after(following)))
+    return None
+
+
+def is_ready(job: Job) -> bool:
+    """Whether a job has what it waits for, as an event in its file says.
+
+    The event repeats what was met, so an edit of `after` makes the job wait again.
+    """
+    if not job.after:
+        return True
+    said = next((event for event in reversed(job.history) if event.get("event") == READY), {})
+    return said.get("after") == dict(job.after)
+
+
+def ready(wanted: Mapping[str, str], now: datetime) -> Event:
+    """The event that a job has what it waits for."""
+    return {"event": READY, "at": iso(now), "after": dict(wanted)}
+
+
+def admit(claim: Claim, now: datetime, *, sync: bool) -> Claim | Name:
+    """The claim of a job that has what it waits for. Any other job is parked: the name that it has then.
+
+    Only a job that was filed or moved past its parked name is judged here.
+    """
+    if is_ready(claim.job):
+        return claim
+    seen = look(claim.root, claim.job.after)
+    verdict = judge(claim.job.after, seen.ends)
+    if verdict.is_met:
+        return claim.noted(ready(claim.job.after, now), sync=sync)
+    return finishing.park(claim, f"{AFTER}+{pointer(verdict, seen.turns)}")
+
+
+def gate(root: Root, lot: list[Job], *, may_be_unfiled: bool) -> dict[str, str | QueueError]:
+    """For the ids of jobs that are filed together: why they are parked, or why they are refused.
+
+    A job that may start is left out. A job may wait for another one of the lot.
+    """
+    own = {job.id or "": job for job in lot}
+    wanted = {job_id for job in lot for job_id in job.after}
+    seen = look(root, wanted - own.keys())
+    ends = seen.ends | dict.fromkeys(wanted & own.keys(), End.OPEN)
+    turns = {job_id: f"{_OWN}{at:06}" for at, job_id in enumerate(own)} | seen.turns
+    behind = _Behind(root, own)
+    judged: dict[str, str | QueueError] = {}
+    for job_id, job in own.items():
+        unknown = [one for one in job.after if ends[one] in {End.UNFILED, End.REMOVED}]
+        if unknown and not may_be_unfiled:
+            judged[job_id] = BadJob(
+                f"after: there is no job or batch {unknown[0]!r}.",
+                "File it first, or say --after-unfiled to wait until it is filed.",
+            )
+        elif job.after and (way := cycle(job_id, behind.of)) is not None:
+            judged[job_id] = BadJob(f"after: it would wait for itself: {' -> '.join(way)}.", "Leave one out.")
+        elif not (verdict := judge(job.after, ends)).is_met:
+            judged[job_id] = f"{AFTER}+{pointer(verdict, turns)}"
+    return judged
+
+
+class _Behind:
+    """What jobs wait for: those of a lot, and those that are parked behind others in the spool."""
+
+    def __init__(self, root: Root, own: Mapping[str, Job]) -> None:
+        self._root = root
+        self._own = own
+        self._parked: dict[str, Found] | None = None
+
+    def of(self, job_id: str) -> Iterable[str]:
+        """The ids that a job waits for; none for an id without a job that waits for others."""
+        if job_id in self._own:
+            return self._own[job_id].after
+        if self._parked is None:
+            found = (one for state in jobs.WAITING for one in jobs.found_in(self._root, state))
+            self._parked = {one.id: one for one in found if one.name.parked}
+        reading = jobs.read(self._parked[job_id]) if job_id in self._parked else None
+        return reading.job.after if reading and reading.job else ()
+
+
+class Look(NamedTuple):
+    """How jobs and batches have ended, and where each stands in run order: its file name, or `LAST`."""
+
+    ends: dict[str, End]
+    turns: dict[str, str]
+
+
+#: The turn of what is no job that waits, and the beginning of that of a job which is being filed. Both sort
+#: behind all file names.
+LAST, _OWN = "~", "}"
+
+
+def look(root: Root, job_ids: Iterable[str]) -> Look:
+    """Look where these jobs and batches lie now: a few listings for any number of ids."""
+    wanted = set(job_ids)
+    found = jobs.places(root, wanted).found
+    ends = {job_id: _end_of_job(found[job_id]) for job_id in wanted & found.keys()}
+    missing = wanted - ends.keys()
+    sizes = {name: size for name in missing if (size := batches.size_of(root, name)) is not None}
+    members = _members(root, sizes)
+    for name in missing:
+        if name in sizes:
+            ends[name] = end_of_batch(sizes[name], [_end_of_job(one) for one in members[name]])
+        else:
+            ends[name] = End.REMOVED if _was_filed(root, name) else End.UNFILED
+    turns = {job_id: str(found[job_id].name) if job_id in found else LAST for job_id in wanted}
+    return Look(ends, turns)
+
+
+def _end_of_job(found: Found) -> End:
+    if found.state is State.DONE:
+        return End.OK
+    if found.state is not State.DEAD:
+        return End.OPEN
+    reading = jobs.read(found)
+    if reading is None:
+        return End.OPEN  # it moves just now: the next look finds it
+    history = reading.job.history if reading.job else ()
+    return End.CANCELLED if history and history[-1].get("event") == CANCELLED else End.FAILED
+
+
+def _members(root: Root, names: Iterable[str]) -> dict[str, list[Found]]:
+    """The jobs that are members of these batches, from one look."""
+    found: dict[str, dict[str, Found]] = {name: {} for name in names}
+    if found:
+        for one in jobs.everywhere(root):
+            if (name := batches.batch_of(one.id)) in found:
+                found[name][one.id] = one
+    return {name: list(members.values()) for name, members in found.items()}
+
+
+def _was_filed(root: Root, job_id: str) -> bool:
+    """Whether a job had this id that is in no directory any more."""
+    return is_made_id(job_id) or ids.is_taken(root, job_id) or output.was_begun(root, job_id, 1)
+
+
+def circles(behind: Mapping[str, str]) -> Iterator[list[str]]:
+    """The circles among jobs that are each parked behind one other, each as the way back to its first job."""
+    seen: dict[str, str] = {}
+    for start in behind:
+        way: dict[str, None] = {}
+        job_id = start
+        while job_id in behind and job_id not in seen:
+            seen[job_id] = start
+            way[job_id] = None
+            job_id = behind[job_id]
+        if job_id in way:
+            ids = list(way)
+            yield [*ids[ids.index(job_id) :], job_id]
