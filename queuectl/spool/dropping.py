@@ -109,7 +109,9 @@ class Drops:
             data = None if seen.refused > clock else self._whole(text, seen, clock, now)
             if data is not None and (drop := self._judge(text, seen.mark, data)) is not None:
                 contested.append(drop)
-        contested = [drop for drop in contested if not self._is_in_hand(drop, now)]
+        # Race: an id may have been taken since this look began.
+        ended = now.timestamp() + times.clock.monotonic() - clock
+        contested = [drop for drop in contested if not self._is_in_hand(drop, ended)]
         if contested:
             self._settle(contested)
         return [text for text, seen in self._seen.items() if not seen.refused], self._filed
@@ -162,13 +164,13 @@ class Drops:
         self._enter(drop, drop.wanted)
         return None
 
-    def _is_in_hand(self, drop: _Drop, now: datetime) -> bool:
+    def _is_in_hand(self, drop: _Drop, now: float) -> bool:
         """Whether another worker has taken a file in, or has taken its id just now and may be about to."""
         if not files.exists(self._path(drop.text)):
             self._seen.pop(drop.text, None)
             return True
         mark = ids.mark(self._root, drop.wanted)
-        return mark is not None and 0 <= now.timestamp() - mark.mtime_ns / 1e9 < ids.FILING_TAKES
+        return mark is not None and abs(now - mark.mtime_ns / 1e9) < ids.FILING_TAKES
 
     def _settle(self, contested: list[_Drop]) -> None:
         """Judge the files whose ids are taken: put aside, filed, or left until the id is free."""
