@@ -30,7 +30,7 @@ def _kill(world: World, machine: Machine, number: int) -> None:
 
 def _freeze(world: World, machine: Machine, number: int) -> None:
     if process := _victim(machine, number):
-        process.stop(world.time, [2.0, 7.0, 12.0, 25.0][number % 4])
+        process.stop(world.time, [1.5, 4.2, 7.5, 15.0][number % 4])
 
 
 def _fail(world: World, machine: Machine, number: int) -> None:
@@ -56,7 +56,7 @@ def cut_off(world: World, machine: Machine, seconds: float) -> None:
 
 
 def _cut(world: World, machine: Machine, number: int) -> None:
-    cut_off(world, machine, [1.0, 5.0, 9.0, 12.0, 20.0][number % 5])
+    cut_off(world, machine, [0.8, 3.0, 5.4, 7.5, 12.0][number % 5])
 
 
 def restart(world: World, seconds: float) -> None:
@@ -72,7 +72,7 @@ def restart(world: World, seconds: float) -> None:
 
 
 def _restart(world: World, machine: Machine, number: int) -> None:
-    restart(world, 1.0 + number % 6)
+    restart(world, 0.5 + number % 5)
 
 
 def _reboot(world: World, machine: Machine, number: int) -> None:

@@ -43,6 +43,7 @@ class Inode:
     path: str | None = None
     safe: bytes = b""
     writes: list[bytes] = field(default_factory=list)
+    _facts: tuple[tuple[int, ...], os.stat_result] | None = None
 
     @property
     def is_folder(self) -> bool:
@@ -52,13 +53,18 @@ class Inode:
     def facts(self, mtime_ns: int | None = None) -> os.stat_result:
         """What `stat` answers."""
         when = self.mtime_ns if mtime_ns is None else mtime_ns
+        key = (when, len(self.data), self.links, self.mode)
+        if self._facts is not None and self._facts[0] == key:
+            return self._facts[1]
         kind = stat.S_IFDIR if self.is_folder else stat.S_IFREG
         links = 2 if self.is_folder else self.links
         row = (kind | self.mode, self.number, 1, links, OWNER, OWNER, len(self.data))
         seconds = when // 10**9
-        return os.stat_result(
+        facts = os.stat_result(
             (*row, seconds, seconds, seconds, when / 1e9, when / 1e9, when / 1e9, when, when, when)
         )
+        self._facts = key, facts
+        return facts
 
 
 class NameChange(NamedTuple):
@@ -89,6 +95,8 @@ class Disk:
         self._unsafe: list[NameChange] = []
         self._moves: dict[str, str] = {}
         self._safe_names: dict[Inode, dict[str, Inode]] = {self.root: {}}
+        #: Directories by their paths, as long as none is made, moved or removed.
+        self._folders: dict[str, Inode] = {}
 
     def _inode(self, mode: int, names: dict[str, Inode] | None = None) -> Inode:
         self._number += 1
@@ -101,6 +109,8 @@ class Disk:
 
     def folder(self, path: str) -> Inode:
         """The directory at a path; raises `FileNotFoundError` or `NotADirectoryError`."""
+        if (known := self._folders.get(path)) is not None:
+            return known
         found = self.root
         for step in path.split("/"):
             if step:
@@ -111,6 +121,7 @@ class Disk:
                 found = found.names[step]
         if found.names is None:
             raise error(errno.ENOTDIR, path)
+        self._folders[path] = found
         return found
 
     def place(self, path: str) -> tuple[Inode, str]:
@@ -122,8 +133,10 @@ class Disk:
         """What is at a path, None where nothing is."""
         if path in {"", "/"}:
             return self.root
-        folder, name = self.place(path)
-        return _names(folder).get(name)
+        folder, _, name = path.rpartition("/")
+        inode = self._folders.get(folder) or self.folder(folder)
+        assert inode.names is not None
+        return inode.names.get(name)
 
     def make(self, path: str, mode: int, *, is_folder: bool = False) -> Inode:
         """Make a file or a directory that is not there; raises `FileExistsError`."""
@@ -181,6 +194,8 @@ class Disk:
         return self._moves.get(target) == source
 
     def _change(self, change: NameChange, source: str | None, target: str | None) -> None:
+        if change.inode.names is not None:
+            self._folders.clear()
         _apply(change, _names)
         change.inode.path = target
         change.inode.links += (change.target is not None) - (change.source is not None)
@@ -270,6 +285,7 @@ class Disk:
         else:
             self._make_safe({n for n in range(len(self._unsafe)) if luck.random() < 0.5})
         self._unsafe = []
+        self._folders.clear()
         self.root.names = {}
         for folder, names in self._safe_names.items():
             folder.names = dict(names)

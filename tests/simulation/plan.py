@@ -16,10 +16,10 @@ from tests.simulation.world import Machine, World
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONFIG = "lock_lease_seconds: 10\npoll_interval: 2\nbackoff_base: 2\nmax_retries: 2\nmax_output_bytes: 0\n"
+CONFIG = "lock_lease_seconds: 6\npoll_interval: 2\nbackoff_base: 2\nmax_retries: 2\nmax_output_bytes: 0\n"
 #: Seconds for which people act and faults happen, on a local disk and on a share, and the longest that
 #: everything may take after that.
-ROUGH_ALONE, ROUGH, PATIENCE = 8.0, 18.0, 300.0
+ROUGH_ALONE, ROUGH, PATIENCE = 7.0, 11.0, 200.0
 
 
 class Happening(NamedTuple):
@@ -91,7 +91,7 @@ def draw(seed: int, profile: str | None = None) -> Plan:
 
 
 def _command(luck: random.Random) -> str:
-    seconds = luck.choice([0.01, 0.01, 0.5, 2.0, 5.0, 15.0])
+    seconds = luck.choice([0.01, 0.01, 0.5, 1.5, 3.0, 9.0])
     codes = luck.choice(["0", "0", "0", "1,0", "1"])
     return f"sim {seconds} {codes}{luck.choice(['', '', ' stubborn'])} end"
 
@@ -117,16 +117,16 @@ def _story(luck: random.Random, hosts: int, rough: float) -> list[Happening]:
             *(Happening(luck.uniform(0.5, 0.75) * rough, "move", luck.randrange(hosts), n) for n in range(6)),
         ]
     if chance < 0.25 and hosts > 1:  # a host cannot be seen for a while, and another one's clock is fast
-        at = luck.uniform(4, 10)
+        at = luck.uniform(3, 7)
         return [
-            Happening(at - 3, "file own", 0, 40, "sim 15.0 0 end"),
+            Happening(at - 2.5, "file own", 0, 40, "sim 12.0 0 end"),
             Happening(at - 1, "clock", 1, 2),
             Happening(at, "cut", 0, luck.choice([1, 1, 2])),
         ]
     if chance < 0.35:  # long jobs first, then urgent ones while all workers are busy
         return [
-            *(Happening(1.0 + n / 10, "file own", 0, 50 + 2 * n, "sim 7.0 0 end") for n in range(4)),
-            Happening(2.0, "file own", 0, 71, "sim 0.5 0 end"),
+            *(Happening(0.5 + n / 10, "file own", 0, 50 + 2 * n, "sim 9.0 0 end") for n in range(4)),
+            Happening(1.5, "file own", 0, 71, "sim 0.5 0 end"),
         ]
     return []
 
@@ -220,7 +220,7 @@ def _act(world: World, machine: Machine, one: Happening) -> None:
     kind, number = one.kind, one.number
     if kind.startswith("file"):
         job_id = {"file made": None, "file same": "same"}.get(kind, f"own-{number}")
-        delay = 5.0 + number % 7 if kind == "file later" else 0.0
+        delay = 2.0 + number % 7 if kind == "file later" else 0.0
         people.file(world, job_id, one.text, number % 11 if number % 2 else None, delay)
     elif kind == "drop":
         own = ["", "id: same\n", f"id: drop-{number}\n"][number % 3]

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import Process
 
 PAUSED = "/spool/workers/paused"
-LEASE, POLL = 10.0, 2.0
+LEASE, POLL = 6.0, 2.0
 #: Seconds within which a worker that nothing hinders hears a request, and within which two clocks that
 #: nobody sets agree.
-HEARS, AGREES = 8.0, 2.5
+HEARS, AGREES = 6.0, 2.5
 
 
 # ── each id in one place ──────────────────────────────────────────────────────────────────────
@@ -115,7 +115,7 @@ def _is_robbed(audit: Auditor, owner: str, move: Move) -> str | None:
     if audit.world.share.kind == "ext4":
         return told
     now = audit.world.time
-    recently = now - liveness.confirmation(LEASE) + AGREES
+    recently = now - liveness.confirmation(LEASE) / 2
     was_silent = audit.silent_until.get(owner, float("-inf")) > now - HEARS
     if audit.beaten[owner] > recently and who.was_free_since(recently - LEASE) and not was_silent:
         return f"{told} and beat {now - audit.beaten[owner]:.1f} s ago"

@@ -325,7 +325,7 @@ class World:
         luck = self.luck.random
         cost = luck() * luck() * self._base
         if self.is_rough and luck() * _STALLS < 1:
-            cost += luck() * luck() * 8.0
+            cost += luck() * luck() * 5.0
             if cost > _LONG:
                 process.is_hindered(self.time + cost)
         if process.dies_in is not None:
