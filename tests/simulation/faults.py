@@ -59,6 +59,12 @@ def _cut(world: World, machine: Machine, number: int) -> None:
     cut_off(world, machine, [0.8, 3.0, 5.4, 7.5, 12.0][number % 5])
 
 
+def _cut_in_a_call(world: World, machine: Machine, number: int) -> None:
+    """The host is cut off while one of its processes is in a system call, which hangs then."""
+    if process := _victim(machine, number):
+        process.at_call = 1 + number % 53, lambda: _cut(world, machine, number)
+
+
 def restart(world: World, seconds: float) -> None:
     """The server is away for a while, and has lost what it had not on its disk: the end of its journal.
 
@@ -95,6 +101,7 @@ FAULTS: dict[str, Callable[[World, Machine, int], None]] = {
     "full": _full,
     "clock": _clock,
     "cut": _cut,
+    "cut in a call": _cut_in_a_call,
     "restart": _restart,
     "reboot": _reboot,
     "power": _power,
@@ -102,6 +109,6 @@ FAULTS: dict[str, Callable[[World, Machine, int], None]] = {
 #: What may happen to a local disk, and to a share, the likelier the more often it stands here.
 _ANYWHERE = ["kill", "kill", "kill", "freeze", "fail", "fail", "full"]
 ALONE = [*_ANYWHERE, "power"]
-TOGETHER = [*_ANYWHERE, "clock", "clock", "cut", "cut", "restart", "reboot"]
+TOGETHER = [*_ANYWHERE, "clock", "clock", "cut", "cut in a call", "cut in a call", "restart", "reboot"]
 #: The faults after which content or names may be gone.
 LOSING = frozenset({"power", "restart", "reboot"})

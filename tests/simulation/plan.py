@@ -177,7 +177,7 @@ def calm(world: World) -> None:
         machine.mount.heal()
         machine.offset = machine.drift = 0.0
         for process in machine.processes:
-            process.dies_in = process.fails_in = None
+            process.dies_in = process.fails_in = process.at_call = None
             process.stopped_until = min(process.stopped_until, world.time + 1)
         if not any(process.what == "worker" and not process.is_to_end() for process in machine.processes):
             employ(world, machine)

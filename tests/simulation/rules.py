@@ -163,13 +163,9 @@ def two_hosts_run_a_job_only_where_one_cannot_be_seen(audit: Auditor, run: Run) 
     """Nothing of a worker that is cut off runs once the lease is over; of one that is stopped it may."""
     for other in audit.world.running(run.job_id):
         process = other.process
-        if (
-            process.is_dead
-            or process.hindered_until > audit.world.time - LEASE
-            or other.began <= audit.cut_at
-        ):
+        if process.is_dead or process.stopped_until > audit.world.time - LEASE or other.began <= audit.cut_at:
             continue
-        return f"{run.process} runs job {run.job_id}, and {process}, which nothing hinders, does so too"
+        return f"{run.process} runs job {run.job_id}, and {process}, which was not stopped, does so too"
     return None
 
 

@@ -103,6 +103,8 @@ class Process:
         self.hindered_until = float("-inf")
         self.dies_in: int | None = None
         self.fails_in: tuple[int, int] | None = None
+        #: What happens at a system call, that many from now.
+        self.at_call: tuple[int, Callable[[], None]] | None = None
         self.threads: list[Thread] = []
         self.main: Thread | None = None
 
@@ -334,6 +336,11 @@ class World:
                 process.dies_in = 0
                 self._hub.switch()
                 raise Ended
+        if process.at_call is not None:
+            left, happens = process.at_call
+            process.at_call = (left - 1, happens) if left > 1 else None
+            if left <= 1:
+                happens()
         self.pause(cost)
         mount = process.machine.mount
         while mount.is_cut_off:
