@@ -14,9 +14,9 @@ from queuectl.system import files
 from queuectl.system.medium import Medium
 from queuectl.system.processes import Ended
 from queuectl.times import iso
-from queuectl.worker.keeper import seen_again
+from queuectl.worker.keeper import Guard, seen_again
 from queuectl.worker.loop import BRISK, IDLE, Worker
-from queuectl.worker.silence import is_beat_due
+from queuectl.worker.silence import DOUBT, GIVE_UP, IN_ORDER, is_beat_due
 from queuectl.worker.stopping import (
     ONCE,
     Act,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from queuectl.job.history import Event
     from queuectl.settings import Settings
     from queuectl.spool.claims import Claim
-    from tests.conftest import StoppedClock
+    from tests.conftest import StoppedClock, Until
 
     History = Callable[[str], tuple[Event, ...]]
 
@@ -66,6 +66,10 @@ class Pretended:
     def kill(self) -> None:
         self.signals.append("KILL")
         self._end, self._status = self._clock.monotonic(), 137
+
+    def cut_off(self, *, at_once: bool) -> None:
+        self.was_cut_off = True
+        self.signals.append("KILL" if at_once else "TERM")
 
     def has_company(self) -> bool:
         return False
@@ -401,6 +405,37 @@ def test_on_a_share_a_worker_gives_its_job_up_only_if_it_stood_still_for_longer_
         stage.step(worker)
     assert (stage.commands[0].signals == ["TERM"]) is is_given_up
     assert history(job_id)[1]["event"] == ("returned" if is_given_up else "completed")
+
+
+def test_the_command_of_a_worker_that_hangs_is_ended_and_then_killed_within_the_lease(
+    spool: Spool, stage: Stage, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """The worker itself makes no step here: it hangs in a call to the share."""
+    with spool.root.config.open("a") as config:
+        config.write("lock_lease_seconds: 1\n")
+    monkeypatch.setattr(Medium, "is_shared", True)
+    stage.lasts, stage.heeds = 1e6, False
+    spool.file("sleep 1000000")
+    clock.sleep(5.0)
+    worker = stage.enter(None)
+    while not stage.commands:
+        stage.step(worker)
+    (command,) = stage.commands
+    guard = Guard(worker.keeper, lambda: command)  # type: ignore[arg-type,return-value]
+    guard.start()
+    try:
+        clock.sleep(GIVE_UP + 0.01)
+        until(worker.keeper.asked.is_set, "it is in doubt")
+        assert command.signals == []
+        clock.sleep(DOUBT + 0.01)
+        until(lambda: command.signals, "it is asked to end")
+        assert set(command.signals) == {"TERM"}
+        clock.sleep(IN_ORDER / 2 + 0.01)
+        until(lambda: "KILL" in command.signals, "it is killed")
+        assert clock.monotonic() - command.began < 1.0
+    finally:
+        guard.end()
+        guard.join()
 
 
 # ── when a job starts ─────────────────────────────────────────────────────────────────────────
