@@ -25,6 +25,8 @@ from queuectl.spool import descriptions, jobs, requests
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.view import audit
+from queuectl.worker import log as worker_log
+from queuectl.worker.loop import Worker
 from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
@@ -295,6 +297,7 @@ class Workers:
         self.spool = spool
         self.log = log
         self.started: list[Process] = []
+        self._forked: list[int] = []
 
     def start(
         self, kind: str = "foreground", pass_fds: Sequence[int] = (), inside: Sequence[str] = ()
@@ -308,6 +311,21 @@ class Workers:
         process = Process(popen, self.spool)
         self.started.append(process)
         return process
+
+    def fork(self, change: Callable[[], object]) -> None:
+        """Start one in a copy of this process, which first changes how that calls the system."""
+        if child := os.fork():
+            self._forked.append(child)
+            return
+        try:
+            change()
+            worker = Worker(self.spool.root, "foreground")
+            signal.signal(signal.SIGTERM, lambda *_: worker.ask_to_stop())
+            with self.log.open("a") as log:
+                worker_log.to_stream(log, worker.name)
+                worker.run()
+        finally:
+            os._exit(0)
 
     def drain(self, count: int = 1, seconds: float = PATIENT) -> None:
         """Have workers run everything that may run now, and end."""
@@ -347,6 +365,10 @@ class Workers:
     def end(self) -> None:
         for worker in self.running():
             worker.kill()
+        for child in self._forked:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
         for command in (left := commands_of(self.spool)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 command.kill()

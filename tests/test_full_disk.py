@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import Until, Workers
+    from tests.conftest import Evidence, Until, Workers
 
 WHOLE = "command: true\n"
 
@@ -308,3 +308,83 @@ def test_a_run_that_fails_while_the_disk_is_full_uses_up_no_try_and_ends_the_cla
     assert runs.count("completed") == 5
     assert runs.count("returned") == 1
     assert "failed" not in runs
+
+
+# ── workers meanwhile ──
+
+CANNOT_BE_USED = "The spool cannot be used"
+
+
+def names(spool: Spool, state: State) -> list[str]:
+    return files.list_names(spool.root.folder(state))
+
+
+def names_after(spool: Spool, act: Callable[[], object]) -> str:
+    """The name that has come to pending/ by this."""
+    before = set(names(spool, State.PENDING))
+    act()
+    (name,) = set(names(spool, State.PENDING)) - before
+    return name
+
+
+def test_a_full_disk_stops_claiming_and_refuses_filing_until_there_is_room(
+    small_disk: Path, spool: Spool, workers: Workers, until: Until
+) -> None:
+    workers.start()
+    until(lambda: descriptions.described(spool.root), "a worker is there")
+    requests.pause(spool.root, utc_now())
+    job_id = spool.file({"id": "kept", "command": "true"})
+    _use_up_files(small_disk)
+    requests.resume(spool.root)
+    _use_up_files(small_disk)
+    until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the disk is full")
+    with pytest.raises(StorageTrouble):
+        spool.file({"id": "refused", "command": "true"})
+    waiting = names(spool, State.PENDING) + names(spool, State.PROCESSING)
+    assert [name for name in waiting if "kept" in name]
+    assert not [name for name in waiting if "refused" in name]
+    make_room(small_disk)
+    until(lambda: spool.find(job_id).state is State.DONE, "the job is run")
+    assert spool.file({"id": "refused", "command": "true"}) == "refused"
+    until(lambda: spool.find("refused").state is State.DONE, "the other is run")
+
+
+def test_of_what_ran_on_a_full_disk_no_more_than_one_outcome_is_owed(
+    small_disk: Path, spool: Spool, workers: Workers, evidence: Evidence, until: Until
+) -> None:
+    def padded(size: int) -> dict[str, Any]:
+        return {"command": evidence.command(), "env": {"PAD": "x" * size}}
+
+    sample = spool.path / "pending" / names_after(spool, lambda: spool.file(padded(1)))
+    pad = 1 + 4060 - sample.stat().st_size  # an outcome takes the file over the end of its page
+    sample.unlink()
+    workers.start()
+    until(lambda: descriptions.described(spool.root), "a worker is there")
+    requests.pause(spool.root, utc_now())
+    ids = [spool.file(padded(pad)) for _ in range(5)]
+    _use_up_blocks(small_disk)
+    files.remove(f"{spool.root.workers}/{requests.PAUSED}")
+    until(lambda: "The outcome is recorded as soon as it can be" in workers.said(), "it tells what is owed")
+    recorded = [found for found in spool.list() if found.job and len(found.job.history) > 1]
+    assert len(evidence.started()) == len(recorded) + 1 < len(ids)
+    make_room(small_disk)
+    until(lambda: len(names(spool, State.DONE)) == len(ids), "all are recorded")
+    assert sorted(evidence.started()) == sorted(ids)
+
+
+def test_a_request_to_stop_is_heard_while_the_disk_is_full(
+    small_disk: Path, spool: Spool, workers: Workers, until: Until
+) -> None:
+    worker = workers.start()
+    assert worker.name
+    request = small_disk / "request"  # there may be no room for a new file
+    request.touch()
+    requests.pause(spool.root, utc_now())
+    job_id = spool.file("true")
+    _use_up_files(small_disk)
+    requests.resume(spool.root)
+    _use_up_files(small_disk)
+    until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the disk is full")
+    request.rename(spool.path / "workers" / f"{worker.name}.stop")
+    assert worker.wait() == 0
+    assert spool.find(job_id).state is State.PENDING

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import shutil
-import signal
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -24,8 +22,6 @@ from queuectl.system import files
 from queuectl.times import utc_now
 from queuectl.view import audit
 from queuectl.view.wording import Finding, Kind
-from queuectl.worker import log as worker_log
-from queuectl.worker.loop import Worker
 from queuectl.worker.remains import stop_remains
 
 if TYPE_CHECKING:
@@ -38,8 +34,7 @@ Start = "Callable[[int], tuple[Path, Path]]"
 
 
 @pytest.fixture
-def start_without_room(spool: Spool, tmp_path: Path, workers: Workers) -> Iterator[Start]:  # type: ignore[valid-type]
-    children: list[int] = []
+def start_without_room(tmp_path: Path, workers: Workers) -> Start:  # type: ignore[valid-type]
     switch, tries = tmp_path / "switch", tmp_path / "tries"
     spawn = os.posix_spawn
 
@@ -52,25 +47,10 @@ def start_without_room(spool: Spool, tmp_path: Path, workers: Workers) -> Iterat
 
     def start(number: int) -> tuple[Path, Path]:
         tries.touch()
-        child = os.fork()
-        if child:
-            children.append(child)
-            return switch, tries
-        try:
-            os.posix_spawn = partial(refuse, number)
-            worker = Worker(spool.root, "foreground")
-            signal.signal(signal.SIGTERM, lambda *_: worker.ask_to_stop())
-            with workers.log.open("a") as log:
-                worker_log.to_stream(log, worker.name)
-                worker.run()
-        finally:
-            os._exit(0)
+        workers.fork(lambda: setattr(os, "posix_spawn", partial(refuse, number)))
+        return switch, tries
 
-    yield start
-    for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    return start
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,135 +14,29 @@ from queuectl import Job, Spool
 from queuectl.cli import quick
 from queuectl.errors import FiledAllTheSame, StorageTrouble, UnsafeSpool
 from queuectl.job.model import State
-from queuectl.spool import descriptions, requests
 from queuectl.spool.root import FOLDERS
 from queuectl.system import files
 from queuectl.times import utc_now
 from queuectl.worker.stopping import ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Evidence, Until, Workers
+    from tests.conftest import Until, Workers
 
 CANNOT_BE_USED = "The spool cannot be used"
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own that holds few files."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=60,mode=700", "tmpfs", place],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("mounting needs root")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
-
-
-@pytest.fixture
-def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Spool:
-    on_small_disk = "small_disk" in request.fixturenames
-    place = request.getfixturevalue("small_disk") if on_small_disk else tmp_path
-    made = Spool.create(place / "spool")
+def spool(tmp_path: Path) -> Spool:
+    made = Spool.create(tmp_path / "spool")
     made.root.config.write_text("poll_interval: 0.05\nbackoff_base: 0\n")
     return made
 
 
-def fill(place: Path, data: bytes = b"") -> list[Path]:
-    """Use up what files there may be or, with data, what can be written."""
-    fillers: list[Path] = []
-    while True:
-        filler = place / f"filler-{uuid.uuid4()}"
-        try:
-            with filler.open("ab", buffering=0) as file:
-                fillers.append(filler)
-                while data:
-                    file.write(data)
-        except OSError:
-            return fillers
-
-
-def names_after(spool: Spool, act: Callable[[], object]) -> str:
-    """The name that has come to pending/ by this."""
-    before = set(names(spool, State.PENDING))
-    act()
-    (name,) = set(names(spool, State.PENDING)) - before
-    return name
-
-
 def names(spool: Spool, state: State) -> list[str]:
     return files.list_names(spool.root.folder(state))
-
-
-def test_a_full_disk_stops_claiming_and_refuses_filing_until_there_is_room(
-    small_disk: Path, spool: Spool, workers: Workers, until: Until
-) -> None:
-    workers.start()
-    until(lambda: descriptions.described(spool.root), "a worker is there")
-    requests.pause(spool.root, utc_now())
-    job_id = spool.file({"id": "kept", "command": "true"})
-    fillers = fill(small_disk)
-    requests.resume(spool.root)
-    fillers += fill(small_disk)
-    until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the disk is full")
-    with pytest.raises(StorageTrouble):
-        spool.file({"id": "refused", "command": "true"})
-    waiting = names(spool, State.PENDING) + names(spool, State.PROCESSING)
-    assert [name for name in waiting if "kept" in name]
-    assert not [name for name in waiting if "refused" in name]
-    for filler in fillers:
-        filler.unlink()
-    until(lambda: spool.find(job_id).state is State.DONE, "the job is run")
-    assert spool.file({"id": "refused", "command": "true"}) == "refused"
-    until(lambda: spool.find("refused").state is State.DONE, "the other is run")
-
-
-def test_of_what_ran_on_a_full_disk_no_more_than_one_outcome_is_owed(
-    small_disk: Path, spool: Spool, workers: Workers, evidence: Evidence, until: Until
-) -> None:
-    def padded(size: int) -> dict[str, Any]:
-        return {"command": evidence.command(), "env": {"PAD": "x" * size}}
-
-    sample = spool.path / "pending" / names_after(spool, lambda: spool.file(padded(1)))
-    pad = 1 + 4060 - sample.stat().st_size  # an outcome takes the file over the end of its page
-    sample.unlink()
-    workers.start()
-    until(lambda: descriptions.described(spool.root), "a worker is there")
-    requests.pause(spool.root, utc_now())
-    ids = [spool.file(padded(pad)) for _ in range(5)]
-    fill(small_disk, b"x" * 1024)
-    files.remove(f"{spool.root.workers}/{requests.PAUSED}")
-    until(lambda: "The outcome is recorded as soon as it can be" in workers.said(), "it tells what is owed")
-    recorded = [found for found in spool.list() if found.job and len(found.job.history) > 1]
-    assert len(evidence.started()) == len(recorded) + 1 < len(ids)
-    for filler in small_disk.glob("filler-*"):
-        filler.unlink()
-    until(lambda: len(names(spool, State.DONE)) == len(ids), "all are recorded")
-    assert sorted(evidence.started()) == sorted(ids)
-
-
-def test_a_request_to_stop_is_heard_while_the_disk_is_full(
-    small_disk: Path, spool: Spool, workers: Workers, until: Until
-) -> None:
-    worker = workers.start()
-    assert worker.name
-    request = small_disk / "request"  # there may be no room for a new file
-    request.touch()
-    requests.pause(spool.root, utc_now())
-    job_id = spool.file("true")
-    fill(small_disk)
-    requests.resume(spool.root)
-    fill(small_disk)
-    until(lambda: CANNOT_BE_USED in workers.said(), "the worker says that the disk is full")
-    request.rename(spool.path / "workers" / f"{worker.name}.stop")
-    assert worker.wait() == 0
-    assert spool.find(job_id).state is State.PENDING
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")

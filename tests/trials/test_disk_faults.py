@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import os
@@ -21,8 +20,6 @@ from queuectl import QueueError, Spool, State
 from queuectl.errors import StorageTrouble
 from queuectl.spool import descriptions, jobs
 from queuectl.system import files
-from queuectl.worker import log as worker_log
-from queuectl.worker.loop import Worker
 from tests.conftest import Workers
 from tests.trials.scenes import DEADLY, POINTS, Scene, drain, ends_of, faults_of, survives
 
@@ -186,32 +183,16 @@ Start = "Callable[[set[str], int], tuple[Path, Path]]"
 
 
 @pytest.fixture
-def start_failing(spool: Spool, tmp_path: Path, workers: Workers) -> Iterator[Start]:  # type: ignore[valid-type]
+def start_failing(tmp_path: Path, workers: Workers) -> Start:  # type: ignore[valid-type]
     """Starts a worker in a process of its own, some of whose calls fail while a file is there."""
-    children: list[int] = []
 
     def start(calls: set[str], number: int) -> tuple[Path, Path]:
         switch, tries = tmp_path / "switch", tmp_path / "tries"
         tries.touch()
-        child = os.fork()
-        if child:
-            children.append(child)
-            return switch, tries
-        try:
-            files.kernel = Failing(calls, number, switch, tries)
-            worker = Worker(spool.root, "foreground")
-            signal.signal(signal.SIGTERM, lambda *_: worker.ask_to_stop())
-            with workers.log.open("a") as log:
-                worker_log.to_stream(log, worker.name)
-                worker.run()
-        finally:
-            os._exit(0)
+        workers.fork(lambda: setattr(files, "kernel", Failing(calls, number, switch, tries)))
+        return switch, tries
 
-    yield start
-    for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    return start
 
 
 #: What an SMB client says while it is cut off from its server.
