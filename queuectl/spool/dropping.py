@@ -158,7 +158,7 @@ class Drops:
         except (BadJob, files.NotAFile, PermissionError) as error:
             self._put_aside(text, mark, aside.why(error))
             return None
-        drop = _Drop(text, mark, job, job.id or id_from_file_name(text))
+        drop = _Drop(text, mark, job, job.id or ids.fitting(self._root, id_from_file_name(text)))
         if not ids.take(self._root, drop.wanted):
             return drop
         self._enter(drop, drop.wanted)

@@ -118,9 +118,14 @@ def take_all(root: Root, job_ids: list[str], drafts: Container[str]) -> Iterator
         yield job_id.lower() not in held and reserve(root, job_id)
 
 
+def fitting(root: Root, suggested: str) -> str:
+    """An id for a file that names none: cut where the file system takes no names that long."""
+    return suggested if root.takes_id(suggested) else suggested[:SHORT_ID]
+
+
 def take_like(root: Root, suggested: str) -> str:
     """Take this id, or one that begins like it, for a file that names no id."""
-    free = suggested if root.takes_id(suggested) else suggested[:SHORT_ID]
+    free = fitting(root, suggested)
     while not take(root, free):
         free = f"{suggested[: SHORT_ID - 5]}-{make_id()[:4]}"
     return free
