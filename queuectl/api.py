@@ -11,6 +11,7 @@ from queuectl.errors import JobMoved, NoSuchJob, QueueError, StorageTrouble
 from queuectl.job.fields import from_fields
 from queuectl.job.model import Job
 from queuectl.spool import safety
+from queuectl.spool.names import HELD
 from queuectl.times import utc_now
 
 TYPE_CHECKING = False
@@ -92,15 +93,22 @@ class Spool:
         return filed.id
 
     def file_many(
-        self, jobs: Iterable[Job | str | Mapping[str, object]], *, after_unfiled: bool = False
+        self,
+        jobs: Iterable[Job | str | Mapping[str, object]],
+        *,
+        after_unfiled: bool = False,
+        held: bool = False,
     ) -> Iterator[Filed]:
         """File jobs in order, with one sync for many; yields a `Filed` for each once it is on disk.
 
-        A job may wait for ids that nobody has filed yet if `after_unfiled` is true.
+        A job may wait for ids that nobody has filed yet if `after_unfiled` is true. If `held` is true no
+        job starts before its `release`.
         """
-        return self.file_checked(map(_job, jobs), after_unfiled=after_unfiled)
+        return self.file_checked(map(_job, jobs), after_unfiled=after_unfiled, held=held)
 
-    def file_checked(self, jobs: Iterable[Job], *, after_unfiled: bool = False) -> Iterator[Filed]:
+    def file_checked(
+        self, jobs: Iterable[Job], *, after_unfiled: bool = False, held: bool = False
+    ) -> Iterator[Filed]:
         """File jobs that `from_fields` has made, as `file_many` does."""
         from queuectl.spool.filing import file_jobs
 
@@ -112,13 +120,21 @@ class Spool:
             raise
 
         def gate(lot: list[Job]) -> Mapping[str, str | QueueError]:
-            if not any(job.after for job in lot):
-                return {}
-            from queuectl.rules import after  # most jobs wait for none
-
-            return after.gate(self.root, lot, may_be_unfiled=after_unfiled)
+            judged = self._gate(lot, after_unfiled=after_unfiled)
+            if not held:
+                return judged
+            refused = {job_id: why for job_id, why in judged.items() if isinstance(why, QueueError)}
+            return {job.id or "": HELD for job in lot} | refused
 
         return file_jobs(self.root, values, jobs, self.clock, gate)
+
+    def _gate(self, lot: list[Job], *, after_unfiled: bool = False) -> Mapping[str, str | QueueError]:
+        """What the rules say of jobs that are filed together: see `filing.Gate`."""
+        if not any(job.after for job in lot):
+            return {}
+        from queuectl.rules import after  # most jobs wait for none
+
+        return after.gate(self.root, lot, may_be_unfiled=after_unfiled)
 
     def find(self, job_id: str) -> Found:
         """The job with this id or unique prefix of an id; raises `NoSuchJob` or `BadUsage`."""

@@ -11,6 +11,7 @@ from queuectl import Spool, State
 from queuectl.errors import JobMoved, WrongState
 from queuectl.spool import acts, parking
 from queuectl.view.census import Census, counts, listed
+from tests.conftest import make_old
 from tests.shell import Shell
 
 if TYPE_CHECKING:
@@ -68,6 +69,44 @@ def test_mv_holds_and_releases(spool: Spool) -> None:
     assert spool.find("one").label(spool.clock()) == "held"
     os.rename(f"{path}.held", path)
     assert drained(spool) == ["one"]
+
+
+def test_a_job_that_is_filed_held_is_never_to_be_claimed_before_its_release(
+    shell: Shell, spool: Spool
+) -> None:
+    assert shell("enqueue", "--hold", "--id", "one", "echo one >> order").lines == ["one"]
+    shell("enqueue", "--hold", "--id", "two", "--after", "one", "echo two >> order")
+    assert [one["id"] for one in shell("list", "--state", "held", "--json").json_lines] == ["one", "two"]
+    shell("worker", "start", "--drain")
+    assert not (shell.home / "order").exists()
+    assert shell("release", "one").lines == ["one is pending"]
+    shell("release", "two")
+    shell("worker", "start", "--drain")
+    assert (shell.home / "order").read_text().split() == ["one", "two"]
+    filed = list(spool.file_many(["true", {"command": "true", "after": "nope"}], held=True))
+    assert spool.find(filed[0].id).name.parked == "held"
+    assert "no job or batch 'nope'" in str(filed[1].error)
+    assert drained(spool) == []
+
+
+def test_a_file_that_is_dropped_as_held_is_taken_in_and_then_held(spool: Spool) -> None:
+    pending = spool.root.folder(State.PENDING)
+    for name in ("ship it.yaml.held", "own.json.held"):
+        with open(f"{pending}/{name}", "w", encoding="utf-8") as file:
+            file.write(
+                '{"command": "true", "priority": 7, "id": "mine"}' if "own" in name else "command: true\n"
+            )
+    with open(f"{pending}/bad.yaml.held", "w", encoding="utf-8") as file:
+        file.write("command: [\n")
+    make_old(spool)
+    assert drained(spool) == []
+    held = {found.id: found for found in spool.list("held")}
+    assert held.keys() == {"ship-it", "mine"}
+    assert held["mine"].name.rank == 3
+    assert [found.id for found in spool.list("dead")] == ["bad"]
+    assert spool.find("bad").name.parked is None
+    parking.release(spool.root, held["mine"])
+    assert drained(spool) == ["mine"]
 
 
 def test_a_hold_that_comes_after_a_claim_changes_nothing(spool: Spool) -> None:

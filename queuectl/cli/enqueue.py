@@ -81,6 +81,7 @@ def enqueue_command(
     env: tuple[str, ...],
     after: tuple[str, ...],
     after_unfiled: bool,
+    held: bool,
     lines: bool,
     again: bool,
     yes: bool,
@@ -104,7 +105,7 @@ def enqueue_command(
         )
     if again:
         sources = [source._replace(fields=_undone(source.fields)) for source in sources]
-    return _file(ctx, sources, flags, after_unfiled=after_unfiled, as_json=as_json)
+    return _file(ctx, sources, flags, after_unfiled=after_unfiled, held=held, as_json=as_json)
 
 
 def _is_meant(past: LongAgo) -> bool:
@@ -262,7 +263,13 @@ def _source(place: str, tree: documents.Node) -> Source:
 
 
 def _file(
-    ctx: click.Context, sources: list[Source], flags: dict[str, Any], *, after_unfiled: bool, as_json: bool
+    ctx: click.Context,
+    sources: list[Source],
+    flags: dict[str, Any],
+    *,
+    after_unfiled: bool,
+    held: bool,
+    as_json: bool,
 ) -> int:
     refused: list[tuple[str, QueueError]] = []
     jobs: list[Job] = []
@@ -283,7 +290,7 @@ def _file(
         printer.note(f"{are} completed already and not filed; --again files such jobs, too.")
     spool = spool_or_new(ctx)
     told: list[str] = []
-    answers = spool.file_checked(jobs, after_unfiled=after_unfiled)
+    answers = spool.file_checked(jobs, after_unfiled=after_unfiled, held=held)
     try:
         with printer.progress("filing", len(jobs), least=printer.MANY) as advance:
             for place, filed in zip(places, answers, strict=False):

@@ -56,6 +56,7 @@ RULES = (
         repeats=True,
     ),
     Option(("--after-unfiled",), "after_unfiled", None, "Wait also for ids that nobody has filed yet."),
+    Option(("--hold",), "held", None, "Do not start it before `queuectl release`."),
 )
 #: Options of `enqueue` for where jobs come from and what is printed.
 OTHERS = (

@@ -1,6 +1,7 @@
 """Files that people and programs drop into pending/: each becomes a job once it is whole, or is put aside.
 
 pending/ANY.yaml          ->  pending/NAME             it is a job, under the id that was taken for it
+pending/ANY.yaml.held     ->  pending/NAME.held        the same, and it is held
 pending/ANY.yaml          ->  processing/NAME@OWNER    it is none: nobody else judges it now
 processing/NAME@OWNER     ->  dead/NAME                with the reason beside it
 
@@ -22,6 +23,8 @@ from queuectl.job.model import State
 from queuectl.spool import aside, claims, ids, jobfile, jobs
 from queuectl.spool.names import (
     FIFO_RANK,
+    HELD,
+    PARKED,
     Kind,
     Name,
     classify,
@@ -93,7 +96,7 @@ class Drops:
     def look(self, names: list[str], settings: Settings, now: datetime) -> tuple[list[str], list[str]]:
         """Take in the files that are whole.
 
-        Returns the names to look at again soon, and the names that files have got in pending/. Raises
+        Returns the names to look at again soon, and the names in pending/ of those that may start. Raises
         `OSError` where the disk fails: the files that are left have their own names then.
         """
         clock = times.clock.monotonic()
@@ -194,7 +197,8 @@ class Drops:
         if job.priority is not None:
             rank = rank_of(job.priority, fifo=rank == FIFO_RANK)
         mark = ids.mark(root, own)
-        name = str(jobs.free_name(root, State.PENDING, Name(rank, due, own)))
+        parked = _reason(drop.text)
+        name = str(jobs.free_name(root, State.PENDING, Name(rank, due, own, parked=parked)))
         is_filed = False
         try:
             is_filed = self._move(drop.text, self._path(name))
@@ -206,15 +210,16 @@ class Drops:
         # Race: a worker that was stopped for long before this has lost the id, as an abandoned one.
         now = ids.mark(root, own)
         if not ids.is_same(root, now, mark) and not ids.reserve(root, own):
-            lost, name = name, str(Name(rank, due, make_id()))
+            lost, name = name, str(Name(rank, due, make_id(), parked=parked))
             files.move(self._path(lost), self._path(name))
-        self._filed.append(name)
+        if parked is None:
+            self._filed.append(name)
         return True
 
     def _put_aside(self, text: str, mark: files.Mark, reason: str, remedy: str | None = None) -> None:
         """Move a file to dead/, unless it was changed since it was judged: then it is judged again."""
         root, own = self._root, ""
-        claim = self._default._replace(id=make_id())
+        claim = self._default._replace(id=make_id(), parked=_reason(text))
         path = f"{root.folder(State.PROCESSING)}/{claim}"
         if not self._move(text, path):
             return
@@ -258,6 +263,11 @@ class Drops:
 
     def _path(self, text: str) -> str:
         return f"{self._root.folder(State.PENDING)}/{text}"
+
+
+def _reason(text: str) -> str | None:
+    """Why the job of a dropped file of this name is parked; None for one that may start."""
+    return HELD if text.endswith(PARKED) else None
 
 
 def _same(one: files.Mark, other: files.Mark) -> bool:

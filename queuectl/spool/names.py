@@ -269,6 +269,7 @@ def is_made_id(job_id: str) -> bool:
 
 def id_from_file_name(text: str) -> str:
     """The id that the name of a dropped file suggests. It is always valid."""
+    text = text.removesuffix(PARKED)
     stem = next((text[: -len(end)] for end in DROPPED if text.lower().endswith(end)), text)
     legal = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")[:80].rstrip("._-")
     return legal or make_id()
