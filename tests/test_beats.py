@@ -14,6 +14,7 @@ from queuectl.spool import liveness
 from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system.medium import Medium
+from queuectl.view.workers import workers
 from queuectl.worker.keeper import Keeper
 
 if TYPE_CHECKING:
@@ -98,3 +99,10 @@ def test_a_worker_s_own_silence_is_not_measured_by_the_wall_clock(
         assert keeper.is_silent()
         keeper.look()
         assert keeper.silence.seconds() == 0
+
+
+def test_a_worker_is_shown_with_the_age_of_its_last_beat(spool: Spool, clock: StoppedClock) -> None:
+    with spool.member():
+        clock.passed += 42
+        (shown,) = workers(spool.root, spool.settings())
+    assert shown.beat_age_seconds == pytest.approx(42, abs=10)

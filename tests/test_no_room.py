@@ -27,6 +27,7 @@ from queuectl.worker.remains import stop_remains
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from queuectl.job.history import Event
     from tests.conftest import Evidence, Process, Until, Workers
 
 #: Starts a worker in a process of its own that can start no command while a file is there.
@@ -169,17 +170,22 @@ def test_a_running_job_whose_file_becomes_immutable_is_recorded_once_it_can_be(
     evidence: Evidence,
     until: Until,
     make_immutable: Callable[[str | Path], None],
+    history: Callable[[str], tuple[Event, ...]],
+    tmp_path: Path,
 ) -> None:
     workers.start()
-    stuck = spool.file(evidence.command("sleep 0.3"))
+    gate = tmp_path / "gate"
+    stuck = spool.file(evidence.command(f"until test -e {gate}; do sleep 0.02; done"))
     until(lambda: evidence.started() == [stuck], "it runs")
     make_immutable(spool.find(stuck).path)
+    gate.touch()
     later = spool.file(evidence.command())
     until(lambda: spool.find(later).state is State.DONE, "the next one runs")
     until(lambda: "as soon as its file can be changed" in workers.said(), "it is told")
     assert spool.find(stuck).state is State.PROCESSING
     thaw(spool.path / "processing")
     until(lambda: spool.find(stuck).state is State.DONE, "it is recorded")
+    assert [event["event"] for event in history(stuck)] == ["started", "completed"]
     assert evidence.started() == [stuck, later]
     assert workers.said().count("as soon as its file can be changed") == 1
 
