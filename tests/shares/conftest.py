@@ -30,7 +30,7 @@ SHORT = 6
 #: For all others: no slowness of the host that they run on is to be taken for a death.
 LONG = 60
 CONFIG = "poll_interval: 0.2\\nbackoff_base: 0\\nbackoff_jitter: 0\\nlock_lease_seconds: %d\\n"
-#: The mount options that the README asks for.
+#: The mount options that the guide asks for.
 ASKED = {
     "sshfs": "dir_cache=no,reconnect,ServerAliveInterval=1,ServerAliveCountMax=3",
     "glusterfs": "",
