@@ -105,4 +105,4 @@ def test_a_worker_is_shown_with_the_age_of_its_last_beat(spool: Spool, clock: St
     with spool.member():
         clock.passed += 42
         (shown,) = workers(spool.root, spool.settings())
-    assert shown.beat_age_seconds == pytest.approx(42, abs=10)
+    assert shown.beat_age_seconds > 40
