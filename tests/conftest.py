@@ -28,9 +28,10 @@ from queuectl.view import audit
 from queuectl.worker import log as worker_log
 from queuectl.worker.loop import Worker
 from queuectl.worker.remains import stop_remains
+from tests.shell import Shell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
     from multiprocessing.context import ForkProcess
     from pathlib import Path
@@ -175,6 +176,20 @@ def threads_left() -> Iterator[None]:
 @pytest.fixture
 def spool(new_spool: Callable[[str], Spool]) -> Spool:
     return new_spool("spool")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """The command line, with a spool."""
+    with Shell(tmp_path) as shell:
+        yield shell.make_spool()
+
+
+@pytest.fixture
+def homeless(tmp_path: Path) -> Iterator[Shell]:
+    """The command line; its spool has not been made yet."""
+    with Shell(tmp_path) as shell:
+        yield shell
 
 
 class StoppedClock(times.Clock):
@@ -398,6 +413,19 @@ def ended(spool: Spool) -> Callable[[str], Found]:
 def history_of(found: Found) -> tuple[Event, ...]:
     assert found.job, found
     return found.job.history
+
+
+def kinds(history: Iterable[Event]) -> list[str]:
+    """The words of events."""
+    return [event["event"] for event in history]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, be it waited for or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.fixture

@@ -15,22 +15,15 @@ from queuectl.errors import BadJob
 from queuectl.rules import after
 from queuectl.rules.after import End, Verdict
 from queuectl.spool import acts, parking
-from tests.shell import Shell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from queuectl.worker.member import Member
+    from tests.shell import Shell
 
 quick = settings(max_examples=200, deadline=None, database=None)
 few = st.sampled_from("abcdef")
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with Shell(tmp_path) as shell:
-        yield shell.make_spool()
 
 
 def work(me: Member, spool: Spool, failing: frozenset[str] = frozenset()) -> list[str]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.job.model import State
-from queuectl.spool import wake as bells
 from queuectl.spool.wake import Bell, Wake
 from tests.conftest import PATIENT
 
@@ -64,22 +63,19 @@ def test_it_is_hung_once_and_leaves_nothing_in_the_folder(spool: Spool, bell: Be
     assert waiting(spool) == set()
 
 
-def test_who_is_busy_is_disturbed_once_by_many_and_told_of_all(
-    spool: Spool, bell: Bell, wake: Wake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bells, "REST", 60.0)
-    bell.hang()
-    spool.file("true")
-    assert wake.wait(PATIENT)
-    for _ in range(100):
+def test_who_is_busy_is_disturbed_once_by_many_and_told_of_all(spool: Spool, wake: Wake) -> None:
+    with contextlib.closing(Bell(spool.root, wake, rest=60.0)) as bell:
+        bell.hang()
         spool.file("true")
-    assert not wake.wait(0.3)  # the names of the first ring have not been taken yet
-    heard = set(bell.names())
-    assert wake.wait(PATIENT)
-    while len(heard) < 101:
-        heard |= set(bell.names())
-        wake.wait(PATIENT)
-    assert heard == waiting(spool)
+        assert wake.wait(PATIENT)
+        for _ in range(100):
+            spool.file("true")
+        assert not wake.wait(0.3)  # the names of the first ring have not been taken yet
+        heard = set(bell.names())
+        while len(heard) < 101:
+            assert wake.wait(PATIENT)
+            heard |= set(bell.names())
+        assert heard == waiting(spool)
 
 
 def test_names_that_nobody_takes_are_rung_again(spool: Spool, bell: Bell, wake: Wake) -> None:
@@ -91,11 +87,10 @@ def test_names_that_nobody_takes_are_rung_again(spool: Spool, bell: Bell, wake: 
     assert set(bell.names()) == waiting(spool)
 
 
-def test_it_ends_at_once_while_it_rests(spool: Spool, wake: Wake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bells, "REST", 60.0)
+def test_it_ends_at_once_while_it_rests(spool: Spool, wake: Wake) -> None:
     from watchdog.observers.inotify_c import InotifyFD
 
-    bell = Bell(spool.root, wake)
+    bell = Bell(spool.root, wake, rest=60.0)
     bell.hang()
     spool.file("true")
     assert wake.wait(PATIENT)

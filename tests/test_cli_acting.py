@@ -9,9 +9,9 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
+from tests.conftest import is_gone
 from tests.shell import Shell, has_two_sentences, until
 
 if TYPE_CHECKING:
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DAY = 86400.0
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with Shell(tmp_path) as shell:
-        yield shell.make_spool()
 
 
 def age(path: Path, seconds: float = 3600) -> None:
@@ -41,13 +35,6 @@ def pid_in(shell: Shell, name: str) -> int:
     """The process that a command has written into a file."""
     path = shell.home / name
     return int(until(lambda: path.exists() and path.read_text().strip(), f"{name} is written"))
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.fixture(scope="module")

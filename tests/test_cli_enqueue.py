@@ -11,29 +11,12 @@ import subprocess
 import sys
 import textwrap
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.shell import Shell, at_once, has_two_sentences
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with Shell(tmp_path) as shell:
-        yield shell.make_spool()
-
-
-@pytest.fixture
-def homeless(tmp_path: Path) -> Iterator[Shell]:
-    """A shell whose spool has not been made yet."""
-    with Shell(tmp_path) as shell:
-        yield shell
 
 
 def moment(value: datetime | str) -> datetime:

@@ -13,7 +13,6 @@ from tests.shell import SGR, Shell, Started, at_once, controls_in, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 COUNTS = {
     "pending": 2,
@@ -39,12 +38,6 @@ EVERY_FIELD = {
     *("id", "state", "command", "priority", "run_at", "attempts", "max_retries"),
     *("exit_code", "error", "worker", "created_at", "path", "history"),
 }
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with Shell(tmp_path) as shell:
-        yield shell.make_spool()
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,6 @@ from tests.shell import Shell, at_once, has_two_sentences, readable_by_others, u
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 COMMANDS = """\
 enqueue
@@ -55,12 +54,6 @@ version
 completion
 """.splitlines()
 GROUPS = ["", "output", "dlq", "worker", "config"]
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with Shell(tmp_path) as shell:
-        yield shell.make_spool()
 
 
 @pytest.fixture(scope="module")

@@ -16,26 +16,13 @@ import psutil
 import pytest
 
 from queuectl.times import utc_now
+from tests.conftest import is_gone
 from tests.shell import Shell, at_once, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 NAME = re.compile(r"[A-Za-z0-9-]+-\d+-[0-9a-f]{4}")
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with Shell(tmp_path) as shell:
-        yield shell.make_spool()
-
-
-@pytest.fixture
-def homeless(tmp_path: Path) -> Iterator[Shell]:
-    """A shell whose spool has not been made yet."""
-    with Shell(tmp_path) as shell:
-        yield shell
 
 
 @pytest.fixture
@@ -48,13 +35,6 @@ def gate(shell: Shell) -> Path:
 
 def workers(shell: Shell) -> dict[str, dict[str, Any]]:
     return {worker["name"]: worker for worker in shell("worker", "status", "--json").json_lines}
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def ends(pids: list[int]) -> None:

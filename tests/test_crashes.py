@@ -18,7 +18,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.system import files, locks
-from tests.conftest import ON_A_SHARE
+from tests.conftest import ON_A_SHARE, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from tests.conftest import Evidence, Until, Workers
 
     History = Callable[[str], tuple[Event, ...]]
-
-
-def kinds(history: tuple[Event, ...]) -> list[str]:
-    return [event["event"] for event in history]
 
 
 # ── a worker dies while its command runs ──────────────────────────────────────────────────────

@@ -44,12 +44,6 @@ needs_containers = pytest.mark.skipif(not may_contain(), reason="process namespa
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with Shell(tmp_path) as shell:
-        yield shell.make_spool()
-
-
-@pytest.fixture
 def contain(shell: Shell) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
     """Runs a shell script in a container; the worker in it is started by `$WORKER KIND`."""
     started: list[subprocess.Popen[bytes]] = []

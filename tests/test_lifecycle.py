@@ -15,12 +15,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from queuectl import Spool, State
 from queuectl.spool import descriptions, output, requests
 from queuectl.times import utc_now
+from tests.conftest import is_gone, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,17 +41,6 @@ def printed(spool: Spool, job_id: str, stream: str = "out", attempt: int = 1) ->
 
 def python(program: str) -> list[str]:
     return [sys.executable, "-c", program]
-
-
-def kinds(history: tuple[Event, ...]) -> list[str]:
-    return [event["event"] for event in history]
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 # ── one run ───────────────────────────────────────────────────────────────────────────────────

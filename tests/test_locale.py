@@ -7,21 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.shell import Shell
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.shell import Shell
 
 WORDS = "日本€ äöü"
 #: What Python takes for ASCII throughout.
 PLAIN = {"LC_ALL": "C", "LANG": None, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with Shell(tmp_path) as made:
-        yield made.make_spool()
 
 
 @pytest.fixture

@@ -12,17 +12,9 @@ from queuectl.errors import JobMoved, WrongState
 from queuectl.spool import acts, parking
 from queuectl.view.census import Census, counts, listed
 from tests.conftest import make_old
-from tests.shell import Shell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with Shell(tmp_path) as shell:
-        yield shell.make_spool()
+    from tests.shell import Shell
 
 
 def drained(spool: Spool) -> list[str]:

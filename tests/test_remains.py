@@ -20,10 +20,10 @@ from queuectl.spool.root import Root
 from queuectl.system import host
 from queuectl.system import mounts as system_mounts
 from queuectl.worker.remains import stop_remains
-from tests.conftest import problems_left_in
+from tests.conftest import kinds, problems_left_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from queuectl.job.history import Event
     from queuectl.spool.claims import Claim
@@ -133,10 +133,6 @@ class Cut:
     def claim(self, spool: Spool) -> Path:
         (path,) = Path(spool.root.folder(State.PROCESSING)).glob("*.yaml")
         return path
-
-
-def kinds(history: Sequence[Event]) -> list[str]:
-    return [event["event"] for event in history]
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from queuectl.spool.wake import Bell, Wake
 from queuectl.system.medium import Medium
 from queuectl.worker.keeper import Keeper
 from queuectl.worker.silence import is_over
-from tests.conftest import changed
+from tests.conftest import changed, kinds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from queuectl.job.history import Event
     from tests.conftest import Evidence, Process, Until, Workers
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="no such signals")
 LEASE = 1.0
-
-
-def kinds(history: Sequence[Event]) -> list[str]:
-    return [event["event"] for event in history]
 
 
 @pytest.fixture

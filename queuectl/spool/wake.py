@@ -76,11 +76,12 @@ class Bell:
     Other systems do not report that a file was closed: there it never rings by itself.
     """
 
-    def __init__(self, root: Root, wake: Wake) -> None:
+    def __init__(self, root: Root, wake: Wake, rest: float = REST) -> None:
         self._heard: deque[str] = deque(maxlen=100_000)
         self._edited: deque[Place] = deque(maxlen=100_000)
         self._taken = threading.Event()
         self._wake = wake
+        self._rest = rest
         self._ear: Any = None
         self._root = root
         self._hanging = threading.Lock()
@@ -117,7 +118,7 @@ class Bell:
         self._heard.extend(names)
         self._edited.extend(edited)
         self._wake.ring()
-        self._taken.wait(REST)
+        self._taken.wait(self._rest)
 
     def ring(self) -> None:
         """Wake whoever waits for it."""

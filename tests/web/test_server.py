@@ -15,18 +15,11 @@ from tests.shell import Shell, has_two_sentences
 from tests.web.conftest import TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from queuectl import Spool
     from tests.conftest import Until
     from tests.web.conftest import Serve, Server
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with Shell(tmp_path) as shell:
-        yield shell.make_spool()
 
 
 def test_webui_prints_its_address_and_listens_there_only(server: Server) -> None:
