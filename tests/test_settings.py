@@ -437,3 +437,8 @@ def test_the_first_look_reads_a_file_that_somebody_holds_open_for_writing(tmp_pa
     config.write_text("max_retries: 7\n")
     with config.open("a"):
         assert settings.Live(tmp_path, Medium(str(tmp_path), tmp_path.stat())).now().max_retries == 7
+
+
+def test_users_are_trusted_by_name_or_by_number_besides_root() -> None:
+    assert settings.trusted_ids("4242,root,no-such-user-here") == {0, 4242}
+    assert settings.trusted_ids("none") == {0}

@@ -253,6 +253,44 @@ def test_a_job_costs_the_same_calls_whatever_waits_and_is_done(
     assert cost() == shallow
 
 
+class Syncing:
+    """System calls, noting what is synced, by its inode, and each rename."""
+
+    def __init__(self) -> None:
+        self.seen: list[int | str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def fsync(self, fd: int) -> None:
+        self.seen.append(os.fstat(fd).st_ino)
+        os.fsync(fd)
+
+    def rename(self, source: str, target: str) -> None:
+        self.seen.append("rename")
+        os.rename(source, target)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="directories are synced on POSIX systems")
+@pytest.mark.parametrize("durability", ["full", "filed"])
+def test_in_full_durability_an_outcome_is_on_disk_before_its_move_and_the_move_with_both_directories(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    spool.root.config.write_text(f"durability: {durability}\n")
+    job_id = spool.file("true")
+    with spool.member() as me:
+        me.look(utc_now())
+        claim = me.claim(utc_now())
+        assert claim
+        places = (claim.path, spool.root.folder(State.DONE), spool.root.folder(State.PROCESSING))
+        file, *folders = (os.stat(place).st_ino for place in places)
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "kernel", syncing := Syncing())
+            me.complete(claim, {"exit_code": 0}, utc_now())
+    assert syncing.seen == ([file, "rename", *folders] if durability == "full" else ["rename"])
+    assert spool.find(job_id).state is State.DONE
+
+
 @pytest.mark.parametrize("stranger", [".hidden", "README", "job.yaml~", "half.yaml.part", "a folder.yaml"])
 def test_what_is_no_job_and_stays_costs_no_further_listing(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, stranger: str
