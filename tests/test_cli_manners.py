@@ -50,6 +50,7 @@ config unset
 config list
 config show
 init
+help
 version
 completion
 """.splitlines()
@@ -182,7 +183,7 @@ rm: cancel
 kill: cancel
 ps: worker status
 tail: logs --follow
-help: --help
+man: help
 worker ls: worker status
 worker run: worker start
 dlq ls: dlq list

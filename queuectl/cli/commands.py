@@ -38,7 +38,7 @@ HABITS = {
         "webui": ["web", "ui", "dashboard", "serve", "gui"],
         "check": ["fsck", "doctor", "verify"],
         "init": ["create", "setup"],
-        "--help": ["help", "man", "?"],
+        "help": ["man", "manual", "guide", "docs", "?"],
     },
     "worker": {
         "worker start": ["run", "add", "launch", "restart"],

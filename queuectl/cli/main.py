@@ -23,6 +23,7 @@ MODULES = {
     "config": ["config"],
     "spool": ["init", "check"],
     "completion": ["completion"],
+    "help": ["help"],
     "main": ["version"],
 }
 

@@ -1,0 +1,155 @@
+"""`help`: the pages of the guide, and a search through them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from queuectl.cli import printer
+from queuectl.cli.commands import examples
+from queuectl.errors import QueueError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from click.shell_completion import CompletionItem
+
+GUIDE = Path(__file__).parents[1] / "guide"
+#: The columns that a page takes of a wide terminal, and the characters of a place in a pipe.
+_WIDEST, _LONGEST = 110, 200
+#: A row of the contents: a topic and what its page says.
+_ROW = re.compile(r"^\| \[(\w+)\]\(\1\.md\) \| (.*) \|$", re.MULTILINE)
+
+
+def topics() -> dict[str, str]:
+    """Each topic of the guide, in order, with what its page says in a line."""
+    return dict(_ROW.findall((GUIDE / "README.md").read_text(encoding="utf-8")))
+
+
+def page(topic: str) -> str:
+    """The page of a topic, in Markdown."""
+    return (GUIDE / f"{topic}.md").read_text(encoding="utf-8")
+
+
+class Place(NamedTuple):
+    """A place in the guide: a heading, or a paragraph, list item or table row below `heading`."""
+
+    topic: str
+    heading: str
+    text: str
+
+
+def places(topic: str) -> Iterator[Place]:
+    """The places of a page, from the top."""
+    heading = ""
+    words: list[str] = []
+    is_code = False
+    for line in [*page(topic).splitlines(), ""]:
+        is_fence = line.startswith("```")
+        if words and (is_code or is_fence or not line or line.startswith(("#", "|", "- "))):
+            yield Place(topic, heading, " ".join(words))
+            words = []
+        is_code ^= is_fence
+        if line.startswith("#") and not is_code:
+            heading = line.lstrip("# ")
+            yield Place(topic, heading, "")
+        elif line and not is_fence and not line.startswith("| ---"):
+            words.append(line.strip("| "))
+
+
+def search(words: str) -> list[Place]:
+    """The places that hold each of the words, in any case; headings first."""
+    wanted = words.casefold().split()
+    found = [
+        place
+        for topic in topics()
+        for place in places(topic)
+        if all(word in (place.text or place.heading).casefold() for word in wanted)
+    ]
+    return sorted(found, key=lambda place: place.text != "")
+
+
+def _topics_begun(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [
+        CompletionItem(topic, help=says) for topic, says in topics().items() if topic.startswith(incomplete)
+    ]
+
+
+@click.command(
+    "help",
+    context_settings={"ignore_unknown_options": True},  # `help --after` searches
+    epilog=examples(
+        "queuectl help               the topics",
+        "queuectl help recipes       a page of the guide",
+        "queuectl help enqueue       a command and its options",
+        "queuectl help max_retries   where the guide speaks of it",
+    ),
+)
+@click.argument("words", metavar="[TOPIC | COMMAND | WORD]", nargs=-1, shell_complete=_topics_begun)
+@click.pass_context
+def help_command(ctx: click.Context, words: tuple[str, ...]) -> None:
+    """Show the guide: its topics, a page of it, or where it speaks of a word."""
+    said = " ".join(words)
+    if not words:
+        _print_topics()
+    elif said in topics():
+        _print_page(page(said))
+    elif (usage := _usage(ctx, words)) is not None:
+        printer.lines(usage.splitlines())
+    else:
+        _print_places(said)
+
+
+def _usage(ctx: click.Context, words: tuple[str, ...]) -> str | None:
+    """The help of the command of this name; None if there is no such command."""
+    root = ctx.find_root()
+    command: click.Command | None = root.command
+    context = click.Context(root.command, info_name="queuectl")
+    for word in words:
+        command = command.get_command(context, word) if isinstance(command, click.Group) else None
+        if command is None:
+            return None
+        context = click.Context(command, context, word, **root.command.context_settings)
+    return context.get_help()
+
+
+def _print_topics() -> None:
+    printer.line("The guide:")
+    printer.lines(f"  {topic:<17}{says.replace('`', '')}" for topic, says in topics().items())
+    printer.line("`queuectl help TOPIC` shows a page, and `queuectl help WORD` searches all of them.")
+    printer.line("`queuectl help COMMAND` shows a command with its options.")
+
+
+def _print_page(text: str) -> None:
+    """Print Markdown: as it is in a pipe, rendered and paged on a terminal."""
+    if not printer.is_terminal():
+        click.echo(text, nl=False)
+        return
+    from rich.markdown import Markdown
+    from rich.theme import Theme
+
+    console = printer.console()
+    console.push_theme(Theme({"markdown.code": "bold cyan"}))  # its own is a black box on a light terminal
+    with console.capture() as captured:
+        console.print(Markdown(text, code_theme="ansi_dark"), width=min(console.width, _WIDEST))
+    made = captured.get()
+    if made.count("\n") < console.height:
+        printer.text(made)
+    else:
+        click.echo_via_pager(made)
+
+
+def _print_places(words: str) -> None:
+    found = search(words)
+    if not found:
+        raise QueueError(f"The guide does not speak of {words!r}.", "See `queuectl help` for its topics.")
+    width = printer.console().width if printer.is_terminal() else _LONGEST
+    for place in found:
+        printer.line(f"{place.topic}: {place.heading}{': ' if place.text else ''}{place.text}"[:width])
+    many = "1 place" if len(found) == 1 else f"{len(found)} places"
+    printer.note(f"{many}; `queuectl help {found[0].topic}` shows the page of the first.")
