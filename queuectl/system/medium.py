@@ -64,7 +64,7 @@ class Medium:
         """The type of the file system, as the system names it: `ext4`, `nfs4`, `cifs`, `fuse.sshfs`."""
         return mounts.filesystem(self._path)
 
-    @property
+    @cached_property
     def is_shared(self) -> bool:
         """Whether other hosts may have the directory, too. Ask one of the questions below instead."""
         return self.filesystem not in _LOCAL
