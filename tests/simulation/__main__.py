@@ -1,22 +1,26 @@
-"""Explore schedules of the protocol: run many, replay one, or make a failing one shorter.
+"""Explore schedules of the protocol: run many, replay one, make a failing one shorter, or run those kept.
 
 python -m tests.simulation run 2000
 python -m tests.simulation replay SEED
 python -m tests.simulation shrink SEED
+python -m tests.simulation kept
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import logging
 import os
 import sys
 import time
 from multiprocessing import Pool
+from pathlib import Path
 
 from tests.simulation import plan as plans
 from tests.simulation.shares import PROFILES
+
+#: With how much other luck each kept plan is run.
+LUCKS = 20
 
 
 def _try(given: tuple[int, str | None]) -> tuple[int, str | None, int]:
@@ -45,11 +49,22 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _kept() -> int:
+    """Run each plan in kept.txt with its own luck and with others, as calls have come and gone since."""
+    failed = 0
+    for line in Path(__file__).with_name("kept.txt").read_text("utf-8").splitlines():
+        if not line or line.startswith("#"):
+            continue
+        plan = plans.from_text(line)
+        for luck in (plan.luck, *range(LUCKS)):
+            if (broke := plans.run(plan._replace(luck=luck)).broke) is not None:
+                failed += 1
+                print(f"{plans.as_text(plan._replace(luck=luck))}: {broke.strip()}")
+    return 1 if failed else 0
+
+
 def _plan(options: argparse.Namespace) -> plans.Plan:
-    if options.plan:
-        profile, hosts, workers, luck, happenings = ast.literal_eval(options.plan)
-        return plans.Plan(profile, hosts, workers, luck, tuple(plans.Happening(*one) for one in happenings))
-    return plans.draw(options.seed, options.profile)
+    return plans.from_text(options.plan) if options.plan else plans.draw(options.seed, options.profile)
 
 
 def main() -> int:
@@ -68,11 +83,14 @@ def main() -> int:
         one = commands.add_parser(name)
         one.add_argument("seed", type=int, nargs="?", default=0)
         one.add_argument("--plan", help="a plan as `shrink` prints it")
+    commands.add_parser("kept", help="run the plans that failed once")
     for each in commands.choices.values():
         each.add_argument("--profile", choices=PROFILES)
     options = parser.parse_args()
     if options.command != "replay":
         logging.disable()
+    if options.command == "kept":
+        return _kept()
     if options.command == "run":
         return _run(options)
     if options.command == "replay":
@@ -81,9 +99,8 @@ def main() -> int:
         return 1 if outcome.broke else 0
     shorter = plans.shrink(_plan(options))
     print(*shorter.happenings, sep="\n")
-    told = (*shorter[:4], tuple(tuple(one) for one in shorter.happenings))
     print(plans.run(shorter).broke)
-    print(f"python -m tests.simulation replay --plan {str(told)!r}")
+    print(f"python -m tests.simulation replay --plan {plans.as_text(shorter)!r}")
     return 0
 
 

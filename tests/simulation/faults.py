@@ -74,6 +74,7 @@ def restart(world: World, seconds: float) -> None:
         cut_off(world, each, seconds)
     if world.disk.may_lose_power and not world.share.close_syncs:
         world.disk.cut_power(world.luck)
+        world.kernel.reopen()
         world.auditor.lost_power()
 
 

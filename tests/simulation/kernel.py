@@ -163,6 +163,7 @@ class Opened:
     at: int = 0
     wrote: bool = False
     before_ns: int = 0
+    is_stale: bool = False
 
 
 class Kernel:
@@ -187,6 +188,8 @@ class Kernel:
         if opened is None:
             raise error(errno.EBADF)
         self._step(call, opened.path)
+        if opened.is_stale:
+            raise error(errno.ESTALE, opened.path)
         return opened
 
     def urandom(self, size: int) -> bytes:
@@ -238,6 +241,11 @@ class Kernel:
         for fd in [fd for fd, one in self._open.items() if one.owner is owner]:
             del self._open[fd]
 
+    def reopen(self) -> None:
+        """What clients do once their server is back: a file that has not the name they know is stale."""
+        for one in self._open.values():
+            one.is_stale |= one.mount.disk.find(one.path) is not one.inode
+
     def lose_unflushed(self, machine: Machine) -> None:
         """Lose what a host has not sent to its share as it loses its power: files that it has not closed."""
         for one in self._open.values():
@@ -271,7 +279,7 @@ class Kernel:
             opened.at += len(data)
             opened.wrote = True
             return len(data)
-        self._step("write", opened.path)
+        self._file("write", fd)
         at = len(opened.inode.data) if opened.flags & os.O_APPEND else opened.at
         count = mount.disk.write(opened.inode, data, at)
         self._world.wrote(opened.inode)
@@ -358,6 +366,10 @@ class Kernel:
             if problem.errno == errno.EIO and mount.disk.find(new) is None:
                 self._world.current.is_hindered(self._world.time)
             raise
+        finally:
+            for one in self._open.values():
+                if one.path == old and one.mount is mount and one.inode.path == new:
+                    one.path = new
 
     replace = rename
 

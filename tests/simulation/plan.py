@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import random
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,6 +46,17 @@ class Plan(NamedTuple):
     def rough(self) -> float:
         """Seconds for which people act and faults happen."""
         return ROUGH_ALONE if self.profile == "local" else ROUGH
+
+
+def from_text(text: str) -> Plan:
+    """A plan as `as_text` writes it."""
+    profile, hosts, workers, luck, happenings = ast.literal_eval(text)
+    return Plan(profile, hosts, workers, luck, tuple(Happening(*one) for one in happenings))
+
+
+def as_text(plan: Plan) -> str:
+    """A plan on one line, to be replayed or kept."""
+    return repr((*plan[:4], tuple(tuple(one) for one in plan.happenings)))
 
 
 _ACTS = [

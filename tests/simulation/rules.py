@@ -140,8 +140,8 @@ def _hearing(audit: Auditor) -> float:
 def only_the_holder_writes(audit: Auditor, event: tuple[Process, Inode]) -> str | None:
     process, inode = event
     place = audit.place(inode.path)
-    if place is None:
-        return None
+    if place is None or not process.was_free_since(audit.world.time - 1.0):
+        return None  # who was held up between an open and a write cannot know of a rename in between
     if place.state is not State.PROCESSING:
         return f"{process} writes to {inode.path}, which nobody holds"
     if audit.owners.get(place.name.owner or "") is not process:

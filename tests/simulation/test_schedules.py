@@ -36,6 +36,11 @@ def test_no_schedule_breaks_a_promise(profile: str) -> None:
     assert f"{EACH} schedules" in ran.stdout
 
 
+def test_no_schedule_that_failed_once_fails_again() -> None:
+    ran = simulation("kept")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_a_seed_is_always_the_same_schedule() -> None:
     once, again = simulation("replay", "7"), simulation("replay", "7")
     assert once.stdout == again.stdout
