@@ -62,6 +62,7 @@ class Member:
         `listed` are the names that wait, if they have just been listed.
         """
         live = settings.Live(root.text, root.medium)
+        live.now()  # how long a silence may last counts from the first beat
         return cls(root, live, presence.join(root, kind, now), listed)
 
     def leave(self) -> None:

@@ -10,6 +10,7 @@ from tests.simulation.worker import employ
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.simulation.commands import Run
     from tests.simulation.world import Machine, Process, World
 
 #: A fault on a host; the number chooses the rest.
@@ -65,6 +66,19 @@ def _cut_in_a_call(world: World, machine: Machine, number: int) -> None:
         process.at_call = 1 + number % 53, lambda: _cut(world, machine, number)
 
 
+def cut_off_in_a_run(world: World, calls: int, seconds: float) -> None:
+    """Cut off the host that starts the next command, in the n-th call after the start: the call hangs."""
+
+    def happens(run: Run) -> None:
+        run.process.at_call = calls, lambda: cut_off(world, run.machine, seconds)
+
+    world.at_run = happens
+
+
+def _cut_in_a_run(world: World, machine: Machine, number: int) -> None:
+    cut_off_in_a_run(world, 1 + number % 5, 12.0)
+
+
 def restart(world: World, seconds: float) -> None:
     """The server is away for a while, and has lost what it had not on its disk: the end of its journal.
 
@@ -103,6 +117,7 @@ FAULTS: dict[str, Callable[[World, Machine, int], None]] = {
     "clock": _clock,
     "cut": _cut,
     "cut in a call": _cut_in_a_call,
+    "cut in a run": _cut_in_a_run,
     "restart": _restart,
     "reboot": _reboot,
     "power": _power,

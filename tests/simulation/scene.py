@@ -105,6 +105,10 @@ class Scene:
         """Let a host not reach the share."""
         faults.cut_off(self.world, host, seconds)
 
+    def cut_off_in_a_run(self, calls: int, seconds: float) -> None:
+        """Cut off the host that starts the next command, in the n-th call after the start."""
+        faults.cut_off_in_a_run(self.world, calls, seconds)
+
     def stop(self, process: Process, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after some seconds."""
         process.stop(self.world.time, seconds)

@@ -45,6 +45,19 @@ def test_nothing_of_a_worker_that_is_cut_off_runs_once_another_takes_its_job_ove
         assert [event["event"] for event in scene.history(job)] == ["started", "lost", "started", "completed"]
 
 
+@pytest.mark.parametrize("calls", range(1, 6))
+def test_a_command_ends_in_time_whatever_call_its_worker_hangs_in(calls: int) -> None:
+    with Scene("nfs", calls) as scene:
+        one, two = scene.host("one"), scene.host("two")
+        scene.worker(one)
+        scene.cut_off_in_a_run(calls, seconds=3 * LEASE)
+        job = scene.file(two, "sim 60 0 end")
+        scene.until(lambda: scene.running(job))
+        scene.worker(two)
+        scene.until(lambda: len(scene.runs(job)) == 2)
+        assert scene.runs(job)[0].ends < scene.runs(job)[1].began
+
+
 def test_a_worker_that_stood_still_while_its_job_was_taken_over_records_nothing() -> None:
     with Scene("nfs") as scene:
         one, two = scene.host("one"), scene.host("two")

@@ -156,6 +156,8 @@ class World:
         self.locked: dict[Inode, Process] = {}
         self.ears: list[SimulatedEar] = []
         self.disk.on_names = self._changed
+        #: What happens when the next command starts.
+        self.at_run: Callable[[Run], None] | None = None
         self._hub = getcurrent()
         self._queue: list[tuple[float, int, Thread | Callable[[], None]]] = []
         self._turn = 0
@@ -406,6 +408,9 @@ class World:
         """Start a command."""
         self.auditor.begins(run)
         self.runs.setdefault(run.job_id, []).append(run)
+        if self.at_run is not None:
+            happens, self.at_run = self.at_run, None
+            happens(run)
         self.say(run.process, f"runs {run.job_id} attempt {run.attempt}, {run.ends - run.began:.2f} s")
 
     def running(self, job_id: str, machine: Machine | None = None) -> list[Run]:
