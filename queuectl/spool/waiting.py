@@ -34,6 +34,8 @@ log = logging.getLogger("queuectl")
 SPREAD = 32
 #: A listing may be this many times as old as it took to make: listing costs 5 % at most.
 PATIENCE = 20
+#: It is never older than this, in seconds: a share that was away while it was listed is not slow.
+OLDEST = 30.0
 #: A job whose file alone cannot be moved (an immutable one) is passed over for this many seconds.
 REFUSED = 5.0
 #: How many of the names that were claimed last are remembered, lest one be claimed twice.
@@ -276,5 +278,5 @@ class Waiting:
 
 
 def is_due(last: Listing, interval: float, now: float) -> bool:
-    """Whether the next listing is due: after `interval`, or after `PATIENCE` times what the last one took."""
-    return now - last.at >= max(interval, PATIENCE * last.cost)
+    """Whether the next listing is due: after `interval`, or later if the last one took long (`PATIENCE`)."""
+    return now - last.at >= max(interval, min(PATIENCE * last.cost, OLDEST))

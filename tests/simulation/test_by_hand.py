@@ -101,6 +101,20 @@ def test_a_worker_outlives_a_power_cut_of_its_server(profile: str) -> None:
             scene.settle()
 
 
+def test_a_worker_lists_again_within_a_minute_of_a_share_that_was_away_for_long() -> None:
+    """It hung in a listing for all that time; that a listing took long is no reason to wait for long."""
+    for calls in range(1, 40):
+        with Scene("nfs", calls) as scene:
+            host = scene.host("one")
+            worker = scene.worker(host)
+            scene.run(1.0)
+            worker.at_call = calls, lambda scene=scene, host=host: scene.cut_off(host, seconds=60.0)
+            scene.run(70.0)
+            job = scene.file(scene.host("two"), "sim 0.5 0 end")
+            scene.run(60.0)
+            assert scene.state(job) is State.DONE
+
+
 def test_an_urgent_job_goes_before_those_that_have_waited_longer() -> None:
     with Scene("smb") as scene:
         host = scene.host("one")
