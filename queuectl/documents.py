@@ -87,7 +87,11 @@ def load(text: str) -> Document:
     """Read a text with exactly one document, JSON or YAML; raises `BadDocument`."""
     documents = load_all(text)
     if len(documents) != 1:
-        raise BadDocument("it is empty" if not documents else "it holds several documents")
+        if not documents:
+            raise BadDocument("it is empty", remedy="Write at least `command: …`.")
+        raise BadDocument(
+            "it holds several documents", remedy="A file of several jobs is for `queuectl enqueue --file`."
+        )
     return documents[0]
 
 
@@ -208,12 +212,21 @@ def _load_yaml(text: str) -> list[Document]:
             if kind == "DocumentStartEvent":
                 found.append(_document(loader))
     except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "bad YAML"
-        raise BadDocument(problem, None if place is None else place.line + 1) from None
+        raise _bad(text, error) from None
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _bad(text: str, error: Any) -> BadDocument:
+    from queuectl import pitfalls
+
+    complaint = getattr(error, "problem", None) or getattr(error, "reason", None) or "bad YAML"
+    place, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    if place is None:
+        return BadDocument(complaint)
+    fault = pitfalls.fault(text, complaint, place.line, None if begun is None else begun.line)
+    return BadDocument(fault.problem, fault.line, fault.remedy)
 
 
 def _document(loader: Any) -> Document:
@@ -277,9 +290,10 @@ def _node(loader: Any, event: Any, depth: int, lines: list[int | None] | None = 
 
 def _refuse_extras(event: Any) -> None:
     line = event.start_mark.line + 1
+    remedy = "Put a text that begins with this sign in quotes."
     if type(event).__name__ == "AliasEvent":
-        raise BadDocument("aliases (*name) are not taken", line)
+        raise BadDocument("aliases (*name) are not taken", line, remedy)
     if getattr(event, "anchor", None) is not None:
-        raise BadDocument("anchors (&name) are not taken", line)
+        raise BadDocument("anchors (&name) are not taken", line, remedy)
     if getattr(event, "tag", None) is not None:
-        raise BadDocument(f"tags ({event.tag}) are not taken", line)
+        raise BadDocument(f"tags ({event.tag}) are not taken", line, remedy)

@@ -57,9 +57,9 @@ class BadJob(QueueError):
 class BadDocument(BadJob):
     """A text that is not valid YAML or JSON, or uses a part of YAML that is refused; `line` counts from 1."""
 
-    def __init__(self, problem: str, line: int | None = None) -> None:
+    def __init__(self, problem: str, line: int | None = None, remedy: str = "Correct the text.") -> None:
         place = "" if line is None else f" (line {line})"
-        super().__init__(f"The YAML or JSON is wrong: {problem}{place}.", "Correct the text.")
+        super().__init__(f"The YAML or JSON is wrong: {problem}{place}.", remedy)
 
 
 class HasNul(BadDocument):

@@ -60,9 +60,11 @@ def test_a_null_counts_as_not_said() -> None:
     assert told(f"command: x\n{text}") == Job(command="x")
 
 
-@pytest.mark.parametrize("tree", [None, "echo hi", [], ["command"]])
-def test_what_is_no_mapping_is_no_job(tree: Any) -> None:
-    with pytest.raises(BadJob, match="not a mapping"):
+@pytest.mark.parametrize(
+    ("tree", "said"), [(None, "not a mapping"), ("echo hi", "plain text"), ([], "a list"), (["a"], "a list")]
+)
+def test_what_is_no_mapping_is_no_job(tree: Any, said: str) -> None:
+    with pytest.raises(BadJob, match=said):
         from_fields(tree)
 
 

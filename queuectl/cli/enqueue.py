@@ -24,7 +24,8 @@ from queuectl.errors import (
     OutputTrouble,
     QueueError,
 )
-from queuectl.job.fields import ALIASES, from_fields
+from queuectl.job.fields import ALIASES, from_fields, no_mapping
+from queuectl.pitfalls import missing_space
 from queuectl.times import entered_moment, iso, utc_now
 
 if TYPE_CHECKING:
@@ -253,13 +254,12 @@ def _json_lines(text: str, place: str) -> Iterator[Source]:
 
 
 def _source(place: str, tree: documents.Node) -> Source:
-    if isinstance(tree, str):
-        return Source(
-            place, error=BadJob("It is plain text, not a job.", "Use --lines for one command per line.")
-        )
-    if not isinstance(tree, dict):
-        return Source(place, error=BadJob("It is not a mapping of fields.", "Write at least `command: …`."))
-    return Source(place, dict(tree))
+    if isinstance(tree, dict):
+        return Source(place, dict(tree))
+    if isinstance(tree, str) and missing_space(tree) is None:
+        error = BadJob("It is plain text, not a job.", "Use --lines for one command per line.")
+        return Source(place, error=error)
+    return Source(place, error=no_mapping(tree))
 
 
 def _file(

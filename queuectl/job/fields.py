@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from queuectl.errors import BadJob, Completed, nearest
+from queuectl.errors import BadDocument, BadJob, Completed, nearest
 from queuectl.job.history import events
 from queuectl.job.model import (
     ENDINGS,
@@ -174,6 +174,19 @@ SHOWN_ONLY = frozenset(
 _COMPLETED = frozenset({"completed", "done"})
 
 
+def no_mapping(tree: Any) -> BadJob:
+    """The error for a tree that is no mapping of fields."""
+    from queuectl.pitfalls import missing_space  # filing a job does not need it
+
+    if isinstance(tree, str) and (close := missing_space(tree)):
+        return BadDocument(close[0], remedy=close[1])
+    if isinstance(tree, str):
+        return BadJob("It is plain text, not a job.", "Write `command: ` before a shell command.")
+    if isinstance(tree, list):
+        return BadJob("It is a list; a job is a mapping of fields.", "File a list with `enqueue --file`.")
+    return BadJob("It is not a mapping of fields.", "Write at least `command: …`.")
+
+
 def from_fields(tree: Any) -> Job:
     """Build a job from a mapping of text, lists and mappings; raises `BadJob`.
 
@@ -181,7 +194,7 @@ def from_fields(tree: Any) -> Job:
     record whose `state` is completed raises `Completed`.
     """
     if not isinstance(tree, dict):
-        raise BadJob("It is not a mapping of fields.", "Write at least `command: …`.")
+        raise no_mapping(tree)
     if isinstance(state := tree.get("state"), str) and state.lower() in _COMPLETED:
         raise Completed
     values: dict[str, Any] = {}
