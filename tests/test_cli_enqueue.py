@@ -65,6 +65,45 @@ def test_a_shell_command_that_begins_like_json_is_none(shell: Shell, command: st
     assert [job["command"] for job in shell.jobs()] == [command]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        [r"{\"id\":\"j1\",\"command\":\"echo hi\"}"],  # with backslashes, in single quotes
+        [r'{ "id": "j1", "command": "echo hi" }'],
+        ['\'{"id":"j1","command":"echo', "hi\"}'"],  # what cmd makes of it
+        ['{"id":"j1","command":"echo', 'hi"}', "--max-retries", "3"],  # what PowerShell 5 makes of it
+    ],
+)
+def test_json_as_it_is_typed_on_windows_is_understood(shell: Shell, words: list[str]) -> None:
+    assert shell("enqueue", *words).out == "j1\n"
+    assert shell("status", "j1", "--json").json["command"] == "echo hi"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["{id:j1,command:echo hi,max_retries:5}"],
+        ["{id:j1,command:echo", "hi,max_retries:5}"],
+        ["{id:", "j1,", "command:", "echo hi,", "max_retries:", "5}"],
+        ["id:j1", "command:echo hi", "max_retries:5"],  # what bash makes of unquoted braces
+        ["'{id:j1,command:echo", "hi,max_retries:5}'"],
+    ],
+)
+def test_json_whose_quotes_the_shell_took_is_refused_with_the_line_to_type(
+    shell: Shell, words: list[str]
+) -> None:
+    said = shell.refused("enqueue", *words, status=2)
+    line = said.partition("single quotes: queuectl ")[2]
+    assert shell(*shlex.split(line)).out == "j1\n"
+    job = shell("status", "j1", "--json").json
+    assert (job["command"], job["max_retries"]) == ("echo hi", 5)
+
+
+@pytest.mark.parametrize("words", [["http://a:b", "c"], ["a:b", "id:c"], ["{ echo id:a; }"]])
+def test_a_command_with_colons_is_no_json(shell: Shell, words: list[str]) -> None:
+    shell("enqueue", *words)
+
+
 def test_a_number_of_json_is_taken_where_it_can_only_mean_one_text(shell: Shell) -> None:
     shell("enqueue", '{"id": 5, "command": "true", "env": {"A": 1.50, "B": true}}')
     assert shell.fields("5")["env"] == {"A": "1.50", "B": "true"}

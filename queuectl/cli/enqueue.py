@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +26,7 @@ from queuectl.errors import (
     OutputTrouble,
     QueueError,
 )
-from queuectl.job.fields import ALIASES, from_fields, no_mapping
+from queuectl.job.fields import ALIASES, PARSERS, from_fields, no_mapping
 from queuectl.pitfalls import missing_space
 from queuectl.times import entered_moment, iso, utc_now
 
@@ -151,18 +153,26 @@ def _sources(
 
 
 def _argument(line: options.Line) -> Source:
-    if line.is_list or len(line.words) > 1:
+    if line.is_list:
+        return Source("", {"command": line.words})
+    if len(line.words) > 1:
+        _refuse_bare_json(",".join(line.words))
         return Source("", {"command": line.words})
     text = line.words[0]
+    if text.startswith("'{") and text.endswith("}'"):  # cmd leaves these quotes
+        text = text[1:-1]
     if text.lstrip().startswith("[") and _is_json(text):
         raise BadUsage(
             "This is a JSON list; an argument is one JSON object, or a shell command.",
             "Pipe a list of jobs into `queuectl enqueue -`; put the words of a command after `--`.",
         )
     if text.lstrip().startswith("{"):
+        # As cmd and older PowerShells need it, and some manuals print it.
+        is_escaped = text.lstrip("{ ").startswith('\\"')
         try:
-            return _source("", documents.load_json(text))
+            return _source("", documents.load_json(text.replace('\\"', '"') if is_escaped else text))
         except json.JSONDecodeError as error:
+            _refuse_bare_json(text)
             inside = text.lstrip()[1:]
             # `{ echo hi; }` is a group of the shell, whose brace stands alone.
             if not inside[:1].isspace() or inside.lstrip()[:1] in {'"', "}", "'"}:
@@ -173,6 +183,23 @@ def _argument(line: options.Line) -> Source:
         except BadDocument as error:
             raise BadUsage(error.problem, error.remedy) from None
     return Source("", {"command": text})
+
+
+def _refuse_bare_json(text: str) -> None:
+    """Raise `BadUsage` for a JSON object whose quotes the shell has taken: `{id:j1,command:echo hi}`."""
+    names = "|".join([*PARSERS, *ALIASES])
+    bare = text.strip().removeprefix("{").removesuffix("}")
+    before, *parts = re.split(rf"(?:^|,)\s*({names})\s*:\s*", bare)
+    if before or not parts:
+        return
+    fields = {
+        name: int(value) if value.isdecimal() and name not in {"id", "command"} else value
+        for name, value in zip(parts[::2], parts[1::2], strict=True)
+    }
+    raise BadUsage(
+        f"This JSON has lost its quotes on the way through the shell: {text}",
+        f"Put it in single quotes: queuectl enqueue {shlex.quote(json.dumps(fields))}",
+    )
 
 
 def _is_json(text: str) -> bool:

@@ -106,7 +106,7 @@ def read(arguments: Sequence[str]) -> Line:
     options, said = _take_options(left)
     if left[:1] == ["--"]:
         return Line(options, said, [in_utf8(word) for word in left[1:]], is_list=True)
-    left = [in_utf8(word) for word in left]
+    left = _with_json_whole([in_utf8(word) for word in left])
     words = left[:1]
     del left[:1]
     if words and _is_whole(words[0]):
@@ -146,6 +146,17 @@ def _is_option(word: str) -> bool:
 def _is_whole(word: str) -> bool:
     """Whether one argument is the whole command: quoted text, JSON, or `-` for standard input."""
     return word == "-" or word.lstrip()[:1] in {"{", "["} or any(map(str.isspace, word))
+
+
+def _with_json_whole(words: list[str]) -> list[str]:
+    """The words, those of a JSON object that cmd or PowerShell took apart at its blanks joined again."""
+    import re  # imported by every command
+
+    if words and re.match(r"'?\{[\s\\\"]*\w+[\\\"]*:", words[0]):
+        ends = [count for count, word in enumerate(words, 1) if word.endswith(("}", "}'"))]
+        if ends:
+            return [" ".join(words[: ends[0]]), *words[ends[0] :]]
+    return words
 
 
 def _refuse_more(command: str, more: list[str]) -> None:

@@ -75,10 +75,13 @@ def _read(arguments: list[str]) -> tuple[dict[str, str], list[str], str | list[s
     env = [value for option, value in line.said if option.key == "env"]
     if bool(line.words) + ("command" in given) != 1:
         return None
-    if line.is_list or len(line.words) > 1:
+    if line.is_list:
         return given, env, line.words or None
-    word = "".join(line.words)
-    return None if word == "-" or word.lstrip().startswith(("{", "[")) else (given, env, word or None)
+    word = line.words[0] if line.words else ""
+    if len(line.words) > 1:
+        return None if ":" in word else (given, env, line.words)  # perhaps JSON without its quotes
+    is_other = word == "-" or word.lstrip().startswith(("{", "[", "'{"))
+    return None if is_other else (given, env, word or None)
 
 
 def _fields(given: dict[str, str], env: list[str], command: str | list[str] | None) -> dict[str, Any]:
