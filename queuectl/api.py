@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from queuectl.spool.acts import Hand
+    from queuectl.spool.acts import Change, Hand
     from queuectl.spool.filing import Filed
     from queuectl.spool.jobs import Found
     from queuectl.spool.root import Root
@@ -178,12 +178,48 @@ class Spool:
                 return reading
             found = lookup.locate(self.root, found.id)  # it was put back just then
 
-    def retry(self, job_id: str) -> str:
-        """Move a failed, dead or completed job to pending; returns its path."""
+    def retry(self, job_id: str, changes: Mapping[str, object] | None = None) -> str:
+        """Move a failed, dead or completed job to pending, changed as `set` does; returns its path."""
         from queuectl.spool import acts
+        from queuectl.spool.changes import checked
 
-        values = self.settings()
-        return self._act(job_id, lambda me, found: acts.retry(me, found, values, self.clock()))
+        values, changing = self.settings(), checked(_fields(changes or {}))
+        return self._act(job_id, lambda me, found: acts.retry(me, found, values, self.clock(), changing))
+
+    def hold(self, job_id: str) -> str:
+        """Let no worker start a waiting job before its `release`; returns its path."""
+        from queuectl.spool import parking
+
+        return self._try(job_id, lambda found: parking.hold(self.root, found).path)
+
+    def release(self, job_id: str, *, at_once: bool = False) -> str:
+        """Let workers start a held job; returns its path.
+
+        It goes on to wait for the jobs that it is to run after, unless it is released `at_once`.
+        """
+        from queuectl.rules.release import release, release_now
+
+        if at_once:
+            return self._act(job_id, lambda me, found: release_now(me, found, self.clock()))
+        return self._try(job_id, lambda found: release(self.root, found).path)
+
+    def set(self, job_id: str, changes: Mapping[str, object]) -> str:
+        """Change fields of a waiting job, such as `{"priority": 9, "env.MODE": "fast"}`; returns its path.
+
+        None takes a field out. All else in its file stays, comments too. Raises `BadJob` for a wrong value,
+        `WrongState` for a job that does not wait; nothing is changed then.
+        """
+        from queuectl.spool import acts
+        from queuectl.spool.changes import checked
+
+        how = self.change(checked(_fields(changes)))
+        return self._act(job_id, lambda me, found: acts.change(me, found, how, self.clock()))
+
+    def change(self, changing: Mapping[str, Any]) -> Change:
+        """The change of jobs that `changes.checked` has found fit."""
+        from queuectl.spool import acts, changes
+
+        return acts.Change(lambda data: changes.edited(data, changing), self.settings(), self._gate)
 
     def cancel_waiting(self, job_id: str) -> str:
         """Move a waiting job to dead as cancelled; raises `WrongState` for others."""
@@ -192,16 +228,21 @@ class Spool:
         return self._act(job_id, lambda me, found: acts.cancel_waiting(me, found, self.clock())[0])
 
     def _act(self, job_id: str, act: Callable[[Hand, Found], str]) -> str:
-        from queuectl.spool import acts, jobs
-        from queuectl.view import lookup
+        from queuectl.spool import acts
 
         with acts.hand(self.root, self.clock()) as me:
-            for _ in range(jobs.TRIES):
-                found = lookup.locate(self.root, job_id)
-                try:
-                    return act(me, found)
-                except JobMoved:  # it moved meanwhile: look where it is now
-                    continue
+            return self._try(job_id, lambda found: act(me, found))
+
+    def _try(self, job_id: str, act: Callable[[Found], str]) -> str:
+        from queuectl.spool import jobs
+        from queuectl.view import lookup
+
+        for _ in range(jobs.TRIES):
+            found = lookup.locate(self.root, job_id)
+            try:
+                return act(found)
+            except JobMoved:  # it moved meanwhile: look where it is now
+                continue
         raise JobMoved(job_id)
 
     def member(self, kind: str = "program") -> Member:
@@ -216,6 +257,11 @@ def _job(job: Job | str | Mapping[str, object]) -> Job:
     if isinstance(job, str):
         return from_fields({"command": job})
     return from_fields(_textual(job._asdict() if isinstance(job, Job) else job))
+
+
+def _fields(changes: Mapping[str, object]) -> dict[str, documents.Node]:
+    """Changes as a job file would have them."""
+    return {key: _textual(value) for key, value in changes.items()}
 
 
 def _textual(value: object) -> documents.Node:

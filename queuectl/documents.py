@@ -254,6 +254,50 @@ def _document(loader: Any) -> Document:
     )
 
 
+class Span(NamedTuple):
+    """Where a pair of a mapping stands in a text, and the pairs of its value.
+
+    Offsets of characters: the start of the key, and the end of the value without what follows it, be it a
+    comment or an empty line.
+    """
+
+    start: int
+    end: int
+    inside: dict[str, Span]
+
+
+def spans(text: str) -> dict[str, Span]:
+    """The pairs of the one document of a valid text, by key; none where it is no block mapping."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        while not isinstance(event := loader.get_event(), yaml.NodeEvent):
+            pass
+        return _end(loader, event, text)[1]
+    finally:
+        loader.dispose()
+
+
+def _end(loader: Any, event: Any, text: str) -> tuple[int, dict[str, Span]]:
+    """Where the node ends whose first event was just read, and the pairs in it if it is a block mapping."""
+    kind = type(event).__name__
+    end = len(text[: event.end_mark.index].rstrip("\r\n"))
+    found: dict[str, Span] = {}
+    if kind not in {"MappingStartEvent", "SequenceStartEvent"}:
+        return end, found
+    while type(item := loader.get_event()).__name__ not in {"MappingEndEvent", "SequenceEndEvent"}:
+        inside: dict[str, Span] = {}
+        if kind == "MappingStartEvent":
+            value = loader.get_event()
+            end, inside = _end(loader, value, text)
+            found[item.value] = Span(item.start_mark.index, end, inside)
+        else:
+            end, _ = _end(loader, item, text)
+    # The end of a block is found only behind the comments that follow it.
+    return (item.end_mark.index, {}) if event.flow_style else (end, found)
+
+
 def _pairs(loader: Any, depth: int) -> Any:
     """The keys of the mapping whose start event was just read, each with the first event of its value."""
     seen = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.errors import BadJob, WrongState
-from queuectl.spool import acts, jobfile
+from queuectl.spool import acts, changes, jobfile
 from queuectl.spool.names import FIFO_RANK
 from queuectl.system import files
 
@@ -29,7 +30,8 @@ def run_now(spool: Spool, job_id: str) -> Path:
 def set_priority(spool: Spool, job_id: str, priority: int) -> Path:
     with acts.hand(spool.root, spool.clock()) as me:
         found = spool.find(job_id)
-        return Path(acts.set_priority(me, found, priority, spool.settings(), spool.clock()))
+        edit = partial(changes.edited, changes={"priority": priority})
+        return Path(acts.change(me, found, acts.Change(edit, spool.settings(), lambda _: {}), spool.clock()))
 
 
 def failed(spool: Spool, job_id: str) -> None:
@@ -163,7 +165,7 @@ def test_a_job_whose_file_cannot_be_read_is_put_back_as_it_was(spool: Spool) -> 
     ],
 )
 def test_only_the_line_of_the_field_changes(before: str, after: str) -> None:
-    assert jobfile.edited(before.encode(), "priority", 4).decode() == after
+    assert changes.edited(before.encode(), {"priority": 4}).decode() == after
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_only_the_line_of_the_field_changes(before: str, after: str) -> None:
 )
 def test_any_layout_takes_the_change_and_nothing_else_of_the_job_changes(text: str) -> None:
     before = jobfile.parse(text.encode()).job
-    after = jobfile.parse(jobfile.edited(text.encode(), "priority", 4)).job
+    after = jobfile.parse(changes.edited(text.encode(), {"priority": 4})).job
     assert after == before._replace(priority=4)
 
 

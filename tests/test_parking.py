@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from queuectl import Spool, State
 from queuectl.errors import JobMoved, WrongState
-from queuectl.spool import acts, parking
+from queuectl.spool import acts, changes, parking
 from queuectl.view.census import Census, counts, listed
 from tests.conftest import make_old
 
@@ -132,7 +133,8 @@ def test_a_held_job_whose_priority_changes_stays_held_and_one_that_is_cancelled_
     spool.file({"id": "one", "command": "true"})
     held = parking.hold(spool.root, spool.find("one"))
     with acts.hand(spool.root, spool.clock()) as me:
-        acts.set_priority(me, held, 7, spool.settings(), spool.clock())
+        edit = partial(changes.edited, changes={"priority": 7})
+        acts.change(me, held, acts.Change(edit, spool.settings(), lambda _: {}), spool.clock())
         found = spool.find("one")
         assert (found.name.rank, found.name.parked) == (3, "held")
         acts.cancel_waiting(me, found, spool.clock())

@@ -13,9 +13,10 @@ from queuectl.cli import completion, printer
 from queuectl.cli.commands import Group, jobs_argument, jobs_or_all, on_spool, taking
 from queuectl.cli.lots import Lot, interruptible
 from queuectl.cli.options import AS_JSON, DRY_RUN, LIMIT, YES
+from queuectl.cli.parking import entered_changes
 from queuectl.errors import BadUsage, NoSuchJob, QueueError, WrongState
 from queuectl.job.model import State
-from queuectl.spool import acts, jobs, liveness, parking
+from queuectl.spool import acts, jobs, liveness, names
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
@@ -25,7 +26,8 @@ from queuectl.view.endings import Ends
 from queuectl.view.wording import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Mapping, Sequence
+    from typing import Any
 
     from queuectl.api import Spool
     from queuectl.job.history import Event
@@ -39,18 +41,20 @@ if TYPE_CHECKING:
 _PATIENCE = 60.0
 
 
-@on_spool("retry", "queuectl retry resize-42")
+@on_spool("retry", "queuectl retry resize-42", "queuectl retry resize-42 --set timeout=2h")
 @jobs_argument(*completion.MAY_RUN_AGAIN, required=True)
-def retry_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
+@click.option("--set", "words", metavar="KEY=VALUE", multiple=True, help="Change a field; may be repeated.")
+def retry_command(spool: Spool, job_ids: tuple[str, ...], words: tuple[str, ...]) -> int:
     """Move failed, dead or completed jobs to pending; their retries are counted from zero."""
+    changing = entered_changes(words, spool.clock())
     lot, values = Lot.of(spool, job_ids), spool.settings()
     with lot.hand() as me:
-        return lot.do_all("retrying", lambda found: _retry(spool, me, found, values))
+        return lot.do_all("retrying", lambda found: _retry(spool, me, found, values, changing))
 
 
-def _retry(spool: Spool, me: Hand, found: Found, values: Settings) -> str:
-    acts.retry(me, found, values, spool.clock())
-    return f"{found.id} is pending"
+def _retry(spool: Spool, me: Hand, found: Found, values: Settings, changing: Mapping[str, Any]) -> str:
+    path = acts.retry(me, found, values, spool.clock(), changing)
+    return f"{found.id} is {'held' if path.endswith(names.PARKED) else 'pending'}"
 
 
 @on_spool("cancel", "queuectl cancel resize-42")
@@ -89,29 +93,6 @@ def _stop_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
     from queuectl.worker.remains import stop_remains  # few jobs that are cancelled have a dead worker
 
     stop_remains(root, name, history)
-
-
-@on_spool("hold", "queuectl hold resize-42")
-@jobs_argument(*jobs.WAITING, required=True)
-def hold_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
-    """Keep waiting jobs from being started until they are released."""
-
-    def hold(found: Found) -> str:
-        parking.hold(spool.root, found)
-        return f"{found.id} is held"
-
-    return Lot.of(spool, job_ids).do_all("holding", hold)
-
-
-@on_spool("release", "queuectl release resize-42")
-@jobs_argument(*jobs.WAITING, required=True)
-def release_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
-    """Let held jobs be started."""
-
-    def release(found: Found) -> str:
-        return f"{found.id} is {parking.release(spool.root, found).label(spool.clock())}"
-
-    return Lot.of(spool, job_ids).do_all("releasing", release)
 
 
 @on_spool("wait", 'queuectl wait "$(queuectl enqueue make)"', "queuectl wait --all --timeout 10m")
@@ -276,7 +257,7 @@ def _dlq_retry(spool: Spool, job_ids: tuple[str, ...], everything: bool) -> int:
         def retry(found: Found) -> str:
             if found.state is not State.DEAD:
                 raise WrongState(found.id, found.state.label, "dead", "Nothing was changed.")
-            return _retry(spool, me, found, values)
+            return _retry(spool, me, found, values, {})
 
         if not everything:
             return lot.do_all("retrying", retry)

@@ -194,7 +194,7 @@ def fields(
     found: dict[str, Any] = {key: in_utf8(text) for key, text in given.items() if key not in _MADE}
     found |= _run_at(given.get("run_at"), given.get("delay"), is_meant)
     if (cwd := given.get("cwd")) is not None:
-        found["cwd"] = _seen_from_here(in_utf8(cwd))
+        found["cwd"] = seen_from_here(in_utf8(cwd))
     if variables := dict(_variable(in_utf8(text)) for text in env):
         found["env"] = variables
     return found
@@ -249,7 +249,7 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _seen_from_here(path: str) -> str:
+def seen_from_here(path: str) -> str:
     """The absolute path; `..` is kept, as after a symbolic link it cannot be resolved from the text."""
     if not path:
         raise BadUsage("--cwd is empty.", "It takes the path of a directory.")

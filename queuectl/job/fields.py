@@ -200,8 +200,7 @@ def from_fields(tree: Any) -> Job:
     values: dict[str, Any] = {}
     for key, raw in tree.items():
         name = ALIASES.get(key, str(key))
-        parse = PARSERS.get(name)
-        if parse is None:
+        if name not in PARSERS:
             if key in SHOWN_ONLY:
                 continue
             raise BadJob(f"The field {key!r} is unknown.", nearest(key, [*PARSERS, *ALIASES]))
@@ -209,13 +208,18 @@ def from_fields(tree: Any) -> Job:
             continue
         if name in values:
             raise BadJob(f"{key!r} says again what {name!r} says.", "Keep one.")
-        try:
-            values[name] = parse(raw)
-        except ValueError as error:
-            raise BadJob(f"{key}: {_shown(raw)} cannot be taken.", f"It takes {error}.") from None
+        values[name] = field(key, raw)
     if "command" not in values:
         raise BadJob("It has no command.", "Write `command: …`.")
     return Job(**values)
+
+
+def field(key: str, raw: Any) -> Any:
+    """The value of the known field `key`, which may be an alias; raises `BadJob`."""
+    try:
+        return PARSERS[ALIASES.get(key, key)](raw)
+    except ValueError as error:
+        raise BadJob(f"{key}: {_shown(raw)} cannot be taken.", f"It takes {error}.") from None
 
 
 def _shown(value: Any) -> str:

@@ -146,6 +146,15 @@ def ready(wanted: Mapping[str, str], now: datetime) -> Event:
     return {"event": READY, "at": iso(now), "after": dict(wanted)}
 
 
+def parked_behind(root: Root, job: Job) -> str | None:
+    """Why a job that nobody holds any more is parked still; None where it has what it waits for."""
+    if is_ready(job):
+        return None
+    seen = look(root, job.after)
+    verdict = judge(job.after, seen.ends)
+    return None if verdict.is_met else f"{AFTER}+{pointer(verdict, seen.turns)}"
+
+
 def admit(claim: Claim, now: datetime, *, sync: bool) -> Claim | Name:
     """The claim of a job that has what it waits for. Any other job is parked: the name that it has then.
 
@@ -153,11 +162,12 @@ def admit(claim: Claim, now: datetime, *, sync: bool) -> Claim | Name:
     """
     if is_ready(claim.job):
         return claim
-    seen = look(claim.root, claim.job.after)
-    verdict = judge(claim.job.after, seen.ends)
-    if verdict.is_met:
-        return claim.noted(ready(claim.job.after, now), sync=sync)
-    return finishing.park(claim, f"{AFTER}+{pointer(verdict, seen.turns)}")
+    reason = parked_behind(claim.root, claim.job)
+    return (
+        claim.noted(ready(claim.job.after, now), sync=sync)
+        if reason is None
+        else finishing.park(claim, reason)
+    )
 
 
 def gate(root: Root, lot: list[Job], *, may_be_unfiled: bool) -> dict[str, str | QueueError]:

@@ -1,16 +1,17 @@
-"""Acts of a person on a job: retry, cancel, run now, change the priority, delete."""
+"""Acts of a person on a job: retry, cancel, run now, change, delete."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
-from queuectl.errors import BadJob, ClaimLost, JobMoved, WrongState
+from queuectl.errors import BadJob, ClaimLost, JobMoved, QueueError, WrongState
 from queuectl.job.history import CANCELLED, when_cancelled
 from queuectl.job.model import TRANSITIONS, State
 from queuectl.spool import (
     aside,
+    changes,
     claims,
     descriptions,
     finishing,
@@ -18,18 +19,23 @@ from queuectl.spool import (
     jobfile,
     jobs,
     output,
+    parking,
     presence,
 )
 from queuectl.spool.claims import Claim
-from queuectl.spool.names import FIFO_RANK, REASON, Name, rank_of
+from queuectl.spool.names import FIFO_RANK, HELD, REASON, Name, rank_of
 from queuectl.system import files
 from queuectl.times import iso, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
+    from typing import Any
 
+    from queuectl.job.history import Event
+    from queuectl.job.model import Job
     from queuectl.settings import Settings
+    from queuectl.spool.filing import Gate
     from queuectl.spool.jobs import Found
     from queuectl.spool.root import Root
 
@@ -78,22 +84,30 @@ def hand(root: Root, now: datetime) -> Iterator[Hand]:
         me.leave()
 
 
-def retry(me: Hand, found: Found, settings: Settings, now: datetime) -> str:
+def retry(
+    me: Hand, found: Found, settings: Settings, now: datetime, changing: Mapping[str, Any] | None = None
+) -> str:
     """Put a failed, dead or completed job back to pending, and count its tries from zero. Returns its path.
 
+    `changing` are changes of its fields, as `changes.edited` takes them. A job that is held stays so.
     Raises `WrongState` for a job that waits or runs, `JobMoved` when it moved meanwhile,
     and `BadJob` when its file has not been mended.
     """
     if State.PENDING not in TRANSITIONS[found.state] or found.state is State.PROCESSING:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
+    parking.refuse_taken(found)
     _refuse_unreadable(found)
     with me.claimed(found, now) as (claim, path):
         record = claims.read_ready(me.root, path)
+        if changing:
+            _edit(me.root, path, changing)
+            record = claims.read_ready(me.root, path)
         job = Claim.of(me.root, claim, record, found.state).noted(finishing.retried(now)).job
         priority, fifo = job.priority, settings.scheduling_mode == "fifo"
         rank = claim.rank if priority is None else rank_of(priority, fifo=fifo)
         due = max(now, job.run_at or now)
-        target = _put(me.root, State.PENDING, path, Name(rank, stamp(due), claim.id))
+        parked = HELD if claim.parked == HELD else None
+        target = _put(me.root, State.PENDING, path, Name(rank, stamp(due), claim.id, parked=parked))
     # The job is put back: an error here would mislead, and `check --repair` removes a reason that stays.
     with contextlib.suppress(OSError):
         files.remove(found.path + REASON)
@@ -128,29 +142,75 @@ def run_now(me: Hand, found: Found, now: datetime) -> str:
         raise WrongState(found.id, "due already", "due later", "It starts as soon as a worker is free.")
     with me.claimed(found, now) as (claim, path):
         if claims.read_ready(me.root, path).job.run_at is not None:
-            _edit(me.root, path, "run_at", now)
+            _edit(me.root, path, {"run_at": now})
         return _put(me.root, found.state, path, claim._replace(due=stamp(now)))
 
 
-def set_priority(me: Hand, found: Found, priority: int, settings: Settings, now: datetime) -> str:
-    """Change the priority of a waiting job, in its file and in its name. Returns its path.
+class Change(NamedTuple):
+    """A change of the content of jobs. `edit` makes the new bytes of a file of the old ones, or raises.
 
-    In `fifo` mode a job that is ordered by time alone stays so. Raises as `run_now` does.
+    `gate` is asked about a job that is to run after other jobs than before.
+    """
+
+    edit: Callable[[bytes], bytes]
+    settings: Settings
+    gate: Gate
+
+
+def change(me: Hand, found: Found, how: Change, now: datetime) -> str:
+    """Change the file of a waiting job, and give it the name that it asks for then. Returns its path.
+
+    A job that is held stays so. In `fifo` mode a job that is ordered by time alone stays so.
+    Raises as `run_now` does and what `edit` raises; nothing is changed then.
     """
     _refuse_unless_waiting(found, "waiting")
     _refuse_unreadable(found)
     with me.claimed(found, now) as (claim, path):
-        claims.read_ready(me.root, path)
-        _edit(me.root, path, "priority", priority)
-        fifo = settings.scheduling_mode == "fifo" and claim.rank == FIFO_RANK
-        # No name comes back to a directory it has left, even if the old priority does.
-        moved = claim.later()._replace(rank=rank_of(priority, fifo=fifo))
-        return _put(me.root, found.state, path, moved)
+        before = claims.read_ready(me.root, path).job
+        data = files.read(path, files.MAX_WITH_HISTORY)
+        new = how.edit(data)
+        job = jobfile.parse(new).job
+        name = claim.later()  # no name comes back to a directory it has left, even if the old priority does
+        if job.priority != before.priority:
+            name = name._replace(rank=_rank_of(job, claim, how.settings))
+        if job.run_at != before.run_at and (job.run_at or found.state is State.PENDING):
+            name = name._replace(due=stamp(job.run_at or now))
+        if job.after != before.after:
+            judged = how.gate([job._replace(id=claim.id)]).get(claim.id)
+            if isinstance(judged, QueueError):
+                raise judged
+            if claim.parked != HELD:
+                name = name._replace(parked=judged)
+        if new != data:
+            claims.write_anew(me.root, path, new)
+        return _put(me.root, found.state, path, name)
+
+
+def _rank_of(job: Job, name: Name, values: Settings) -> int:
+    fifo = values.scheduling_mode == "fifo" and name.rank == FIFO_RANK
+    return rank_of(values.priority if job.priority is None else job.priority, fifo=fifo)
+
+
+def release_now(me: Hand, found: Found, noting: Callable[[Job], tuple[Event, ...]], now: datetime) -> str:
+    """Let workers start a job that is parked, whatever it waits for. Returns its path.
+
+    `noting` gives the events that say so to the rules. Raises as `run_now` does.
+    """
+    _refuse_unless_waiting(found, "held")
+    if found.name.parked is None:
+        raise WrongState(found.id, found.state.label, "held", "It waits for nothing but a worker.")
+    _refuse_unreadable(found)
+    with me.claimed(found, now) as (claim, path):
+        record = claims.read_ready(me.root, path)
+        if events := noting(record.job):
+            Claim.of(me.root, claim, record, found.state).noted(*events)
+        return _put(me.root, found.state, path, claim.later()._replace(parked=None))
 
 
 def _refuse_unless_waiting(found: Found, wanted: str) -> None:
     if found.state not in {State.PENDING, State.FAILED}:
         raise WrongState(found.id, found.state.label, wanted, "Nothing was changed.")
+    parking.refuse_taken(found)
 
 
 def _refuse_unreadable(found: Found) -> None:
@@ -165,9 +225,9 @@ def _refuse_unreadable(found: Found) -> None:
         raise JobMoved(found.id) from error
 
 
-def _edit(root: Root, path: str, key: str, value: int | datetime) -> None:
+def _edit(root: Root, path: str, changing: Mapping[str, Any]) -> None:
     before = files.read(path, files.MAX_WITH_HISTORY)
-    after = jobfile.edited(before, key, value)
+    after = changes.edited(before, changing)
     if after != before:
         claims.write_anew(root, path, after)
 

@@ -1,4 +1,4 @@
-"""The job file: read whole, one line appended for each event, edited only at a person's request."""
+"""The job file: read whole, one line appended for each event, and nothing else is changed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from queuectl import documents
 from queuectl.errors import BadJob
 from queuectl.job.fields import from_fields
 from queuectl.job.history import Event, events
-from queuectl.job.layout import event_line, to_yaml
+from queuectl.job.layout import event_line
 from queuectl.system import files, users
-from queuectl.times import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
-    from typing import Any
 
     from queuectl.job.model import Job
 
-_HEADING = "\nhistory:\n"
-_HEADING_BYTES = _HEADING.encode()
+#: What stands between the fields and the events of a file that the queue has written to.
+HEADING = "\nhistory:\n"
+_HEADING_BYTES = HEADING.encode()
 _BEGUN = re.compile(rb"^[ ]*['\"]?history['\"]?[ \t]*:", re.MULTILINE)
 _TORN = re.compile(r"[ ]*(-[ ]?|-[ ]\{.*)", re.DOTALL)
 
@@ -59,7 +57,7 @@ def parse(data: bytes) -> Record:
         # Events are UTF-8, so none can be appended to a file in UTF-16.
         return parse(documents.text_of(data).encode())._replace(columns=None, keep=None)
     text, keep = _whole(data)
-    head, heading, tail = text.rpartition(_HEADING)
+    head, heading, tail = text.rpartition(HEADING)
     history = _event_lines(tail) if heading else None
     if history is None:
         if len(data) > files.MAX_BYTES:
@@ -145,32 +143,3 @@ def append(path: str, record: Record, added: tuple[Event, ...], *, sync: bool = 
     job = record.job._replace(history=(*record.job.history, *added))
     indent, dashes = record.columns or (0, None)
     return Record(job, (indent, indent if dashes is None else dashes), False, False, None)
-
-
-def edited(data: bytes, key: str, value: int | datetime) -> bytes:
-    """The bytes of a job file with one field changed, as a person would do it: all else stays as it is.
-
-    Changes the line of the field, or adds one above the history. Lays the file out again where its layout
-    does not allow that. Raises `BadJob`.
-    """
-    reading = parse(data)
-    change: Any = {key: value}
-    wanted = reading.job._replace(**change)
-    line = f"{key}: {value if isinstance(value, int) else iso(value)}"
-    text = documents.text_of(data)
-    indent = " " * (reading.columns or (0, None))[0]
-    own = re.compile(rf"^{indent}(['\"]?){key}\1[ \t]*:[^\n]*?(?P<comment>[ \t]+#[^\n]*)?$", re.MULTILINE)
-    history = re.compile(rf"^{indent}(['\"]?)history\1[ \t]*:", re.MULTILINE)
-    if found := own.search(text):
-        text = f"{text[: found.start()]}{indent}{line}{found['comment'] or ''}{text[found.end() :]}"
-    else:
-        begun = history.search(text)
-        at = begun.start() if begun else len(text)
-        start = "" if text[:at].endswith("\n") else "\n"
-        text = f"{text[:at]}{start}{indent}{line}\n{text[at:]}"
-    try:
-        if parse(text.encode()).job == wanted:
-            return text.encode()
-    except BadJob:
-        pass
-    return to_yaml(wanted).encode()

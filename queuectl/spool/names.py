@@ -43,12 +43,14 @@ USER = r"[A-Za-z0-9._-]{1,20}"
 PARKED = ".held"
 #: The reason of a job that a person holds.
 HELD = "held"
+#: The reason of a job that somebody has in an editor: `edit+USER`.
+EDIT = "edit"
 #: The reason of a job on its way to another spool.
 MOVING = "moving"
 #: The reason of a job that waits for another one: `after+ID`, in a claim's name without the id.
 AFTER = "after"
 #: Why a name is parked, besides a person's `hold`: the text between `.yaml.` and `.held`.
-_REASON = rf"after\+{ID}|edit\+{USER}|{MOVING}|needs-limits"
+_REASON = rf"after\+{ID}|{EDIT}\+{USER}|{MOVING}|needs-limits"
 _PARKED = rf"{_JOB}\.yaml(?:\.({_REASON}))?\.held"
 _CLAIMED = rf"{_JOB}(?:\+(?:({_GROUP})|(held)|(after|{_REASON})\.held))?@([A-Za-z0-9-]{{1,80}})\.yaml"
 _ALL = rf"(?:{_SHAPE}/)*"  # not possessive: before Python 3.11.5 that takes what it should not (gh-106052)

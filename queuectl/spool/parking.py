@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import JobMoved, WrongState
 from queuectl.spool import jobs
-from queuectl.spool.names import HELD, MOVING
+from queuectl.spool.names import EDIT, HELD, MOVING
 from queuectl.system import files
 
 if TYPE_CHECKING:
@@ -28,18 +28,30 @@ def hold(root: Root, found: Found) -> Found:
     if found.state not in jobs.WAITING:
         raise WrongState(found.id, found.state.label, "waiting", "Nothing was changed.")
     if found.name.parked == MOVING:
-        raise WrongState(found.id, "on its way to another spool", "waiting", "Nothing was changed.")
+        refuse_taken(found)
     return found if found.name.parked == HELD else park(root, found, HELD)
 
 
-def release(root: Root, found: Found) -> Found:
-    """Let workers start a job that a person holds.
+def release(root: Root, found: Found, reason: str | None = None) -> Found:
+    """Let workers start a job that a person holds, unless it has to wait for another `reason`.
 
     Raises `WrongState` for a job that no person holds, `JobMoved` when it moved meanwhile.
     """
     if found.name.parked != HELD:
+        refuse_taken(found)
         raise WrongState(found.id, found.name.parked or found.state.label, "held", "Nothing was changed.")
-    return park(root, found, None)
+    return park(root, found, reason)
+
+
+def refuse_taken(found: Found) -> None:
+    """Raise `WrongState` for a job that a person has in an editor, or that is on its way to another spool."""
+    reason, _, user = (found.name.parked or "").partition("+")
+    if reason == EDIT:
+        remedy = f"Try again once that is closed, or take it out of there: `queuectl hold {found.id}`."
+        raise WrongState(found.id, f"in an editor of {user}", "free", remedy)
+    if reason == MOVING:
+        remedy = f"`queuectl move {found.id} --to DIR` with that spool ends it."
+        raise WrongState(found.id, "on its way to another spool", "here", remedy)
 
 
 def park(root: Root, found: Found, reason: str | None) -> Found:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from queuectl import times
 from queuectl.errors import BadUsage, JobMoved, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job.model import State
-from queuectl.spool import acts, descriptions, jobs, requests
+from queuectl.spool import acts, changes, descriptions, jobs, requests
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.names import parse
 from queuectl.times import duration, entered_moment, iso
@@ -121,9 +122,9 @@ def _set_priority(dashboard: Dashboard, found: Found, form: Form) -> Said:
     text = form.one("priority")
     if text not in map(str, range(11)):
         raise BadUsage(f"{text!r} is not a priority.", "Use a whole number from 0 to 10.")
-    now = dashboard.spool.clock()
+    now, edit = dashboard.spool.clock(), partial(changes.edited, changes={"priority": int(text)})
     with acts.hand(dashboard.spool.root, now) as me:
-        acts.set_priority(me, found, int(text), dashboard.settings(), now)
+        acts.change(me, found, acts.Change(edit, dashboard.settings(), lambda _: {}), now)
     return Said(f"{found.id} has priority {text}.")
 
 

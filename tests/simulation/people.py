@@ -12,7 +12,7 @@ from queuectl.documents import Bare
 from queuectl.errors import BadJob, FiledAllTheSame, JobMoved, QueueError
 from queuectl.job.fields import from_fields
 from queuectl.job.model import State
-from queuectl.spool import acts, filing, jobfile, jobs, requests
+from queuectl.spool import acts, changes, filing, jobs, requests
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import drafts, files, logs
@@ -84,7 +84,7 @@ def edit(world: World, at: int, priority: int) -> None:
         kernel = world.kernel
         try:
             data = kernel.read(fd, 1 << 16)
-            new = jobfile.edited(data, "priority", priority)
+            new = changes.edited(data, {"priority": priority})
             times.clock.sleep(0.2)
             kernel.lseek(fd, 0, os.SEEK_SET)
             kernel.ftruncate(fd, 0)
@@ -128,12 +128,19 @@ def retry(world: World, at: int) -> None:
 
 
 def set_priority(world: World, at: int, priority: int) -> None:
-    """`queuectl priority`."""
+    """`queuectl set ID priority=N`."""
     _by_hand(
         world,
         at,
         (State.PENDING, State.FAILED),
-        lambda me, found: acts.set_priority(me, found, priority, _values(world), times.utc_now()),
+        lambda me, found: acts.change(
+            me,
+            found,
+            acts.Change(
+                lambda data: changes.edited(data, {"priority": priority}), _values(world), lambda _: {}
+            ),
+            times.utc_now(),
+        ),
     )
 
 

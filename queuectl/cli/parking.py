@@ -1,0 +1,108 @@
+"""`hold`, `release` and `set`: what a person does to jobs that wait."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from queuectl.cli import completion, options
+from queuectl.cli.commands import jobs_argument, on_spool
+from queuectl.cli.lots import Lot
+from queuectl.errors import BadUsage
+from queuectl.rules.release import release, release_now
+from queuectl.spool import acts, changes, jobs, parking
+from queuectl.times import entered_moment, iso
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+    from typing import Any
+
+    from queuectl.api import Spool
+    from queuectl.spool.jobs import Found
+
+
+@on_spool("hold", "queuectl hold resize-42")
+@jobs_argument(*jobs.WAITING, required=True)
+def hold_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
+    """Keep waiting jobs from being started until they are released."""
+
+    def hold(found: Found) -> str:
+        parking.hold(spool.root, found)
+        return f"{found.id} is held"
+
+    return Lot.of(spool, job_ids).do_all("holding", hold)
+
+
+@on_spool("release", "queuectl release resize-42")
+@jobs_argument(*jobs.WAITING, required=True)
+@click.option("--now", "at_once", is_flag=True, help="Also jobs that wait for other jobs.")
+def release_command(spool: Spool, job_ids: tuple[str, ...], at_once: bool) -> int:
+    """Let held jobs be started."""
+    lot = Lot.of(spool, job_ids)
+    if not at_once:
+        return lot.do_all(
+            "releasing", lambda found: f"{found.id} is {release(spool.root, found).label(spool.clock())}"
+        )
+    with lot.hand() as me:
+
+        def let_go(found: Found) -> str:
+            release_now(me, found, spool.clock())
+            return f"{found.id} is {found.state.label}"
+
+        return lot.do_all("releasing", let_go)
+
+
+@on_spool(
+    "set", "queuectl set resize-42 priority=9 timeout=10m", "queuectl set resize-42 run_at=+1h env.MODE=fast"
+)
+@click.argument(
+    "words", metavar="JOB_ID... KEY=VALUE...", nargs=-1, shell_complete=completion.ids_in(*jobs.WAITING)
+)
+def set_command(spool: Spool, words: tuple[str, ...]) -> int:
+    """Change fields of waiting jobs; comments in their files stay.
+
+    A key is a field of the job or env.NAME. Without a value the field is taken out.
+    """
+    job_ids = [word for word in words if "=" not in word]
+    changing = entered_changes([word for word in words if "=" in word], spool.clock())
+    if not job_ids or not changing:
+        what = "Nothing to change was given." if job_ids else "No job was named."
+        raise BadUsage(what, "Write for example: queuectl set resize-42 priority=9")
+    lot, how = Lot.of(spool, job_ids), spool.change(changing)
+    said = ", ".join(word for word in words if "=" in word)
+    with lot.hand() as me:
+
+        def change(found: Found) -> str:
+            acts.change(me, found, how, spool.clock())
+            return f"{found.id}: {said}"
+
+        return lot.do_all("changing", change)
+
+
+def entered_changes(words: Iterable[str], now: datetime) -> dict[str, Any]:
+    """The changes that words such as `priority=9` ask for. Raises `BadUsage` or `BadJob`."""
+    given: dict[str, Any] = {}
+    for word in map(options.in_utf8, words):
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise BadUsage(f"{word!r} is not KEY=VALUE.", "Write for example priority=9.")
+        key = key if key.startswith(changes.ENV) else key.replace("-", "_")
+        if key in given:
+            raise BadUsage(f"{key} is set twice.", "Keep one.")
+        given[key] = _entered(key, value, now)
+    return changes.checked(given)
+
+
+def _entered(key: str, value: str, now: datetime) -> object:
+    """A value as a job file has it."""
+    if key.startswith(changes.ENV):
+        return value
+    if not value:
+        return None
+    if key in {"run_at", "available_at"}:
+        return iso(entered_moment(key, value, now))
+    if key == "cwd":
+        return options.seen_from_here(value)
+    return options.after(value.split(",")) if key == "after" else value

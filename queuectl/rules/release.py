@@ -1,0 +1,34 @@
+"""Releasing jobs: one that nobody holds any more may still have to wait for others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queuectl.errors import JobMoved
+from queuectl.rules import after
+from queuectl.spool import acts, jobs, parking
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from queuectl.spool.acts import Hand
+    from queuectl.spool.jobs import Found
+    from queuectl.spool.root import Root
+
+
+def release(root: Root, found: Found) -> Found:
+    """Let a job start that a person holds, once it has all else that it waits for.
+
+    Raises `WrongState` for a job that no person holds, `JobMoved` when it moved meanwhile.
+    """
+    reading = jobs.read(found)
+    if reading is None:
+        raise JobMoved(found.id)
+    return parking.release(root, found, reading.job and after.parked_behind(root, reading.job))
+
+
+def release_now(me: Hand, found: Found, now: datetime) -> str:
+    """Let a parked job start whatever it waits for. Returns its path; raises as `acts.release_now` does."""
+    return acts.release_now(
+        me, found, lambda job: () if after.is_ready(job) else (after.ready(job.after, now),), now
+    )
