@@ -122,7 +122,7 @@ def test_a_running_job_is_stopped_first(shell: Shell) -> None:
     until(lambda: not [one for one in shell.processes() if one.name() == "sleep"], "its children have ended")
     assert "cancelled" in shell("status", "runs", "--json").json["error"]
     shell.file("true", id="next")
-    shell("wait", "next", "--timeout", "20")
+    shell("wait", "next")
 
 
 def test_what_has_ended_cannot_be_cancelled(ended: Shell) -> None:

@@ -57,7 +57,7 @@ def test_detached_workers_print_their_names_and_work_on_after_the_command(shell:
         assert os.getsid(worker["pid"]) == worker["pid"]  # no terminal's hang-up reaches it
         assert process.ppid() != os.getpid()
     job_id = shell("enqueue", "echo done").out.strip()
-    shell("wait", job_id, "--timeout", "20")
+    shell("wait", job_id)
     ran_on = shell("status", job_id, "--json").json["worker"]
     assert ran_on in names
     log = shell.root / "logs" / f"worker@{ran_on}.log"
@@ -74,7 +74,7 @@ def test_a_detached_worker_survives_the_terminal_it_was_started_on(shell: Shell)
     (name,) = workers(shell)
     assert terminal.text.strip() == name
     job_id = shell("enqueue", "true").out.strip()
-    shell("wait", job_id, "--timeout", "20")
+    shell("wait", job_id)
 
 
 SMALL_LOG = """
@@ -92,7 +92,7 @@ def test_the_log_of_a_worker_that_lives_long_is_cut_to_its_newest_lines(shell: S
     worker = subprocess.Popen(command, env=shell.environment, stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     name = worker.stdout.readline().split()[1]
-    shell("wait", "--all", "--timeout", "30")
+    shell("wait", "--all")
     shell("worker", "stop")
     assert worker.wait() == 0
     worker.stdout.close()

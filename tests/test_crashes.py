@@ -276,7 +276,7 @@ def test_a_worker_that_was_taken_for_dead_records_nothing_and_goes_on_under_a_ne
     sleeper.popen.send_signal(signal.SIGSTOP)
     stopped = time.monotonic()
     other = workers.start(inside=ON_A_SHARE)
-    until(lambda: spool.find(job_id).state is State.DONE, "another worker has taken it over", seconds=60)
+    until(lambda: spool.find(job_id).state is State.DONE, "another worker has taken it over")
     if its_command == "has ended":
         release.touch()
     until(lambda: time.monotonic() - stopped > 3 * LEASE, "three leases have passed")

@@ -164,10 +164,10 @@ def test_a_drain_runs_its_job(shell: Shell, dead: str) -> None:
 
 
 def test_who_waits_for_its_job_is_told(shell: Shell, dead: str) -> None:
-    said = shell("wait", "long", "--timeout", "4", status=124).err
-    assert f"long: its worker {dead} is dead" in said
-    assert "No worker is alive" in said
-    assert said.count("check --repair") == 1
+    waiter = shell.start("wait", "long")
+    until(lambda: f"long: its worker {dead} is dead" in waiter.err, "it is told of the dead")
+    until(lambda: "No worker is alive" in waiter.err, "it is told that nobody is left")
+    assert waiter.err.count("check --repair") == 1
 
 
 def test_a_repair_says_what_it_watches_and_takes_nothing_of_a_worker_that_beats_after_all(

@@ -167,7 +167,8 @@ def test_fields_of_a_dropped_job_decide_its_place_and_time(
     pending(spool, "late.yaml").write_text(f"command: {command}\nrun_at: 2999-01-01T00:00:00Z\n")
     pending(spool, "plain.yaml").write_text(f"command: {command}\npriority: 0\n")
     pending(spool, "urgent.yaml").write_text(f"command: {command}\npriority: 9\n")
-    time.sleep(0.25)  # all have settled: they are taken in by one look
+    for name in os.listdir(spool.root.folder(State.PENDING)):
+        os.utime(pending(spool, name), (1, 1))  # all have settled: they are taken in by one look
     workers.drain()
     assert evidence.started() == ["urgent", "plain"]
     assert spool.view(spool.find("late"))["state"] == "scheduled"

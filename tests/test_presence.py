@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -100,7 +99,7 @@ def test_a_worker_watches_the_beats_of_others_also_on_a_local_disk(spool: Spool,
 
 
 def test_a_request_that_leaves_the_folder_the_time_of_a_change_before_it_is_heard(
-    spool: Spool, keeper: Keeper
+    spool: Spool, clock: StoppedClock, keeper: Keeper
 ) -> None:
     """A file system whose clock ticks slowly gives both the same time."""
     folder = spool.path / "workers"
@@ -108,7 +107,7 @@ def test_a_request_that_leaves_the_folder_the_time_of_a_change_before_it_is_hear
     before = folder.stat()
     requests.to_stop(spool.root, descriptions.described(spool.root), None)
     os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
-    time.sleep(LOOK)  # as a keeper does
+    clock.sleep(LOOK)  # as a keeper does
     keeper.look()
     assert keeper.requests.stop
 
@@ -133,5 +132,5 @@ def test_a_folder_that_stays_as_it_was_is_not_listed_for_ever(
         keeper.hear(at_once=True)
         return len(listings) == before
 
-    wait_until(hears_no_more, "the folder has proven to be as it was", 1.0)
+    wait_until(hears_no_more, "the folder has proven to be as it was")
     assert len(listings) > 1

@@ -332,7 +332,7 @@ def test_a_running_job_that_is_cancelled_as_it_ends_has_one_outcome(
         until(lambda: evidence.started(job_id), "it runs")  # noqa: B023 - called in this round
         if (running := spool.find(job_id)).state is State.PROCESSING:  # else it ended before it was found
             requests.to_cancel(spool.root, running.name)
-        assert spool.wait(job_id, 10)
+        assert spool.wait(job_id)
         assert len(evidence.started(job_id)) == 1
     stories = Counter(stories_in(spool).values())
     done, dead = (State.DONE, "started", "completed"), (State.DEAD, "started", "cancelled")

@@ -86,20 +86,6 @@ def wait(failure: Event) -> float:
     return (parse_moment(failure["next_try"]) - parse_moment(failure["at"])).total_seconds()
 
 
-def test_a_retry_that_is_due_runs_before_less_urgent_jobs_that_wait(spool: Spool) -> None:
-    urgent = spool.file({"command": "false", "priority": 9})
-    usual = spool.file({"command": "true", "priority": 2})
-    with spool.member() as me:
-        for _ in range(2):
-            claim = claimed(me)
-            assert claim.id == urgent
-            me.fail(me.note(claim, me.started(1, None, utc_now())), {"exit_code": 1}, utc_now(), 0.0)
-        me.complete(claimed(me), {"exit_code": 0}, utc_now())
-        claim = claimed(me)
-        assert claim.id == usual
-        me.give_back(claim)
-
-
 def claimed(me: Member) -> Claim:
     me.look(utc_now(), again=True)
     claim = me.claim(utc_now())

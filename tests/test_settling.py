@@ -111,12 +111,14 @@ def test_a_python_program_takes_a_changed_config_in_on_a_share_that_grants_no_le
 
 
 @pytest.mark.usefixtures("on_share")
-def test_a_config_that_an_editor_has_just_emptied_does_not_hold_on_a_share(spool: Spool) -> None:
+def test_a_config_that_an_editor_has_just_emptied_does_not_hold_on_a_share(
+    spool: Spool, clock: StoppedClock
+) -> None:
     spool.root.config.write_text("poll_interval: 0.05\nmax_retries: 7\n")
     live = settings.Live(spool.root.text, spool.root.medium)
     assert live.now().max_retries == 7
     spool.root.config.write_text("")
-    time.sleep(0.06)
+    clock.sleep(0.06)
     assert live.now().max_retries == 7
 
 

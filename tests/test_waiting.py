@@ -172,7 +172,7 @@ def test_a_program_that_waits_for_a_job_that_is_deleted_is_told(spool: Spool) ->
     waiting.look()
     assert waiting.gone == ["job-0"]
     with pytest.raises(NoSuchJob):
-        spool.wait("job-0", 10)
+        spool.wait("job-0")
 
 
 def test_the_pause_between_looks_grows_and_is_longer_where_a_look_is_dear() -> None:
