@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from queuectl.errors import BadJob
 from queuectl.rules import after
 from queuectl.rules.after import End, Verdict
 from queuectl.spool import acts, parking
+from queuectl.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +33,7 @@ def work(me: Member, spool: Spool, failing: frozenset[str] = frozenset()) -> lis
     """Claim and end jobs until nothing is left to claim; those of these ids fail for good."""
     ran: list[str] = []
     for _ in range(3):  # the last listing may have been made before a job was released
-        me.relist(spool.clock())
+        me.relist(spool.clock(), sweeps=True)
         me.look(spool.clock())
         while (claim := me.claim(spool.clock())) is not None:
             ran.append(claim.id)
@@ -78,7 +81,7 @@ def test_a_batch_has_ended_once_as_many_members_as_it_declares_have() -> None:
 @quick
 @given(st.dictionaries(few, few))
 def test_every_circle_is_found_once_and_nothing_else(behind: dict[str, str]) -> None:
-    found = list(after.circles(behind))
+    found = list(after.circles(behind, behind.get))
     on_a_circle = set()
     for start, first in behind.items():
         one, steps = first, 0
@@ -224,6 +227,212 @@ def test_dropped_files_that_wait_for_one_another_do_not_wait_for_ever(spool: Spo
     (dead,) = (found for found in spool.list() if found.state is State.DEAD)
     with open(f"{dead.path}.reason.txt", encoding="utf-8") as reason:
         assert "It waits for itself: " in reason.read()
+
+
+# ── what goes wrong meanwhile ─────────────────────────────────────────────────────────────────
+
+
+def test_ids_that_differ_in_case_alone_are_one(spool: Spool) -> None:
+    file(spool, "Build")
+    file(spool, "ship", "bUILD")
+    with pytest.raises(BadJob, match="whatever its case"):
+        spool.file({"command": "true", "after": {"build": "ok", "BUILD": "any"}})
+    (filed,) = spool.file_many([{"id": "x", "command": "true", "after": ["y", "X"]}], after_unfiled=True)
+    assert "x -> x" in str(filed.error)
+    with spool.member() as me:
+        assert work(me, spool) == ["Build", "ship"]
+
+
+def test_an_edit_of_a_parked_file_counts_when_it_is_saved(spool: Spool) -> None:
+    for job_id in ("a", "c"):
+        file(spool, job_id)
+    file(spool, "b", ["a", "c"])
+    with spool.member() as me:
+        me.look(spool.clock(), again=True)
+        claim = me.claim(spool.clock())
+        assert claim is not None
+        found = spool.find("b")
+        assert found.name.parked == "after+c"
+        with open(found.path, encoding="utf-8") as parked:
+            text = parked.read()
+        with open(found.path, "w", encoding="utf-8") as parked:
+            parked.write(text.replace("after: [a, c]", "after: a"))
+        parking.hold(spool.root, spool.find("c"))
+        me.complete(me.note(claim, me.started(1, None, spool.clock())), {"exit_code": 0}, spool.clock())
+        me.look(spool.clock(), heard=[os.path.basename(found.path)])
+        assert spool.find("b").name.parked is None
+
+
+def test_a_name_that_says_another_reason_than_the_content_is_found_out(spool: Spool) -> None:
+    file(spool, "a")
+    file(spool, "b", "a")
+    file(spool, "slow")
+    parking.hold(spool.root, spool.find("slow"))
+    found = spool.find("b")
+    os.rename(found.path, found.path.replace("after+a", "after+slow"))
+    with spool.member() as me:
+        assert work(me, spool) == ["a", "b"]
+
+
+def test_a_file_that_is_being_written_is_not_released(spool: Spool) -> None:
+    file(spool, "a")
+    file(spool, "b", "a")
+    with spool.member() as me:
+        with open(spool.find("b").path, "a", encoding="utf-8"):
+            assert work(me, spool) == ["a"]
+            assert spool.find("b").name.parked == "after+a"
+        assert work(me, spool) == ["b"]
+
+
+@dataclass
+class Failing:
+    """System calls on a disk that refuses to rename or to write to what has this in its path."""
+
+    part: str
+    error: int
+    call: str
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name) if name != self.call else self._fail
+
+    def _fail(self, *given: Any) -> Any:
+        if any(self.part in str(one) for one in given):
+            raise OSError(self.error, os.strerror(self.error))
+        return getattr(os, self.call)(*given)
+
+
+def test_trouble_in_a_release_leaves_the_job_parked_and_it_is_judged_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file(spool, "a")
+    file(spool, "b", "a")
+    with spool.member() as me:
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "kernel", Failing('"ready"', errno.ENOSPC, "write"))
+            with pytest.raises(OSError, match="No space"):
+                work(me, spool)
+        assert spool.find("b").name.parked == "after+a"
+        assert work(me, spool) == ["b"]
+
+
+def test_a_parked_file_that_cannot_be_moved_holds_nobody_else_up(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for job_id, wanted in (("a", None), ("b", "a"), ("c", "a"), ("d", "c")):
+        file(spool, job_id, wanted)
+    with spool.member() as me:
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "kernel", Failing("-b.yaml", errno.EPERM, "rename"))
+            assert work(me, spool) == ["a", "c", "d"]
+            assert caplog.text.count("job b cannot be released") == 1
+        assert spool.find("b").name.parked == "after+a"
+    with spool.member() as me:
+        assert work(me, spool) == ["b"]
+
+
+def test_a_claim_of_a_job_that_no_longer_waits_is_recovered_as_a_plain_one(spool: Spool) -> None:
+    file(spool, "a", None)
+    found = spool.find("a")
+    name = found.name._replace(parked="after+b").owned("here-1-dead")
+    os.rename(found.path, f"{spool.root.folder(State.PROCESSING)}/{name}")
+    with spool.member() as me:
+        me.recover(lambda *_: None, spool.clock())
+        assert work(me, spool) == ["a"]
+
+
+def test_two_workers_release_each_job_once(spool: Spool) -> None:
+    file(spool, "a")
+    names = [f"b{number}" for number in range(20)]
+    for job_id in names:
+        file(spool, job_id, "a")
+    with spool.member() as one, spool.member() as two:
+        one.relist(spool.clock())
+        two.relist(spool.clock())
+        claim = one.claim(spool.clock())
+        assert claim is not None
+        one.complete(one.note(claim, one.started(1, None, spool.clock())), {"exit_code": 0}, spool.clock())
+        two.dependents.ended("a")
+        for me in (one, two):
+            me.look(spool.clock())
+        ready = [found.job.history for found in spool.list() if found.job and found.id != "a"]
+        assert [len(history) for history in ready] == [1] * len(names)
+        assert sorted([*work(one, spool), *work(two, spool)]) == sorted(names)
+
+
+def test_a_drain_stays_while_a_job_waits_for_one_that_another_worker_runs(spool: Spool) -> None:
+    file(spool, "a")
+    file(spool, "b", "a")
+    file(spool, "c", "b")
+    file(spool, "d")
+    file(spool, "e", "d")
+    parking.hold(spool.root, spool.find("d"))
+    with spool.member() as one, spool.member() as two:
+        one.relist(spool.clock())
+        claim = one.claim(spool.clock())
+        assert claim is not None
+        assert not two.is_drained(spool.clock())
+        one.fail(one.note(claim, one.started(1, None, spool.clock())), {}, spool.clock(), 0.0)
+        assert spool.find("a").state is State.DEAD
+        assert two.is_drained(spool.clock())
+
+
+@dataclass
+class Opening:
+    """System calls, of which the paths that are opened are noted."""
+
+    opened: list[str]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, path: str, *given: int) -> int:
+        self.opened.append(path)
+        return os.open(path, *given)
+
+
+def test_the_last_of_a_batch_lets_a_job_start_that_is_judged_about_once(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spool.path / "logs" / "all.batch").write_text("300\n")
+    members = [{"id": f"all.{number}", "command": "true"} for number in range(1, 300)]
+    assert all(filed.error is None for filed in spool.file_many(members))
+    file(spool, "end", "all")
+    opened: list[str] = []
+    monkeypatch.setattr(files, "kernel", Opening(opened))
+    with spool.member() as me:
+        assert len(work(me, spool)) == 299
+        assert spool.find("end").name.parked == "after+all"
+        file(spool, "all.300")
+        assert work(me, spool) == ["all.300", "end"]
+    assert 0 < sum("-end.yaml" in path for path in opened) < 12
+
+
+def test_many_that_wait_for_one_are_released_in_lots(spool: Spool) -> None:
+    file(spool, "a")
+    jobs: list[Mapping[str, object]] = [
+        {"id": f"b{number}", "command": "true", "after": "a"} for number in range(250)
+    ]
+    assert all(filed.error is None for filed in spool.file_many(jobs))
+    with spool.member() as me:
+        me.relist(spool.clock())
+        claim = me.claim(spool.clock())
+        assert claim is not None
+        me.complete(me.note(claim, me.started(1, None, spool.clock())), {"exit_code": 0}, spool.clock())
+        for left in (150, 50, 0):
+            me.look(spool.clock())
+            assert sum(found.name.parked is not None for found in spool.list()) == left
+        assert work(me, spool) == [f"b{number}" for number in range(250)]
+
+
+def test_what_waits_for_a_refused_job_of_the_same_lot_is_refused_too(spool: Spool) -> None:
+    lot: list[Mapping[str, object]] = [
+        {"id": "c", "command": "true", "after": "b"},
+        {"id": "b", "command": "true", "after": "nope"},
+        {"id": "a", "command": "true"},
+        {"id": "a", "command": "true", "after": "b"},
+    ]
+    assert [one.error is None for one in spool.file_many(lot)] == [False, False, True, False]
+    assert spool.find("a").name.parked is None
 
 
 # ── refused when filed ────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from queuectl import Spool, State
-from queuectl.errors import IdTooLong
+from queuectl.errors import BadJob, IdTooLong
 from queuectl.spool import jobs
 from queuectl.spool.names import AROUND_ID, REASON, SHORT_ID, SHORTEST_LIMIT, Name
 from queuectl.spool.onlooker import Onlooker
@@ -378,6 +378,25 @@ def test_a_file_system_without_room_for_the_names_of_a_queue_is_refused(
     with pytest.raises(Exception, match="names have fewer than"):
         Spool.create(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_job_whose_parked_name_would_be_too_long_is_refused_or_put_aside(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "kernel", ShortNames())
+    spool = Spool(spool.path)
+    long, longer = "a" * (SHORT_ID - 2), "b" * SHORT_ID
+    spool.file({"id": long, "command": "true"})
+    spool.file({"id": "short", "command": "true", "after": long})
+    with pytest.raises(BadJob, match="no room for 'aaaa"):
+        spool.file({"id": longer, "command": "true", "after": long})
+    (spool.path / "pending" / f"{longer}.yaml").write_text(f"command: true\nafter: {long}\n")
+    os.utime(spool.path / "pending" / f"{longer}.yaml", (1, 1))
+    with spool.member() as me:
+        me.look(utc_now(), again=True)
+        ran = [claim.id for _ in range(2) if (claim := me.claim(utc_now()))]
+        assert ran == [long]
+    assert "too long together" in Path(f"{spool.find(longer).path}{REASON}").read_text()
 
 
 def test_a_job_that_cannot_be_claimed_for_its_long_name_is_put_aside(

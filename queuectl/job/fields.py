@@ -124,13 +124,16 @@ def _after(value: Any) -> dict[str, str]:
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list):
-        if len(set(map(str, value))) < len(value):
+        ids = [_id(job_id) for job_id in value]
+        value = dict.fromkeys(ids, ENDINGS[0])
+        if len(value) < len(ids):
             raise ValueError("each id once")
-        value = dict.fromkeys(map(_id, value), ENDINGS[0])
     if not isinstance(value, dict):
         raise ValueError("an id, a list of ids, or ids with ok, any or failed, as in {build: ok, lint: any}")
     if len(value) > MOST_AFTER:
         raise ValueError(f"at most {MOST_AFTER:,} ids: name a batch")
+    if len({str(job_id).lower() for job_id in value}) < len(value):
+        raise ValueError("each id once, whatever its case")
     for ending in value.values():
         if ending not in ENDINGS:
             raise ValueError(f"ids with ok, any or failed, which {_shown(ending)} is not")

@@ -6,6 +6,7 @@ revives what waits for it, and nothing has to be undone.
 
 from __future__ import annotations
 
+import errno
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,7 @@ from queuectl.errors import BadJob
 from queuectl.job.history import CANCELLED, READY
 from queuectl.job.model import State
 from queuectl.spool import batches, finishing, ids, jobs, output
-from queuectl.spool.names import AFTER, is_made_id
+from queuectl.spool.names import AFTER, ID_AT, PARKED, SHORT_ID, id_in, is_made_id
 from queuectl.times import iso
 
 if TYPE_CHECKING:
@@ -141,6 +142,12 @@ def is_ready(job: Job) -> bool:
     return said.get("after") == dict(job.after)
 
 
+#: Bytes that the draft of a parked name has besides the two ids.
+_AROUND_IDS = len(".") + ID_AT + len(f".yaml.{AFTER}+{PARKED}.tmp")
+#: How many files are read at most to find a circle when a job is filed. The sweep finds longer ones.
+MOST_READ = 1000
+
+
 def ready(wanted: Mapping[str, str], now: datetime) -> Event:
     """The event that a job has what it waits for."""
     return {"event": READY, "at": iso(now), "after": dict(wanted)}
@@ -158,16 +165,17 @@ def parked_behind(root: Root, job: Job) -> str | None:
 def admit(claim: Claim, now: datetime, *, sync: bool) -> Claim | Name:
     """The claim of a job that has what it waits for. Any other job is parked: the name that it has then.
 
-    Only a job that was filed or moved past its parked name is judged here.
+    Only a job that was filed or moved past its parked name is judged here. Raises `OSError` where the file
+    system has no room for the parked name.
     """
     if is_ready(claim.job):
         return claim
     reason = parked_behind(claim.root, claim.job)
-    return (
-        claim.noted(ready(claim.job.after, now), sync=sync)
-        if reason is None
-        else finishing.park(claim, reason)
-    )
+    if reason is None:
+        return claim.noted(ready(claim.job.after, now), sync=sync)
+    if not claim.root.takes_length(len(str(claim.name._replace(owner=None, parked=reason)))):
+        raise OSError(errno.ENAMETOOLONG, "Its id and one in `after` are too long together for a file name")
+    return finishing.park(claim, reason)
 
 
 def gate(root: Root, lot: list[Job], *, may_be_unfiled: bool) -> dict[str, str | QueueError]:
@@ -175,44 +183,86 @@ def gate(root: Root, lot: list[Job], *, may_be_unfiled: bool) -> dict[str, str |
 
     A job that may start is left out. A job may wait for another one of the lot.
     """
-    own = {job.id or "": job for job in lot}
+    own: dict[str, Job] = {}
+    for job in lot:
+        own.setdefault(_folded(job), job)  # a second job of one id is refused
     wanted = {job_id for job in lot for job_id in job.after}
-    seen = look(root, wanted - own.keys())
-    ends = seen.ends | dict.fromkeys(wanted & own.keys(), End.OPEN)
-    turns = {job_id: f"{_OWN}{at:06}" for at, job_id in enumerate(own)} | seen.turns
+    inside = {job_id for job_id in wanted if job_id.lower() in own}
+    seen = look(root, wanted - inside)
+    ends = seen.ends | dict.fromkeys(inside, End.OPEN)
+    places = {job_id: at for at, job_id in enumerate(own)}
+    turns = {job_id: f"{_OWN}{places[job_id.lower()]:06}" for job_id in inside} | seen.turns
     behind = _Behind(root, own)
     judged: dict[str, str | QueueError] = {}
-    for job_id, job in own.items():
-        unknown = [one for one in job.after if ends[one] in {End.UNFILED, End.REMOVED}]
-        if unknown and not may_be_unfiled:
-            judged[job_id] = BadJob(
-                f"after: there is no job or batch {unknown[0]!r}.",
-                "File it first, or say --after-unfiled to wait until it is filed.",
-            )
-        elif job.after and (way := cycle(job_id, behind.of)) is not None:
-            judged[job_id] = BadJob(f"after: it would wait for itself: {' -> '.join(way)}.", "Leave one out.")
+    for job in filter(lambda job: job.after, own.values()):
+        job_id = job.id or ""
+        if error := _unfit(root, job, ends, behind, may_be_unfiled=may_be_unfiled):
+            judged[job_id] = error
         elif not (verdict := judge(job.after, ends)).is_met:
             judged[job_id] = f"{AFTER}+{pointer(verdict, turns)}"
+    if not may_be_unfiled:
+        _refuse_what_waits_for_refused(own, judged)
     return judged
 
 
+def _folded(job: Job) -> str:
+    return (job.id or "").lower()
+
+
+def _unfit(
+    root: Root, job: Job, ends: Mapping[str, End], behind: _Behind, *, may_be_unfiled: bool
+) -> QueueError | None:
+    """Why a job may not be filed that waits for others; None where it may."""
+    unknown = [job_id for job_id in job.after if ends[job_id] in {End.UNFILED, End.REMOVED}]
+    if unknown and not may_be_unfiled:
+        return _unknown(unknown[0])
+    if (way := cycle(_folded(job), behind.of)) is not None:
+        return BadJob(f"after: it would wait for itself: {' -> '.join(way)}.", "Leave one out.")
+    longest = max(job.after, key=len)
+    if not root.takes_length(_AROUND_IDS + len(job.id or "") + len(longest)):
+        problem = f"after: this file system has no room for {longest!r} beside the job's own id."
+        return BadJob(problem, f"Take ids of at most {SHORT_ID - 5} characters.")
+    return None
+
+
+def _unknown(job_id: str) -> BadJob:
+    remedy = "File it first, or say --after-unfiled to wait until it is filed."
+    return BadJob(f"after: there is no job or batch {job_id!r}.", remedy)
+
+
+def _refuse_what_waits_for_refused(own: Mapping[str, Job], judged: dict[str, str | QueueError]) -> None:
+    is_new = True
+    while is_new:
+        is_new = False
+        refused = {job_id.lower() for job_id, why in judged.items() if not isinstance(why, str)}
+        for job in own.values():
+            lacking = [job_id for job_id in job.after if job_id.lower() in refused]
+            if lacking and _folded(job) not in refused:
+                judged[job.id or ""] = _unknown(lacking[0])
+                is_new = True
+
+
 class _Behind:
-    """What jobs wait for: those of a lot, and those that are parked behind others in the spool."""
+    """What jobs wait for: those of a lot, and those that are parked in the spool."""
 
     def __init__(self, root: Root, own: Mapping[str, Job]) -> None:
         self._root = root
         self._own = own
         self._parked: dict[str, Found] | None = None
+        self._left = MOST_READ
 
-    def of(self, job_id: str) -> Iterable[str]:
-        """The ids that a job waits for; none for an id without a job that waits for others."""
+    def of(self, job_id: str) -> list[str]:
+        """The ids, in lower case, that a job waits for; none where no job has the id or waits for others."""
         if job_id in self._own:
-            return self._own[job_id].after
+            return [one.lower() for one in self._own[job_id].after]
         if self._parked is None:
             found = (one for state in jobs.WAITING for one in jobs.found_in(self._root, state))
-            self._parked = {one.id: one for one in found if one.name.parked}
-        reading = jobs.read(self._parked[job_id]) if job_id in self._parked else None
-        return reading.job.after if reading and reading.job else ()
+            self._parked = {one.id.lower(): one for one in found if one.name.parked}
+        if job_id not in self._parked or not self._left:
+            return []
+        self._left -= 1
+        reading = jobs.read(self._parked[job_id])
+        return [one.lower() for one in reading.job.after] if reading and reading.job else []
 
 
 class Look(NamedTuple):
@@ -228,20 +278,31 @@ LAST, _OWN = "~", "}"
 
 
 def look(root: Root, job_ids: Iterable[str]) -> Look:
-    """Look where these jobs and batches lie now: a few listings for any number of ids."""
+    """Look where these jobs and batches lie now: a few listings for any number of ids.
+
+    Ids that differ in case alone are one id. The answers are by the spelling that was asked for.
+    """
     wanted = set(job_ids)
-    found = jobs.places(root, wanted).found
-    ends = {job_id: _end_of_job(found[job_id]) for job_id in wanted & found.keys()}
-    missing = wanted - ends.keys()
-    sizes = {name: size for name in missing if (size := batches.size_of(root, name)) is not None}
-    members = _members(root, sizes)
-    for name in missing:
-        if name in sizes:
-            ends[name] = end_of_batch(sizes[name], [_end_of_job(one) for one in members[name]])
+    found = {one.id.lower(): one for one in jobs.places(root, wanted).found.values()}
+    ends: dict[str, End] = {}
+    turns = dict.fromkeys(wanted, LAST)
+    sizes: dict[str, int] = {}
+    for job_id in wanted:
+        if (one := found.get(job_id.lower())) is not None:
+            ends[job_id], turns[job_id] = _end_of_job(one), str(one.name)
+        elif (size := batches.size_of(root, job_id)) is not None:
+            sizes[job_id] = size
         else:
-            ends[name] = End.REMOVED if _was_filed(root, name) else End.UNFILED
-    turns = {job_id: str(found[job_id].name) if job_id in found else LAST for job_id in wanted}
+            ends[job_id] = End.REMOVED if _was_filed(root, job_id) else End.UNFILED
+    members = _members(root, sizes)
+    for name, size in sizes.items():
+        ends[name] = _end_of_batch(size, members[name.lower()])
     return Look(ends, turns)
+
+
+def _end_of_batch(size: int, members: list[Found]) -> End:
+    has_ended = len(members) >= size and all(one.state in {State.DONE, State.DEAD} for one in members)
+    return end_of_batch(size, [_end_of_job(one) for one in members]) if has_ended else End.OPEN
 
 
 def _end_of_job(found: Found) -> End:
@@ -257,30 +318,36 @@ def _end_of_job(found: Found) -> End:
 
 
 def _members(root: Root, names: Iterable[str]) -> dict[str, list[Found]]:
-    """The jobs that are members of these batches, from one look."""
-    found: dict[str, dict[str, Found]] = {name: {} for name in names}
+    """The jobs that are members of these batches, by the names in lower case, from one look."""
+    found: dict[str, dict[str, Found]] = {name.lower(): {} for name in names}
     if found:
         for one in jobs.everywhere(root):
-            if (name := batches.batch_of(one.id)) in found:
-                found[name][one.id] = one
+            if (name := batches.batch_of(one.id.lower())) in found:
+                found[name][one.id.lower()] = one
     return {name: list(members.values()) for name, members in found.items()}
 
 
 def _was_filed(root: Root, job_id: str) -> bool:
-    """Whether a job had this id that is in no directory any more."""
-    return is_made_id(job_id) or ids.is_taken(root, job_id) or output.was_begun(root, job_id, 1)
+    """Whether a job had this id that is in no directory any more, and is not being filed just now."""
+    if not (is_made_id(job_id) or ids.is_taken(root, job_id) or output.was_begun(root, job_id, 1)):
+        return False
+    pending = root.texts_in(root.folder(State.PENDING))
+    return job_id.lower() not in {id_in(text).lower() for text in pending if text[:1] == "."}
 
 
-def circles(behind: Mapping[str, str]) -> Iterator[list[str]]:
-    """The circles among jobs that are each parked behind one other, each as the way back to its first job."""
-    seen: dict[str, str] = {}
-    for start in behind:
+def circles(starts: Iterable[str], behind: Callable[[str], str | None]) -> Iterator[list[str]]:
+    """The circles that these jobs lead to, each as the way back to its first job.
+
+    `behind` returns what a job is parked behind, None for an id without a parked job.
+    """
+    seen: set[str] = set()
+    for start in starts:
         way: dict[str, None] = {}
-        job_id = start
-        while job_id in behind and job_id not in seen:
-            seen[job_id] = start
+        job_id: str | None = start
+        while job_id is not None and job_id not in seen:
+            seen.add(job_id)
             way[job_id] = None
-            job_id = behind[job_id]
+            job_id = behind(job_id)
         if job_id in way:
             ids = list(way)
             yield [*ids[ids.index(job_id) :], job_id]

@@ -5,139 +5,251 @@ processing/N+after.held@ME gets `ready`
 processing/N+after.held@ME             ->  pending/N'                    it waits for a worker
 pending/N.yaml.after+build.held        ->  pending/N'.yaml.after+lint.held    it waits for another one still
 
+The worker that ends a job judges what is parked behind it: a hint. The sweep that follows a listing is the
+truth. The name is a hint, too: now and then, and where a file was edited, the content is compared with it.
+
 Crash: a claim without its move is parked again by a recovery. `ready` repeats what was met; whoever claims a
 job without it parks the job, so a stray `mv` does no harm.
 """
 
 from __future__ import annotations
 
+import errno
+import heapq
+import logging
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.errors import BadJob, ClaimLost
 from queuectl.job.model import State
 from queuectl.rules import after
-from queuectl.spool import aside, batches, claims, jobfile, jobs
+from queuectl.spool import aside, batches, claiming, claims, edits, jobfile, jobs
 from queuectl.spool.claims import Claim
-from queuectl.spool.names import AFTER, Name, parse_claim, parse_parked
+from queuectl.spool.holds import BeingWritten
+from queuectl.spool.names import AFTER, PARKED, parse_parked
 from queuectl.system import files
+from queuectl.system.medium import GRAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     from queuectl.job.model import Job
     from queuectl.rules.after import End
+    from queuectl.spool.names import Name
     from queuectl.spool.root import Root
+
+log = logging.getLogger("queuectl")
 
 #: A sweep may follow the last one after this many times as long as that took: sweeps cost 5 % at most.
 PATIENCE = 20
 #: How many parked jobs are judged by one look at the directories.
 AT_ONCE = 100
+#: How many files one sweep compares with their names, and the seconds between two rounds of all files where
+#: one sweep suffices for them, and where it does not.
+CHECKED, OFTEN, SELDOM = 200, 60.0, 600.0
+_MARK = f".{AFTER}+"
 
 
 class Parked(NamedTuple):
-    """A job that is parked behind another one."""
+    """A job that is parked behind another one: its file name and its directory. They sort in run order."""
 
+    text: str
     state: State
-    name: Name
+
+    @property
+    def name(self) -> Name:
+        """The parts of the file name."""
+        name = parse_parked(self.text)
+        assert name is not None
+        return name
 
     @property
     def pointer(self) -> str:
-        """The id or batch that it is parked behind."""
-        return (self.name.parked or "").partition("+")[2]
+        """The id or batch that it is parked behind, in lower case."""
+        return self.text.rpartition("+")[2].removesuffix(PARKED).lower()
 
     def path(self, root: Root) -> str:
         """Where its file is."""
-        return f"{root.folder(self.state)}/{self.name}"
+        return f"{root.folder(self.state)}/{self.text}"
 
 
 class Dependents:
-    """The parked jobs of the last listing, and which of them are to be judged. One per worker."""
+    """The jobs that are parked behind others, and which of them are to be judged. One per worker."""
 
     def __init__(self, root: Root, owner: str) -> None:
         self._root = root
         self._owner = owner
-        self._parked: dict[str, list[Parked]] = {}
+        #: How the id that a job is parked behind had ended when the job was judged; None if it was not.
+        self._known: dict[Parked, End | None] = {}
+        self._behind: dict[str, dict[Parked, None]] = {}
+        self._by_id: dict[str, Parked] = {}
         #: The ids of jobs that are parked for another reason.
-        self._held: list[str] = []
-        self._asked: dict[Parked, None] = {}
-        #: How the id that a job is parked behind had ended when the job was judged.
-        self._judged: dict[Parked, End] = {}
-        self._next_sweep = float("-inf")
+        self._others: set[str] = set()
+        #: Those that the system refuses to move, such as immutable ones.
+        self._refused: set[Parked] = set()
+        #: A heap, and what is in it.
+        self._asked: list[Parked] = []
+        self._is_asked: set[Parked] = set()
+        self._new: list[str] = []
+        self._swept = _Swept()
+        #: Whether a job was parked behind one that ran, at the last sweep.
+        self.is_behind_a_run = False
 
-    def __bool__(self) -> bool:
-        return bool(self._parked)
+    # ── what is known ─────────────────────────────────────────────────────────────────────
 
     def take_in(self, parked: Iterable[tuple[State, str]]) -> None:
         """Take in the parked names of a listing."""
-        self._parked, self._held = {}, []
-        for state, text in parked:
-            name = parse_parked(text)
-            if name is None or name.parked is None:
-                continue
-            if name.parked.startswith(f"{AFTER}+"):
-                one = Parked(state, name)
-                self._parked.setdefault(one.pointer, []).append(one)
-            else:
-                self._held.append(name.id)
-        known = {one for some in self._parked.values() for one in some}
-        self._judged = {one: end for one, end in self._judged.items() if one in known}
+        there = {Parked(text, state): None for state, text in parked}
+        others = [one for one in there if _MARK not in one.text]
+        for one in others:
+            del there[one]
+        self._others = {one.name.id.lower() for one in others}
+        for one in self._known.keys() - there.keys():
+            self._forget(one)
+        for one in there:
+            self._note(one)
+
+    def hear(self, texts: Iterable[str]) -> None:
+        """Take in names that have come into pending/, and judge those that were there: they were edited."""
+        for text in texts:
+            if _MARK in text and parse_parked(text) is not None:
+                one = Parked(text, State.PENDING)
+                if one in self._known:
+                    self._ask(one)
+                self._note(one)
 
     def ended(self, job_id: str) -> None:
         """Judge the jobs that are parked behind this one: it has just ended. A hint, not the truth."""
-        self._asked.update(dict.fromkeys(self._parked.get(job_id, ())))
+        for one in self._behind.get(job_id.lower(), ()):
+            self._ask(one)
 
     @property
     def is_busy(self) -> bool:
         """Whether jobs are still to be judged."""
         return bool(self._asked)
 
-    def is_behind(self, job_ids: Iterable[str]) -> bool:
-        """Whether a job is parked behind one of these, or behind the batch of one."""
-        return any(one in self._parked or batches.batch_of(one) in self._parked for one in job_ids)
+    def _note(self, one: Parked) -> None:
+        if one not in self._known:
+            job_id = one.name.id.lower()
+            self._known[one] = None
+            self._behind.setdefault(one.pointer, {})[one] = None
+            self._by_id[job_id] = one
+            self._new.append(job_id)
 
-    def sweep(self, waiting: Iterable[str], *, at_once: bool = False) -> None:
+    def _forget(self, one: Parked) -> None:
+        if one not in self._known:
+            return
+        del self._known[one]
+        self._refused.discard(one)
+        behind = self._behind[one.pointer]
+        del behind[one]
+        if not behind:
+            del self._behind[one.pointer]
+        if self._by_id.get(job_id := one.name.id.lower()) == one:
+            del self._by_id[job_id]
+
+    def _ask(self, one: Parked) -> None:
+        if one not in self._is_asked:
+            self._is_asked.add(one)
+            heapq.heappush(self._asked, one)
+
+    # ── the sweep ─────────────────────────────────────────────────────────────────────────
+
+    def sweep(self, waiting: Callable[[], Iterable[str]], *, at_once: bool = False) -> None:
         """Find the jobs to judge: those parked behind an id of which nothing waits or runs.
 
-        `waiting` are the names of the last listing that are not parked. A sweep that follows the last one too
-        soon is left out, unless it is wanted `at_once`.
+        `waiting` returns the names of a listing just made that are not parked. A sweep that follows the last
+        one too soon is left out, unless it is wanted `at_once`.
         """
         begun = times.clock.monotonic()
-        if not self._parked or (begun < self._next_sweep and not at_once):
+        self.is_behind_a_run = False
+        if not self._known or (begun < self._swept.next_at and not at_once):
             return
-        root = self._root
-        live = {one.name.id for some in self._parked.values() for one in some} | set(self._held)
-        live.update(jobs.ids_in(State.PENDING, waiting))
-        live.update(jobs.ids_in(State.PROCESSING, root.texts_in(root.folder(State.PROCESSING))))
-        self._bury_cycles()
-        over = self._parked.keys() - live
+        root, behind = self._root, self._behind
+        self._bury_circles()
+        running = set(_ids(State.PROCESSING, root.texts_in(root.folder(State.PROCESSING))))
+        self.is_behind_a_run = any(one in behind or batches.batch_of(one) in behind for one in running)
+        over = behind.keys() - self._by_id.keys() - self._others - running
         if over:
+            over.difference_update(_ids(State.PENDING, waiting()))
+        if over:
+            live = chain(self._by_id, self._others, running, _ids(State.PENDING, waiting()))
             over -= {name for job_id in live if (name := batches.batch_of(job_id)) in over}
-        if over:
+        is_new = any(self._known[one] is None for pointer in over for one in behind[pointer])
+        if over and (self._swept.may_differ(root, over) or is_new):
             ends = after.look(root, over).ends
             for pointer in over:
-                self._asked.update(
-                    (one, None) for one in self._parked[pointer] if self._judged.get(one) is not ends[pointer]
-                )
-        ended = times.clock.monotonic()
-        self._next_sweep = ended + PATIENCE * (ended - begun)
+                for one in behind[pointer]:
+                    if self._known[one] is not ends[pointer]:
+                        self._ask(one)
+        self._check(begun)
+        self._swept.ends(begun)
 
-    def _bury_cycles(self) -> None:
+    def _bury_circles(self) -> None:
         """Put the last job of each circle aside: dropped files may wait for one another."""
-        behind = {one.name.id: one for some in self._parked.values() for one in some}
-        for way in after.circles({job_id: one.pointer for job_id, one in behind.items()}):
-            last = max((behind[job_id] for job_id in way), key=lambda one: str(one.name))
-            claim = last.name.owned(self._owner)
-            path = f"{self._root.folder(State.PROCESSING)}/{claim}"
-            if files.move(last.path(self._root), path):
-                reason = f"It waits for itself: {' -> '.join(way)}."
-                remedy = "Change `after:` in one of them and move this one back:\n    mv '{0}' ../pending/"
-                aside.bury(self._root, claim, claim.free(), reason, remedy)
+        new, self._new = self._new, []
+
+        def behind(job_id: str) -> str | None:
+            return self._by_id[job_id].pointer if job_id in self._by_id else None
+
+        for way in after.circles(new, behind):
+            circle = [self._by_id[job_id] for job_id in way[:-1]]
+            wrong = [one for one in circle if not self._is_behind(one)]
+            for one in wrong:
+                self._ask(one)  # its name says what its content does not
+            if not wrong:
+                self._bury(max(circle), [one.name.id for one in (*circle, circle[0])])
+
+    def _bury(self, last: Parked, way: list[str]) -> None:
+        claim = last.name.owned(self._owner)
+        if not self._moves(last, f"{self._root.folder(State.PROCESSING)}/{claim}"):
+            return
+        reason = f"It waits for itself: {' -> '.join(way)}."
+        remedy = "Change `after:` in one of them and move this one back:\n    mv '{0}' ../pending/"
+        try:
+            aside.bury(self._root, claim, claim.free(), reason, remedy)
+        except OSError:
+            claims.put_back(self._root, claim, last.state)
+            raise
+
+    def _check(self, now: float) -> None:
+        """Judge those whose content may ask for another name than they have."""
+        checked = self._swept.to_check(self._known, now)
+        for one in checked:
+            if one in self._refused or self._was_edited(one) or not self._is_behind(one):
+                self._ask(one)
+
+    def _was_edited(self, one: Parked) -> bool:
+        try:
+            mark = files.mark(one.path(self._root))
+        except OSError:  # it has moved, or the share is in trouble: the next listing shows it
+            return False
+        return edits.was_edited(edits.Place(one.state, one.text), mark, None)
+
+    def _is_behind(self, one: Parked) -> bool:
+        """Whether the content of a parked file names what it is parked behind, as far as it can be read."""
+        try:
+            job = jobfile.read(one.path(self._root)).job
+        except (BadJob, OSError):  # it has moved, or is being saved
+            return True
+        return one.pointer in map(str.lower, job.after)
+
+    # ── the judgement ─────────────────────────────────────────────────────────────────────
 
     def judge(self, now: datetime) -> list[tuple[State, str]]:
         """Judge some of the jobs that are to be judged, by one look. Returns the names that may start now."""
-        lot = [self._asked.popitem()[0] for _ in range(min(AT_ONCE, len(self._asked)))]
+        lot = [heapq.heappop(self._asked) for _ in range(min(AT_ONCE, len(self._asked)))]
+        self._is_asked.difference_update(lot)
+        try:
+            return self._judge(lot, now)
+        except OSError:
+            for one in lot:
+                self._ask(one)
+            raise
+
+    def _judge(self, lot: list[Parked], now: datetime) -> list[tuple[State, str]]:
         wanted = {one: job for one in lot if (job := self._read(one)) is not None}
         if not wanted:
             return []
@@ -145,13 +257,18 @@ class Dependents:
         freed = []
         for one, job in wanted.items():
             verdict = after.judge(job.after, look.ends)
-            if verdict.is_met:
+            there: Parked | None = one
+            if after.is_ready(job) or verdict.is_met:
+                end = after.End.OK
                 if (name := self._release(one, job, now)) is not None:
                     freed.append((one.state, str(name)))
-            elif (behind := after.pointer(verdict, look.turns)) != one.pointer:
-                self._park(one, f"{AFTER}+{behind}")
             else:
-                self._judged[one] = look.ends[behind]
+                behind = after.pointer(verdict, look.turns)
+                end = look.ends[behind]
+                if behind.lower() != one.pointer:
+                    there = self._move_to(one, f"{AFTER}+{behind}")
+            if there in self._known:
+                self._known[there] = end
         return freed
 
     def _read(self, one: Parked) -> Job | None:
@@ -159,34 +276,103 @@ class Dependents:
         try:
             return jobfile.read(one.path(self._root)).job
         except FileNotFoundError:
-            return None
+            self._forget(one)
         except (BadJob, files.NotAFile, PermissionError):
-            self._park(one, None)
-            return None
+            self._move_to(one, None)
+        return None
 
-    def _park(self, one: Parked, reason: str | None) -> None:
-        name = jobs.free_name(self._root, one.state, one.name.later()._replace(parked=reason))
-        files.move(one.path(self._root), f"{self._root.folder(one.state)}/{name}")
+    def _move_to(self, one: Parked, reason: str | None) -> Parked | None:
+        """Park a job for another reason, or for none. Returns where it is parked then."""
+        name = one.name.later()._replace(parked=reason)
+        if reason is not None and not self._root.takes_length(len(str(name))):
+            name = name.unparked()  # whoever claims it puts it aside
+        name = jobs.free_name(self._root, one.state, name)
+        is_moved = self._moves(one, f"{self._root.folder(one.state)}/{name}")
+        if not is_moved or name.parked is None:
+            return None
+        there = Parked(str(name), one.state)
+        self._note(there)
+        return there
+
+    def _moves(self, one: Parked, target: str) -> bool:
+        """Move a parked job; False where it is gone, or cannot be moved.
+
+        Raises `OSError` where the directory is the cause: then all its jobs meet the same.
+        """
+        try:
+            is_moved = files.move(one.path(self._root), target)
+        except PermissionError as error:
+            if error.errno == errno.EACCES:
+                raise
+            path = one.path(self._root)
+            files.probe(f"{self._root.folder(one.state)}/.{self._owner}.probe")
+            if one not in self._refused:
+                log.warning("job %s cannot be released or parked: %s (%s)", one.name.id, error.strerror, path)
+            self._refused.add(one)
+            return False
+        self._forget(one)
+        return is_moved
 
     def _release(self, one: Parked, judged: Job, now: datetime) -> Name | None:
         """Let a job start that has all that it waits for. None where it was moved or changed meanwhile."""
         root = self._root
-        claim = parse_claim(str(one.name.owned(self._owner)))
-        assert claim is not None
+        claim = one.name.owned(self._owner)
         path = f"{root.folder(State.PROCESSING)}/{claim}"
-        if not files.move(one.path(root), path):
+        if not self._moves(one, path):
             return None
+        name: Name | None = None
         try:
-            record = claims.read_ready(root, path)
-            name = one.name.later()
+            record = claims.ready(root, path, claiming.read_whole(root, path, now, None, None))
             if record.job.after == judged.after:
-                Claim(root, claim, record, one.state, path).noted(after.ready(judged.after, now))
-                name = name._replace(parked=None)
-            name = jobs.free_name(root, one.state, name)
-            files.move(path, f"{root.folder(one.state)}/{name}")
-        except (BadJob, files.NotAFile) as error:
-            aside.bury(root, claim, claim.free(), aside.why(error))
+                name = one.name.later().unparked()
+                if not after.is_ready(record.job):
+                    Claim(root, claim, record, one.state, path).noted(after.ready(judged.after, now))
+        except (BadJob, files.NotAFile, PermissionError):
+            name = one.name.later().unparked()  # whoever claims it says why it is no job
+        except (BeingWritten, ClaimLost, FileNotFoundError):
+            pass
+        except OSError:
+            claims.put_back(root, claim, one.state)
+            raise
+        if name is None:
+            claims.put_back(root, claim, one.state)
             return None
-        except ClaimLost:
-            return None
-        return None if name.parked else name
+        name = jobs.free_name(root, one.state, name)
+        return name if files.move(path, f"{root.folder(one.state)}/{name}") else None
+
+
+class _Swept:
+    """What the last sweep saw, and when the next one may come."""
+
+    def __init__(self) -> None:
+        self.next_at = float("-inf")
+        self._seen: tuple[set[str], list[files.Mark]] | None = None
+        self._unchecked: list[Parked] = []
+        self._check_at = float("-inf")
+
+    def may_differ(self, root: Root, over: set[str]) -> bool:
+        """Whether what became of these ids may have changed since it was last looked at."""
+        marks = [files.mark(root.folder(state)) for state in (State.DONE, State.DEAD)]
+        now = times.clock.now().timestamp()
+        seen, self._seen = self._seen, None
+        if root.medium.hears_all and all(now - mark.mtime_ns / 1e9 > GRAIN for mark in marks):
+            self._seen = over, marks
+        return self._seen is None or self._seen != seen
+
+    def to_check(self, known: Iterable[Parked], now: float) -> list[Parked]:
+        """The next of the files to compare with their names."""
+        if not self._unchecked and now >= self._check_at:
+            self._unchecked = list(known)
+            self._check_at = now + (OFTEN if len(self._unchecked) <= CHECKED else SELDOM)
+        checked = self._unchecked[-CHECKED:]
+        del self._unchecked[-CHECKED:]
+        return checked
+
+    def ends(self, begun: float) -> None:
+        """Note the end of a sweep."""
+        ended = times.clock.monotonic()
+        self.next_at = ended + PATIENCE * (ended - begun)
+
+
+def _ids(state: State, texts: Iterable[str]) -> Iterator[str]:
+    return map(str.lower, jobs.ids_in(state, texts))

@@ -107,7 +107,7 @@ class Claimant:
         root, path = self._waiting.root, f"{self._waiting.root.folder(State.PROCESSING)}/{name}"
         trust, settled = safety.trust(root, self._live.last), self._waiting.holds.settled(name)
         try:
-            record = ready(root, path, _read_whole(root, path, now, trust, settled))
+            record = ready(root, path, read_whole(root, path, now, trust, settled))
         except (BadJob, files.NotAFile, PermissionError) as error:
             given_away = isinstance(error, files.Untrusted) and safety.gives_away(root)
             aside.bury(root, name, name.free(), aside.why(error), aside.GIVEN_AWAY if given_away else None)
@@ -143,10 +143,10 @@ def file_again(claim: Claim, right: Name) -> Name:
     return right
 
 
-def _read_whole(
+def read_whole(
     root: Root, path: str, now: datetime, trust: users.Trust | None, settled: float | None
 ) -> Record:
-    """The record of a file that is whole: half of a command must never run.
+    """The record of a claim's file that is whole: half of a command must never run.
 
     `settled` is the time of a last change after which the file was seen not to change any more. Raises
     `BeingWritten` for a file that may not be whole, else as `jobfile.read` does.

@@ -14,7 +14,7 @@ from queuectl.job.layout import to_yaml
 from queuectl.job.model import Job, State
 from queuectl.spool import jobfile
 from queuectl.spool.jobs import free_name
-from queuectl.spool.names import AFTER, Name, id_in
+from queuectl.spool.names import Name, id_in
 from queuectl.system import files, users
 
 if TYPE_CHECKING:
@@ -142,11 +142,9 @@ def ready(root: Root, path: str, record: Record) -> Record:
 def put_back(root: Root, name: Name, source: State) -> Name | None:
     """Undo a claim that cannot be read now. Returns the job's new name.
 
-    None where the disk does not allow that, or where only the content says under which name the job was
-    parked: recovery does it later.
+    None where the disk does not allow that: recovery does it later. The reason of a job that was parked
+    behind another one must be whole, as it was before the claim.
     """
-    if name.parked == AFTER:
-        return None
     with contextlib.suppress(OSError):
         path = f"{root.folder(State.PROCESSING)}/{name}"
         # A rewrite that was cut off leaves two files with the job: neither may leave this directory.

@@ -79,8 +79,11 @@ def settle(claim: Claim, ending: Event, *, sync: bool = False) -> tuple[State, N
 def give_back(claim: Claim) -> Name:
     """Put a claim back whose command was never started; nothing is recorded. Returns its new name."""
     name = claim.name.later()
-    if name.parked == AFTER and claim.job.after:  # a claim's name has no room for the id
-        return park(claim, f"{AFTER}+{next(iter(claim.job.after))}")
+    if name.parked == AFTER:  # a claim's name has no room for the id
+        first = next(iter(claim.job.after), None)
+        name = name._replace(parked=first and f"{AFTER}+{first}")
+        if not claim.root.takes_length(len(str(name))):
+            name = name.unparked()
     return _release(claim, claim.source, name)
 
 

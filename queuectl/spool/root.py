@@ -92,11 +92,14 @@ class Root:
         return 0o660 if is_for_group(self.facts.st_mode) else files.PRIVATE
 
     def takes_id(self, job_id: str) -> bool:
-        """Whether the file system takes every file name that a job with this id may get.
+        """Whether the file system takes every file name that a job with this id may get."""
+        return self.takes_length(len(job_id) + AROUND_ID)
+
+    def takes_length(self, length: int) -> bool:
+        """Whether the file system takes file names of so many bytes.
 
         A length that may be too long is tried once, because some systems report a wrong limit.
         """
-        length = len(job_id) + AROUND_ID
         if length > SHORTEST_LIMIT and length not in self._tried:
             self._tried[length] = files.takes_name(self.folder(State.PROCESSING), length)
         return self._tried.get(length, True)

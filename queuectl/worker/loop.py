@@ -17,6 +17,7 @@ from queuectl import times
 from queuectl.errors import Lacking
 from queuectl.job.history import FAILED, LOST
 from queuectl.spool import finishing
+from queuectl.spool.waiting import PATIENCE
 from queuectl.spool.wake import Bell, Wake
 from queuectl.system import processes
 from queuectl.times import utc_now
@@ -52,6 +53,8 @@ IDLE = 2.0
 SOON = 0.05
 #: Seconds between looks of a draining worker while others may give jobs back or hold files open.
 GIVEN_BACK = 0.02
+#: The same while a job waits for one that another worker runs.
+BEHIND = 0.2
 #: Seconds between two tries while the disk is in trouble.
 TRY_AGAIN = 1.0
 #: After this many files that turn out to be no jobs, the worker listens to requests again.
@@ -304,7 +307,10 @@ class Worker:
             return DONE
         drain.tell(member.others.doubts)
         due = member.waiting.next_due(drain.awaited)
-        return Wait(On.RING, GIVEN_BACK if due is None else seconds_until(due, now, IDLE))
+        longest = (
+            max(BEHIND, PATIENCE * member.waiting.cost) if member.dependents.is_behind_a_run else GIVEN_BACK
+        )
+        return Wait(On.RING, longest if due is None else seconds_until(due, now, IDLE))
 
     def _meet(self, error: OSError) -> Wait:
         """Wait after trouble with the disk. Raises any other error.

@@ -54,6 +54,7 @@ class Member:
         )
         self._unsettled: list[str] = []
         self.dependents = Dependents(root, self.name)
+        self.dependents.take_in(self.waiting.parked)
 
     @classmethod
     def join(cls, root: Root, kind: str, now: datetime, listed: Waiting | None = None) -> Member:
@@ -94,7 +95,9 @@ class Member:
     ) -> None:
         """Take in reported names and edits, list the directories if it is time, and judge dropped files."""
         values, waiting = self.live.now(), self.waiting
+        heard = list(heard)
         waiting.hear(heard)
+        self.dependents.hear(heard)
         waiting.edits.hear(edited)
         if waiting.is_stale(0.0 if again else values.poll_interval):
             self.relist(now)
@@ -104,14 +107,15 @@ class Member:
             self._unsettled, filed = self._drops.look(candidates, values, now)
             for text in filed:
                 waiting.expect(State.PENDING, text)
-        self.dependents.sweep(waiting.names())
-        for state, text in self.dependents.judge(now):
-            waiting.expect(state, text)
+        if self.dependents.is_busy:
+            for state, text in self.dependents.judge(now):
+                waiting.expect(state, text)
 
-    def relist(self, now: datetime) -> None:
-        """List the directories."""
+    def relist(self, now: datetime, *, sweeps: bool = False) -> None:
+        """List the directories, and find parked jobs to judge: if it is time, or if `sweeps` is true."""
         self.waiting.relist(now)
         self.dependents.take_in(self.waiting.parked)
+        self.dependents.sweep(self.waiting.names, at_once=sweeps)
 
     @property
     def is_settling(self) -> bool:
@@ -124,22 +128,14 @@ class Member:
         A job of an `awaited` state that is due later is left, too. So is a claim whose owner is dead,
         or may turn out to be (`others.doubts` says who).
         """
-        self.relist(now)
-        self.dependents.sweep(self.waiting.names(), at_once=True)
+        self.relist(now, sweeps=True)
         self.look(now)
         self.waiting.doubt(now)
         if self.is_settling or self.waiting.has_due(now) or any(map(self.waiting.later, awaited)):
             return False
-        if self.dependents.is_busy or self._is_behind_a_run():
+        if self.dependents.is_busy or self.dependents.is_behind_a_run:
             return False
         return not self.others.may_leave_claims()
-
-    def _is_behind_a_run(self) -> bool:
-        """Whether a job waits for one that runs now."""
-        if not self.dependents:
-            return False
-        running = self.root.texts_in(self.root.folder(State.PROCESSING))
-        return self.dependents.is_behind(jobs.ids_in(State.PROCESSING, running))
 
     def recover(
         self, stop_remains: recovery.StopRemains, now: datetime, held: frozenset[str] = frozenset()
