@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.job.history import Event
-    from tests.conftest import Evidence, Process, Until, Workers
+    from tests.conftest import Evidence, Process, StoppedClock, Until, Workers
 
     History = Callable[[str], tuple[Event, ...]]
 
@@ -120,15 +120,15 @@ def test_a_silence_is_over_once_it_could_have_been_broken(silence: float, doubt:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_beat_that_comes_later_than_the_lease_does_not_undo_it_on_a_share(
-    short: Spool, monkeypatch: pytest.MonkeyPatch, shared: bool, until: Until
+    short: Spool, monkeypatch: pytest.MonkeyPatch, clock: StoppedClock, shared: bool
 ) -> None:
     """Whichever of the threads of a worker is the first to go on."""
-    control = Wake()
-    with short.member() as me, contextlib.closing(control):
+    monkeypatch.setattr(Medium, "is_shared", shared)
+    spool, control = Spool(short.path), Wake()
+    with spool.member() as me, contextlib.closing(control):
         me.live.now()
-        monkeypatch.setattr(Medium, "is_shared", shared)
-        keeper = Keeper(me, control, Bell(short.root, control))
-        until(lambda: keeper.silence.seconds() > LEASE, "the lease is over")
+        keeper = Keeper(me, control, Bell(spool.root, control))
+        clock.sleep(1.1 * LEASE)
         assert keeper.is_cut_off() is shared
         keeper.look()
         assert keeper.is_cut_off() is shared
