@@ -210,16 +210,17 @@ class Spool:
         `WrongState` for a job that does not wait; nothing is changed then.
         """
         from queuectl.spool import acts
-        from queuectl.spool.changes import checked
+        from queuectl.spool.changes import checked, edited
 
-        how = self.change(checked(_fields(changes)))
+        changing = checked(_fields(changes))
+        how = self.change(lambda data: edited(data, changing))
         return self._act(job_id, lambda me, found: acts.change(me, found, how, self.clock()))
 
-    def change(self, changing: Mapping[str, Any]) -> Change:
-        """The change of jobs that `changes.checked` has found fit."""
-        from queuectl.spool import acts, changes
+    def change(self, edit: Callable[[bytes], bytes]) -> Change:
+        """The change that gives a job's file the content that `edit` makes of it, for `acts.change`."""
+        from queuectl.spool import acts
 
-        return acts.Change(lambda data: changes.edited(data, changing), self.settings(), self._gate)
+        return acts.Change(edit, self.settings(), self._gate)
 
     def cancel_waiting(self, job_id: str) -> str:
         """Move a waiting job to dead as cancelled; raises `WrongState` for others."""

@@ -19,6 +19,7 @@ MODULES = {
     "logs": ["output", "logs"],
     "jobs": ["retry", "cancel", "wait", "dlq", "prune"],
     "parking": ["hold", "release", "set"],
+    "editing": ["edit"],
     "workers": ["worker", "pause", "resume"],
     "web": ["webui", "metrics"],
     "config": ["config"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -70,7 +71,7 @@ def set_command(spool: Spool, words: tuple[str, ...]) -> int:
     if not job_ids or not changing:
         what = "Nothing to change was given." if job_ids else "No job was named."
         raise BadUsage(what, "Write for example: queuectl set resize-42 priority=9")
-    lot, how = Lot.of(spool, job_ids), spool.change(changing)
+    lot, how = Lot.of(spool, job_ids), spool.change(partial(changes.edited, changes=changing))
     said = ", ".join(word for word in words if "=" in word)
     with lot.hand() as me:
 

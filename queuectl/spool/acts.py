@@ -165,12 +165,27 @@ def change(me: Hand, found: Found, how: Change, now: datetime) -> str:
     """
     _refuse_unless_waiting(found, "waiting")
     _refuse_unreadable(found)
+    return _apply(me, found, how, found.name.parked, now)
+
+
+def end_edit(me: Hand, found: Found, how: Change, reason: str | None, now: datetime) -> str:
+    """Put a job back, changed, that was parked for `reason` before a person took it into an editor.
+
+    Returns its path. Raises as `change` does.
+    """
+    return _apply(me, found, how, reason, now)
+
+
+def _apply(me: Hand, found: Found, how: Change, reason: str | None, now: datetime) -> str:
     with me.claimed(found, now) as (claim, path):
-        before = claims.read_ready(me.root, path).job
         data = files.read(path, files.MAX_WITH_HISTORY)
         new = how.edit(data)
-        job = jobfile.parse(new).job
-        name = claim.later()  # no name comes back to a directory it has left, even if the old priority does
+        job = before = jobfile.parse(new).job
+        with contextlib.suppress(BadJob):  # it is being mended; whoever claims it compares it with its name
+            before = jobfile.parse(data).job
+        name = claim.later()._replace(
+            parked=reason
+        )  # no name comes back to a directory it has left, even if the old priority does
         if job.priority != before.priority:
             name = name._replace(rank=_rank_of(job, claim, how.settings))
         if job.run_at != before.run_at and (job.run_at or found.state is State.PENDING):
@@ -179,7 +194,7 @@ def change(me: Hand, found: Found, how: Change, now: datetime) -> str:
             judged = how.gate([job._replace(id=claim.id)]).get(claim.id)
             if isinstance(judged, QueueError):
                 raise judged
-            if claim.parked != HELD:
+            if reason != HELD:
                 name = name._replace(parked=judged)
         if new != data:
             claims.write_anew(me.root, path, new)

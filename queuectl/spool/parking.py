@@ -43,6 +43,17 @@ def release(root: Root, found: Found, reason: str | None = None) -> Found:
     return park(root, found, reason)
 
 
+def edit(root: Root, found: Found, user: str) -> Found:
+    """Park a waiting job while a person has it in an editor. The name is the lock, which nothing else ends.
+
+    Raises `WrongState` for a job that does not wait or that is in an editor, `JobMoved` when it moved.
+    """
+    if found.state not in jobs.WAITING:
+        raise WrongState(found.id, found.state.label, "waiting", "Nothing was changed.")
+    refuse_taken(found)
+    return park(root, found, f"{EDIT}+{user}")
+
+
 def refuse_taken(found: Found) -> None:
     """Raise `WrongState` for a job that a person has in an editor, or that is on its way to another spool."""
     reason, _, user = (found.name.parked or "").partition("+")

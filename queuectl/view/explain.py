@@ -9,7 +9,7 @@ from queuectl.errors import BrokenConfig
 from queuectl.job.model import State
 from queuectl.rules import after
 from queuectl.spool import holds, jobs, order, presence, requests
-from queuectl.spool.names import HELD, REASON, classify, odd, parse, split_parked
+from queuectl.spool.names import EDIT, HELD, MOVING, REASON, classify, odd, parse, split_parked
 from queuectl.spool.names import Kind as NameKind
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
@@ -145,8 +145,9 @@ def _why_it_waits(
     root: Root, values: Settings, found: Found, now: datetime, ahead: int | None
 ) -> Iterator[Finding]:
     is_due = found.name.due <= stamp(now) and not found.name.parked
-    if found.name.parked == HELD:
-        yield Finding(Kind.PARKED_BY_HAND, {"id": found.id})
+    reason, _, user = (found.name.parked or "").partition("+")
+    if (kind := _PARKED.get(reason)) is not None:
+        yield Finding(kind, {"id": found.id, "user": user})
     if found.job is not None and not after.is_ready(found.job):
         yield from _behind_others(root, found.id, found.job)
     if requests.is_paused(root):
@@ -163,6 +164,9 @@ def _why_it_waits(
             yield Finding(Kind.OPEN)
         number = _ahead(root, found, now) if ahead is None else ahead
         yield Finding(Kind.ONE_AHEAD if number == 1 else Kind.AHEAD, {"number": number})
+
+
+_PARKED = {HELD: Kind.PARKED_BY_HAND, EDIT: Kind.IN_EDITOR, MOVING: Kind.MOVING}
 
 
 def _behind_others(root: Root, job_id: str, job: Job) -> Iterator[Finding]:

@@ -60,6 +60,11 @@ class Kind(Enum):
     QUEUE_PAUSED = ("the queue is paused", "`queuectl resume`")
     NOBODY_WORKS = ("no worker is alive", "`queuectl worker start`")
     PARKED_BY_HAND = ("a person holds it", "`queuectl release {id}` lets it run")
+    IN_EDITOR = ("in an editor of {user}", "`queuectl hold {id}` takes it out of there")
+    MOVING = (
+        "on its way to another spool",
+        "`queuectl move {id} --to DIR` with that spool ends it",
+    )
     WAITS_FOR = ("waits for {what}", "")
     CANNOT_RUN = ("cannot run: {what}", "retry that job, or `queuectl release --now {id}`")
     LATER = ("{what} at {when}", "")
