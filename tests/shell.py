@@ -72,7 +72,7 @@ def at_once(run: Callable[[A], T], cases: Iterable[A]) -> list[T]:
 
 
 #: Commands that start processes, and variables that Python reads as it starts.
-_APART = {"worker", "webui", "web", "TZ", "LANG", "LC_ALL", "PYTHONIOENCODING"}
+_APART = {"worker", "demo", "webui", "web", "TZ", "LANG", "LC_ALL", "PYTHONIOENCODING"}
 
 
 def _runs_here(arguments: Iterable[str | Path | bytes], env: Mapping[str, str | None] | None) -> bool:
@@ -333,6 +333,20 @@ class Shell:
                     status = int(end.code or 0)
             raw, err = streams["stdout"].getvalue(), streams["stderr"].getvalue()
         return Said(arguments, status, raw, err.decode("utf-8", "replace"))
+
+    def script(self, text: str, **env: str | None) -> subprocess.CompletedProcess[str]:
+        """Run a script of bash in the home, to its end or to the first command that fails."""
+        self._may_leave = True
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self.home,
+            env=self._env(env),
+            text=True,
+            check=False,
+        )
 
     def start(self, *arguments: str | Path) -> Started:
         """Run a command line in the background."""

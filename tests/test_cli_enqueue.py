@@ -651,6 +651,16 @@ def test_no_spool_is_made_where_its_parent_is_missing(homeless: Shell) -> None:
     assert not homeless.root.exists()
 
 
+@pytest.mark.parametrize("command", ["status", "list", "worker status", "dlq list"])
+def test_before_the_first_job_a_person_is_told_what_to_type(homeless: Shell, command: str) -> None:
+    said = homeless.refused(*command.split(), status=1, env={"QUEUECTL_SPOOL": None})
+    assert "mount" not in said
+    typed = re.findall(r"queuectl (enqueue '[^']*'|demo --run)", said)
+    assert len(typed) == 2
+    homeless(*shlex.split(typed[0]), env={"QUEUECTL_SPOOL": None})
+    homeless(*command.split(), env={"QUEUECTL_SPOOL": None})
+
+
 def test_without_a_name_the_spool_is_the_users_own(homeless: Shell) -> None:
     said = homeless("enqueue", "--id", "a", "true", env={"QUEUECTL_SPOOL": None})
     made = list(homeless.home.rglob("config.yaml"))

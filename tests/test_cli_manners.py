@@ -50,6 +50,7 @@ config unset
 config list
 config show
 init
+demo
 help
 version
 completion
@@ -100,6 +101,13 @@ def test_a_group_lists_its_commands_and_says_so_without_one(shell: Shell, group:
         assert re.search(rf"^ +{name}\b", long.out, re.MULTILINE), name
     bare = shell(*group.split(), status=2)
     assert long.out.splitlines()[0] in (bare.out + bare.err).splitlines()
+
+
+def test_the_name_of_the_program_alone_is_answered_with_first_steps_that_work(shell: Shell) -> None:
+    steps = re.findall(r"^  queuectl (.*?)   ", shell(status=2).err, re.MULTILINE)
+    assert len(steps) == 5
+    for step in steps:
+        shell(*shlex.split(step), env={"TMPDIR": str(shell.home)})
 
 
 def test_the_version_is_the_packages(shell: Shell) -> None:

@@ -15,6 +15,7 @@ from queuectl import Spool, State, settings
 from queuectl.spool import names
 from queuectl.spool.root import FOLDERS
 from queuectl.times import iso
+from tests.shell import Shell
 
 EXAMPLE = Path(__file__).parents[1] / "spool_example"
 BEFORE = {
@@ -93,6 +94,30 @@ def test_its_config_is_the_one_that_init_writes() -> None:
 def test_each_folder_of_a_spool_is_in_it_with_something_that_git_keeps() -> None:
     kept = {path.relative_to(EXAMPLE).parts[0] for path in EXAMPLE.rglob("*") if path.is_file()}
     assert kept >= set(FOLDERS)
+
+
+def test_demo_makes_a_copy_and_names_it(tmp_path: Path) -> None:
+    with Shell(tmp_path) as shell:
+        said = shell("demo", env={"TMPDIR": str(tmp_path)})
+        place = Path(said.lines[0].rpartition(" ")[2])
+        assert place.parent == tmp_path
+        assert {job: state for job, (state, _) in states(Spool(place)).items()} == BEFORE
+        assert shell("--spool", place, "check").out == ""
+        typed = [line.split()[1:] for line in said.lines if line.startswith("  queuectl ")]
+        assert ["worker", "start", "--drain"] in typed
+        for words in typed:
+            shell("--spool", place, *words)
+        assert states(Spool(place)) == AFTER
+
+
+def test_demo_runs_its_copy_where_it_is_told_to_and_changes_no_other_spool(tmp_path: Path) -> None:
+    with Shell(tmp_path) as shell:
+        shell.make_spool()
+        said = shell("--spool", tmp_path / "try", "demo", "--run")
+        assert states(Spool(tmp_path / "try")) == AFTER
+        assert "comes-good" in said.out
+        assert list(shell.spool.list()) == []
+        assert "is there already" in shell.refused("--spool", tmp_path / "try", "demo", status=1)
 
 
 def test_each_job_has_a_name_that_agrees_with_its_content(copy: Path) -> None:

@@ -25,9 +25,20 @@ MODULES = {
     "config": ["config"],
     "spool": ["init", "check"],
     "completion": ["completion"],
+    "demo": ["demo"],
     "help": ["help"],
     "main": ["version"],
 }
+#: What is said to somebody who types the name of the program alone.
+FIRST_STEPS = (
+    "First steps:",
+    "  queuectl demo --run             an example queue, worked off before your eyes",
+    "  queuectl enqueue 'echo hello'   file a job of your own; prints its id",
+    "  queuectl worker start --drain   run what waits",
+    "  queuectl list                   see what became of it",
+    "  queuectl help tutorial          ten minutes, from the first job to the dashboard",
+    "`queuectl --help` lists all commands, and `queuectl help` the pages of the guide.",
+)
 
 
 class Lazy(Group):
@@ -53,7 +64,8 @@ class Lazy(Group):
 @click.group(
     cls=Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with: queuectl enqueue 'echo hello' && queuectl worker start --drain",
+    epilog="The guide: queuectl help",
+    invoke_without_command=True,
 )
 @click.option(
     "--spool",
@@ -64,12 +76,18 @@ class Lazy(Group):
     help="The spool; without it, $QUEUECTL_SPOOL, or your own in the state directory.",
 )
 @click.version_option(__version__, message="queuectl %(version)s", help="Print the version.")
-def app(where: str | None) -> None:
+@click.pass_context
+def app(ctx: click.Context, where: str | None) -> None:
     """A job queue of shell commands that needs no database and no server.
 
     Each job is a YAML file; the directory it lies in is its state.
     """
     del where  # commands read it from the context
+    if ctx.invoked_subcommand is None:
+        printer.note(ctx.get_usage())
+        for step in FIRST_STEPS:
+            printer.note(step)
+        ctx.exit(2)
 
 
 @click.command("version", epilog=examples("queuectl version"))

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from queuectl.api import Spool
-from queuectl.errors import BadUsage, QueueError
+from queuectl.errors import BadUsage, NotASpool, QueueError
 from queuectl.system import users
 
 TYPE_CHECKING = False
@@ -41,8 +41,23 @@ def place_of(ctx: click.Context) -> str:
 
 
 def spool_of(ctx: click.Context) -> Spool:
-    """Open the spool of this command line; raises `NotASpool`."""
-    return Spool(place_of(ctx))
+    """Open the spool of this command line; raises `QueueError` if it is none."""
+    path = place_of(ctx)
+    try:
+        return Spool(path)
+    except NotASpool:
+        if os.path.exists(path) or not _is_unnamed(ctx):
+            raise
+    raise QueueError(
+        f"You have no queue yet: {path} does not exist.",
+        "File a first job, which makes it: queuectl enqueue 'echo hello'. "
+        "Or see an example: queuectl demo --run",
+    )
+
+
+def _is_unnamed(ctx: click.Context) -> bool:
+    """Whether the spool is the user's own because none was named."""
+    return ctx.find_root().params["where"] is None and not os.environ.get("QUEUECTL_SPOOL")
 
 
 def spool_or_new(ctx: click.Context) -> Spool:

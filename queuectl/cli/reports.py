@@ -172,7 +172,8 @@ def list_command(spool: Spool, state: str | None, limit: int | None, as_json: bo
         printer.show(lambda: _live_list(spool, state, limit, progress), watch=True)
     else:
         rows = (_row(found, spool.clock()) for found in spool.list(state, limit))
-        printer.table(COLUMNS, rows, none="No jobs.")
+        hint = "" if state else " File one: queuectl enqueue 'echo hello'"
+        printer.table(COLUMNS, rows, none=f"No jobs.{hint}")
 
 
 def _live_list(spool: Spool, state: str | None, limit: int | None, progress: _Progress) -> Any:
