@@ -49,6 +49,8 @@ class Auditor:
         #: The paths of each job by its id, and since when each has its file.
         self.places: dict[str, set[str]] = {}
         self.since: dict[str, float] = {}
+        #: The paths that a job has left: on a share a worker passes such a name over for a while.
+        self.left: set[str] = set()
         #: Where each file came from under a job's name; None for a dropped file or a draft.
         self.sources: dict[str, Place | None] = {}
         #: The process behind each owner's name, and when the beat of each last reached the disk.
@@ -69,6 +71,8 @@ class Auditor:
         self.asked: dict[str, float] = {}
         #: Who changed each file from outside the queue, and when last: editors, `cp`.
         self.writers: dict[Inode, tuple[Process, float]] = {}
+        #: Halves that nobody can tell from whole files: their writer was held up, or met a full disk.
+        self.torn: set[Inode] = set()
 
     def place(self, path: str | None) -> Place | None:
         """A job's file by its path; None for any other path."""
@@ -110,6 +114,7 @@ class Auditor:
         now = self.world.time
         if move.before:
             self.places.get(move.before.name.id, set()).discard(move.before.path)
+            self.left.add(move.before.path)
         if move.after:
             self.places.setdefault(move.after.name.id, set()).add(move.after.path)
             self.since[move.after.path] = now

@@ -281,6 +281,8 @@ class Kernel:
             return len(data)
         self._file("write", fd)
         at = len(opened.inode.data) if opened.flags & os.O_APPEND else opened.at
+        if mount.disk.free < len(data):  # it takes a part at most
+            self._world.current.is_hindered(self._world.time)
         count = mount.disk.write(opened.inode, data, at)
         self._world.wrote(opened.inode)
         opened.at = at + count

@@ -183,14 +183,14 @@ def what_runs_is_held(audit: Auditor, run: Run) -> str | None:
 
 
 def only_whole_files_run(audit: Auditor, run: Run) -> str | None:
-    if run.text.endswith(" end"):
-        return None
+    """On a share a file counts as whole once it stands still; a power cut may halve what was not synced."""
     inode = audit.world.disk.find(audit.claim_of(run) or "")
-    writer, at = audit.writers.get(inode, (None, 0.0)) if inode else (None, 0.0)
-    if at <= audit.cut_at:
-        return None  # a program that does not sync may find half of its file after a power cut
-    if writer is not None and not writer.was_free_since(at - LEASE):
-        return None  # on a share a file counts as whole once it stands still, whatever held its writer up
+    if run.text.endswith(" end") or inode is None or inode in audit.torn:
+        return None
+    writer, at = audit.writers.get(inode, (None, float("inf")))
+    if at <= audit.cut_at or (writer is not None and not writer.was_free_since(at - LEASE)):
+        audit.torn.add(inode)
+        return None
     return f"{run.process} runs half of a file: {run.text!r}"
 
 
@@ -239,6 +239,8 @@ def _is_due_since(audit: Auditor, place: Place, moment: float) -> bool:
     inode = world.disk.find(place.path)
     if inode is None or inode in audit.writers or audit.since[place.path] > moment:
         return False
+    if place.path in audit.left and world.share.kind != "ext4":
+        return False  # a person has put it back under its name
     return place.name.due_at <= world.true_time(moment)
 
 
