@@ -1,15 +1,14 @@
-"""The tutorial goes as it is shown, pasted block by block."""
+"""The tutorial and the session of the README go as they are shown, pasted block by block."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import pytest
 
 from queuectl.cli import help as guide
 from tests.shell import Shell
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: What differs from run to run, and what it becomes.
 CHANCE = (
@@ -21,9 +20,9 @@ CHANCE = (
 )
 
 
-def blocks(topic: str) -> list[tuple[str, str]]:
+def blocks(text: str) -> list[tuple[str, str]]:
     """The blocks of a page with their languages, in order."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", guide.page(topic), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def without_chance(text: str) -> str:
@@ -32,26 +31,33 @@ def without_chance(text: str) -> str:
     return text
 
 
-def shown(shell: Shell, typed: list[str]) -> list[str]:
-    """What a shell prints for each of these blocks, pasted one after another."""
+def shown(shell: Shell, text: str) -> list[str]:
+    """What a shell prints for each block of a page, pasted one after another."""
+    typed = [block for language, block in blocks(text) if language in {"sh", "bash"}]
     script = "".join(f"{block}printf '\\x1e'\n" for block in typed)
-    assert script.count("sleep 3\n") == 1
     patient = script.replace("sleep 3\n", "until queuectl wait dropped 2> trouble; do sleep 0.1; done\n")
-    ran = shell.script(patient, QUEUECTL_SPOOL=None)
+    ran = shell.script(patient.replace("/tmp/jobs", f"{shell.home}/jobs"), QUEUECTL_SPOOL=None)
     assert ran.returncode == 0, ran.stdout
-    return ran.stdout.replace(str(shell.home), "~").split("\x1e")
+    told = ran.stdout.replace(f"{shell.home}/jobs", "/tmp/jobs").replace(str(shell.home), "~")
+    return told.split("\x1e")
 
 
-def test_the_tutorial_goes_as_it_is_shown(tmp_path: Path) -> None:
-    page = blocks("tutorial")
+def session() -> str:
+    """The part of the README that is to be pasted."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    return readme.partition("## A first session\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("text", [guide.page("tutorial"), session()], ids=["tutorial", "README"])
+def test_what_is_to_be_pasted_goes_as_it_is_shown(tmp_path: Path, text: str) -> None:
     with Shell(tmp_path) as shell:
-        came = iter(shown(shell, [text for language, text in page if language == "sh"]))
+        came = iter(shown(shell, text))
     told = ""
-    for language, text in page:
-        if language == "sh":
+    for language, block in blocks(text):
+        if language in {"sh", "bash"}:
             assert told == "", "what comes out is shown"
             told = next(came)
         elif language == "text":
-            assert without_chance(told) == without_chance(text)
+            assert without_chance(told) == without_chance(block)
             told = ""
     assert told == ""
