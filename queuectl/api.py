@@ -83,6 +83,7 @@ class Spool:
     def file(self, job: Job | str | Mapping[str, object]) -> str:
         """File one job (a `Job`, a shell command, or a mapping of fields); returns its id.
 
+        While another job has its unique key, nothing is filed and the id of that job is returned.
         The job is synced to disk when this returns, unless `durability` is none. `IdTaken`, `BadJob` and
         `StorageTrouble` mean that nothing was filed. `FiledAllTheSame` means that the last sync failed
         and the job could not be withdrawn.

@@ -153,6 +153,18 @@ class IdTaken(QueueError):
             )
 
 
+class KeyTaken(QueueError):
+    """A job's unique key is that of the job `holder`. `end` says when it is free again, in words."""
+
+    def __init__(self, key: str, holder: str, end: str) -> None:
+        super().__init__(
+            f"The unique key {key!r} is held by job {holder}.",
+            f"It is free again {end}; see `queuectl status {holder}`.",
+        )
+        self.key = key
+        self.holder = holder
+
+
 class IdTooLong(BadJob):
     """An id that makes a file name of the job longer than the file system allows."""
 

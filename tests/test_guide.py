@@ -198,6 +198,8 @@ def busy(tmp_path: Path) -> Spool:
             "launcher": "env",
             "backoff_base": 1,
             "after": "first",
+            "unique": "k",
+            "unique_for": "24h",
         }
     )
     spool.file({"id": "bad", "command": "kill -9 $$", "max_retries": 0})
@@ -227,9 +229,8 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(busy: Spool) 
         (worker,) = objects(queuectl(busy, "worker", "status", "--json"))
     assert list(overview) == documented["queuectl status --json"]
     assert list(whole) == job_keys
-    assert list(waits) == [
-        key for key in job_keys if key not in {"cwd", "env", "launcher", "backoff_base", "after"}
-    ]
+    own = {"cwd", "env", "launcher", "backoff_base", "after", "unique", "unique_for"}
+    assert list(waits) == [key for key in job_keys if key not in own]
     assert list(dead) == [*waits, *documented["queuectl dlq list --json"]]
     assert list(printed) == documented["queuectl output get JOB_ID --json"]
     assert list(worker) == documented["queuectl worker status --json"]

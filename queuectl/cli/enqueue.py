@@ -320,11 +320,14 @@ def _file(
     answers = spool.file_checked(jobs, after_unfiled=after_unfiled, held=held)
     try:
         with printer.progress("filing", len(jobs), least=printer.MANY) as advance:
-            for place, filed in zip(places, answers, strict=False):
+            for place, job, filed in zip(places, jobs, answers, strict=False):
                 if filed.error is None:
                     told.append(filed.id)
                 else:
                     refused.append((place, filed.error))
+                if not filed.is_new:
+                    held_by = f"job {filed.id} has the unique key {job.unique!r}"
+                    printer.note(f"{place}: {held_by}." if place else f"Nothing was filed: {held_by}.")
                 advance(len(told))
     finally:
         try:

@@ -121,6 +121,7 @@ def _job_text(spool: Spool, found: Found) -> str:
         ("limit", duration(view["timeout"]) if view["timeout"] else "none"),
         ("cwd", view.get("cwd")),
         ("env", " ".join(f"{key}={value}" for key, value in view["env"].items()) if "env" in view else None),
+        ("unique", f"{job.unique} ({explain.term(job)})" if job and job.unique else None),
         ("file", found.path),
     ]
     lines = [f"job       {found.id}", f"state     {printer.coloured(view['state'])}: {visible(why)}"]

@@ -7,15 +7,20 @@ import re
 from queuectl.errors import BadDocument, BadJob, Completed, nearest
 from queuectl.job.history import events
 from queuectl.job.model import (
+    ACTIVE,
     ENDINGS,
     MAX_COMMAND,
     MAX_LAUNCHER,
     MOST_AFTER,
+    UNSTARTED,
     URGENT,
     Job,
     is_id,
 )
 from queuectl.times import DURATION, MOMENT, parse_duration, parse_moment
+
+#: Bytes of a unique key.
+MOST_KEY = 1000
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,6 +145,25 @@ def _after(value: Any) -> dict[str, str]:
     return {_id(job_id): str(ending) for job_id, ending in value.items()}
 
 
+def _key(value: Any) -> str:
+    text = _text(value)
+    if not text.strip() or not text.isprintable() or len(text.encode()) > MOST_KEY:
+        raise ValueError(f"text of at most {MOST_KEY:,} bytes on one line")
+    return text
+
+
+def _held_for(value: Any) -> str | float:
+    if isinstance(value, str) and value in {ACTIVE, UNSTARTED}:
+        return str(value)
+    try:
+        seconds = _seconds(value)
+    except ValueError:
+        seconds = 0.0
+    if not seconds:
+        raise ValueError(f"{ACTIVE}, {UNSTARTED}, or a time such as 24h")
+    return seconds
+
+
 PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "id": _id,
     "command": _command,
@@ -152,6 +176,8 @@ PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "env": _environment,
     "launcher": launcher,
     "after": _after,
+    "unique": _key,
+    "unique_for": _held_for,
     "created_at": _moment,
     "history": events,
 }
@@ -214,6 +240,7 @@ def from_fields(tree: Any) -> Job:
         values[name] = field(key, raw)
     if "command" not in values:
         raise BadJob("It has no command.", "Write `command: …`.")
+    _refuse_alone(values, "unique_for", "unique")
     return Job(**values)
 
 
@@ -223,6 +250,11 @@ def field(key: str, raw: Any) -> Any:
         return PARSERS[ALIASES.get(key, key)](raw)
     except ValueError as error:
         raise BadJob(f"{key}: {_shown(raw)} cannot be taken.", f"It takes {error}.") from None
+
+
+def _refuse_alone(values: Mapping[str, Any], field: str, needed: str) -> None:
+    if field in values and needed not in values:
+        raise BadJob(f"{field} says nothing without {needed}.", f"Write `{needed}: …` too.")
 
 
 def _shown(value: Any) -> str:

@@ -87,6 +87,11 @@ def to_yaml(job: Job) -> str:
         lines.append(f"launcher: {scalar(job.launcher)}")
     if job.after:
         lines.append(f"after: {after(job.after)}")
+    if job.unique is not None:
+        lines.append(f"unique: {scalar(job.unique)}")
+    if job.unique_for is not None:
+        term = job.unique_for
+        lines.append(f"unique_for: {term if isinstance(term, str) else number(term)}")
     if job.created_at is not None:
         lines.append(f"created_at: {iso(job.created_at)}")
     lines.append("history:")

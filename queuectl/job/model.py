@@ -49,6 +49,8 @@ MAX_COMMAND = 48 * 1024
 MAX_LAUNCHER = 4096
 #: How a job may have to end before another that runs after it: with success, in any way, failed for good.
 ENDINGS = ("ok", "any", "failed")
+#: For how long a job holds its unique key: until it has ended, or until it starts.
+ACTIVE, UNSTARTED = "active", "waiting"
 #: The launcher of jobs that run on the worker's host.
 HERE = "none"
 URGENT = 10
@@ -74,6 +76,10 @@ class Job(NamedTuple):
     launcher: str | None = None
     #: The ids or batches that it runs after, each with the ending that it wants: a word of `ENDINGS`.
     after: Mapping[str, str] = MappingProxyType({})
+    #: Of the jobs with the same key, one waits or runs.
+    unique: str | None = None
+    #: `ACTIVE` (as for None), `UNSTARTED`, or the seconds from the filing for which the key is taken.
+    unique_for: str | float | None = None
     created_at: datetime | None = None
     history: tuple[Event, ...] = ()
 

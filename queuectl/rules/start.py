@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from queuectl.rules import after
 from queuectl.rules.twins import Twins
+from queuectl.rules.unique import Unique
+from queuectl.spool.claims import Claim
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from queuectl.settings import Live
-    from queuectl.spool.claims import Claim
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
 
@@ -22,9 +23,16 @@ class Start:
     def __init__(self, root: Root, live: Live) -> None:
         self._live = live
         self._twins = Twins(root)
+        self._unique = Unique(root)
 
-    def ask(self, claim: Claim, now: datetime) -> Claim | Name:
-        """The claim, if its job may start. Else the name under which the file waits now."""
+    def ask(self, claim: Claim, now: datetime) -> Claim | Name | None:
+        """The claim, if its job may start. Else the name under which the file waits now, None if nowhere.
+
+        Raises `NotYet` where that cannot be told yet.
+        """
         if (name := self._twins.put_off(claim)) is not None:
             return name
-        return after.admit(claim, now, sync=self._live.last.syncs)
+        answer: Claim | Name | None = after.admit(claim, now, sync=self._live.last.syncs)
+        if isinstance(answer, Claim) and answer.job.unique is not None:
+            answer = self._unique.admit(answer)
+        return answer

@@ -18,12 +18,14 @@ from queuectl.spool import (
     ids,
     jobfile,
     jobs,
+    keys,
     output,
     parking,
     presence,
 )
 from queuectl.spool.claims import Claim
 from queuectl.spool.names import FIFO_RANK, HELD, REASON, Name, rank_of
+from queuectl.spool.root import KEYS
 from queuectl.system import files
 from queuectl.times import iso, stamp
 
@@ -90,8 +92,8 @@ def retry(
     """Put a failed, dead or completed job back to pending, and count its tries from zero. Returns its path.
 
     `changing` are changes of its fields, as `changes.edited` takes them. A job that is held stays so.
-    Raises `WrongState` for a job that waits or runs, `JobMoved` when it moved meanwhile,
-    and `BadJob` when its file has not been mended.
+    Raises `WrongState` for a job that waits or runs, `JobMoved` when it moved meanwhile, `KeyTaken` while
+    another job holds its unique key, and `BadJob` when its file has not been mended.
     """
     if State.PENDING not in TRANSITIONS[found.state] or found.state is State.PROCESSING:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
@@ -99,6 +101,8 @@ def retry(
     _refuse_unreadable(found)
     with me.claimed(found, now) as (claim, path):
         record = claims.read_ready(me.root, path)
+        if (wanted := changes.changed(record.job, changing or {})).unique is not None:
+            _take_key(me.root, wanted, claim.id)
         if changing:
             _edit(me.root, path, changing)
             record = claims.read_ready(me.root, path)
@@ -112,6 +116,12 @@ def retry(
     with contextlib.suppress(OSError):
         files.remove(found.path + REASON)
     return target
+
+
+def _take_key(root: Root, job: Job, job_id: str) -> None:
+    (answer,) = keys.take_all(root, [keys.Wish.of(job, job_id)])
+    if isinstance(answer, QueueError):
+        raise answer
 
 
 def cancel_waiting(me: Hand, found: Found, now: datetime) -> tuple[str, str]:
@@ -196,6 +206,8 @@ def _apply(me: Hand, found: Found, how: Change, reason: str | None, now: datetim
                 raise judged
             if reason != HELD:
                 name = name._replace(parked=judged)
+        if job.unique is not None and job.unique != before.unique:
+            _take_key(me.root, job, claim.id)
         if new != data:
             claims.write_anew(me.root, path, new)
         return _put(me.root, found.state, path, name)
@@ -256,10 +268,12 @@ def _put(root: Root, state: State, path: str, name: Name) -> str:
 
 
 def delete(root: Root, found: list[Found]) -> Iterator[str]:
-    """Delete finished jobs with their logs, which frees their ids. Yields the id of each deleted job."""
+    """Delete finished jobs with their logs, which frees their ids and keys. Yields the id of each."""
     logs = output.logs_of(root, {item.id.lower() for item in found})
     reserved = ids.listed(root)
+    has_keys = KEYS in files.list_names(root.text)
     for item in found:
+        job = _read(item) if has_keys else None
         if not files.remove(item.path):
             continue  # somebody moved or deleted it meanwhile
         files.remove(item.path + REASON)
@@ -267,7 +281,15 @@ def delete(root: Root, found: list[Found]) -> Iterator[str]:
             files.remove(path)
         if item.id.lower() in reserved:
             ids.drop(root, item.id)
+        if job is not None and job.unique is not None:
+            keys.free_of(root, job.unique, item.id)
         yield item.id
+
+
+def _read(found: Found) -> Job | None:
+    """The content of a job's file; None where it is gone or cannot be read."""
+    reading = jobs.read(found)
+    return reading and reading.job
 
 
 def spent_worker_logs(root: Root, oldest: datetime) -> list[str]:

@@ -41,6 +41,9 @@ OTHER_ID = (
     "    mv '{0}' ../pending/NEW-ID.yaml"
 )
 
+#: The same for a job whose unique key another one holds.
+KEY = "Once the key is free, move it back:\n    mv '{0}' ../pending/"
+
 
 def why(error: BadJob | OSError) -> str:
     """What is wrong with a file, in one line."""

@@ -48,7 +48,7 @@ class Claimant:
         live: Live,
         waiting: Waiting,
         abandoned: ids.Abandoned,
-        ask: Callable[[Claim, datetime], Claim | Name],
+        ask: Callable[[Claim, datetime], Claim | Name | None],
     ) -> None:
         """`ask` gives the answer of the `rules` for a claim."""
         self._owner = owner

@@ -12,7 +12,7 @@ from queuectl.errors import QueueError
 from queuectl.job.model import State
 from queuectl.spool import safety
 from queuectl.spool.names import SHORTEST_LIMIT
-from queuectl.spool.root import FOLDERS, IDS, Root, make_folder
+from queuectl.spool.root import FOLDERS, ON_DEMAND, Root, make_folder
 from queuectl.system import drafts, files, users
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def create(where: Path | str, mode: int | None = None) -> Root:
     with contextlib.ExitStack() as undo:
         present = _present(path, undo)
         is_new = settings.FILE not in present
-        if is_new and present - {*FOLDERS, IDS} - {"lost+found"}:
+        if is_new and present - {*FOLDERS, *ON_DEMAND} - {"lost+found"}:
             raise QueueError(f"{path} is not empty.", "A spool needs a directory of its own.")
         files.give_what_is_made_in(path, files.kernel.stat(path))
         mode = PRIVATE if mode is None and is_new else mode
@@ -88,10 +88,12 @@ def _set_mode(path: str, mode: int) -> None:
     """Open a spool and everything in it to its owner alone, or to its group as well."""
     group = files.kernel.stat(path).st_gid
     files.kernel.chmod(path, mode)
-    for name in {*FOLDERS, IDS, settings.FILE} & set(files.list_names(path)):
+    for name in {*FOLDERS, *ON_DEMAND, settings.FILE} & set(files.list_names(path)):
         users.hand_over(f"{path}/{name}", group, mode)
         for text in files.list_names(f"{path}/{name}") if name != settings.FILE else ():
-            users.hand_over(f"{path}/{name}/{text}", group, mode)
+            users.hand_over(place := f"{path}/{name}/{text}", group, mode)
+            for inner in files.list_names(place) if name in ON_DEMAND and files.is_folder(place) else ():
+                users.hand_over(f"{place}/{inner}", group, mode)
 
 
 def _refuse_short_names(root: Root) -> None:

@@ -18,9 +18,9 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
-from queuectl.errors import BadJob, IdTaken
+from queuectl.errors import BadJob, IdTaken, QueueError
 from queuectl.job.model import State
-from queuectl.spool import aside, claims, ids, jobfile, jobs
+from queuectl.spool import aside, claims, ids, jobfile, jobs, keys
 from queuectl.spool.names import (
     FIFO_RANK,
     HELD,
@@ -88,6 +88,7 @@ class Drops:
     def __init__(self, root: Root, owner: str, abandoned: ids.Abandoned) -> None:
         self._root = root
         self._abandoned = abandoned
+        self._keys = keys.Keys(root)
         #: The claim of a file whose content asks for nothing, without an id.
         self._default = Name(0, "", "", owner)
         self._seen: dict[str, _Seen] = {}
@@ -198,10 +199,10 @@ class Drops:
             rank = rank_of(job.priority, fifo=rank == FIFO_RANK)
         mark = ids.mark(root, own)
         parked = _reason(drop.text)
-        name = str(jobs.free_name(root, State.PENDING, Name(rank, due, own, parked=parked)))
+        name = jobs.free_name(root, State.PENDING, Name(rank, due, own, parked=parked))
         is_filed = False
         try:
-            is_filed = self._move(drop.text, self._path(name))
+            is_filed = self._move(drop.text, self._path(str(name)))
         finally:
             if not is_filed and mark is not None:
                 ids.free(root, own, mark)  # a share may report an error for a rename that happened
@@ -210,11 +211,24 @@ class Drops:
         # Race: a worker that was stopped for long before this has lost the id, as an abandoned one.
         now = ids.mark(root, own)
         if not ids.is_same(root, now, mark) and not ids.reserve(root, own):
-            lost, name = name, str(Name(rank, due, make_id(), parked=parked))
-            files.move(self._path(lost), self._path(name))
-        if parked is None:
-            self._filed.append(name)
+            lost, name = name, Name(rank, due, make_id(), parked=parked)
+            files.move(self._path(str(lost)), self._path(str(name)))
+        if (job.unique is None or self._has_key(name, job)) and parked is None:
+            self._filed.append(str(name))
         return True
+
+    def _has_key(self, name: Name, job: Job) -> bool:
+        """Take the unique key of a job that was just filed; False where another job has it: it is put aside.
+
+        Crash: a job without its key takes it before it starts, and so does one of which nobody can tell yet.
+        """
+        (answer,) = self._keys.take([keys.Wish.of(job, name.id)])
+        if not isinstance(answer, QueueError):
+            return True
+        claim = name.owned(self._default.owner or "")
+        if files.move(self._path(str(name)), f"{self._root.folder(State.PROCESSING)}/{claim}"):
+            aside.bury(self._root, claim, name, str(answer), aside.KEY)
+        return False
 
     def _put_aside(self, text: str, mark: files.Mark, reason: str, remedy: str | None = None) -> None:
         """Move a file to dead/, unless it was changed since it was judged: then it is judged again."""

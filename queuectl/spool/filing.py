@@ -2,6 +2,7 @@
 
 pending/.NAME.tmp    written: a crash leaves a dot file that no worker reads
 ids/ID.id            the id is taken, if somebody chose it
+keys/KEY/1           the unique key is taken, if the job has one
 pending/NAME         synced, renamed and closed: the job is filed, and workers are woken
 fsync of pending/    the job survives a power cut; now the id may be printed
 
@@ -16,7 +17,16 @@ from __future__ import annotations
 import contextlib
 from itertools import islice
 
-from queuectl.errors import BadJob, CutOff, FiledAllTheSame, IdTaken, IdTooLong, QueueError, StorageTrouble
+from queuectl.errors import (
+    BadJob,
+    CutOff,
+    FiledAllTheSame,
+    IdTaken,
+    IdTooLong,
+    KeyTaken,
+    QueueError,
+    StorageTrouble,
+)
 from queuectl.job.layout import to_yaml
 from queuectl.job.model import Job, State
 from queuectl.spool import safety
@@ -45,10 +55,14 @@ Gate: TypeAlias = "Callable[[list[Job]], Mapping[str, str | QueueError]]"
 
 
 class Filed(NamedTuple):
-    """The answer for one job: its id and, if it was refused, the error."""
+    """The answer for one job: its id and, if it was refused, the error.
+
+    If another job holds its unique key, nothing was filed: `id` is that of the other job, and `is_new` false.
+    """
 
     id: str
     error: QueueError | None = None
+    is_new: bool = True
 
 
 def file_jobs(
@@ -106,9 +120,10 @@ def _file_together(
     try:
         answers = _write(root, settings, named, judged, written)
         _take_ids(root, named, answers, written, taken)
+        numbers = _take_keys(root, named, answers, written, taken)
         _refuse_given_away(root, settings, written)
         if sync:
-            _sync(root, written, taken)
+            _sync(root, written, taken, numbers)
         if settings.durability != "none" and root.medium.forgets_names:
             _publish_synced(root, written, published)
         else:
@@ -169,6 +184,42 @@ def _take_ids(
             written.remove(draft := by_target[_path(root, named[at][0])])
             drafts.discard(draft)
     _tell_taken(root, answers, refused, taken)
+
+
+def _take_keys(
+    root: Root,
+    named: list[Named],
+    answers: list[Filed],
+    written: list[drafts.Draft],
+    taken: list[Name],
+) -> list[str]:
+    """Take the unique keys, each for a draft; returns the paths of their numbers.
+
+    A job whose key another one has is not filed.
+    """
+    unique = [at for at, (_, job, _) in enumerate(named) if job.unique is not None and not answers[at].error]
+    if not unique:
+        return []
+    from queuectl.spool import keys  # most jobs have none
+
+    by_target = {draft.target: draft for draft in written}
+    wishes = [keys.Wish.of(named[at][1], named[at][0].id) for at in unique]
+    made = []
+    for at, answer in zip(unique, keys.take_all(root, wishes), strict=True):
+        if isinstance(answer, str):
+            made.append(answer)
+            continue
+        name = named[at][0]
+        if name in taken:  # before the draft goes: see `_undo`
+            taken.remove(name)
+            _give_back(root, [name])
+        written.remove(draft := by_target[_path(root, name)])
+        drafts.discard(draft)
+        if isinstance(answer, KeyTaken):
+            answers[at] = Filed(answer.holder, is_new=False)
+        else:
+            answers[at] = Filed(name.id, answer)
+    return made
 
 
 def _undo(
@@ -269,8 +320,12 @@ def _tell_taken(root: Root, answers: list[Filed], refused: list[int], taken: lis
         answers[at] = Filed(job_id, IdTaken(job_id, holders.get(job_id.lower())))
 
 
-def _sync(root: Root, written: list[drafts.Draft], taken: list[Name]) -> None:
+def _sync(root: Root, written: list[drafts.Draft], taken: list[Name], numbers: list[str]) -> None:
     drafts.sync(written)
+    if numbers:  # a number that a power cut leaves empty holds no key
+        drafts.sync_files(numbers)
+        for folder in {path.rpartition("/")[0] for path in numbers}:
+            files.sync_folder(folder)
     if taken:
         # Crash: without this the job could survive a power cut that its id does not.
         if root.medium.forgets_names:

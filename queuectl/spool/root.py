@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 LOGS, WORKERS = "logs", "workers"
 FOLDERS = (*(str(state) for state in State), LOGS, WORKERS)
-#: Made when the first id is chosen.
-IDS = "ids"
+#: Made when the first id is chosen, and when the first unique key is.
+IDS, KEYS = "ids", "keys"
+#: The directories that are made on first use.
+ON_DEMAND = (IDS, KEYS)
 
 
 class Root:
@@ -39,6 +41,7 @@ class Root:
         self.logs = f"{self.text}/{LOGS}"
         self.workers = f"{self.text}/{WORKERS}"
         self.ids = f"{self.text}/{IDS}"
+        self.keys = f"{self.text}/{KEYS}"
         self._tried: dict[int, bool] = {}
 
     @cached_property

@@ -8,7 +8,7 @@ import stat
 
 from queuectl import settings
 from queuectl.errors import BadSetting, QueueError, UnsafeSpool
-from queuectl.spool.root import FOLDERS, IDS, Root, is_for_group, mend
+from queuectl.spool.root import FOLDERS, ON_DEMAND, Root, is_for_group, mend
 from queuectl.system import files, mounts, users
 
 TYPE_CHECKING = False
@@ -104,7 +104,7 @@ def refuse_unsafe(root: Root, spool: os.stat_result) -> None:
     known = {0, os.geteuid(), spool.st_uid}
     shared = is_for_group(spool.st_mode)
     _refuse_part(root.text, spool, known, shared=shared)
-    for name in (*FOLDERS, IDS, settings.FILE):
+    for name in (*FOLDERS, *ON_DEMAND, settings.FILE):
         place = f"{root.text}/{name}"
         with contextlib.suppress(FileNotFoundError):
             _refuse_part(place, files.kernel.lstat(place), known, shared=shared)

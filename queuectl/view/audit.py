@@ -12,11 +12,11 @@ from queuectl import settings, times
 from queuectl.errors import BadJob
 from queuectl.job.history import OUTCOMES, destination, last_attempt
 from queuectl.job.model import State
-from queuectl.spool import aside, claiming, ids, jobfile, jobs, names, output, recovery
+from queuectl.spool import aside, claiming, ids, jobfile, jobs, keys, names, output, recovery
 from queuectl.spool.descriptions import described
 from queuectl.spool.names import name_in
 from queuectl.spool.requests import PAUSED
-from queuectl.spool.root import FOLDERS, IDS, Root
+from queuectl.spool.root import FOLDERS, ON_DEMAND, Root
 from queuectl.system import files
 from queuectl.view import explain
 from queuectl.view.wording import Finding, Kind
@@ -117,13 +117,18 @@ def _spool(root: Root) -> Iterator[Finding]:
         yield from explain.config(root)
     except OSError as error:
         yield Finding(Kind.UNREADABLE, {"why": error.strerror}, str(root.config))
-    for name in (*FOLDERS, IDS) if _is_writable(root.text) else ():
+    for name in (*FOLDERS, *ON_DEMAND) if _is_writable(root.text) else ():
         path = f"{root.text}/{name}"
         if files.exists(path) and not _is_writable(path):
             yield Finding(Kind.NOT_WRITABLE, path=path)
     for text in files.list_names(root.text):
-        if text not in {*FOLDERS, IDS, settings.FILE} and not text.upper().startswith((".", "README")):
+        if text not in {*FOLDERS, *ON_DEMAND, settings.FILE} and not text.upper().startswith((".", "README")):
             yield Finding(Kind.NOT_OF_A_SPOOL, path=f"{root.text}/{text}")
+    for path in keys.strangers(root):
+        if not path.rpartition("/")[2].startswith("."):
+            yield Finding(Kind.NOT_OF_A_SPOOL, path=path)
+        elif _age(path) > FRESH:
+            yield Finding(Kind.DRAFT, path=path, mend=partial(files.kernel.rmdir, path))
 
 
 def _is_writable(folder: str) -> bool:
@@ -201,7 +206,7 @@ def _to_delete(kind: Kind, path: str) -> Finding:
 
 
 def _left_behind(root: Root, known: set[str]) -> Iterator[Finding]:
-    """The reasons, the logs and the ids of jobs that are nowhere.
+    """The reasons, the logs, the ids and the unique keys of jobs that are nowhere.
 
     The reason of a job that was mended and moved back may stay.
     """
@@ -213,7 +218,8 @@ def _left_behind(root: Root, known: set[str]) -> Iterator[Finding]:
     owners = {text: output.owner_of_log(text) for text in root.texts_in(root.logs)}
     orphans = {text: owner[0] for text, owner in owners.items() if owner and owner[0] not in known}
     unknown = ids.listed(root) - known
-    borne = _borne(root) if orphans or unknown else set()
+    unheld = [now for now in keys.all_of(root) if not (now.holder and now.holder.job_id.lower() in known)]
+    borne = _borne(root) if orphans or unknown or unheld else set()
     for text, job_id in orphans.items():
         path = f"{root.logs}/{text}"
         if job_id not in borne and _age(path) > ids.FILING_TAKES and not root.medium.being_written(path):
@@ -224,6 +230,10 @@ def _left_behind(root: Root, known: set[str]) -> Iterator[Finding]:
         path = ids.path_of(root, job_id)
         if mark is not None and _age(path) > ids.FILING_TAKES:
             yield Finding(Kind.ID, path=path, mend=partial(ids.free, root, job_id, mark))
+    for now in unheld:
+        path = now.holder.path if now.holder else now.folder
+        if not (now.holder and now.holder.job_id.lower() in borne) and _age(path) > FRESH:
+            yield Finding(Kind.KEY, path=now.folder, mend=partial(keys.forget, now))
 
 
 def _borne(root: Root) -> set[str]:

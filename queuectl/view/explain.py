@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from queuectl import settings
 from queuectl.errors import BrokenConfig
-from queuectl.job.model import State
+from queuectl.job.model import UNSTARTED, State
 from queuectl.rules import after
 from queuectl.spool import holds, jobs, order, presence, requests
 from queuectl.spool.names import EDIT, HELD, MOVING, REASON, classify, odd, parse, split_parked
 from queuectl.spool.names import Kind as NameKind
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
-from queuectl.times import local, parse_moment, stamp, when
+from queuectl.times import duration, local, parse_moment, stamp, when
 from queuectl.view import lookup
 from queuectl.view.wording import Finding, Kind, shortened
 from queuectl.view.workers import Worker, alive, workers
@@ -194,6 +194,13 @@ def _ahead(root: Root, found: Found, now: datetime) -> int:
         ahead, _ = split_parked(state, order.before(due, str(found.name)))
         number += len(ahead) - len(odd(state, ahead))
     return number
+
+
+def term(job: Job) -> str:
+    """For how long a job has its unique key, in words."""
+    if isinstance(job.unique_for, float):
+        return f"for {duration(job.unique_for)} from its filing"
+    return "until it starts" if job.unique_for == UNSTARTED else "while it waits or runs"
 
 
 def clock(text: str) -> str:

@@ -199,6 +199,8 @@ def view(found: Found, settings: Settings, now: datetime) -> dict[str, Any]:
         "launcher": job.launcher,
         "backoff_base": job.backoff_base,
         "after": dict(job.after) or None,
+        "unique": job.unique,
+        "unique_for": job.unique_for,
     }
     shown |= {key: value for key, value in extra.items() if value is not None}
     return shown | {"history": [dict(event) for event in job.history]}

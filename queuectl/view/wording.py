@@ -116,6 +116,7 @@ class Kind(Enum):
     REASON = ("its job has gone", _DELETED)
     LOG = ("no job has its id", _DELETED)
     ID = ("no job has this id", "`--repair` frees it.")
+    KEY = ("the job that had this unique key last is gone", _DELETED)
     DEAD_WORKER = ("this worker is dead", "`--repair` clears it ({why}).")
     KEPT_WORKER = (
         "this worker is dead, and `--repair` could not take a job over from it",

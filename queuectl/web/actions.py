@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PATIENCE = 3.0
 #: Retrying more dead jobs than this at once needs a confirmation.
 MANY = 10
-_FIELDS = ("command", "id", "priority", "run_at", "max_retries", "timeout", "cwd")
+_FIELDS = ("command", "id", "priority", "run_at", "max_retries", "timeout", "cwd", "unique")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,5 +298,8 @@ def submit(dashboard: Dashboard, form: Form) -> Said:
     fields: dict[str, Any] = {name: form.one(name).strip() for name in _FIELDS if form.one(name).strip()}
     if "run_at" in fields:
         fields["run_at"] = iso(entered_moment("run_at", fields["run_at"], dashboard.spool.clock()))
-    job_id = dashboard.spool.file(fields)
-    return Said(f"{job_id} is filed.", to=f"/jobs/{job_id}")
+    (filed,) = dashboard.spool.file_many([fields])
+    if filed.error:
+        raise filed.error
+    told = "is filed" if filed.is_new else f"has the key {fields['unique']!r}: nothing was filed"
+    return Said(f"{filed.id} {told}.", to=f"/jobs/{filed.id}")
