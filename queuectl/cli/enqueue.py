@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
-import shlex
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from collections import deque
+from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 import click
 
-from queuectl import documents
-from queuectl.cli import completion, options, printer
+from queuectl.cli import completion, options, printer, sources
 from queuectl.cli.commands import taking
 from queuectl.cli.places import spool_or_new
-from queuectl.errors import (
-    BadDocument,
-    BadJob,
-    BadUsage,
-    Completed,
-    LongAgo,
-    NotPrinted,
-    OutputTrouble,
-    QueueError,
-)
-from queuectl.job.fields import ALIASES, PARSERS, from_fields, no_mapping
-from queuectl.pitfalls import missing_space
+from queuectl.errors import BadUsage, Completed, LongAgo, NotPrinted, OutputTrouble, QueueError
+from queuectl.job.fields import ALIASES, from_fields
 from queuectl.times import entered_moment, iso, utc_now
 
 if TYPE_CHECKING:
@@ -35,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from queuectl.api import Spool
+    from queuectl.cli.sources import Given, Source
     from queuectl.job.model import Job
 
 EXAMPLES = """\b
@@ -44,7 +31,9 @@ Examples:
   queuectl enqueue '{"id": "j1", "command": "echo hi"}'
   queuectl enqueue --id j2 --command "make" --priority 10 --delay 90s
   queuectl enqueue --file jobs.yaml
-  ls *.wav | sed 's/.*/flac "&"/' | queuectl enqueue --lines -
+  queuectl enqueue --each 'convert {} {.}.png' -- *.jpg    one job per file
+  find . -name '*.wav' -print0 | queuectl enqueue --each 'flac {}' -0 -
+  queuectl enqueue --each 'train {lr} {seed}' --with lr=0.1,0.01 --with seed=1..5
 """
 
 
@@ -60,20 +49,9 @@ class _Enqueue(click.Command):
         return super().parse_args(ctx, args)
 
 
-class Source(NamedTuple):
-    """One job as it was given, unchecked: its fields, or the error instead of them.
-
-    `place` is the file and line, "" for a job on the command line.
-    """
-
-    place: str
-    fields: dict[str, Any] | None = None
-    error: QueueError | None = None
-
-
 @click.command("enqueue", cls=_Enqueue, epilog=EXAMPLES)
 @click.argument("what", nargs=-1, shell_complete=completion.files)
-@taking(*options.FIELDS, *options.RULES, *options.OTHERS)
+@taking(*options.FIELDS, *options.RULES, *options.VALUES, *options.OTHERS)
 @click.pass_context
 def enqueue_command(
     ctx: click.Context,
@@ -85,6 +63,9 @@ def enqueue_command(
     after: tuple[str, ...],
     after_unfiled: bool,
     held: bool,
+    combined: tuple[str, ...],
+    by_nul: bool,
+    dry_run: bool,
     lines: bool,
     again: bool,
     yes: bool,
@@ -97,18 +78,27 @@ def enqueue_command(
     standard error, and the exit status is not 0.
     """
     del what  # the line has the command with its `--`
+    line: options.Line = ctx.meta["line"]
     said = {key: text for key, text in texts.items() if text is not None}
+    of_values = {key: said.pop(key) for key in sources.OF_VALUES & said.keys()}
     flags = options.fields(said, env, lambda past: yes or _is_meant(past))
     if after:
         flags["after"] = options.after(after)
-    sources = list(_sources(ctx.meta["line"], command, files, lines=lines))
-    if len(sources) > 1 and "id" in said:
+    given = sources.of_values(line, command, of_values, combined, by_nul=by_nul)
+    if given is None:
+        given = sources.of_jobs(line, command, files, lines=lines)
+    elif files or lines:
+        raise BadUsage(
+            "--file and --lines name commands, and there are values for a command.", "Leave one out."
+        )
+    if given.total > 1 and "id" in said:
         raise BadUsage(
             "--id cannot be given to several jobs.", "Write the ids into the jobs, or leave it out."
         )
-    if again:
-        sources = [source._replace(fields=_undone(source.fields)) for source in sources]
-    return _file(ctx, sources, flags, after_unfiled=after_unfiled, held=held, as_json=as_json)
+    jobs = _Jobs(given, flags, again=again)
+    if dry_run:
+        return _show(jobs, as_json=as_json)
+    return _file(ctx, jobs, after_unfiled=after_unfiled, held=held, as_json=as_json)
 
 
 def _is_meant(past: LongAgo) -> bool:
@@ -118,258 +108,150 @@ def _is_meant(past: LongAgo) -> bool:
     return printer.ask(f"{past.problem} Is it meant?")
 
 
-def _undone(fields: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The fields of a record without `state`."""
-    return fields and {name: value for name, value in fields.items() if name != "state"}
+class _Jobs:
+    """The jobs of one command, each made of its source when it is asked for, and which of them are refused.
+
+    `asked` has the jobs that were given out and whose answers have not come yet, each with its place.
+    """
+
+    def __init__(self, given: Given, flags: dict[str, Any], *, again: bool) -> None:
+        self.total = given.total
+        self.refused: list[tuple[str, QueueError]] = []
+        self.asked: deque[tuple[str, Job]] = deque()
+        self._given = given
+        self._flags = flags
+        self._again = again
+
+    def __iter__(self) -> Iterator[Job]:
+        completed = 0
+        for source in self._given.sources():
+            try:
+                job = _job(source, self._flags, again=self._again)
+            except Completed:
+                completed += 1
+            except QueueError as error:
+                self.refused.append((source.place, error))
+            else:
+                self.asked.append((source.place, job))
+                yield job
+        if completed:
+            are = "1 job is" if completed == 1 else f"{completed:,} jobs are"
+            printer.note(f"{are} completed already and not filed; --again files such jobs, too.")
+
+    def report(self, filed: int) -> int:
+        """Print what was refused, and return the exit status. Raises the error of the only job."""
+        if not self.refused:
+            return 0
+        if self.total == 1:
+            raise _placed(*self.refused[0])
+        for place, why in self.refused:
+            printer.note(f"{place}: {why}")
+        printer.note(f"Filed {filed} of {self.total} jobs; {len(self.refused)} refused.")
+        return 1
 
 
-def _sources(
-    line: options.Line, command: str | None, files: tuple[str, ...], *, lines: bool
-) -> Iterator[Source]:
-    piped = (line.words == ["-"] and not line.is_list) or (not line.words and "-" in files)
-    given = [bool(line.words) and not piped, command is not None, bool(files) or piped]
-    if line.is_list and not line.words:
-        raise BadUsage("Nothing follows `--`.", "Write the program and its arguments after it.")
-    if lines and any(given[:2]):
-        raise BadUsage(
-            "--lines reads commands from a file or standard input, and there is another command.",
-            "Leave one of them out; name a file with --file.",
-        )
-    if sum(given) > 1:
-        raise BadUsage(
-            "A command was given in more than one way.",
-            "Give it once: as an argument, after `--`, with --command, with --file or on standard input.",
-        )
-    if command is not None:
-        yield Source("", {"command": options.in_utf8(command)})
-    elif line.words and not piped:
-        yield _argument(line)
-    else:
-        if not files and not piped and sys.stdin.isatty():
-            raise BadUsage("There is no command.", "Write for example: queuectl enqueue 'echo hello'")
-        for name in files or ("-",):
-            text, place = _text(name)
-            yield from _lines(text, place) if lines else _documents(text, place)
-
-
-def _argument(line: options.Line) -> Source:
-    if line.is_list:
-        return Source("", {"command": line.words})
-    if len(line.words) > 1:
-        _refuse_bare_json(",".join(line.words))
-        return Source("", {"command": line.words})
-    text = line.words[0]
-    if text.startswith("'{") and text.endswith("}'"):  # cmd leaves these quotes
-        text = text[1:-1]
-    if text.lstrip().startswith("[") and _is_json(text):
-        raise BadUsage(
-            "This is a JSON list; an argument is one JSON object, or a shell command.",
-            "Pipe a list of jobs into `queuectl enqueue -`; put the words of a command after `--`.",
-        )
-    if text.lstrip().startswith("{"):
-        # As cmd and older PowerShells need it, and some manuals print it.
-        is_escaped = text.lstrip("{ ").startswith('\\"')
-        try:
-            return _source("", documents.load_json(text.replace('\\"', '"') if is_escaped else text))
-        except json.JSONDecodeError as error:
-            _refuse_bare_json(text)
-            inside = text.lstrip()[1:]
-            # `{ echo hi; }` is a group of the shell, whose brace stands alone.
-            if not inside[:1].isspace() or inside.lstrip()[:1] in {'"', "}", "'"}:
-                raise BadUsage(
-                    f"This is not JSON: {error.msg} at character {error.pos}.",
-                    "Correct it; if it is a shell command, put it after --command.",
-                ) from None
-        except BadDocument as error:
-            raise BadUsage(error.problem, error.remedy) from None
-    return Source("", {"command": text})
-
-
-def _refuse_bare_json(text: str) -> None:
-    """Raise `BadUsage` for a JSON object whose quotes the shell has taken: `{id:j1,command:echo hi}`."""
-    names = "|".join([*PARSERS, *ALIASES])
-    bare = text.strip().removeprefix("{").removesuffix("}")
-    before, *parts = re.split(rf"(?:^|,)\s*({names})\s*:\s*", bare)
-    if before or not parts:
-        return
-    fields = {
-        name: int(value) if value.isdecimal() and name not in {"id", "command"} else value
-        for name, value in zip(parts[::2], parts[1::2], strict=True)
-    }
-    raise BadUsage(
-        f"This JSON has lost its quotes on the way through the shell: {text}",
-        f"Put it in single quotes: queuectl enqueue {shlex.quote(json.dumps(fields))}",
-    )
-
-
-def _is_json(text: str) -> bool:
-    try:
-        documents.load_json(text)
-    except json.JSONDecodeError:
-        return False
-    except BadDocument:  # JSON, though refused
-        return True
-    return True
-
-
-def _text(name: str) -> tuple[str, str]:
-    place = "standard input" if name == "-" else name
-    try:
-        return documents.text_of(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()), place
-    except BadDocument as error:
-        raise error.at(place) from None
-    except OSError as error:
-        raise QueueError(
-            f"{place} cannot be read: {error.strerror}.", "Name a file with jobs in it."
-        ) from None
-
-
-def _lines(text: str, place: str) -> Iterator[Source]:
-    """One command per line; comments, blank lines and a CR at the end of a line are skipped."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield Source(f"{place}, line {number}", {"command": line.rstrip("\r")})
-
-
-def _documents(text: str, place: str) -> Iterator[Source]:
-    """One job, a list of jobs, JSON lines, or several YAML documents."""
-    if text.lstrip()[:1] == "{" and "\n" in text.strip():
-        try:
-            tree = documents.load_json(text)
-        except json.JSONDecodeError:
-            yield from _json_lines(text, place)
-            return
-        except BadDocument as error:
-            yield Source(place, error=error)
-            return
-        yield _source(place, tree)
-        return
-    try:
-        found = documents.load_all(text)
-    except BadDocument as error:
-        if any(line.startswith("{") for line in text.split("\n")[1:]):
-            yield from _json_lines(text, place)
+def _show(jobs: _Jobs, *, as_json: bool) -> int:
+    """Print the commands of jobs that are not filed."""
+    number = 0
+    for job in jobs:
+        number += 1
+        if as_json:
+            printer.as_json({"command": job.command, "env": dict(job.env)})
         else:
-            yield Source(place, error=error)
-        return
-    jobs = [pair for document in found for pair in _jobs_in(document)]
-    if not jobs:
-        yield Source(place, error=BadJob("There is no job in it.", "Write at least `command: …`."))
-    for number, (line, job) in enumerate(jobs, 1):
-        where = f"{place}, job {number}" if line is None else f"{place}, line {line}"
-        yield _source(place if len(jobs) == 1 else where, job)
+            printer.line(job.command_line)
+    printer.note(f"{'1 job' if number == 1 else f'{number:,} jobs'} would be filed.")
+    return jobs.report(0)
 
 
-def _jobs_in(document: documents.Document) -> list[tuple[int | None, documents.Node]]:
-    if not isinstance(document.tree, list):
-        return [(document.line, document.tree)]
-    lines = document.item_lines or [None] * len(document.tree)
-    return list(zip(lines, document.tree, strict=True))
-
-
-def _json_lines(text: str, place: str) -> Iterator[Source]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{place}, line {number}"
-        try:
-            yield _source(where, documents.load_json(line))
-        except json.JSONDecodeError as error:
-            yield Source(where, error=BadJob(f"It is not JSON: {error.msg} at character {error.pos}."))
-        except BadDocument as error:
-            yield Source(where, error=error)
-
-
-def _source(place: str, tree: documents.Node) -> Source:
-    if isinstance(tree, dict):
-        return Source(place, dict(tree))
-    if isinstance(tree, str) and missing_space(tree) is None:
-        error = BadJob("It is plain text, not a job.", "Use --lines for one command per line.")
-        return Source(place, error=error)
-    return Source(place, error=no_mapping(tree))
-
-
-def _file(
-    ctx: click.Context,
-    sources: list[Source],
-    flags: dict[str, Any],
-    *,
-    after_unfiled: bool,
-    held: bool,
-    as_json: bool,
-) -> int:
-    refused: list[tuple[str, QueueError]] = []
-    jobs: list[Job] = []
-    places: list[str] = []
-    completed = 0
-    for source in sources:
-        try:
-            jobs.append(_job(source, flags))
-            places.append(source.place)
-        except Completed:
-            completed += 1
-        except QueueError as error:
-            refused.append((source.place, error))
-    if len(sources) == 1 and refused:
-        raise _placed(*refused[0])
-    if completed:
-        are = "1 job is" if completed == 1 else f"{completed:,} jobs are"
-        printer.note(f"{are} completed already and not filed; --again files such jobs, too.")
+def _file(ctx: click.Context, jobs: _Jobs, *, after_unfiled: bool, held: bool, as_json: bool) -> int:
+    made = iter(jobs)
+    first = list(islice(made, 1))
+    if not first:
+        return jobs.report(0)  # no spool is made for nothing
     spool = spool_or_new(ctx)
-    told: list[str] = []
-    answers = spool.file_checked(jobs, after_unfiled=after_unfiled, held=held)
+    told = _Told(spool, as_json=as_json)
+    answers = spool.file_checked(chain(first, made), after_unfiled=after_unfiled, held=held)
+    # On a terminal the ids show the progress.
+    shown = 0 if printer.is_terminal() and not as_json else jobs.total
     try:
-        with printer.progress("filing", len(jobs), least=printer.MANY) as advance:
-            for place, job, filed in zip(places, jobs, answers, strict=False):
+        with printer.progress("filing", shown, least=printer.MANY) as advance:
+            for filed in answers:
+                place, job = jobs.asked.popleft()
                 if filed.error is None:
-                    told.append(filed.id)
+                    told.tell(filed.id)
                 else:
-                    refused.append((place, filed.error))
+                    jobs.refused.append((place, filed.error))
                 if not filed.is_new:
                     held_by = f"job {filed.id} has the unique key {job.unique!r}"
                     printer.note(f"{place}: {held_by}." if place else f"Nothing was filed: {held_by}.")
-                advance(len(told))
+                advance(told.number)
     finally:
+        told.end()
+    return jobs.report(told.number)
+
+
+class _Told:
+    """Prints the ids of jobs as they are filed, or with `as_json` the jobs once all are.
+
+    Where standard output takes no more, filing goes on, and `end` raises the error.
+    """
+
+    def __init__(self, spool: Spool, *, as_json: bool) -> None:
+        self.number = 0
+        self._spool = spool
+        self._as_json = as_json
+        self._kept: list[str] = []
+        self._trouble: OSError | None = None
+
+    def tell(self, job_id: str) -> None:
+        """Print the id of a job that is on disk."""
+        self.number += 1
+        if self._as_json or self._trouble:
+            self._kept.append(job_id)
+            return
         try:
-            _tell(spool, told, as_json=as_json)
+            printer.line(job_id)
+        except (BrokenPipeError, OutputTrouble) as error:
+            self._fail(job_id, error)
+
+    def _fail(self, job_id: str, error: OSError) -> None:
+        printer.drop(1)
+        self._kept.append(job_id)
+        self._trouble = error
+
+    def end(self) -> None:
+        """Print what is left. Raises `NotPrinted`, or `BrokenPipeError` where nobody reads any more."""
+        if self._as_json:
+            self._print_jobs()
+        if self._trouble is not None:
+            if isinstance(self._trouble, OutputTrouble):
+                raise NotPrinted(self._kept, self._trouble) from None
+            raise self._trouble
+
+    def _print_jobs(self) -> None:
+        from queuectl.spool import jobs
+        from queuectl.view import lookup
+
+        root = self._spool.root
+        try:
+            for job_id, answer in lookup.find_each(root, self._kept).items():
+                # Race: a worker may have it by now.
+                printer.as_json(self._spool.view(jobs.read(lookup.meant(answer)) or self._spool.find(job_id)))
         except OutputTrouble as error:
             printer.drop(1)
-            raise NotPrinted(told, error) from None
-    return _report(refused, len(told), len(sources))
-
-
-def _tell(spool: Spool, told: list[str], *, as_json: bool) -> None:
-    if not as_json:
-        for job_id in told:
-            printer.line(job_id)
-        return
-    from queuectl.spool import jobs
-    from queuectl.view import lookup
-
-    for job_id, answer in lookup.find_each(spool.root, told).items():
-        # Race: a worker may have it by now.
-        printer.as_json(spool.view(jobs.read(lookup.meant(answer)) or spool.find(job_id)))
+            self._trouble = error
 
 
 def _placed(place: str, why: QueueError) -> QueueError:
     return why.at(place) if place else why
 
 
-def _report(refused: list[tuple[str, QueueError]], filed: int, given: int) -> int:
-    if not refused:
-        return 0
-    if given == 1:
-        raise _placed(*refused[0])
-    for place, why in refused:
-        printer.note(f"{place}: {why}")
-    printer.note(f"Filed {filed} of {given} jobs; {len(refused)} refused.")
-    return 1
-
-
-def _job(source: Source, flags: dict[str, Any]) -> Job:
+def _job(source: Source, flags: dict[str, Any], *, again: bool) -> Job:
     if source.error is not None:
         raise source.error
     fields = dict(source.fields or {})
+    if again:
+        fields.pop("state", None)
     for older, name in ALIASES.items():
         if name in flags:
             fields.pop(older, None)

@@ -60,6 +60,16 @@ RULES = (
     Option(("--unique-for",), "unique_for", "HOW", "How long a job has its key: active, waiting, or 24h."),
     Option(("--hold",), "held", None, "Do not start it before `queuectl release`."),
 )
+#: Options of `enqueue` for many jobs of one command, each with values of its own.
+VALUES = (
+    Option(("--each",), "each", "COMMAND", "A job for each value after `--`, or on standard input (-)."),
+    Option(("--values",), "values", "FILE", "A job for each line of FILE."),
+    Option(("--null", "-0"), "by_nul", None, "The values that are read end in NUL, as from `find -print0`."),
+    Option(("--with",), "combined", "NAME=VALUES", "Every combination: lr=0.1,0.01 seed=1..5.", repeats=True),
+    Option(("--csv",), "csv", "FILE", "A job for each row; {NAME} is the value of a column."),
+    Option(("--array",), "array", "RANGE", "A job for each number: 1-100, 1-99:2 or 1,3,7-9."),
+    Option(("--dry-run",), "dry_run", None, "Only show the commands that would be filed."),
+)
 #: Options of `enqueue` for where jobs come from and what is printed.
 OTHERS = (
     Option(("--file", "-f"), "files", "FILE", "JSON, JSON lines or YAML.", repeats=True),
@@ -77,7 +87,7 @@ DRY_RUN = Option(("--dry-run",), "dry_run", None, "Only show what would be delet
 #: Options whose text is converted. The text of the others is the value of the field.
 _MADE = frozenset({"run_at", "delay", "cwd", "env"})
 _HELP = Option(("--help", "-h"), "help", None, "")
-_BY_NAME = {name: option for option in (*FIELDS, *RULES, *OTHERS, _HELP) for name in option.names}
+_BY_NAME = {name: option for option in (*FIELDS, *RULES, *VALUES, *OTHERS, _HELP) for name in option.names}
 
 
 class Unread(Exception):
@@ -106,6 +116,8 @@ def read(arguments: Sequence[str]) -> Line:
     """
     left = list(arguments)
     options, said = _take_options(left)
+    if any(option.key == "each" for option, _ in said):
+        return _values_of(options, said, left)
     if left[:1] == ["--"]:
         return Line(options, said, [in_utf8(word) for word in left[1:]], is_list=True)
     left = _with_json_whole([in_utf8(word) for word in left])
@@ -121,6 +133,18 @@ def read(arguments: Sequence[str]) -> Line:
     if late is not None:
         _refuse_late(late, options, words)
     return Line(options, said, words, is_list=False)
+
+
+def _values_of(options: list[str], said: list[tuple[Option, str]], left: list[str]) -> Line:
+    """The command line of `--each`, whose words are values; they stay as they are."""
+    if left[:1] == ["--"]:
+        return Line(options, said, left[1:], is_list=True)
+    words = left[:1] if left[:1] == ["-"] else []
+    del left[: len(words)]
+    more, more_said = _take_options(left) if words else ([], [])
+    if odd := next((word for word in left if words or _is_option(word)), None):
+        raise BadUsage(f"{odd!r} may be meant as a value or for queuectl.", "Write `--` before the values.")
+    return Line(options + more, said + more_said, words or left, is_list=False)
 
 
 def _take_options(left: list[str]) -> tuple[list[str], list[tuple[Option, str]]]:
@@ -224,6 +248,11 @@ def in_utf8(word: str) -> str:
     with contextlib.suppress(UnicodeDecodeError):  # then it is in the encoding of the locale
         return os.fsencode(word).decode()
     return word
+
+
+def exact(word: str) -> str:
+    """A word of the command line, byte for byte: bytes that are not UTF-8 are surrogates, in any locale."""
+    return os.fsencode(word).decode("utf-8", "surrogateescape")
 
 
 def _run_at(run_at: str | None, delay: str | None, is_meant: Callable[[LongAgo], bool]) -> dict[str, str]:
