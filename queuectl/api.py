@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from queuectl.spool.acts import Change, Hand
     from queuectl.spool.filing import Filed
     from queuectl.spool.jobs import Found
+    from queuectl.spool.moving import Target
     from queuectl.spool.root import Root
     from queuectl.worker.member import Member
 
@@ -216,6 +217,33 @@ class Spool:
         changing = checked(_fields(changes))
         how = self.change(lambda data: edited(data, changing))
         return self._act(job_id, lambda me, found: acts.change(me, found, how, self.clock()))
+
+    def move(self, job_id: str, to: Spool) -> str:
+        """Move a waiting job to another spool, or finish a move that a crash cut off; returns its path there.
+
+        Raises `WrongState` for a job that does not wait, and the error of the other spool. The job waits here
+        as before then.
+        """
+        from queuectl.spool import moving
+        from queuectl.view import lookup
+
+        there = to.target()
+
+        def move(me: Hand, found: Found) -> str:
+            moving.move(me, found, there, self.clock())
+            return found.id
+
+        return lookup.locate(to.root, self._act(job_id, move)).path
+
+    def target(self) -> Target:
+        """The spool as one that jobs are moved to."""
+        from queuectl.spool.moving import Target
+
+        def file(job: Job, held: bool) -> Filed:
+            (filed,) = self.file_checked([job], held=held)
+            return filed
+
+        return Target(self.root, self.settings(), file)
 
     def change(self, edit: Callable[[bytes], bytes]) -> Change:
         """The change that gives a job's file the content that `edit` makes of it, for `acts.change`."""

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import Spool, State
+from queuectl.spool import parking
 from tests.shell import Shell, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.conftest import StoppedClock
 
 QUEUECTL = f"{shlex.quote(sys.executable)} -m queuectl"
 
@@ -199,3 +202,14 @@ def test_what_does_not_wait_is_not_edited(shell: Shell) -> None:
     shell("cancel", "one")
     assert "dead, not waiting" in shell.refused("edit", "one", env=editor(shell, "true"), status=1)
     assert "nope" in shell.refused("edit", "nope", env=editor(shell, "true"), status=3)
+
+
+def test_check_names_a_job_that_has_been_in_an_editor_for_a_day(
+    shell: Shell, spool: Spool, clock: StoppedClock
+) -> None:
+    parking.edit(spool.root, spool.find("one"), "ann")
+    assert shell("check").status == 0
+    clock.passed = 86_500.0
+    said = shell("check", status=1).out
+    assert "it has been in an editor of ann for more than a day" in said
+    assert "`queuectl hold one`, then `queuectl release one`" in said

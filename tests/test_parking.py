@@ -154,6 +154,19 @@ def test_a_claim_of_a_held_job_whose_owner_dies_is_held_again(spool: Spool) -> N
         assert me.claim(spool.clock()) is None
 
 
+def test_a_cancellation_of_a_held_job_that_a_crash_cuts_off_ends_as_one(spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true"})
+    held = parking.hold(spool.root, spool.find("one"))
+    claimed = f"{spool.root.folder(State.PROCESSING)}/{held.name.owned('here-1-dead')}"
+    os.rename(held.path, claimed)
+    with open(claimed, "a", encoding="utf-8") as file:
+        file.write('- {"event": "cancelled", "at": "2026-01-01T00:00:00Z", "worker": "here-1-dead"}\n')
+    with spool.member() as me:
+        me.recover(lambda *_: None, spool.clock())
+    found = spool.find("one")
+    assert (found.state, found.name.parked) == (State.DEAD, None)
+
+
 def test_both_ways_to_count_agree_on_parked_jobs(spool: Spool) -> None:
     for name in "abcde":
         spool.file({"id": name, "command": "true"})

@@ -18,7 +18,7 @@ MODULES = {
     "reports": ["status", "list"],
     "logs": ["output", "logs"],
     "jobs": ["retry", "cancel", "wait", "dlq", "prune"],
-    "parking": ["hold", "release", "set"],
+    "parking": ["hold", "release", "set", "move"],
     "editing": ["edit"],
     "workers": ["worker", "pause", "resume"],
     "web": ["webui", "metrics"],

@@ -1,18 +1,21 @@
-"""`hold`, `release` and `set`: what a person does to jobs that wait."""
+"""`hold`, `release`, `set` and `move`: what a person does to jobs that wait."""
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from queuectl.api import Spool
 from queuectl.cli import completion, options
 from queuectl.cli.commands import jobs_argument, on_spool
 from queuectl.cli.lots import Lot
+from queuectl.cli.places import absolute
 from queuectl.errors import BadUsage
 from queuectl.rules.release import release, release_now
-from queuectl.spool import acts, changes, jobs, parking
+from queuectl.spool import acts, changes, jobs, moving, parking
 from queuectl.times import entered_moment, iso
 
 if TYPE_CHECKING:
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    from queuectl.api import Spool
     from queuectl.spool.jobs import Found
 
 
@@ -80,6 +82,29 @@ def set_command(spool: Spool, words: tuple[str, ...]) -> int:
             return f"{found.id}: {said}"
 
         return lot.do_all("changing", change)
+
+
+@on_spool("move", "queuectl move resize-42 --to /srv/jobs")
+@jobs_argument(*jobs.WAITING, required=True)
+@click.option(
+    "--to", metavar="DIR", required=True, shell_complete=completion.folders, help="The other spool."
+)
+def move_command(spool: Spool, job_ids: tuple[str, ...], to: str) -> int:
+    """Move waiting jobs to another spool.
+
+    Said again, it finishes what a crash left.
+    """
+    other = Spool(absolute("--to", to))
+    if os.path.samefile(other.path, spool.path):
+        raise BadUsage(f"--to: {to} is the spool where the jobs are.", "Name another one.")
+    lot, there = Lot.of(spool, job_ids), other.target()
+    with lot.hand() as me:
+
+        def move(found: Found) -> str:
+            moving.move(me, found, there, spool.clock())
+            return f"{found.id} is in {other.path}"
+
+        return lot.do_all("moving", move)
 
 
 def entered_changes(words: Iterable[str], now: datetime) -> dict[str, Any]:

@@ -178,6 +178,7 @@ PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "after": _after,
     "unique": _key,
     "unique_for": _held_for,
+    "moved_from": _text,
     "created_at": _moment,
     "history": events,
 }

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 Event: TypeAlias = "Mapping[str, Any]"
 # The kinds of events. Each of the second line ends a claim.
-STARTED, RETRIED, READY = "started", "retried", "ready"
+STARTED, RETRIED, READY, MOVING = "started", "retried", "ready", "moving"
 COMPLETED, FAILED, CANCELLED, LOST, RETURNED = "completed", "failed", "cancelled", "lost", "returned"
-OUTCOMES = frozenset({COMPLETED, FAILED, CANCELLED, LOST, RETURNED})
+#: The outcome of a job that was moved to another spool.
+MOVED = "moved"
+OUTCOMES = frozenset({COMPLETED, FAILED, CANCELLED, LOST, RETURNED, MOVED})
 
 
 def _is_moment(value: Any) -> bool:

@@ -83,17 +83,16 @@ def to_yaml(job: Job) -> str:
     if job.env:
         lines.append("env:")
         lines.extend(f"  {scalar(name)}: {scalar(value)}" for name, value in job.env.items())
-    if job.launcher is not None:
-        lines.append(f"launcher: {scalar(job.launcher)}")
-    if job.after:
-        lines.append(f"after: {after(job.after)}")
-    if job.unique is not None:
-        lines.append(f"unique: {scalar(job.unique)}")
-    if job.unique_for is not None:
-        term = job.unique_for
-        lines.append(f"unique_for: {term if isinstance(term, str) else number(term)}")
-    if job.created_at is not None:
-        lines.append(f"created_at: {iso(job.created_at)}")
+    term = job.unique_for
+    texts = {
+        "launcher": job.launcher and scalar(job.launcher),
+        "after": job.after and after(job.after),
+        "unique": job.unique and scalar(job.unique),
+        "unique_for": term if term is None or isinstance(term, str) else number(term),
+        "moved_from": job.moved_from and scalar(job.moved_from),
+        "created_at": job.created_at and iso(job.created_at),
+    }
+    lines += [f"{name}: {text}" for name, text in texts.items() if text]
     lines.append("history:")
     return "\n".join(lines) + "\n" + "".join(map(event_line, job.history))
 

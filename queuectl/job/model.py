@@ -80,6 +80,8 @@ class Job(NamedTuple):
     unique: str | None = None
     #: `ACTIVE` (as for None), `UNSTARTED`, or the seconds from the filing for which the key is taken.
     unique_for: str | float | None = None
+    #: The spool and the id of the job that was moved here.
+    moved_from: str | None = None
     created_at: datetime | None = None
     history: tuple[Event, ...] = ()
 

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadJob
-from queuectl.job.history import CANCELLED, READY
+from queuectl.job.history import CANCELLED, MOVED, READY
 from queuectl.job.model import State
 from queuectl.spool import batches, finishing, ids, jobs, output
 from queuectl.spool.names import AFTER, ID_AT, PARKED, SHORT_ID, id_in, is_made_id
@@ -314,7 +314,7 @@ def _end_of_job(found: Found) -> End:
     if reading is None:
         return End.OPEN  # it moves just now: the next look finds it
     history = reading.job.history if reading.job else ()
-    return End.CANCELLED if history and history[-1].get("event") == CANCELLED else End.FAILED
+    return End.CANCELLED if history and history[-1].get("event") in {CANCELLED, MOVED} else End.FAILED
 
 
 def _members(root: Root, names: Iterable[str]) -> dict[str, list[Found]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: What precedes the name of a variable in the key of a change.
 ENV = "env."
 #: Fields that nobody changes once the job is filed.
-FIXED = frozenset({"id", "created_at", "history"})
+FIXED = frozenset({"id", "moved_from", "created_at", "history"})
 #: What every field has that a file does not give.
 _DEFAULTS = Job("")
 

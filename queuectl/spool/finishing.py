@@ -68,7 +68,7 @@ def retried(now: datetime) -> Event:
 def settle(claim: Claim, ending: Event, *, sync: bool = False) -> tuple[State, Name]:
     """Make the move that a recorded outcome asks for. The worker and a recovery make the same move."""
     state = destination(ending)
-    name = claim.name.free()
+    name = claim.name.free() if state in jobs.WAITING else claim.name.unparked()
     if state is State.PENDING:
         name = name.later()
     elif state is State.FAILED:
@@ -87,8 +87,8 @@ def give_back(claim: Claim) -> Name:
     return _release(claim, claim.source, name)
 
 
-def park(claim: Claim, reason: str) -> Name:
-    """Put a claim back under a parked name, which workers pass over. Returns that name."""
+def park(claim: Claim, reason: str | None) -> Name:
+    """Put a claim back, parked for this reason or, for None, not parked. Returns its name."""
     return _release(claim, claim.source, claim.name.later()._replace(parked=reason))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections import defaultdict
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from queuectl import settings, times
 from queuectl.errors import BadJob
 from queuectl.job.history import OUTCOMES, destination, last_attempt
 from queuectl.job.model import State
-from queuectl.spool import aside, claiming, ids, jobfile, jobs, keys, names, output, recovery
+from queuectl.spool import aside, claiming, ids, jobfile, jobs, keys, moving, names, output, recovery
 from queuectl.spool.descriptions import described
 from queuectl.spool.names import name_in
 from queuectl.spool.requests import PAUSED
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from queuectl.job.model import Job
     from queuectl.spool.liveness import Verdict
     from queuectl.spool.names import Name
     from queuectl.spool.onlooker import Onlooker
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 FRESH = 60.0
 #: A draft older than this many seconds is abandoned, where the system cannot tell whether it is open.
 STALLED = 3600.0
+#: A job that has been in an editor for longer than this many seconds may be forgotten.
+LONG_IN_EDITOR = 86_400.0
 #: Seconds between the two looks that must agree: a move that was under way is over by then.
 AGAIN = 0.1
 
@@ -152,6 +156,7 @@ def _job(root: Root, path: str, verdict_on: Callable[[str], Verdict], now: datet
         yield Finding(Kind.UNREADABLE, {"why": aside.why(error).rstrip(".")}, path)
         return
     if state in jobs.WAITING:
+        yield from _parked(name, path, record.job)
         if right := claiming.true_name(name, record.job, state, now):
             yield Finding(Kind.MISNAMED, {"right": right}, path, partial(_rename, root, state, path, right))
     elif state is State.DONE:
@@ -161,6 +166,19 @@ def _job(root: Root, path: str, verdict_on: Callable[[str], Verdict], now: datet
             yield Finding(Kind.UNSUCCESSFUL, path=path)
         elif not last_attempt(history) and not output.was_begun(root, name.id, 1):
             yield Finding(Kind.NEVER_RUN, path=path)
+
+
+def _parked(name: Name, path: str, job: Job) -> Iterator[Finding]:
+    """A job that a person has parked and may have forgotten."""
+    reason, _, user = (name.parked or "").partition("+")
+    if reason == names.EDIT:
+        since = files.kernel.lstat(path).st_ctime  # a rename changes no other time
+        if times.clock.now().timestamp() - since > LONG_IN_EDITOR:
+            yield Finding(Kind.LONG_IN_EDITOR, {"user": user, "id": name.id}, path)
+    elif reason == names.MOVING:
+        to = shlex.quote(str(moving.begun(job.history).get("to", "DIR")))
+        held = shlex.quote(path.removesuffix(f".{names.MOVING}{names.PARKED}") + names.PARKED)
+        yield Finding(Kind.LEFT_MOVING, {"id": name.id, "to": to, "held": held}, path)
 
 
 def _rename(root: Root, state: State, path: str, right: Name) -> None:

@@ -102,6 +102,14 @@ class Kind(Enum):
         "its content asks for the name {right}",
         "A worker or `--repair` files it again under that name.",
     )
+    LONG_IN_EDITOR = (
+        "it has been in an editor of {user} for more than a day",
+        "If nobody edits it any more: `queuectl hold {id}`, then `queuectl release {id}`.",
+    )
+    LEFT_MOVING = (
+        "its way to another spool, {to}, was cut off",
+        "`queuectl move {id} --to {to}` finishes it. Where that spool is gone: `mv -n {quoted} {held}`.",
+    )
     UNSUCCESSFUL = ("it is in done/, and did not end with status 0", _RUN)
     NEVER_RUN = (
         "it is in done/, and nothing shows that it ever ran",
