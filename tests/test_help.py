@@ -75,8 +75,17 @@ def test_a_word_is_found_where_it_stands(shell: Shell, words: str, topics: set[s
     assert topics <= found
     for line in said.lines:
         assert line.partition(":")[0] in PAGES
-    first = said.lines[0].partition(":")[0]
-    assert f"`queuectl help {first}`" in said.err
+    (shown,) = re.findall(r"`queuectl (help .*)`", said.err)
+    assert shown == f"help {said.lines[0].partition(':')[0]} {words}"
+    around = shell(*shown.split()).out.casefold()
+    assert all(word.casefold() in around for word in words.split())
+
+
+def test_a_word_after_a_topic_shows_the_sections_about_it(shell: Shell) -> None:
+    shown = shell("help", "recipes", "GPU").out
+    assert re.findall(r"^## (.*)$", shown, re.MULTILINE) == ["Give each job a GPU of its own"]
+    assert shown in guide.page("recipes")
+    assert "`queuectl help recipes`" in shell.refused("help", "recipes", "xyzzy", status=1)
 
 
 def test_headings_are_found_before_text(shell: Shell) -> None:

@@ -13,7 +13,7 @@ from queuectl.cli.commands import examples
 from queuectl.errors import QueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from click.shell_completion import CompletionItem
 
@@ -72,6 +72,17 @@ def search(words: str) -> list[Place]:
     return sorted(found, key=lambda place: place.text != "")
 
 
+def sections(topic: str, words: Sequence[str]) -> str:
+    """The sections of a page whose headings hold each of the words, else those whose text does."""
+    parts = re.split(r"\n(?=## )", page(topic))
+    for of in (lambda part: part.partition("\n")[0], str):
+        found = [part for part in parts if all(word.casefold() in of(part).casefold() for word in words)]
+        if found:
+            return "\n\n".join(part.strip("\n") for part in found) + "\n"
+    said = " ".join(words)
+    raise QueueError(f"The page {topic!r} does not speak of {said!r}.", f"See `queuectl help {topic}`.")
+
+
 def _topics_begun(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
@@ -86,11 +97,12 @@ def _topics_begun(_: click.Context, __: click.Parameter, incomplete: str) -> lis
     epilog=examples(
         "queuectl help               the topics",
         "queuectl help recipes       a page of the guide",
+        "queuectl help recipes gpu   what that page says of a word",
         "queuectl help enqueue       a command and its options",
         "queuectl help max_retries   where the guide speaks of it",
     ),
 )
-@click.argument("words", metavar="[TOPIC | COMMAND | WORD]", nargs=-1, shell_complete=_topics_begun)
+@click.argument("words", metavar="[TOPIC [WORD] | COMMAND | WORD]", nargs=-1, shell_complete=_topics_begun)
 @click.pass_context
 def help_command(ctx: click.Context, words: tuple[str, ...]) -> None:
     """Show the guide: its topics, a page of it, or where it speaks of a word."""
@@ -101,6 +113,8 @@ def help_command(ctx: click.Context, words: tuple[str, ...]) -> None:
         _print_page(page(said))
     elif (usage := _usage(ctx, words)) is not None:
         printer.lines(usage.splitlines())
+    elif words[0] in topics():
+        _print_page(sections(words[0], words[1:]))
     else:
         _print_places(said)
 
@@ -133,6 +147,7 @@ def _print_page(text: str) -> None:
     from rich.markdown import Markdown
     from rich.theme import Theme
 
+    text = re.sub(r"\[([^\]\n]+)\]\([^)\n]+\)", r"\1", text)  # a terminal follows no links within the guide
     console = printer.console()
     console.push_theme(Theme({"markdown.code": "bold cyan"}))  # its own is a black box on a light terminal
     with console.capture() as captured:
@@ -152,4 +167,4 @@ def _print_places(words: str) -> None:
     for place in found:
         printer.line(f"{place.topic}: {place.heading}{': ' if place.text else ''}{place.text}"[:width])
     many = "1 place" if len(found) == 1 else f"{len(found)} places"
-    printer.note(f"{many}; `queuectl help {found[0].topic}` shows the page of the first.")
+    printer.note(f"{many}. `queuectl help {found[0].topic} {words}` shows what stands around the first.")
