@@ -38,6 +38,7 @@ OWN = {
     "import": "echo no such table >&2; exit 1",
     "deploy": "echo deployed > deployed",
     "report": "echo reported",
+    "import-customers": "echo imported",
 }
 #: What stands before each recipe, and what is true after it.
 AROUND: dict[str, tuple[str, str]] = {
@@ -54,6 +55,7 @@ AROUND: dict[str, tuple[str, str]] = {
         WORKER + "echo bytes > upload-17.bin",
         "until test -s upload-17.size; do sleep 0.1; done; test $(cat upload-17.size) = 6",
     ),
+    "Never run one thing twice at once": ("", "test $(queuectl list --json | wc -l) = 1\n" + ALL_DONE),
     "Let a job file further jobs": (
         "echo one two > start; echo two start > one; echo one > two",
         DRAIN + 'test "$(queuectl list --json | grep -c \'"state": "completed"\')" = 3',
