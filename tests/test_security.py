@@ -19,6 +19,7 @@ import pytest
 
 from queuectl import Spool, State, settings
 from queuectl.errors import BadSetting, ClaimLost, QueueError, UnsafeSpool
+from queuectl.rules.groups import Slots
 from queuectl.rules.start import Start
 from queuectl.spool import claiming, claims, descriptions, ids, output, requests
 from queuectl.spool.names import REASON, Name
@@ -658,9 +659,8 @@ def test_a_worker_never_runs_what_a_swapped_link_leads_to(
     name = Name(5, "20260101T000000.000000Z", "b", "me-1-abcd")
     swapping([Path(spool.root.folder(State.PROCESSING), str(name))], "command: harmless\n", secret)
     waiting, abandoned = Waiting(spool.root), ids.Abandoned(spool.root)
-    claimant = claiming.Claimant(
-        "me-1-abcd", spool.live, waiting, abandoned, Start(spool.root, spool.live).ask
-    )
+    rules = Start(spool.root, spool.live, Slots(spool.root, "me-1-abcd"))
+    claimant = claiming.Claimant("me-1-abcd", spool.live, waiting, abandoned, rules.ask)
     claimed: list[object] = []
     rounds = 0
     while rounds < size(300, 10_000) or len(set(claimed)) < 2:

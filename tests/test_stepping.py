@@ -32,7 +32,7 @@ from queuectl.worker.stopping import (
 from queuectl.worker.waits import DONE, On, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from queuectl import Spool
     from queuectl.job.history import Event
@@ -96,9 +96,9 @@ class Stage:
         self.workers: list[Worker] = []
 
     def start(
-        self, claim: Claim, attempt: int, worker: str, logs: tuple[int, ...], values: Settings
+        self, claim: Claim, attempt: int, told: Mapping[str, str], logs: tuple[int, ...], values: Settings
     ) -> Pretended:
-        del attempt, worker, logs, values
+        del attempt, told, logs, values
         self.started.append(claim.id)
         self.commands.append(Pretended(self._clock, self.lasts, self.status, heeds=self.heeds))
         return self.commands[-1]
@@ -109,8 +109,8 @@ class Stage:
     def stop_remains(self, root: object, name: object, history: object) -> None:
         raise AssertionError(f"no worker dies here, yet {name} of {root} is recovered: {history}")
 
-    def enter(self, awaited: frozenset[State] | None = frozenset()) -> Worker:
-        worker = Worker(self._spool.root, "simulated", awaited=awaited, starter=self)  # type: ignore[arg-type]
+    def enter(self, awaited: frozenset[State] | None = frozenset(), only: str | None = None) -> Worker:
+        worker = Worker(self._spool.root, "simulated", awaited=awaited, only=only, starter=self)  # type: ignore[arg-type]
         worker.enter()
         self._clock.sleep(1.0)  # what was filed is due
         self.workers.append(worker)

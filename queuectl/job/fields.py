@@ -9,9 +9,11 @@ from queuectl.job.history import events
 from queuectl.job.model import (
     ACTIVE,
     ENDINGS,
+    GROUP,
     MAX_COMMAND,
     MAX_LAUNCHER,
     MOST_AFTER,
+    MOST_SLOTS,
     UNSTARTED,
     URGENT,
     Job,
@@ -164,6 +166,12 @@ def _held_for(value: Any) -> str | float:
     return seconds
 
 
+def _group(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(GROUP, value, re.ASCII):
+        raise ValueError("1 to 24 of a-z, 0-9, '_' and '-', a letter or digit first, and not 'held'")
+    return str(value)
+
+
 PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "id": _id,
     "command": _command,
@@ -178,6 +186,8 @@ PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "after": _after,
     "unique": _key,
     "unique_for": _held_for,
+    "group": _group,
+    "slots": _whole(1, MOST_SLOTS),
     "moved_from": _text,
     "created_at": _moment,
     "history": events,
@@ -242,6 +252,7 @@ def from_fields(tree: Any) -> Job:
     if "command" not in values:
         raise BadJob("It has no command.", "Write `command: …`.")
     _refuse_alone(values, "unique_for", "unique")
+    _refuse_alone(values, "slots", "group")
     return Job(**values)
 
 

@@ -8,6 +8,7 @@ from queuectl.times import parse_moment
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
     from typing import Any, TypeAlias
 
 
@@ -87,6 +88,15 @@ def _untext(key: str, value: Any) -> Any:
 def last_attempt(history: Sequence[Event]) -> int:
     """The number of the latest run, 0 before the first. A retry does not reset it."""
     return max([number for event in history if isinstance(number := event.get("attempt"), int)], default=0)
+
+
+def last_start(history: Sequence[Event]) -> datetime | None:
+    """When the command of the latest run was started, if the history says so."""
+    at = next((event.get("at") for event in reversed(history) if event.get("event") == STARTED), None)
+    try:
+        return parse_moment(str(at))
+    except ValueError:  # nothing says so, or a person wrote it
+        return None
 
 
 def since_retry(history: Sequence[Event]) -> Sequence[Event]:

@@ -87,6 +87,8 @@ def to_yaml(job: Job) -> str:
     texts = {
         "launcher": job.launcher and scalar(job.launcher),
         "after": job.after and after(job.after),
+        "group": job.group and scalar(job.group),
+        "slots": job.slots and number(job.slots),
         "unique": job.unique and scalar(job.unique),
         "unique_for": term if term is None or isinstance(term, str) else number(term),
         "moved_from": job.moved_from and scalar(job.moved_from),

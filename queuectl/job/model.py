@@ -43,6 +43,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 #: The name of a group of jobs that share slots. `held` has a meaning of its own in file names.
 GROUP = r"(?!held(?![a-z0-9_-]))[a-z0-9][a-z0-9_-]{0,23}"
+MOST_SLOTS = 999
 #: The most jobs that one job may wait for; more are one batch.
 MOST_AFTER = 1000
 MAX_COMMAND = 48 * 1024
@@ -76,6 +77,9 @@ class Job(NamedTuple):
     launcher: str | None = None
     #: The ids or batches that it runs after, each with the ending that it wants: a word of `ENDINGS`.
     after: Mapping[str, str] = MappingProxyType({})
+    #: The group of whose slots it needs some to run, and how many; None stands for one.
+    group: str | None = None
+    slots: int | None = None
     #: Of the jobs with the same key, one waits or runs.
     unique: str | None = None
     #: `ACTIVE` (as for None), `UNSTARTED`, or the seconds from the filing for which the key is taken.

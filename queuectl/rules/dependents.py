@@ -324,7 +324,7 @@ class Dependents:
         try:
             record = claims.ready(root, path, claiming.read_whole(root, path, now, None, None))
             if record.job.after == judged.after:
-                name = one.name.later().unparked()
+                name = one.name.later().unparked().grouped(record.job.group, record.job.slots)
                 if not after.is_ready(record.job):
                     Claim(root, claim, record, one.state, path).noted(after.ready(judged.after, now))
         except (BadJob, files.NotAFile, PermissionError):

@@ -111,7 +111,8 @@ def retry(
         rank = claim.rank if priority is None else rank_of(priority, fifo=fifo)
         due = max(now, job.run_at or now)
         parked = HELD if claim.parked == HELD else None
-        target = _put(me.root, State.PENDING, path, Name(rank, stamp(due), claim.id, parked=parked))
+        name = Name(rank, stamp(due), claim.id, parked=parked).grouped(job.group, job.slots)
+        target = _put(me.root, State.PENDING, path, name)
     # The job is put back: an error here would mislead, and `check --repair` removes a reason that stays.
     with contextlib.suppress(OSError):
         files.remove(found.path + REASON)
@@ -196,6 +197,7 @@ def _apply(me: Hand, found: Found, how: Change, reason: str | None, now: datetim
         name = claim.later()._replace(
             parked=reason
         )  # no name comes back to a directory it has left, even if the old priority does
+        name = name.grouped(job.group, job.slots)
         if job.priority != before.priority:
             name = name._replace(rank=_rank_of(job, claim, how.settings))
         if job.run_at != before.run_at and (job.run_at or found.state is State.PENDING):
@@ -231,7 +233,8 @@ def release_now(me: Hand, found: Found, noting: Callable[[Job], tuple[Event, ...
         record = claims.read_ready(me.root, path)
         if events := noting(record.job):
             Claim.of(me.root, claim, record, found.state).noted(*events)
-        return _put(me.root, found.state, path, claim.later()._replace(parked=None))
+        name = claim.later().unparked().grouped(record.job.group, record.job.slots)
+        return _put(me.root, found.state, path, name)
 
 
 def _refuse_unless_waiting(found: Found, wanted: str) -> None:

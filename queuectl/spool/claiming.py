@@ -63,35 +63,46 @@ class Claimant:
         Also None when as many files as `most` were no claims after all. Raises `OSError` when the
         spool is out of reach.
         """
-        waiting = self._waiting
         for _ in range(most):
-            taken = waiting.take(self._owner, now)
+            taken = self._waiting.take(self._owner, now)
             if taken is None:
                 return None
-            name, source = taken
+            claim = None
             try:
-                claim = self.confirmed(name, source, now)
-            except ClaimLost:
-                claim = None  # somebody took this owner for dead, and the job with it
-            except BeingWritten as one:
-                waiting.holds.hold(name, one.written)
-                self._put_back(name, source)
-                continue
-            except NotYet as until:
-                waiting.holds.postpone(name, until.seconds)
-                self._put_back(name, source)
-                continue
-            except OSError as error:
-                if error.errno not in OF_ONE_FILE:
-                    put_back(waiting.root, name, source)
-                    raise
-                aside.bury(waiting.root, name, name.free(), aside.why(error))
-                continue
-            waiting.holds.let_go(name)
-            if isinstance(claim, Claim):
+                claim = self._try(*taken, now)
+            finally:
+                if claim is None:
+                    self._waiting.not_claimed(taken[0])
+            if claim is not None:
                 return claim
-            if claim is not None and not claim.parked:
-                waiting.expect(source, str(claim))
+        return None
+
+    def _try(self, name: Name, source: State, now: datetime) -> Claim | None:
+        """The claim of a job that was taken. None if it was put aside or back, or is lost."""
+        waiting = self._waiting
+        try:
+            claim = self.confirmed(name, source, now)
+        except ClaimLost:
+            claim = None  # somebody took this owner for dead, and the job with it
+        except BeingWritten as one:
+            waiting.holds.hold(name, one.written)
+            self._put_back(name, source)
+            return None
+        except NotYet as until:
+            waiting.holds.postpone(name, until.seconds)
+            self._put_back(name, source)
+            return None
+        except OSError as error:
+            if error.errno not in OF_ONE_FILE:
+                put_back(waiting.root, name, source)
+                raise
+            aside.bury(waiting.root, name, name.free(), aside.why(error))
+            return None
+        waiting.holds.let_go(name)
+        if isinstance(claim, Claim):
+            return claim
+        if claim is not None and not claim.parked:
+            waiting.expect(source, str(claim))
         return None
 
     def _put_back(self, name: Name, source: State) -> None:
@@ -179,6 +190,8 @@ def true_name(name: Name, job: Job, source: State, now: datetime) -> Name | None
         right = right._replace(rank=rank)
     if (due := _asked_due(name, job, source, now)) is not None:
         right = right._replace(due=stamp(due))
+    if (job.group, job.slots or 1) != (name.group, name.slots) and not name.parked:
+        right = right.grouped(job.group, job.slots)
     if right == name:
         return None
     # No name comes back to a directory it has left, even if the old priority does.

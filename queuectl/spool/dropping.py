@@ -199,7 +199,8 @@ class Drops:
             rank = rank_of(job.priority, fifo=rank == FIFO_RANK)
         mark = ids.mark(root, own)
         parked = _reason(drop.text)
-        name = jobs.free_name(root, State.PENDING, Name(rank, due, own, parked=parked))
+        wanted = Name(rank, due, own, parked=parked).grouped(job.group, job.slots)
+        name = jobs.free_name(root, State.PENDING, wanted)
         is_filed = False
         try:
             is_filed = self._move(drop.text, self._path(str(name)))
@@ -211,7 +212,7 @@ class Drops:
         # Race: a worker that was stopped for long before this has lost the id, as an abandoned one.
         now = ids.mark(root, own)
         if not ids.is_same(root, now, mark) and not ids.reserve(root, own):
-            lost, name = name, Name(rank, due, make_id(), parked=parked)
+            lost, name = name, wanted._replace(id=make_id())
             files.move(self._path(str(lost)), self._path(str(name)))
         if (job.unique is None or self._has_key(name, job)) and parked is None:
             self._filed.append(str(name))

@@ -95,7 +95,7 @@ def _named(job: Job, settings: Settings, moment: datetime) -> Named:
     job_id = job.id or make_id()
     priority = settings.priority if job.priority is None else job.priority
     rank = rank_of(priority, fifo=settings.scheduling_mode == "fifo")
-    name = Name(rank, stamp(job.run_at or moment), job_id)
+    name = Name(rank, stamp(job.run_at or moment), job_id).grouped(job.group, job.slots)
     return name, job._replace(id=job_id, created_at=job.created_at or moment), job.id is not None
 
 

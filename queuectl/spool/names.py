@@ -124,6 +124,10 @@ class Name(NamedTuple):
         """The free name of a job that is not parked."""
         return self._replace(owner=None, parked=None)
 
+    def grouped(self, group: str | None, slots: int | None) -> Name:
+        """The name of a job of this group, or of none."""
+        return self._replace(group=group, slots=slots or 1)
+
     def later(self) -> Name:
         """The free name one microsecond on: no name comes back to a directory it has left."""
         return self._replace(due=stamp(shifted(self.due_at)), owner=None)
@@ -163,6 +167,11 @@ def split_parked(state: State, texts: list[str]) -> tuple[list[str], list[str]]:
     parked = {text for text in texts if text.endswith(PARKED) and name_in(state, text) is not None}
     # Most often none is parked: a second pass over a million names costs a tenth of listing them.
     return [text for text in texts if text not in parked] if parked else texts, list(parked)
+
+
+def group_in(text: str) -> str:
+    """The group in the name of a waiting job; "" for a job without one."""
+    return text.partition("+")[2].removesuffix(".yaml").partition("=")[0]
 
 
 def parse_parked(text: str) -> Name | None:

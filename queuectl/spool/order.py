@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.job.model import State
-from queuectl.spool.names import DUE
+from queuectl.spool.names import DUE, group_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -60,6 +60,10 @@ def before(due: Iterable[str], name: str) -> list[str]:
 def oldest(due: Iterable[str]) -> str | None:
     """The job that has been due for longest."""
     return min(due, key=turn, default=None)
+
+
+#: The lane of jobs without a group.
+NO_GROUP = ""
 
 
 class Stretch(NamedTuple):
@@ -116,18 +120,32 @@ class Sorted(NamedTuple):
 
 
 class Lineup:
-    """The names that wait, by state: a heap of those that are due and one of those that are not."""
+    """The names that wait: heaps of those that are due, a lane a group, and heaps of those that are not.
+
+    `is_open` says whether jobs of a group may be taken now; "" stands for jobs without a group. A closed lane
+    costs the others nothing.
+    """
 
     def __init__(self) -> None:
-        self._due: dict[State, list[str]] = {State.PENDING: [], State.FAILED: []}
-        self._later: dict[State, list[str]] = {State.PENDING: [], State.FAILED: []}
+        self._lanes: dict[str, dict[State, list[str]]] = {NO_GROUP: _heaps()}
+        self._later = _heaps()
+        self.is_open: Callable[[str], bool] = lambda _: True
 
     def fill(self, state: State, due: list[str], later: list[str]) -> None:
         """Take these names in place of all that the state has."""
-        later = [turn(text) for text in later]
-        heapq.heapify(due)
-        heapq.heapify(later)
-        self._due[state], self._later[state] = due, later
+        for lane in self._lanes.values():
+            lane[state] = []
+        if grouped := [text for text in due if "+" in text]:
+            due = [text for text in due if "+" not in text]
+            for text in grouped:
+                self._lane(text)[state].append(text)
+        self._lanes[NO_GROUP][state] = due
+        self._later[state] = [turn(text) for text in later]
+        for heap in (self._later[state], *(lane[state] for lane in self._lanes.values())):
+            heapq.heapify(heap)
+
+    def _lane(self, text: str) -> dict[State, list[str]]:
+        return self._lanes.setdefault(group_in(text), _heaps()) if "+" in text else self._lanes[NO_GROUP]
 
     def add(self, state: State, text: str, moment: str | None = None) -> None:
         """Take in a name that is due at this moment, or at the one that it gives."""
@@ -135,23 +153,26 @@ class Lineup:
 
     def add_due(self, state: State, text: str) -> None:
         """Take in a name that is due, whatever it says."""
-        heapq.heappush(self._due[state], text)
+        heapq.heappush(self._lane(text)[state], text)
 
     def promote(self, moment: str) -> bool:
-        """Move to the due names those whose time has come; whether any name is due."""
+        """Move to the due names those whose time has come; whether any name is due in an open lane."""
         for state, later in self._later.items():
             while later and later[0][:_STAMP] <= moment:
-                heapq.heappush(self._due[state], name_of_turn(heapq.heappop(later)))
-        return any(self._due.values())
+                self.add_due(state, name_of_turn(heapq.heappop(later)))
+        return any(any(lane.values()) and self.is_open(group) for group, lane in self._lanes.items())
 
     def pop(self, spread: int = 1) -> tuple[State, str] | None:
-        """Take out the most urgent due name, or any of the first `spread` of its rank."""
-        pending, failed = self._due[State.PENDING], self._due[State.FAILED]
-        if not pending and not failed:
+        """Take out the most urgent due name of the open lanes, or any of the first `spread` of its rank."""
+        best: tuple[State, list[str]] | None = None
+        for group, lane in self._lanes.items():
+            if self.is_open(group):
+                for state, due in lane.items():
+                    if due and (best is None or due[0] < best[1][0]):
+                        best = state, due
+        if best is None:
             return None
-        is_pending = pending and (not failed or pending[0] <= failed[0])
-        state = State.PENDING if is_pending else State.FAILED
-        due = self._due[state]
+        state, due = best
         near = [heapq.heappop(due)]
         for _ in range(random.randrange(spread) if spread > 1 else 0):  # noqa: S311 - spreading, not secrecy
             if not due or due[0][:2] != near[0][:2]:
@@ -163,10 +184,15 @@ class Lineup:
         return state, chosen
 
     def first(self, count: int) -> Iterator[tuple[State, str]]:
-        """The first names of each heap, `count` at most of each; they stay in it."""
-        for state in self._due:
-            yield from ((state, text) for text in smallest(self._due[state], count))
+        """The first names of each state, `count` due ones and `count` later ones; they stay."""
+        for state in self._later:
+            lanes = heapq.merge(*(smallest(lane[state], count) for lane in self._lanes.values()))
+            yield from ((state, text) for text in islice(lanes, count))
             yield from ((state, name_of_turn(entry)) for entry in smallest(self._later[state], count))
+
+    def due_groups(self) -> list[str]:
+        """The groups that have due names, "" for names without one."""
+        return [group for group, lane in self._lanes.items() if any(lane.values())]
 
     def next_due(self, states: Iterable[State]) -> str | None:
         """The stamp at which the next of the later names is due."""
@@ -179,11 +205,16 @@ class Lineup:
 
     def names(self) -> Iterator[str]:
         """All names, in no order."""
-        yield from chain(*self._due.values(), *map(self.later, self._later))
+        yield from chain(*(due for lane in self._lanes.values() for due in lane.values()))
+        yield from chain(*map(self.later, self._later))
 
     def count_later(self, state: State) -> int:
         """How many names are not due yet."""
         return len(self._later[state])
+
+
+def _heaps() -> dict[State, list[str]]:
+    return {State.PENDING: [], State.FAILED: []}
 
 
 def smallest(heap: list[str], count: int) -> Iterator[str]:

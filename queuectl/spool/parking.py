@@ -67,7 +67,10 @@ def refuse_taken(found: Found) -> None:
 
 def park(root: Root, found: Found, reason: str | None) -> Found:
     """Park a job for this reason, or no longer if it is None. Raises `JobMoved` when it has moved."""
-    name = jobs.free_name(root, found.state, found.name.later()._replace(parked=reason))
+    wanted = found.name.later()._replace(parked=reason)
+    if reason is None and (reading := jobs.read(found)) is not None and reading.job is not None:
+        wanted = wanted.grouped(reading.job.group, reading.job.slots)  # a parked name leaves the group out
+    name = jobs.free_name(root, found.state, wanted)
     path = f"{root.folder(found.state)}/{name}"
     if not files.move(found.path, path):
         root.require_reachable()

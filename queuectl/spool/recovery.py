@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.errors import BadJob, ClaimLost, StorageTrouble
 from queuectl.job.history import FAILED, STARTED, last_attempt, outcome_by
 from queuectl.job.model import State
-from queuectl.spool import aside, claims, descriptions, finishing, output, presence, safety
+from queuectl.spool import aside, claims, descriptions, finishing, output, presence, safety, tokens
 from queuectl.spool.claims import Claim
 from queuectl.spool.descriptions import described
 from queuectl.spool.names import Name, parse_claim
@@ -109,6 +109,8 @@ class Rescue(NamedTuple):
                 left |= {} if reason is None else {text: reason}
         recovered = Recovered(told, left)
         kept = {self.me, *recovered.kept}
+        # Crash: only now, as the commands of the dead have ended that ran in their slots.
+        tokens.free_of_the_dead(self.root, lambda owner: owner not in kept and is_dead(owner), now)
         dead = [owner for owner in described(self.root) if owner not in kept and is_dead(owner)]
         told += [f"Worker {owner} is dead; its place is cleared." for owner in self.onlooker.bury(dead)]
         return recovered

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 LOGS, WORKERS = "logs", "workers"
 FOLDERS = (*(str(state) for state in State), LOGS, WORKERS)
-#: Made when the first id is chosen, and when the first unique key is.
-IDS, KEYS = "ids", "keys"
+#: Made when the first id is chosen, the first unique key is, and the first job of a group is run.
+IDS, KEYS, GROUPS = "ids", "keys", "groups"
 #: The directories that are made on first use.
-ON_DEMAND = (IDS, KEYS)
+ON_DEMAND = (IDS, KEYS, GROUPS)
 
 
 class Root:

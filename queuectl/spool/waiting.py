@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from queuectl import times
 from queuectl.errors import BadJob, SpoolAway
@@ -82,6 +82,19 @@ class Doubts:
         return checked
 
 
+class Slots(Protocol):
+    """What is asked before a job of a group is claimed; `rules.groups` has the answers."""
+
+    def is_open(self, group: str) -> bool:
+        """Whether to try for a job of this group now, "" for jobs without one."""
+
+    def take(self, claim: Name, now: datetime) -> bool:
+        """Take the slots that the job needs; False where it cannot run now."""
+
+    def give_back(self, claim: Name) -> None:
+        """Give back the slots of a job that was not claimed after all."""
+
+
 class Waiting:
     """The names that wait, as last listed, the most urgent first. One per worker."""
 
@@ -95,6 +108,7 @@ class Waiting:
         self._taken: dict[str, None] = {}
         self._gone: dict[str, float] = {}
         self._misnamed: list[Place] = []
+        self._slots: Slots | None = None
         self.edits = Edits(root)
         self.holds = Holds(root)
         self.strangers: list[str] = []
@@ -167,6 +181,10 @@ class Waiting:
         """How many of a state are not due yet."""
         return self._lineup.count_later(state)
 
+    def later_groups(self, state: State) -> Iterator[str]:
+        """The group of each job of a state that is not due yet, "" for those without one."""
+        return map(names.group_in, self._lineup.later(state))
+
     def names(self) -> Iterator[str]:
         """The names of the last listing, and those that came since, without parked ones; in no order."""
         return self._lineup.names()
@@ -196,7 +214,7 @@ class Waiting:
         self._is_crowded = False
         processing = self.root.folder(State.PROCESSING)
         while (place := self._next(raced=raced)) is not None:
-            state, text = place
+            state, text, is_misnamed = place
             source = f"{self.root.folder(state)}/{text}"
             # A look costs a tenth of a rename that is lost; on a share both cost a round trip.
             looked = crowded and not self.root.medium.is_remote
@@ -213,6 +231,8 @@ class Waiting:
             # second rename would seem to be won again. The claim's own name shows that it is not.
             if text in self._taken and files.exists(target):
                 continue
+            if not is_misnamed and not self._is_admitted(mine, state, now):
+                continue
             try:
                 if files.move(source, target):
                     self._remember(text)
@@ -221,18 +241,47 @@ class Waiting:
                 if error.errno not in {errno.EPERM, errno.ENAMETOOLONG}:
                     raise
                 self._pass_over(name, state, owner, error)
+                self.not_claimed(mine)
                 continue
             if not lost and not files.exists(processing):  # not to another: there is nowhere to claim it into
                 raise SpoolAway(processing)
             lost = crowded = self._is_crowded = True
             raced = looked or self.root.medium.is_remote
+            self.not_claimed(mine)
             self._gone[text] = times.clock.monotonic()
         return None
 
-    def _next(self, *, raced: bool) -> tuple[State, str] | None:
+    def admit_by(self, slots: Slots) -> None:
+        """Ask this before a job of a group is claimed."""
+        self._slots = slots
+        self._lineup.is_open = slots.is_open
+
+    def due_groups(self) -> list[str]:
+        """The groups that have due jobs, whether they are open or not."""
+        return self._lineup.due_groups()
+
+    def _is_admitted(self, claim: Name, state: State, now: datetime) -> bool:
+        """Whether a job has the slots that it needs. If not, it keeps its turn, unless it holds up nobody."""
+        if claim.group is None or self._slots is None or self._slots.take(claim, now):
+            return True
+        text = str(claim.free())
+        if self._slots.is_open(claim.group):
+            self._refused[text] = times.clock.monotonic() + REFUSED  # it wants more slots than there are
+        else:
+            self._lineup.add_due(state, text)
+        return False
+
+    def not_claimed(self, claim: Name) -> None:
+        """Give back what a job has that was not claimed after all, or that cannot be run."""
+        if claim.group is not None and self._slots is not None:
+            self._slots.give_back(claim)
+
+    def _next(self, *, raced: bool) -> tuple[State, str, bool] | None:
+        """The next name to claim, and whether its content asks for another: such a job needs no slots yet."""
         if self._misnamed:
-            return self._misnamed.pop()
-        return self._lineup.pop(SPREAD if raced else 1)
+            return (*self._misnamed.pop(), True)
+        first = self._lineup.pop(SPREAD if raced else 1)
+        return None if first is None else (*first, False)
 
     def _pass_over(self, name: Name, state: State, owner: str, error: OSError) -> None:
         """Put a job aside whose claim's name would be too long; pass over one that cannot be moved.

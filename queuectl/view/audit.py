@@ -13,11 +13,12 @@ from queuectl import settings, times
 from queuectl.errors import BadJob
 from queuectl.job.history import OUTCOMES, destination, last_attempt
 from queuectl.job.model import State
-from queuectl.spool import aside, claiming, ids, jobfile, jobs, keys, moving, names, output, recovery
+from queuectl.rules import groups
+from queuectl.spool import aside, claiming, ids, jobfile, jobs, keys, moving, names, output, recovery, tokens
 from queuectl.spool.descriptions import described
 from queuectl.spool.names import name_in
 from queuectl.spool.requests import PAUSED
-from queuectl.spool.root import FOLDERS, ON_DEMAND, Root
+from queuectl.spool.root import FOLDERS, GROUPS, ON_DEMAND, Root
 from queuectl.system import files
 from queuectl.view import explain
 from queuectl.view.wording import Finding, Kind
@@ -113,6 +114,7 @@ def _look(
                 yield from _job(root, path, verdict_on, now)
     yield from _left_behind(root, set(known))
     yield from _workers(root, verdict_on)
+    yield from _groups(root, verdict_on)
 
 
 def _spool(root: Root) -> Iterator[Finding]:
@@ -286,3 +288,32 @@ def _workers(root: Root, verdict_on: Callable[[str], Verdict]) -> Iterator[Findi
         )
         if not is_known and _age(path) >= FRESH:
             yield _to_delete(Kind.LEFT_BY_WORKER, path)
+
+
+def _groups(root: Root, verdict_on: Callable[[str], Verdict]) -> Iterator[Finding]:
+    """The slots of dead workers, those that are there twice, and what is no group or slot."""
+    above = f"{root.text}/{GROUPS}"
+    for text in root.texts_in(above) if files.is_folder(above) else ():
+        folder = f"{above}/{text}"
+        if text[:1] == ".":
+            if _age(folder) > FRESH:
+                yield Finding(Kind.DRAFT, path=folder, mend=partial(groups.remove_draft, folder))
+        elif not (groups.is_name(text) and files.is_folder(folder)):
+            yield Finding(Kind.NO_GROUP, path=folder)
+        else:
+            yield from _slots(folder, root.texts_in(folder), verdict_on)
+
+
+def _slots(folder: str, texts: list[str], verdict_on: Callable[[str], Verdict]) -> Iterator[Finding]:
+    seen = groups.seen_in(texts)
+    for token in tokens.among(texts):
+        path = f"{folder}/{token}"
+        if token.owner and (verdict := verdict_on(token.owner)).is_dead:
+            yield Finding(Kind.DEAD_SLOT, {"owner": token.owner, "why": verdict.why}, path)
+        elif token not in seen.slots and token.owner is None:
+            yield _to_delete(Kind.SAME_SLOT, path)
+    for name in seen.gone - {token.name for token in seen.slots}:
+        yield _to_delete(Kind.GONE_SLOT, f"{folder}/{name}{groups.GONE}")
+    for text in texts:
+        if tokens.parse(text) is None and not text.startswith(".") and not groups.is_mark(text):
+            yield Finding(Kind.NO_SLOT, path=f"{folder}/{text}")

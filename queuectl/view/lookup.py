@@ -199,6 +199,8 @@ def view(found: Found, settings: Settings, now: datetime) -> dict[str, Any]:
         "launcher": job.launcher,
         "backoff_base": job.backoff_base,
         "after": dict(job.after) or None,
+        "group": job.group,
+        "slots": job.slots,
         "unique": job.unique,
         "unique_for": job.unique_for,
     }

@@ -130,6 +130,11 @@ class Kind(Enum):
         "this worker is dead, and `--repair` could not take a job over from it",
         "`--repair` clears it once that is mended.",
     )
+    NO_GROUP = ("it is no group: groups are directories, named in lower case", _ELSEWHERE)
+    NO_SLOT = ("it is no slot of its group", _ELSEWHERE)
+    DEAD_SLOT = ("the worker {owner} that had this slot is dead", "`--repair` frees it ({why}).")
+    SAME_SLOT = ("its group has this slot already", _DELETED)
+    GONE_SLOT = ("the slot that was to go has gone", _DELETED)
     LEFT_BY_WORKER = ("it belongs to no live worker", _DELETED)
 
 

@@ -23,9 +23,12 @@ class Starter(Protocol):
     """What starts the commands of claims. A simulation hands in its own."""
 
     def start(
-        self, claim: Claim, attempt: int, worker: str, logs: tuple[int, ...], values: Settings
+        self, claim: Claim, attempt: int, told: Mapping[str, str], logs: tuple[int, ...], values: Settings
     ) -> Command:
-        """Start a command. Raises `Cannot`, which fails the job, and `Lacking`, which is tried again."""
+        """Start a command that finds the variables `told`.
+
+        Raises `Cannot`, which fails the job, and `Lacking`, which is tried again.
+        """
 
     def clear_up(self) -> None:
         """End what a reaped command has left behind."""
@@ -44,16 +47,16 @@ class Commands:
         self._home = processes.decoded(os.fsencode(processes.own_directory()))
 
     def start(
-        self, claim: Claim, attempt: int, worker: str, logs: tuple[int, ...], values: Settings
+        self, claim: Claim, attempt: int, told: Mapping[str, str], logs: tuple[int, ...], values: Settings
     ) -> Command:
         """Start a command. Raises `Cannot` and `Lacking`, as `processes.start` does."""
         job = claim.job
         told = {
             **job.env,
+            **told,
             "QUEUECTL_JOB_ID": claim.id,
             "QUEUECTL_ATTEMPT": str(attempt),
             "QUEUECTL_SPOOL": self._spool,
-            "QUEUECTL_WORKER": worker,
             "QUEUECTL_SPOOL_ID": self._identity,
         }
         if (values.launcher if job.launcher is None else job.launcher) == HERE:

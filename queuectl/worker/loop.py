@@ -67,19 +67,20 @@ class Worker:
     Without `run` a program calls `enter`, then `step` until it returns `DONE`, then `leave`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - callers name all but the first two
         self,
         root: Root,
         kind: str,
         *,
         awaited: frozenset[State] | None = None,
+        only: str | None = None,
         listed: Waiting | None = None,
         starter: Starter | None = None,
     ) -> None:
         """Without `awaited` it runs until it is stopped. With it, it drains: it ends once nothing is left.
 
         Jobs that are due later are left, except for those of the states in `awaited`. `listed` are the
-        names that wait, if they have just been listed.
+        names that wait, if they have just been listed. With `only` it takes jobs of this group alone.
         """
         self._kind = kind
         self._drain = None if awaited is None else Drain(awaited)
@@ -89,7 +90,7 @@ class Worker:
         self._stop = Stop()
         self._trouble = Trouble()
         self._run: Run | None = None
-        self.member = Member.join(root, kind, utc_now(), listed)
+        self.member = Member.join(root, kind, utc_now(), listed, only)
         self.keeper: Keeper
         self._ledger: Ledger
 
@@ -122,7 +123,9 @@ class Worker:
             self.enter()
             while self._serve():
                 log.error("worker %s was taken for dead; it goes on under a new name", self.name)
-                self.member = Member.join(self.member.root, self._kind, utc_now())
+                self.member = Member.join(
+                    self.member.root, self._kind, utc_now(), only=self.member.slots.only
+                )
                 self.enter()
         finally:
             self.close()
@@ -261,6 +264,8 @@ class Worker:
         if ending.kind != LOST:
             self._ledger.owe(run, self._outcome(run.claim, ending))
             self._ledger.record()
+            if run.claim.name.group is not None:
+                self._ledger.pay()  # its slots are waited for
         return GO_ON
 
     def _outcome(self, claim: Claim, ending: Ending) -> Event:
@@ -293,6 +298,8 @@ class Worker:
         if self._has_due(now):
             return GO_ON
         longest = SOON if member.is_settling or self.keeper.is_silent() else IDLE
+        if (opens_in := member.slots.opens_in()) is not None:
+            longest = min(longest, opens_in)
         return Wait(On.RING, seconds_until(member.waiting.next_due(), now, longest))
 
     def _drained(self, drain: Drain) -> Wait:
@@ -300,7 +307,7 @@ class Worker:
         member, now = self.member, self.member.now()
         if self._has_due(now):
             return GO_ON
-        if self.keeper.forbids_claims() or member.is_settling:
+        if self.keeper.forbids_claims() or member.is_settling or member.waits_for_slots:
             return self._idle()
         if member.is_drained(now, drain.awaited):
             drain.tell_left(member, now)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from queuectl import settings
 from queuectl.errors import StorageTrouble
-from queuectl.job.history import COMPLETED, STARTED, Event, last_attempt
+from queuectl.job.history import COMPLETED, STARTED, Event, last_attempt, last_start
 from queuectl.job.model import State
 from queuectl.rules.dependents import Dependents
+from queuectl.rules.groups import Slots
 from queuectl.rules.start import Start
 from queuectl.spool import aside, claiming, finishing, ids, jobs, output, presence
 from queuectl.spool.dropping import Drops
@@ -39,7 +40,9 @@ class Member:
     calls `beat` meanwhile.
     """
 
-    def __init__(self, root: Root, live: settings.Live, presence: Presence, listed: Waiting | None) -> None:
+    def __init__(
+        self, root: Root, live: settings.Live, presence: Presence, listed: Waiting | None, only: str | None
+    ) -> None:
         self.root = root
         self.live = live
         self.presence = presence
@@ -47,24 +50,28 @@ class Member:
         self.done = 0
         self.others = Others(root, live, presence.name)
         self.waiting = listed or Waiting(root)
+        self.slots = Slots(root, self.name, only)
+        self.waiting.admit_by(self.slots)
         abandoned = ids.Abandoned(root)
         self._drops = Drops(root, self.name, abandoned)
-        self._claimant = claiming.Claimant(
-            presence.name, live, self.waiting, abandoned, Start(root, live).ask
-        )
+        rules = Start(root, live, self.slots)
+        self._claimant = claiming.Claimant(presence.name, live, self.waiting, abandoned, rules.ask)
         self._unsettled: list[str] = []
         self.dependents = Dependents(root, self.name)
         self.dependents.take_in(self.waiting.parked)
 
     @classmethod
-    def join(cls, root: Root, kind: str, now: datetime, listed: Waiting | None = None) -> Member:
+    def join(
+        cls, root: Root, kind: str, now: datetime, listed: Waiting | None = None, only: str | None = None
+    ) -> Member:
         """Become a member of this spool; `kind` is a word for `worker status`.
 
-        `listed` are the names that wait, if they have just been listed.
+        `listed` are the names that wait, if they have just been listed. With `only` it claims jobs of this
+        group alone.
         """
         live = settings.Live(root.text, root.medium)
         live.now()  # how long a silence may last counts from the first beat
-        return cls(root, live, presence.join(root, kind, now), listed)
+        return cls(root, live, presence.join(root, kind, now), listed, only)
 
     def leave(self) -> None:
         """Go; the caller holds no claim any more."""
@@ -95,6 +102,7 @@ class Member:
     ) -> None:
         """Take in reported names and edits, list the directories if it is time, and judge dropped files."""
         values, waiting = self.live.now(), self.waiting
+        self.slots.tidy(now)
         heard = list(heard)
         waiting.hear(heard)
         self.dependents.hear(heard)
@@ -131,11 +139,20 @@ class Member:
         self.relist(now, sweeps=True)
         self.look(now)
         self.waiting.doubt(now)
-        if self.is_settling or self.waiting.has_due(now) or any(map(self.waiting.later, awaited)):
+        if self.is_settling or self.waiting.has_due(now) or self._has_later(awaited):
             return False
-        if self.dependents.is_busy or self.dependents.is_behind_a_run:
+        if self.dependents.is_busy or self.dependents.is_behind_a_run or self.waits_for_slots:
             return False
         return not self.others.may_leave_claims()
+
+    @property
+    def waits_for_slots(self) -> bool:
+        """Whether jobs are due that only wait for slots which others will give back."""
+        return any(map(self.slots.may_open, self.waiting.due_groups()))
+
+    def _has_later(self, states: Collection[State]) -> bool:
+        """Whether a job of these states that this member takes is due later."""
+        return any(self.slots.takes(group) for state in states for group in self.waiting.later_groups(state))
 
     def recover(
         self, stop_remains: recovery.StopRemains, now: datetime, held: frozenset[str] = frozenset()
@@ -185,6 +202,11 @@ class Member:
                 aside.bury(self.root, claim.name, claim.name.free(), reason)
                 return None
 
+    def told(self, claim: Claim) -> dict[str, str]:
+        """The variables in which the command of a claim finds its worker and its slots."""
+        slots = self.slots.names(claim.name)
+        return {"QUEUECTL_WORKER": self.name} | ({"QUEUECTL_SLOT": ",".join(slots)} if slots else {})
+
     def started(self, attempt: int, pid: int | None, now: datetime) -> Event:
         """The event of a command's start; without `pid`, of one that could not start."""
         start: Event = {"event": STARTED, "attempt": attempt, "at": iso(now), "worker": self.name}
@@ -213,6 +235,7 @@ class Member:
         """Move a claim to where the outcome in its file sends it."""
         state, name = finishing.settle(claim, outcome, sync=self.live.last.syncs)
         self.done += 1
+        self.slots.give_back(claim.name, last_start(claim.history) if claim.name.group else None)
         if state in {State.PENDING, State.FAILED}:
             self.waiting.expect(state, str(name))
         else:
@@ -222,6 +245,7 @@ class Member:
     def give_back(self, claim: Claim) -> None:
         """Put a claim back whose command was never started; it is the next again."""
         self.waiting.expect(claim.source, str(finishing.give_back(claim)))
+        self.slots.give_back(claim.name)
 
 
 def seconds_until(moment: datetime | None, now: datetime, longest: float) -> float:

@@ -91,7 +91,7 @@ def start(claim: Claim, member: Member, keeper: Keeper, ledger: Ledger, starter:
         return None
     values = member.live.last
     try:
-        command = starter.start(claim, attempt, member.name, logs, values)
+        command = starter.start(claim, attempt, member.told(claim), logs, values)
     except Lacking:
         files.close(*logs)
         ledger.give_back(claim, attempt)

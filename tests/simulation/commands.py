@@ -14,6 +14,8 @@ from greenlet import getcurrent
 from queuectl.system.processes import Ended
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from queuectl.job.history import Event
     from queuectl.settings import Settings
     from queuectl.spool.claims import Claim
@@ -125,8 +127,10 @@ class Starter:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def start(self, claim: Claim, attempt: int, worker: str, logs: tuple[int, ...], values: Settings) -> Any:
-        del worker, logs, values
+    def start(
+        self, claim: Claim, attempt: int, told: Mapping[str, str], logs: tuple[int, ...], values: Settings
+    ) -> Any:
+        del told, logs, values
         world = self._world
         process, clock = world.current, world.monotonic()
         process.machine.last_pid += 1
