@@ -203,7 +203,7 @@ class Spool:
 
         if at_once:
             return self._act(job_id, lambda me, found: release_now(me, found, self.clock()))
-        return self._try(job_id, lambda found: release(self.root, found).path)
+        return self._try(job_id, lambda found: release(self.root, found, self.clock()).path)
 
     def set(self, job_id: str, changes: Mapping[str, object]) -> str:
         """Change fields of a waiting job, such as `{"priority": 9, "env.MODE": "fast"}`; returns its path.

@@ -196,3 +196,15 @@ def test_retry_changes_first_and_what_is_held_stays_held(shell: Shell, spool: Sp
     spool.retry("again", {"priority": 4})
     found = spool.find("again")
     assert (found.state, found.name.parked, found.name.rank) == (State.PENDING, "held", 6)
+
+
+def test_a_held_job_that_is_edited_by_hand_is_released_under_the_name_that_it_asks_for(spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true"})
+    spool.hold("one")
+    with open(spool.find("one").path, "r+", encoding="utf-8") as file:
+        text = file.read().replace("created_at", "priority: 10\ncreated_at")
+        file.seek(0)
+        file.write(text)
+    spool.release("one")
+    found = spool.find("one")
+    assert (found.name.rank, found.name.parked) == (0, None)

@@ -45,9 +45,12 @@ def release_command(spool: Spool, job_ids: tuple[str, ...], at_once: bool) -> in
     """Let held jobs be started."""
     lot = Lot.of(spool, job_ids)
     if not at_once:
-        return lot.do_all(
-            "releasing", lambda found: f"{found.id} is {release(spool.root, found).label(spool.clock())}"
-        )
+
+        def freed(found: Found) -> str:
+            now = spool.clock()
+            return f"{found.id} is {release(spool.root, found, now).label(now)}"
+
+        return lot.do_all("releasing", freed)
     with lot.hand() as me:
 
         def let_go(found: Found) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import JobMoved
 from queuectl.rules import after
-from queuectl.spool import acts, jobs, parking
+from queuectl.spool import acts, claiming, jobs, parking
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -16,15 +16,20 @@ if TYPE_CHECKING:
     from queuectl.spool.root import Root
 
 
-def release(root: Root, found: Found) -> Found:
+def release(root: Root, found: Found, now: datetime) -> Found:
     """Let a job start that a person holds, once it has all else that it waits for.
 
+    It gets the rank and the time that its content asks for, as a person may have edited it.
     Raises `WrongState` for a job that no person holds, `JobMoved` when it moved meanwhile.
     """
     reading = jobs.read(found)
     if reading is None:
         raise JobMoved(found.id)
-    return parking.release(root, found, reading.job and after.parked_behind(root, reading.job))
+    if reading.job is None:
+        return parking.release(root, found)  # whoever claims it says what is wrong with it
+    right = claiming.true_name(found.name, reading.job, found.state, now) or found.name
+    right = right._replace(id=found.id)
+    return parking.release(root, found._replace(name=right), after.parked_behind(root, reading.job))
 
 
 def release_now(me: Hand, found: Found, now: datetime) -> str:

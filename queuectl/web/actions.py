@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from queuectl import times
 from queuectl.errors import BadUsage, JobMoved, NoSuchJob, QueueError, StorageTrouble, WrongState
 from queuectl.job.model import State
-from queuectl.spool import acts, changes, descriptions, jobs, requests
+from queuectl.rules.release import release, release_now
+from queuectl.spool import acts, changes, descriptions, jobs, parking, requests
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.names import parse
 from queuectl.times import duration, entered_moment, iso
@@ -28,6 +29,9 @@ PATIENCE = 3.0
 #: Retrying more dead jobs than this at once needs a confirmation.
 MANY = 10
 _FIELDS = ("command", "id", "priority", "run_at", "max_retries", "timeout", "cwd", "unique")
+
+#: The fields of a waiting job that may be changed here, where nobody may say what runs.
+_CHANGED = ("priority", "run_at", "max_retries", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +122,38 @@ def _run_now(dashboard: Dashboard, found: Found, _: Form) -> Said:
     return Said(f"{found.id} may run now.")
 
 
-def _set_priority(dashboard: Dashboard, found: Found, form: Form) -> Said:
-    text = form.one("priority")
-    if text not in map(str, range(11)):
-        raise BadUsage(f"{text!r} is not a priority.", "Use a whole number from 0 to 10.")
-    now, edit = dashboard.spool.clock(), partial(changes.edited, changes={"priority": int(text)})
+def _hold(dashboard: Dashboard, found: Found, _: Form) -> Said:
+    parking.hold(dashboard.spool.root, found)
+    return Said(f"{found.id} is held until it is released.")
+
+
+def _release(dashboard: Dashboard, found: Found, _: Form) -> Said:
+    now = dashboard.spool.clock()
+    return Said(f"{found.id} is {release(dashboard.spool.root, found, now).label(now)}.")
+
+
+def _free(dashboard: Dashboard, found: Found, _: Form) -> Said:
+    now = dashboard.spool.clock()
     with acts.hand(dashboard.spool.root, now) as me:
-        acts.change(me, found, acts.Change(edit, dashboard.settings(), lambda _: {}), now)
-    return Said(f"{found.id} has priority {text}.")
+        release_now(me, found, now)
+    return Said(f"{found.id} waits for no other job any more.")
+
+
+def _set(dashboard: Dashboard, found: Found, form: Form) -> Said:
+    """Change the fields that are filled in. None of them is part of what the job runs."""
+    spool = dashboard.spool
+    given = {name: text for name in _CHANGED if (text := form.one(name).strip())}
+    if given.get("priority") == str(spool.view(found)["priority"]):
+        del given["priority"]  # the page fills it in
+    if not given:
+        raise BadUsage("No field was filled in.", "Fill in what is to change.")
+    if "run_at" in given:
+        given["run_at"] = iso(entered_moment("run_at", given["run_at"], spool.clock()))
+    how = spool.change(partial(changes.edited, changes=changes.checked(given)))
+    now = spool.clock()
+    with acts.hand(spool.root, now) as me:
+        acts.change(me, found, how, now)
+    return Said(f"{found.id} is changed: {', '.join(f'{name} {text}' for name, text in given.items())}.")
 
 
 def _delete(dashboard: Dashboard, found: Found, form: Form) -> Said:
@@ -165,7 +193,10 @@ def _cancel(dashboard: Dashboard, found: Found, _: Form) -> Said:
 _ON_JOB: Mapping[str, Callable[[Dashboard, Found, Form], Said]] = {
     "retry": _retry,
     "run": _run_now,
-    "priority": _set_priority,
+    "hold": _hold,
+    "release": _release,
+    "free": _free,
+    "set": _set,
     "cancel": _cancel,
     "delete": _delete,
 }

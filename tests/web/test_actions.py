@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from queuectl import Job, Spool, State
-from queuectl.spool import jobs, requests
+from queuectl.spool import jobs, parking, requests
 from queuectl.view import lookup
 from queuectl.web.actions import MANY
 
@@ -99,21 +99,54 @@ def test_a_running_job_is_stopped(server: Server, spool: Spool, workers: Workers
     assert not list((spool.path / "workers").glob("*.cancel"))
 
 
-def test_run_now_and_a_new_priority(server: Server, spool: Spool) -> None:
+def test_run_now_and_other_fields(server: Server, spool: Spool) -> None:
     spool.file({"id": "one", "command": "true", "run_at": "2090-01-01T00:00:00Z"})
-    assert server.said(server.post("/jobs/one/priority", {"priority": "9"})) == "one has priority 9."
+    answer = server.post("/jobs/one/set", {"priority": "9", "timeout": " 2h ", "command": "evil", "cwd": "/"})
+    assert server.said(answer) == "one is changed: priority 9, timeout 2h."
     assert server.said(server.post("/jobs/one/run")) == "one may run now."
-    assert spool.view(spool.find("one"))["priority"] == 9
+    job = spool.view(spool.find("one"))
+    assert (job["priority"], job["timeout"], job["command"], "cwd" in job) == (9, 7200, "true", False)
     assert spool.find("one").label(spool.clock()) == "pending"
     assert "due already" in server.said(server.post("/jobs/one/run"))
+    server.post("/jobs/one/set", {"run_at": "+1h", "priority": "9"})
+    assert spool.find("one").label(spool.clock()) == "scheduled"
 
 
 @pytest.mark.parametrize("priority", ["", "11", "-1", "1.5", "<b>", "9; rm"])
 def test_a_wrong_priority_changes_nothing(server: Server, spool: Spool, priority: str) -> None:
     spool.file({"id": "one", "command": "true"})
     before = spool.find("one").path
-    assert "is not a priority" in server.said(server.post("/jobs/one/priority", {"priority": priority}))
+    said = server.said(server.post("/jobs/one/set", {"priority": priority}))
+    assert ("cannot be taken" if priority else "No field was filled in") in said
     assert spool.find("one").path == before
+
+
+def test_a_job_is_held_and_released_and_the_page_has_the_button_for_it(server: Server, spool: Spool) -> None:
+    spool.file({"id": "one", "command": "true"})
+    spool.file({"id": "two", "command": "true", "after": "one"})
+
+    def buttons(job_id: str) -> list[str]:
+        return [
+            what for what in ("hold", "release", "free", "set") if f"/jobs/{job_id}/{what}" in page(job_id)
+        ]
+
+    def page(job_id: str) -> str:
+        return str(server.ask(f"/jobs/{job_id}").text)
+
+    assert buttons("one") == ["hold", "set"]
+    assert server.said(server.post("/jobs/one/hold")) == "one is held until it is released."
+    assert buttons("one") == ["release", "set"]
+    assert "A person holds it" in page("one")
+    assert "/jobs/one/release" in server.ask("/jobs?state=held").text
+    assert server.said(server.post("/jobs/one/release")) == "one is pending."
+    assert "is pending, not held" in server.said(server.post("/jobs/one/release"))
+    assert buttons("two") == ["hold", "free", "set"]
+    assert server.said(server.post("/jobs/two/free")) == "two waits for no other job any more."
+    assert buttons("two") == ["hold", "set"]
+    parking.edit(spool.root, spool.find("one"), "ann")
+    assert buttons("one") == ["hold"]
+    assert "In an editor of ann" in page("one")
+    assert "in an editor of ann" in server.said(server.post("/jobs/one/set", {"priority": "3"}))
 
 
 def test_selected_dead_letters_are_retried(server: Server, spool: Spool, dead: Callable[..., str]) -> None:

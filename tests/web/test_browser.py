@@ -250,7 +250,7 @@ def test_time_and_priority_are_changed_from_the_page(page: Page, server: Server,
     page.goto(f"{server.origin}/jobs/late")
     page.get_by_label("Priority").select_option("8")
     page.get_by_role("button", name="Change").click()
-    expect(page.locator(".said")).to_have_text("late has priority 8.")
+    expect(page.locator(".said")).to_have_text("late is changed: priority 8.")
     page.get_by_role("button", name="Run now").click()
     expect(page.locator(".said")).to_have_text("late may run now.")
     expect(page.locator(".part-job-file")).to_contain_text("priority: 8")

@@ -20,7 +20,7 @@ ROUTES = (
 )
 ACTIONS = (
     *("/pause", "/resume", "/jobs/one/retry", "/jobs/one/cancel", "/jobs/one/delete", "/jobs/one/run"),
-    *("/jobs/one/priority", "/dead/retry", "/dead/delete", "/workers/w/stop", "/new", "/login"),
+    *("/jobs/one/set", "/dead/retry", "/dead/delete", "/workers/w/stop", "/new", "/login"),
 )
 
 

@@ -95,7 +95,7 @@ def with_odd_addresses(server: Server, known: dict[str, str]) -> Iterator[bytes]
             yield request(server, "GET", target, headers=known)
         yield request(server, "HEAD", target, headers=known)
         yield request(server, "POST", target, b"a=b", own)
-    for path in ("/pause", "/dead/retry", "/dead/delete", "/login", "/new", "/jobs/one/priority"):
+    for path in ("/pause", "/dead/retry", "/dead/delete", "/login", "/new", "/jobs/one/set"):
         for body in BODIES:
             yield request(server, "POST", path, body, own)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.job.history import OUTCOMES, last_attempt
 from queuectl.job.model import State
-from queuectl.spool.names import name_in
+from queuectl.spool.names import AFTER, EDIT, HELD, name_in
 from queuectl.times import iso, parse_moment, stamp
 from queuectl.view import lookup
 from queuectl.view.dead_letters import command_of, last_words
@@ -33,13 +33,19 @@ MEANINGS = {
     "completed": "ended with status 0",
     "dead": "needs a person",
 }
-#: What can be done to a job in each state.
+#: What can be done to a job in each state that is not parked.
 BUTTONS = {
-    State.PENDING: ("cancel", "run", "priority"),
+    State.PENDING: ("cancel", "run", "hold", "set"),
     State.PROCESSING: ("cancel",),
-    State.FAILED: ("retry", "cancel", "run", "priority"),
+    State.FAILED: ("retry", "cancel", "run", "hold", "set"),
     State.DEAD: ("retry", "delete"),
     State.DONE: ("retry", "delete"),
+}
+#: What can be done to a parked job, by the reason in its name. Its way to another spool ends by a command.
+PARKED_BUTTONS = {
+    HELD: ("release", "cancel", "set"),
+    AFTER: ("free", "hold", "cancel", "set"),
+    EDIT: ("hold",),
 }
 
 
@@ -62,9 +68,15 @@ def row(look: Look, found: Found) -> dict[str, Any]:
         "is_due": found.name.due <= stamp(look.now),
         "reason": shortened(why) or None,
         "last_words": last_words(look.dashboard.spool.root, found) or None,
-        "can": () if look.dashboard.read_only else BUTTONS[found.state],
+        "can": () if look.dashboard.read_only else _buttons(found),
         "file_name": str(found.name),
     }
+
+
+def _buttons(found: Found) -> tuple[str, ...]:
+    if found.name.parked is None:
+        return BUTTONS[found.state]
+    return PARKED_BUTTONS.get(found.name.parked.partition("+")[0], ())
 
 
 def _brief(facts: dict[str, Any]) -> dict[str, Any]:
