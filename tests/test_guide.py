@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
-from queuectl import Spool, settings
+from queuectl import Spool, documents, settings
 from queuectl.cli.main import app
+from queuectl.errors import BadJob
 from queuectl.job import fields, model
+from queuectl.job.fields import from_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +37,7 @@ def section(topic: str, title: str) -> str:
 def rows(text: str) -> list[list[str]]:
     """The cells of each table row, heads and rules included."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line[1:-1])] for line in lines]
 
 
 def tables(text: str) -> dict[str, list[str]]:
@@ -94,7 +96,7 @@ def test_each_command_and_each_option_is_in_the_guide_and_no_other() -> None:
 
 
 def test_the_config_table_is_that_of_the_settings() -> None:
-    head, _, *body = rows(PAGES["config"])
+    head, _, *body = rows(PAGES["config"].partition("\n## ")[0])
     assert head == ["key", "default", "meaning", "older names"]
     assert body == [
         [
@@ -105,6 +107,46 @@ def test_the_config_table_is_that_of_the_settings() -> None:
         ]
         for name, key in settings.KEYS.items()
     ]
+
+
+def test_the_guide_says_of_each_setting_when_a_change_takes_effect() -> None:
+    named = re.findall(
+        r"`(\w+)`", " ".join(cells[1] for cells in rows(section("config", "When a change takes effect")))
+    )
+    assert set(named) == set(settings.KEYS)
+
+
+@pytest.mark.parametrize("row", rows(section("jobs", "What goes wrong in YAML"))[2:], ids=lambda row: row[0])
+def test_what_is_wrong_in_yaml_is_said_as_the_guide_has_it(row: list[str]) -> None:
+    written, said, cure = row
+    with pytest.raises(BadJob) as error:
+        from_fields(documents.load(written.strip("`").replace("<tab>", "\t")).tree)
+    assert said in str(error.value)
+    if re.fullmatch(r"`command: '.*'`", cure):
+        from_fields(documents.load(cure.strip("`")).tree)
+
+
+def texts_in_the_code() -> str:
+    """All text of the package's source, each text that is made of parts as one, `…` for what is filled in."""
+    found = []
+    for path in (ROOT / "queuectl").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"\{[\w:,]+\}|%s|%d", "…", node.value))
+    return "\n".join(found)
+
+
+def test_each_message_that_is_explained_is_one_that_the_code_has() -> None:
+    code = texts_in_the_code()
+    firsts = [cells[0] for cells in rows(PAGES["troubleshooting"])]
+    messages = [message for first in firsts for message in re.findall(r"`(.*?)`", first)]
+    assert len(messages) > 30
+    for message in messages:
+        for part in filter(None, map(str.strip, re.split(r"…|\d+", message))):
+            assert part in code, message
 
 
 def test_the_table_of_job_fields_is_that_of_the_parsers() -> None:
