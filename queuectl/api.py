@@ -125,6 +125,7 @@ class Spool:
             judged = self._gate(lot, after_unfiled=after_unfiled)
             if not held:
                 return judged
+            self.refuse_older_workers()
             refused = {job_id: why for job_id, why in judged.items() if isinstance(why, QueueError)}
             return {job.id or "": HELD for job in lot} | refused
 
@@ -132,11 +133,36 @@ class Spool:
 
     def _gate(self, lot: list[Job], *, after_unfiled: bool = False) -> Mapping[str, str | QueueError]:
         """What the rules say of jobs that are filed together: see `filing.Gate`."""
+        if any(job.after or job.unique for job in lot):
+            self.refuse_older_workers()
         if not any(job.after for job in lot):
             return {}
         from queuectl.rules import after  # most jobs wait for none
 
         return after.gate(self.root, lot, may_be_unfiled=after_unfiled)
+
+    def refuse_older_workers(self) -> None:
+        """Raise `QueueError` while a live worker is of a version that knows no parked jobs and no `after`.
+
+        It would report such jobs as strangers, or put them aside.
+        """
+        from queuectl.spool import descriptions
+        from queuectl.spool.onlooker import Onlooker
+
+        onlooker, lease = Onlooker(self.root), self.live.now().lock_lease_seconds
+        for one in descriptions.members(self.root):
+            if one.is_old and onlooker.is_alive(one.name, lease):
+                raise QueueError(
+                    f"Worker {one.name} is of an older version, which does not know such jobs.",
+                    f"Stop it first: `queuectl worker stop {one.name}`."
+                    if one.hears
+                    else f"It {one.how_to_end}",
+                )
+
+    def refuse_unknown(self, changing: Mapping[str, Any]) -> None:
+        """Raise `QueueError` for changes of fields that a live worker of an older version does not know."""
+        if not {"after", "unique", "unique_for"}.isdisjoint(changing):
+            self.refuse_older_workers()
 
     def find(self, job_id: str) -> Found:
         """The job with this id or unique prefix of an id; raises `NoSuchJob` or `BadUsage`."""
@@ -186,12 +212,14 @@ class Spool:
         from queuectl.spool.changes import checked
 
         values, changing = self.settings(), checked(_fields(changes or {}))
+        self.refuse_unknown(changing)
         return self._act(job_id, lambda me, found: acts.retry(me, found, values, self.clock(), changing))
 
     def hold(self, job_id: str) -> str:
         """Let no worker start a waiting job before its `release`; returns its path."""
         from queuectl.spool import parking
 
+        self.refuse_older_workers()
         return self._try(job_id, lambda found: parking.hold(self.root, found).path)
 
     def release(self, job_id: str, *, at_once: bool = False) -> str:
@@ -215,6 +243,7 @@ class Spool:
         from queuectl.spool.changes import checked, edited
 
         changing = checked(_fields(changes))
+        self.refuse_unknown(changing)
         how = self.change(lambda data: edited(data, changing))
         return self._act(job_id, lambda me, found: acts.change(me, found, how, self.clock()))
 
@@ -227,6 +256,7 @@ class Spool:
         from queuectl.spool import moving
         from queuectl.view import lookup
 
+        self.refuse_older_workers()
         there = to.target()
 
         def move(me: Hand, found: Found) -> str:

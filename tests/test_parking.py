@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from queuectl import Spool, State
 from queuectl.errors import JobMoved, WrongState
-from queuectl.spool import acts, changes, parking
+from queuectl.spool import acts, changes, descriptions, parking
 from queuectl.view.census import Census, counts, listed
 from tests.conftest import make_old
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.shell import Shell
 
 
@@ -185,3 +188,32 @@ def test_both_ways_to_count_agree_on_parked_jobs(spool: Spool) -> None:
         assert total == len(list(names)) == len(shown)
         assert shown == ids
     assert [state for state, _ in census.lookup("b")] == [State.PENDING]
+
+
+def test_a_live_worker_that_does_not_know_parked_jobs_is_to_be_stopped_first(
+    shell: Shell, new_spool: Callable[[str], Spool]
+) -> None:
+    shell("enqueue", "--id", "one", "true")
+    spool, other = Spool(shell.root), new_spool("other")
+    before = spool.find("one").path
+    with spool.member("foreground") as old:
+        path = Path(descriptions.path_of(spool.root, old.name))
+        path.write_text(path.read_text().replace('version: "2"\n', ""))
+        env: dict[str, str | None] = {"EDITOR": "true"}
+        for words in (
+            ["hold", "one"],
+            ["edit", "one"],
+            ["move", "one", "--to", str(other.path)],
+            ["set", "one", "after=one"],
+            ["set", "one", "unique=key"],
+            ["enqueue", "--hold", "true"],
+            ["enqueue", "--after", "one", "true"],
+            ["enqueue", "--unique", "key", "true"],
+        ):
+            said = shell.refused(*words, env=env, status=1)
+            assert f"Worker {old.name} is of an older version" in said
+            assert f"queuectl worker stop {old.name}" in said
+        assert (spool.find("one").path, len(list(spool.list()))) == (before, 1)
+        shell("set", "one", "priority=3")
+        shell("enqueue", "true")
+    assert shell("hold", "one").lines == ["one is held"]

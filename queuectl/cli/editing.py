@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 def edit_command(spool: Spool, job_id: str) -> int:
     """Change a waiting job in $VISUAL or $EDITOR. It does not start meanwhile."""
     editor = _editor()
+    spool.refuse_older_workers()
     found, reason = _taken(spool, job_id)
     is_put_back = False
     try:

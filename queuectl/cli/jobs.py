@@ -47,6 +47,7 @@ _PATIENCE = 60.0
 def retry_command(spool: Spool, job_ids: tuple[str, ...], words: tuple[str, ...]) -> int:
     """Move failed, dead or completed jobs to pending; their retries are counted from zero."""
     changing = entered_changes(words, spool.clock())
+    spool.refuse_unknown(changing)
     lot, values = Lot.of(spool, job_ids), spool.settings()
     with lot.hand() as me:
         return lot.do_all("retrying", lambda found: _retry(spool, me, found, values, changing))

@@ -35,6 +35,7 @@ def hold_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
         parking.hold(spool.root, found)
         return f"{found.id} is held"
 
+    spool.refuse_older_workers()
     return Lot.of(spool, job_ids).do_all("holding", hold)
 
 
@@ -76,6 +77,7 @@ def set_command(spool: Spool, words: tuple[str, ...]) -> int:
     if not job_ids or not changing:
         what = "Nothing to change was given." if job_ids else "No job was named."
         raise BadUsage(what, "Write for example: queuectl set resize-42 priority=9")
+    spool.refuse_unknown(changing)
     lot, how = Lot.of(spool, job_ids), spool.change(partial(changes.edited, changes=changing))
     said = ", ".join(word for word in words if "=" in word)
     with lot.hand() as me:
@@ -100,6 +102,7 @@ def move_command(spool: Spool, job_ids: tuple[str, ...], to: str) -> int:
     other = Spool(absolute("--to", to))
     if os.path.samefile(other.path, spool.path):
         raise BadUsage(f"--to: {to} is the spool where the jobs are.", "Name another one.")
+    spool.refuse_older_workers()
     lot, there = Lot.of(spool, job_ids), other.target()
     with lot.hand() as me:
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from queuectl.spool.root import Root
 
+#: The version of the protocol that this program speaks. Version 1, which no description names, has no parked
+#: names and no fields `after` and `unique`.
+VERSION = 2
 #: The kinds of workers that the command line starts. These read requests; a Python program does not.
 DETACHED, FOREGROUND, DRAIN = "detached", "foreground", "drain"
 _HEARS = frozenset({DETACHED, FOREGROUND, DRAIN})
@@ -42,11 +45,17 @@ class Description(NamedTuple):
     beat_at: str
     jobs_done: int
     clock_offset: float | None
+    version: int = 1
 
     @property
     def hears(self) -> bool:
         """Whether the worker reads requests to stop and to cancel."""
         return self.kind in _HEARS
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it does not know all that a job may ask for."""
+        return self.version < VERSION
 
     @property
     def how_to_end(self) -> str:
@@ -87,6 +96,7 @@ def head(root: Root, name: str, kind: str, now: datetime) -> bytes:
         "host": host.here.full_name(),
         "pid": str(files.kernel.getpid()),
         "kind": kind,
+        "version": str(VERSION),
         "place": place_of(root),
         "started_at": iso(now),
     }
@@ -120,8 +130,9 @@ def describe(root: Root, name: str) -> Description | None:
             beat_at=_moment(beat["at"]),
             jobs_done=int(beat["jobs_done"]),
             clock_offset=_seconds(beat["clock_offset"]) if "clock_offset" in beat else None,
+            version=int(tree.get("version", "1")),
         )
-    except (FileNotFoundError, files.NotAFile, BadJob, KeyError, TypeError, ValueError):
+    except (FileNotFoundError, files.NotAFile, BadJob, KeyError, TypeError, ValueError, AttributeError):
         return None
 
 

@@ -123,6 +123,7 @@ def _run_now(dashboard: Dashboard, found: Found, _: Form) -> Said:
 
 
 def _hold(dashboard: Dashboard, found: Found, _: Form) -> Said:
+    dashboard.spool.refuse_older_workers()
     parking.hold(dashboard.spool.root, found)
     return Said(f"{found.id} is held until it is released.")
 
