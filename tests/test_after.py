@@ -35,6 +35,8 @@ def work(me: Member, spool: Spool, failing: frozenset[str] = frozenset()) -> lis
     for _ in range(3):  # the last listing may have been made before a job was released
         me.relist(spool.clock(), sweeps=True)
         me.look(spool.clock())
+        while me.dependents.is_busy:  # as an idle worker does
+            me.judge(spool.clock())
         while (claim := me.claim(spool.clock())) is not None:
             ran.append(claim.id)
             claim = me.note(claim, me.started(1, None, spool.clock()))

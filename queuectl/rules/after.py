@@ -15,6 +15,7 @@ from queuectl.job.history import CANCELLED, MOVED, READY
 from queuectl.job.model import State
 from queuectl.spool import batches, finishing, ids, jobs, output
 from queuectl.spool.names import AFTER, ID_AT, PARKED, SHORT_ID, id_in, is_made_id
+from queuectl.system import files
 from queuectl.times import iso
 
 if TYPE_CHECKING:
@@ -266,38 +267,59 @@ class _Behind:
 
 
 class Look(NamedTuple):
-    """How jobs and batches have ended, and where each stands in run order: its file name, or `LAST`."""
+    """How jobs and batches have ended, and where each stands in run order: its file name, or `LAST`.
+
+    `places` are the files of those that are jobs.
+    """
 
     ends: dict[str, End]
     turns: dict[str, str]
+    places: dict[str, Found]
 
 
 #: The turn of what is no job that waits, and the beginning of that of a job which is being filed. Both sort
 #: behind all file names.
 LAST, _OWN = "~", "}"
+#: What nobody has looked for yet.
+NOTHING = Look({}, {}, {})
 
 
-def look(root: Root, job_ids: Iterable[str]) -> Look:
+def look(root: Root, job_ids: Iterable[str], before: Look = NOTHING) -> Look:
     """Look where these jobs and batches lie now: a few listings for any number of ids.
 
-    Ids that differ in case alone are one id. The answers are by the spelling that was asked for.
+    Ids that differ in case alone are one id. The answers are by the spelling that was asked for. Nothing is
+    listed for jobs that had ended at the look `before` and are where they were then.
     """
-    wanted = set(job_ids)
+    seen = Look({}, {}, {})
+    wanted: set[str] = set()
+    for job_id in job_ids:
+        if _is_still(root, before, job_id):
+            seen.ends[job_id], seen.turns[job_id] = before.ends[job_id], before.turns[job_id]
+            seen.places[job_id] = before.places[job_id]
+        else:
+            wanted.add(job_id)
     found = {one.id.lower(): one for one in jobs.places(root, wanted).found.values()}
-    ends: dict[str, End] = {}
-    turns = dict.fromkeys(wanted, LAST)
     sizes: dict[str, int] = {}
     for job_id in wanted:
+        seen.turns[job_id] = LAST
         if (one := found.get(job_id.lower())) is not None:
-            ends[job_id], turns[job_id] = _end_of_job(one), str(one.name)
+            seen.ends[job_id], seen.turns[job_id] = _end_of_job(one), str(one.name)
+            seen.places[job_id] = one
         elif (size := batches.size_of(root, job_id)) is not None:
             sizes[job_id] = size
         else:
-            ends[job_id] = End.REMOVED if _was_filed(root, job_id) else End.UNFILED
+            seen.ends[job_id] = End.REMOVED if _was_filed(root, job_id) else End.UNFILED
     members = _members(root, sizes)
     for name, size in sizes.items():
-        ends[name] = _end_of_batch(size, members[name.lower()])
-    return Look(ends, turns)
+        seen.ends[name] = _end_of_batch(size, members[name.lower()])
+    return seen
+
+
+def _is_still(root: Root, before: Look, job_id: str) -> bool:
+    """Whether a job had ended and lies where it lay: no name comes back to a directory that it has left."""
+    one = before.places.get(job_id)
+    is_over = one is not None and one.state in {State.DONE, State.DEAD} and before.ends[job_id] not in _OPEN
+    return is_over and root.medium.answers_truly and files.exists(one.path) if one else False
 
 
 def _end_of_batch(size: int, members: list[Found]) -> End:

@@ -24,7 +24,7 @@ from queuectl import times
 from queuectl.errors import BadJob, ClaimLost
 from queuectl.job.model import State
 from queuectl.rules import after
-from queuectl.spool import aside, batches, claiming, claims, edits, jobfile, jobs
+from queuectl.spool import aside, batches, claiming, claims, jobfile, jobs
 from queuectl.spool.claims import Claim
 from queuectl.spool.holds import BeingWritten
 from queuectl.spool.names import AFTER, PARKED, parse_parked
@@ -92,6 +92,9 @@ class Dependents:
         #: A heap, and what is in it.
         self._asked: list[Parked] = []
         self._is_asked: set[Parked] = set()
+        self._judge_at = float("-inf")
+        #: The last look for others that jobs wait for.
+        self._look = after.NOTHING
         self._new: list[str] = []
         self._swept = _Swept()
         #: Whether a job was parked behind one that ran, at the last sweep.
@@ -124,11 +127,17 @@ class Dependents:
         """Judge the jobs that are parked behind this one: it has just ended. A hint, not the truth."""
         for one in self._behind.get(job_id.lower(), ()):
             self._ask(one)
+            self._judge_at = float("-inf")
 
     @property
     def is_busy(self) -> bool:
         """Whether jobs are still to be judged."""
         return bool(self._asked)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to judge some of them while there is other work: not soon after a lot that freed nobody."""
+        return self.is_busy and times.clock.monotonic() >= self._judge_at
 
     def _note(self, one: Parked) -> None:
         if one not in self._known:
@@ -179,10 +188,10 @@ class Dependents:
             over -= {name for job_id in live if (name := batches.batch_of(job_id)) in over}
         is_new = any(self._known[one] is None for pointer in over for one in behind[pointer])
         if over and (self._swept.may_differ(root, over) or is_new):
-            ends = after.look(root, over).ends
+            self._look = after.look(root, over, self._look)
             for pointer in over:
                 for one in behind[pointer]:
-                    if self._known[one] is not ends[pointer]:
+                    if self._known[one] is not self._look.ends[pointer]:
                         self._ask(one)
         self._check(begun)
         self._swept.ends(begun)
@@ -216,25 +225,21 @@ class Dependents:
 
     def _check(self, now: float) -> None:
         """Judge those whose content may ask for another name than they have."""
-        checked = self._swept.to_check(self._known, now)
-        for one in checked:
-            if one in self._refused or self._was_edited(one) or not self._is_behind(one):
+        for one in self._swept.to_check(self._known, now):
+            if one in self._refused or not self._is_behind(one):
                 self._ask(one)
 
-    def _was_edited(self, one: Parked) -> bool:
-        try:
-            mark = files.mark(one.path(self._root))
-        except OSError:  # it has moved, or the share is in trouble: the next listing shows it
-            return False
-        return edits.was_edited(edits.Place(one.state, one.text), mark, None)
-
     def _is_behind(self, one: Parked) -> bool:
-        """Whether the content of a parked file names what it is parked behind, as far as it can be read."""
+        """Whether a parked file still asks to wait for what it is parked behind, as far as it can be read."""
         try:
             job = jobfile.read(one.path(self._root)).job
         except (BadJob, OSError):  # it has moved, or is being saved
             return True
-        return one.pointer in map(str.lower, job.after)
+        wanted = next((how for job_id, how in job.after.items() if job_id.lower() == one.pointer), None)
+        if wanted is None or after.is_ready(job):
+            return False
+        end = self._known.get(one)
+        return end is None or not after.judge({one.pointer: wanted}, {one.pointer: end}).is_met
 
     # ── the judgement ─────────────────────────────────────────────────────────────────────
 
@@ -242,18 +247,21 @@ class Dependents:
         """Judge some of the jobs that are to be judged, by one look. Returns the names that may start now."""
         lot = [heapq.heappop(self._asked) for _ in range(min(AT_ONCE, len(self._asked)))]
         self._is_asked.difference_update(lot)
+        begun = times.clock.monotonic()
         try:
-            return self._judge(lot, now)
+            freed = self._judge(lot, now)
         except OSError:
             for one in lot:
                 self._ask(one)
             raise
+        ended = times.clock.monotonic()
+        self._judge_at = ended if freed else ended + PATIENCE * (ended - begun)
+        return freed
 
     def _judge(self, lot: list[Parked], now: datetime) -> list[tuple[State, str]]:
         wanted = {one: job for one in lot if (job := self._read(one)) is not None}
-        if not wanted:
-            return []
-        look = after.look(self._root, {job_id for job in wanted.values() for job_id in job.after})
+        look = after.look(self._root, {job_id for job in wanted.values() for job_id in job.after}, self._look)
+        self._look = look
         freed = []
         for one, job in wanted.items():
             verdict = after.judge(job.after, look.ends)

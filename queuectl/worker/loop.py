@@ -294,6 +294,9 @@ class Worker:
         member, now = self.member, self.member.now()
         if self._has_due(now):
             return GO_ON
+        if member.dependents.is_busy:
+            member.judge(now)
+            return GO_ON
         member.waiting.doubt(now)
         if self._has_due(now):
             return GO_ON
@@ -309,6 +312,9 @@ class Worker:
             return GO_ON
         if self.keeper.forbids_claims() or member.is_settling or member.waits_for_slots:
             return self._idle()
+        if member.dependents.is_busy:
+            member.judge(now)
+            return GO_ON
         if member.is_drained(now, drain.awaited):
             drain.tell_left(member, now)
             return DONE

@@ -115,9 +115,13 @@ class Member:
             self._unsettled, filed = self._drops.look(candidates, values, now)
             for text in filed:
                 waiting.expect(State.PENDING, text)
-        if self.dependents.is_busy:
-            for state, text in self.dependents.judge(now):
-                waiting.expect(state, text)
+        if self.dependents.is_due:
+            self.judge(now)
+
+    def judge(self, now: datetime) -> None:
+        """Judge some of the parked jobs that are to be judged, and take in those that may start."""
+        for state, text in self.dependents.judge(now):
+            self.waiting.expect(state, text)
 
     def relist(self, now: datetime, *, sweeps: bool = False) -> None:
         """List the directories, and find parked jobs to judge: if it is time, or if `sweeps` is true."""
@@ -138,6 +142,8 @@ class Member:
         """
         self.relist(now, sweeps=True)
         self.look(now)
+        if self.dependents.is_busy:
+            self.judge(now)
         self.waiting.doubt(now)
         if self.is_settling or self.waiting.has_due(now) or self._has_later(awaited):
             return False
