@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from queuectl.job import model
 
 ROOT = Path(__file__).parents[1]
@@ -36,10 +38,33 @@ def test_the_contents_are_those_of_the_guide() -> None:
     assert "\n".join(rows).replace("](", "](queuectl/guide/") in README
 
 
-def test_each_link_leads_to_a_file() -> None:
-    for page in (ROOT / "README.md", *PAGES.glob("*.md")):
-        for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
-            assert (page.parent / link).exists(), (page, link)
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    titles = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^a-z0-9_ -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(PAGES.glob("*.md"))], ids=lambda page: page.name
+)
+def test_each_link_leads_to_a_file_or_a_heading(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        there = page.parent / name if name else page
+        assert there.exists(), link
+        assert not anchor or anchor in anchors(there), link
+
+
+def test_a_page_of_several_sections_begins_with_its_contents() -> None:
+    for page in PAGES.glob("*.md"):
+        sections = re.findall(
+            r"^## (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE
+        )
+        linked = re.findall(r"\]\(#([^)]+)\)", page.read_text().partition("\n## ")[0])
+        if len(sections) > 3:
+            assert len(linked) == len(sections), page.name
 
 
 def test_no_line_names_an_address_of_a_package_registry_or_a_home_directory() -> None:
