@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queuectl.system import files
+from tests.shell import Shell
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tests.shell import Shell
+    from tests.conftest import StoppedClock
 
 ODD = [
     b"a b.jpg",
@@ -96,8 +100,150 @@ def test_a_dry_run_shows_the_commands_and_files_nothing(shell: Shell) -> None:
         ["--array", "3-1", "echo {}"],
         ["--values", "/nowhere", "echo {}"],
         ["-0", "echo x"],
+        ["--each", "wc {}", "--id", "x", "--", "a"],
+        ["--each", "wc {}", "--resume", "--", "a"],
+        ["--each", "wc {}", "--batch", "a.1", "--", "a"],
+        ["--each", "wc {}", "--batch", "-a", "--", "a"],
+        ["--each", "wc {}", "--batch", "x" * 99, "--", "a"],
     ],
 )
 def test_what_makes_no_sense_is_refused_and_nothing_is_filed(shell: Shell, line: list[str]) -> None:
     shell.refused("enqueue", *line, status=(1, 2))
+    assert shell.jobs() == []
+
+
+# ── names ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def ids_of(shell: Shell) -> list[str]:
+    return sorted(job["id"] for job in shell.jobs())
+
+
+def test_the_jobs_of_a_batch_bear_its_name_and_a_number(shell: Shell) -> None:
+    said = shell("enqueue", "--batch", "Sweep", "--each", "echo {}", "--", "a", "b")
+    assert said.lines == ["Sweep.1", "Sweep.2"]
+    assert "Batch Sweep: 2 jobs filed" in said.err
+    said = shell("enqueue", "--each", "echo {}", "--", "a", "b")
+    name = said.lines[0].removesuffix(".1")
+    assert said.lines == [f"{name}.1", f"{name}.2"]
+    assert f"Batch {name}: 2 jobs filed" in said.err
+
+
+def test_lines_and_documents_may_be_a_batch(shell: Shell) -> None:
+    assert shell("enqueue", "--batch", "a", "--lines", "-", stdin="make x\n\nmake y\n").lines == [
+        "a.1",
+        "a.2",
+    ]
+    assert shell("enqueue", "--batch", "b", "-", stdin="command: x\n---\ncommand: y\n").lines == [
+        "b.1",
+        "b.2",
+    ]
+    said = shell.refused("enqueue", "--batch", "c", "-", stdin="{command: x, id: x}", status=(1, 2))
+    assert "has the id 'x'" in said
+
+
+def test_a_batch_with_a_job_that_cannot_be_is_refused_as_a_whole(shell: Shell) -> None:
+    said = shell("enqueue", "--batch", "a", "-", stdin="command: x\n---\ncmd: y\n", status=1)
+    assert "line 3" in said.err
+    assert "Filed 0 of 2 jobs" in said.err
+    assert shell("enqueue", "--batch", "a", "--lines", "-", stdin="x\n").lines == ["a.1"], "the name is free"
+
+
+def test_batches_and_jobs_share_their_names(shell: Shell) -> None:
+    shell("enqueue", "--batch", "sweep", "--each", "echo {}", "--", "a")
+    shell("enqueue", "--id", "build", "make")
+    shell("enqueue", "--id", "lint.3", "make")
+    batch = ["--each", "echo {}", "--", "a"]
+    for name in ("sweep", "SWEEP", "build", "Build", "lint", "LINT"):
+        said = shell.refused("enqueue", "--batch", name, *batch, status=1)
+        assert "is taken" in said
+    for job_id in ("sweep", "Sweep", "sweep.1"):
+        assert "is taken" in shell.refused("enqueue", "--id", job_id, "x", status=1)
+    shell.spool.root.path.joinpath("pending", "sweep.yaml").write_text("command: echo dropped\n")
+    shell.drain()
+    done = [job["id"] for job in shell("list", "--json", "--state", "done").json_lines]
+    assert any(job_id.startswith("sweep-") for job_id in done)
+
+
+def test_a_made_id_is_no_name_for_a_batch(shell: Shell) -> None:
+    job_id = shell("enqueue", "x").out.strip()
+    assert "is taken" in shell.refused("enqueue", "--batch", job_id, "--each", "y {}", "--", "a", status=1)
+
+
+# ── what a crash leaves ───────────────────────────────────────────────────────────────────────
+
+LINE = ["--batch", "sweep", "--each", "echo {}", "--", *"abcdefg"]
+
+
+class Dying:
+    """The system calls of a process that dies at the n-th one that changes something."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(os, name)
+        if name not in {"open", "write", "rename", "unlink", "fsync", "close"}:
+            return found
+
+        def dying(*arguments: Any, **options: Any) -> Any:
+            self._left -= 1
+            if self._left < 0:
+                os._exit(9)
+            return found(*arguments, **options)
+
+        return dying
+
+
+def die_while_filing(shell: Shell, calls: int) -> bool:
+    """File the batch in a process that dies after so many calls; whether it died."""
+    child = os.fork()
+    if not child:
+        files.kernel = Dying(calls)
+        shell("enqueue", *LINE)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_resume_files_what_a_crash_has_left_out_whenever_it_came(tmp_path: Path, clock: StoppedClock) -> None:
+    for calls in range(0, 1000, 9):
+        folder = tmp_path / str(calls)
+        folder.mkdir()
+        with Shell(folder) as shell:
+            shell.make_spool()
+            died = die_while_filing(shell, calls)
+            shell("enqueue", "--resume", *LINE)
+            assert ids_of(shell) == [f"sweep.{number}" for number in range(1, 8)]
+            assert shell("enqueue", "--resume", *LINE).lines == [], "it is whole"
+            assert shell("check").lines == []
+        if not died:
+            return
+    pytest.fail("it never came to its end")
+
+
+def test_two_that_resume_at_once_file_no_job_twice(
+    shell: Shell, tmp_path: Path, at_once: Callable[[Sequence[Callable[[], Any]]], list[Any]]
+) -> None:
+    die_while_filing(shell, 120)
+    lots = at_once([lambda: shell("enqueue", "--resume", *LINE).lines] * 4)
+    assert sorted(ids_of(shell)) == [f"sweep.{number}" for number in range(1, 8)]
+    told = [job_id for lot in lots for job_id in lot]
+    assert len(told) == len(set(told))
+
+
+def test_resume_begins_a_batch_that_never_began(shell: Shell) -> None:
+    assert len(shell("enqueue", "--resume", *LINE).lines) == 7
+
+
+def test_resume_wants_the_same_jobs(shell: Shell) -> None:
+    shell("enqueue", *LINE)
+    assert "has 7 jobs, and this line makes 8" in shell.refused("enqueue", "--resume", *LINE, "h", status=1)
+    assert "other commands" in shell.refused("enqueue", "--resume", *LINE[:-1], "h", status=1)
+
+
+def test_resume_runs_no_job_again_that_was_deleted_after_its_end(shell: Shell) -> None:
+    shell("enqueue", *LINE)
+    shell.drain()
+    shell("prune", "--older-than", "0s", "--yes")
+    assert shell("enqueue", "--resume", *LINE).lines == []
     assert shell.jobs() == []

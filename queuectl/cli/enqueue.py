@@ -12,12 +12,22 @@ import click
 from queuectl.cli import completion, options, printer, sources
 from queuectl.cli.commands import taking
 from queuectl.cli.places import spool_or_new
-from queuectl.errors import BadUsage, Completed, LongAgo, NotPrinted, OutputTrouble, QueueError
+from queuectl.errors import (
+    BadJob,
+    BadUsage,
+    Completed,
+    IdTaken,
+    LongAgo,
+    NotPrinted,
+    OutputTrouble,
+    QueueError,
+)
 from queuectl.job.fields import ALIASES, from_fields
+from queuectl.spool.batches import Batch
 from queuectl.times import entered_moment, iso, utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Container, Iterator
     from typing import Any
 
     from queuectl.api import Spool
@@ -65,6 +75,8 @@ def enqueue_command(
     held: bool,
     combined: tuple[str, ...],
     by_nul: bool,
+    batch: str | None,
+    resume: bool,
     dry_run: bool,
     lines: bool,
     again: bool,
@@ -85,20 +97,27 @@ def enqueue_command(
     if after:
         flags["after"] = options.after(after)
     given = sources.of_values(line, command, of_values, combined, by_nul=by_nul)
+    is_batch = given is not None or batch is not None
     if given is None:
         given = sources.of_jobs(line, command, files, lines=lines)
     elif files or lines:
         raise BadUsage(
             "--file and --lines name commands, and there are values for a command.", "Leave one out."
         )
-    if given.total > 1 and "id" in said:
+    if (is_batch or given.total > 1) and "id" in said:
         raise BadUsage(
-            "--id cannot be given to several jobs.", "Write the ids into the jobs, or leave it out."
+            "--id cannot be given to several jobs.", "Name them with --batch, or write the ids into the jobs."
         )
-    jobs = _Jobs(given, flags, again=again)
+    if resume and batch is None:
+        raise BadUsage("--resume does not say which batch.", "Add --batch NAME.")
+    jobs = _Jobs(given, flags, again=again, are_members=is_batch)
     if dry_run:
         return _show(jobs, as_json=as_json)
-    return _file(ctx, jobs, after_unfiled=after_unfiled, held=held, as_json=as_json)
+    if is_batch:
+        return _file_batch(
+            ctx, jobs, batch, after_unfiled=after_unfiled, held=held, as_json=as_json, resume=resume
+        )
+    return _file(ctx, jobs, lambda: None, after_unfiled=after_unfiled, held=held, as_json=as_json)
 
 
 def _is_meant(past: LongAgo) -> bool:
@@ -111,22 +130,34 @@ def _is_meant(past: LongAgo) -> bool:
 class _Jobs:
     """The jobs of one command, each made of its source when it is asked for, and which of them are refused.
 
-    `asked` has the jobs that were given out and whose answers have not come yet, each with its place.
+    `asked` has the jobs that were given out and whose answers have not come yet, each with its place. Of a
+    batch, once `named`, only the members with the `wanted` numbers are given out.
     """
 
-    def __init__(self, given: Given, flags: dict[str, Any], *, again: bool) -> None:
+    def __init__(self, given: Given, flags: dict[str, Any], *, again: bool, are_members: bool) -> None:
         self.total = given.total
         self.refused: list[tuple[str, QueueError]] = []
         self.asked: deque[tuple[str, Job]] = deque()
         self._given = given
         self._flags = flags
         self._again = again
+        self._are_members = are_members
+        self._batch: Batch | None = None
+        self._wanted: Container[int] = range(1, given.total + 1)
+        self.are_resumed = False
+
+    def name(self, batch: Batch, wanted: Collection[int]) -> None:
+        """Give out the members of this batch with these numbers."""
+        self._batch, self._wanted = batch, wanted
+        self.are_resumed = len(wanted) < self.total
 
     def __iter__(self) -> Iterator[Job]:
         completed = 0
-        for source in self._given.sources():
+        for number, source in enumerate(self._given.sources(), 1):
+            if number not in self._wanted:
+                continue
             try:
-                job = _job(source, self._flags, again=self._again)
+                job = self._made(source, number)
             except Completed:
                 completed += 1
             except QueueError as error:
@@ -137,6 +168,29 @@ class _Jobs:
         if completed:
             are = "1 job is" if completed == 1 else f"{completed:,} jobs are"
             printer.note(f"{are} completed already and not filed; --again files such jobs, too.")
+
+    def _made(self, source: Source, number: int) -> Job:
+        if not self._are_members:
+            return _job(source, self._flags, again=self._again)
+        try:
+            job = _job(source, self._flags, again=self._again)
+        except Completed:
+            raise BadJob(
+                "The job is completed already.", "Add --again, or leave it out of the batch."
+            ) from None
+        if job.id is not None:
+            raise BadJob(f"It has the id {job.id!r}, and members of a batch get theirs.", "Leave the id out.")
+        return job._replace(id=self._batch.member(number)) if self._batch else job
+
+    def digest(self) -> str:
+        """The digest of all commands and where they run. Finds all jobs that are to be refused."""
+        import hashlib
+
+        digest = hashlib.blake2b(digest_size=16)
+        for job in self:
+            self.asked.clear()
+            digest.update(repr((job.command, job.cwd)).encode())
+        return digest.hexdigest()
 
     def report(self, filed: int) -> int:
         """Print what was refused, and return the exit status. Raises the error of the only job."""
@@ -163,10 +217,82 @@ def _show(jobs: _Jobs, *, as_json: bool) -> int:
     return jobs.report(0)
 
 
-def _file(ctx: click.Context, jobs: _Jobs, *, after_unfiled: bool, held: bool, as_json: bool) -> int:
+def _file_batch(
+    ctx: click.Context,
+    jobs: _Jobs,
+    name: str | None,
+    *,
+    resume: bool,
+    after_unfiled: bool,
+    held: bool,
+    as_json: bool,
+) -> int:
+    """File the members of a batch: all of them, or with `resume` those that are missing."""
+    from queuectl.spool import batches, members
+
+    digest = jobs.digest()
+    if jobs.refused:  # a batch with a member that cannot be would never be whole
+        return jobs.report(0)
+    root = spool_or_new(ctx).root
+    known = batches.read(root, name) if resume and name else None
+    if name is None:
+        batch = members.draw(root, jobs.total, digest)
+        name = batch.name
+    else:
+        batch = Batch(name, jobs.total, digest)
+        if known is None:
+            members.reserve(root, batch)
+        else:
+            _refuse_other(known, batch)
+    wanted: Collection[int] = range(1, batch.size + 1)
+    if known is not None:
+        wanted = () if known.is_filed else members.missing(root, batch)
+    jobs.name(batch, wanted)
+    is_whole = False
+
+    def finish() -> None:
+        nonlocal is_whole
+        is_whole = known is None or known.is_filed or not members.missing(root, batch)
+        if is_whole and not (known and known.is_filed):
+            members.finish(root, name)
+        count = f"{batch.size:,}"
+        what = f"{len(wanted):,} of {count}" if known else count
+        printer.note(f"Batch {name}: {what} jobs filed. See `queuectl status {name}`.")
+
+    try:
+        return _file(ctx, jobs, finish, after_unfiled=after_unfiled, held=held, as_json=as_json)
+    finally:
+        if not is_whole:
+            line = f"the same line with --batch {name} --resume"
+            printer.note(f"Not all jobs of batch {name} are filed; {line} files the others.")
+
+
+def _refuse_other(known: Batch, asked: Batch) -> None:
+    """Raise `QueueError` where a batch is to be resumed with other jobs than it was begun with."""
+    if known.size != asked.size:
+        problem = f"Batch {known.name} has {known.size:,} jobs, and this line makes {asked.size:,}."
+    elif known.digest != asked.digest:
+        problem = f"Batch {known.name} was begun with other commands, or in another directory."
+    else:
+        return
+    raise QueueError(problem, "Resume it with the line that began it, or file another batch.")
+
+
+def _file(
+    ctx: click.Context,
+    jobs: _Jobs,
+    finish: Callable[[], None],
+    *,
+    after_unfiled: bool,
+    held: bool,
+    as_json: bool,
+) -> int:
+    """File jobs and print their ids; `finish` is called once all are filed."""
     made = iter(jobs)
     first = list(islice(made, 1))
     if not first:
+        if not jobs.refused:
+            finish()
         return jobs.report(0)  # no spool is made for nothing
     spool = spool_or_new(ctx)
     told = _Told(spool, as_json=as_json)
@@ -179,12 +305,14 @@ def _file(ctx: click.Context, jobs: _Jobs, *, after_unfiled: bool, held: bool, a
                 place, job = jobs.asked.popleft()
                 if filed.error is None:
                     told.tell(filed.id)
-                else:
+                elif not (jobs.are_resumed and isinstance(filed.error, IdTaken)):  # another one was faster
                     jobs.refused.append((place, filed.error))
                 if not filed.is_new:
                     held_by = f"job {filed.id} has the unique key {job.unique!r}"
                     printer.note(f"{place}: {held_by}." if place else f"Nothing was filed: {held_by}.")
                 advance(told.number)
+        if not jobs.refused:
+            finish()
     finally:
         told.end()
     return jobs.report(told.number)

@@ -311,13 +311,14 @@ def _tell_taken(root: Root, answers: list[Filed], refused: list[int], taken: lis
     """Put an error into each refused answer that names who has the id: a job, or one of `taken`."""
     if not refused:
         return
-    from queuectl.spool import jobs
+    from queuectl.spool import batches, jobs
 
     holders = jobs.bearers(root, [answers[at].id for at in refused])
     holders |= {name.id.lower(): name.id for name in taken}
     for at in refused:
         job_id = answers[at].id
-        answers[at] = Filed(job_id, IdTaken(job_id, holders.get(job_id.lower())))
+        holder = holders.get(job_id.lower()) or (job_id if batches.is_taken(root, job_id) else None)
+        answers[at] = Filed(job_id, IdTaken(job_id, holder))
 
 
 def _sync(root: Root, written: list[drafts.Draft], taken: list[Name], numbers: list[str]) -> None:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from queuectl import times
 from queuectl.errors import IdTaken
 from queuectl.job.model import State, is_id
-from queuectl.spool import jobs, output
+from queuectl.spool import batches, jobs, output
 from queuectl.spool.names import SHORT_ID, id_in, is_made_id, make_id, name_in
 from queuectl.spool.root import IDS, make_folder
 from queuectl.system import files
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from queuectl.spool.root import Root
 
@@ -40,7 +40,7 @@ def path_of(root: Root, job_id: str) -> str:
 
 
 def reserve(root: Root, job_id: str) -> bool:
-    """Take an id for good, on all hosts at once; False when it is taken."""
+    """Take an id for good, on all hosts at once; False when a job or a batch has it."""
     while True:
         try:
             files.create(path_of(root, job_id), mode=root.file_mode)
@@ -49,7 +49,12 @@ def reserve(root: Root, job_id: str) -> bool:
         except FileNotFoundError:
             _make_folder(root)
         else:
-            return True
+            break
+    # Race: a batch reserves its name before it looks for an id like it.
+    if batches.is_taken(root, job_id):
+        drop(root, job_id)
+        return False
+    return True
 
 
 def restore(root: Root) -> None:
@@ -98,6 +103,14 @@ def listed(root: Root) -> set[str]:
     except FileNotFoundError:  # no id has been chosen yet
         return set()
     return {name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING) and name[:1] != "."}
+
+
+def chosen(root: Root) -> Iterator[str]:
+    """Every id that somebody chose, in lower case; also some that are taken by no job."""
+    restore(root)
+    if IDS not in files.list_names(root.text):
+        yield from _of_jobs(root)
+    yield from listed(root)
 
 
 def take(root: Root, job_id: str) -> bool:
@@ -151,21 +164,31 @@ def borne(root: Root, job_ids: Iterable[str], besides: Container[str] = ()) -> d
 
 
 def free(root: Root, job_id: str, judged: files.Mark) -> bool:
-    """Free an id that was found abandoned when its reservation had this mark. False where it is in use.
+    """Free an id that was found abandoned when its reservation had this mark. False where it is in use."""
+    return bool(free_each(root, {job_id: judged}))
 
-    Race: several may find it abandoned. One of them gets the reservation by rename, and looks again.
+
+def free_each(root: Root, judged: Mapping[str, files.Mark]) -> list[str]:
+    """Free those of these ids that are abandoned still; each with the mark that its reservation had.
+
+    Race: several may find them abandoned. One of them gets a reservation by rename, and looks again.
     """
-    path, away = path_of(root, job_id), f"{root.ids}/.{make_id()}"
-    if not files.move(path, away):
-        return False
-    if is_same(root, files.mark(away), judged) and not borne(root, [job_id]):
-        files.remove(away)
-        return True
-    if mark(root, job_id) is None:
-        files.move(away, path)
-    else:
-        files.remove(away)
-    return False
+    away = {}
+    for job_id in judged:
+        hidden = f"{root.ids}/.{make_id()}"
+        if files.move(path_of(root, job_id), hidden):
+            away[job_id] = hidden
+    freed = []
+    held: Container[str] = borne(root, away) if away else ()
+    for job_id, hidden in away.items():
+        if is_same(root, files.mark(hidden), judged[job_id]) and job_id.lower() not in held:
+            files.remove(hidden)
+            freed.append(job_id)
+        elif mark(root, job_id) is None:
+            files.move(hidden, path_of(root, job_id))
+        else:
+            files.remove(hidden)
+    return freed
 
 
 def _make_folder(root: Root) -> None:
@@ -235,7 +258,7 @@ class Abandoned:
             return 0.0
         found = mark(self._root, job_id)
         if found is None:
-            return AGAIN
+            return IdTaken(job_id, job_id) if batches.is_taken(self._root, job_id) else AGAIN
         age = 0.0 if self._root.medium.has_own_clock else times.clock.now().timestamp() - found.mtime_ns / 1e9
         if key not in self._since:
             self._since[key] = clock
