@@ -139,3 +139,12 @@ def test_the_draft_of_a_filing_that_was_stopped_is_left_alone(spool: Spool) -> N
     assert [found.path for found in check(spool)] == [draft]
     assert repair(spool) == []
     assert not os.path.exists(draft)
+
+
+def test_a_repair_gives_no_file_the_id_of_another_job(spool: Spool) -> None:
+    spool.file({"id": "mine", "command": "true"})
+    path = f"{spool.root.folder(State.PENDING)}/05-20260101T000000.000000Z-other.yaml"
+    with open(path, "w") as file:
+        file.write("id: mine\ncommand: 'false'\n")
+    repair(spool)
+    assert [found.id for found in spool.list()] == ["other", "mine"]

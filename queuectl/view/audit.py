@@ -184,7 +184,11 @@ def _parked(name: Name, path: str, job: Job) -> Iterator[Finding]:
 
 
 def _rename(root: Root, state: State, path: str, right: Name) -> None:
-    files.move(path, f"{root.folder(state)}/{jobs.free_name(root, state, right)}")
+    is_new = names.id_in(path.rpartition("/")[2]) != right.id
+    if is_new and not ids.take(root, right.id):
+        return  # another job has the id: the worker that claims this one puts it aside
+    if not files.move(path, f"{root.folder(state)}/{jobs.free_name(root, state, right)}") and is_new:
+        ids.release(root, [right.id])
 
 
 def _no_job(root: Root, state: State, text: str, path: str) -> Iterator[Finding]:
