@@ -67,6 +67,8 @@ class Auditor:
         self.unreserved: set[str] = set()
         #: Each attempt that has begun, and how many cuts there were before it.
         self.began: dict[tuple[str, int], int] = {}
+        #: The unique key that each run has for as long as its job waits or runs.
+        self.keys: dict[Run, str] = {}
         #: Requests in workers/ by their paths, and since when they are there.
         self.asked: dict[str, float] = {}
         #: Who changed each file from outside the queue, and when last: editors, `cp`.
@@ -155,6 +157,10 @@ class Auditor:
         """Hear of a command's start."""
         self._ask(rules.ON_STARTS, run)
         self.began[run.job_id, run.attempt] = self.cuts
+
+    def told_of_holder(self, job_id: str) -> None:
+        """Hear that a person was told that this job has a unique key."""
+        self._ask(rules.ON_CONFLICTS, job_id)
 
     def refuse(self, job_id: str) -> None:
         """Hear that a filing was refused: the job is not there, and never comes."""

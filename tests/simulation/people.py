@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from queuectl import settings, times
@@ -22,21 +23,37 @@ from tests.simulation.commands import Starter
 from tests.simulation.doors import EPOCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from queuectl.spool.acts import Hand
     from queuectl.spool.jobs import Found
     from tests.simulation.world import Process, World
 
 
+#: The unique key of all jobs that have one.
+KEY = "k"
+
+
 def _values(world: World) -> settings.Settings:
     return settings.load(world.root().text)
 
 
-def file(world: World, job_id: str | None, command: str, priority: int | None, delay: float) -> None:
+def file_unique(world: World, job_id: str, command: str, term: str) -> None:
+    """`queuectl enqueue --unique KEY --unique-for TERM`; all such jobs have one key."""
+    file(world, job_id, command, None, 0.0, {"unique": KEY, "unique_for": term})
+
+
+def file(
+    world: World,
+    job_id: str | None,
+    command: str,
+    priority: int | None,
+    delay: float,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """`queuectl enqueue`: what it prints is noted, and what it refuses."""
     auditor = world.auditor
-    fields: dict[str, str] = {"command": command}
+    fields: dict[str, str] = {"command": command, **more}
     if job_id is not None:
         fields["id"] = job_id
     if command.split()[2:3] == ["1"]:  # it fails whatever happens
@@ -49,7 +66,10 @@ def file(world: World, job_id: str | None, command: str, priority: int | None, d
         root = world.root()
         values = _values(world)
         for filed in filing.file_jobs(root, values, [from_fields(fields)], times.utc_now, lambda _: {}):
-            if filed.error is None:
+            if not filed.is_new:
+                auditor.told_of_holder(filed.id)
+                auditor.refuse(job_id or "")
+            elif filed.error is None:
                 auditor.printed.add(filed.id)
                 world.say(world.current, f"prints {filed.id}")
     except (QueueError, OSError) as problem:

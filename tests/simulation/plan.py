@@ -140,6 +140,13 @@ def _story(luck: random.Random, hosts: int, workers: int, rough: float) -> list[
             Happening(0.0, "cut in a run", 0, luck.randrange(1000)),
             Happening(luck.uniform(1, 2), "file own", 0, 41, "sim 12.0 0 end"),
         ]
+    if chance > 0.85:  # jobs with one unique key are filed, dropped and brought back from everywhere
+        kinds = [*["file unique"] * 6, *["drop unique"] * 2, "retry", "retry", "move", "move", "cancel"]
+        texts = [f"sim {seconds} {codes} end" for seconds in (0.5, 2.0, 4.0) for codes in ("0", "1,0", "1")]
+        return [
+            Happening(luck.uniform(0, rough), kind, luck.randrange(hosts), 80 + n, luck.choice(texts))
+            for n, kind in enumerate(kinds)
+        ]
     if chance < 0.4:  # long jobs first, then urgent ones while all workers are busy
         return [
             *(Happening(0.5 + n / 10, "file own", 0, 50 + 2 * n, "sim 9.0 0 end") for n in range(4)),
@@ -196,7 +203,7 @@ def calm(world: World) -> None:
         for process in machine.processes:
             process.dies_in = process.fails_in = process.at_call = None
             process.stopped_until = min(process.stopped_until, world.time + 1)
-    if not any(process.what == "worker" and not process.is_to_end() for process in world.processes):
+    if not any(process.is_to_stay() for process in world.processes):
         employ(world, world.machines[0])
     world.start(world.machines[0], "person", partial(people.resume, world))
 
@@ -222,7 +229,9 @@ def _happen(world: World, machine: Machine, one: Happening) -> None:
 
 
 #: Who writes to files past the queue.
-_ROLES = {"edit": "editor", "drop": "copier"}
+_ROLES = {"edit": "editor", "drop": "copier", "drop unique": "copier"}
+#: For how long jobs have a unique key.
+_TERMS = ("active", "active", "active", "waiting", "3")
 
 
 def _told(world: World, machine: Machine, one: Happening) -> None:
@@ -235,13 +244,16 @@ def _told(world: World, machine: Machine, one: Happening) -> None:
 
 def _act(world: World, machine: Machine, one: Happening) -> None:
     kind, number = one.kind, one.number
-    if kind.startswith("file"):
+    if kind == "file unique":
+        people.file_unique(world, f"own-{number}", one.text, _TERMS[number % len(_TERMS)])
+    elif kind.startswith("file"):
         job_id = {"file made": None, "file same": "same"}.get(kind, f"own-{number}")
         delay = 2.0 + number % 7 if kind == "file later" else 0.0
         people.file(world, job_id, one.text, number % 11 if number % 2 else None, delay)
-    elif kind == "drop":
+    elif kind.startswith("drop"):
         own = ["", "id: same\n", f"id: drop-{number}\n"][number % 3]
-        text = f"{own}command: {one.text}\n"
+        key = f"unique: {people.KEY}\n" if kind == "drop unique" else ""
+        text = f"{own}{key}command: {one.text}\n"
         people.drop(world, f"dropped {number}.yaml", text, by_copy=bool(number % 2))
     elif kind == "stop":
         here = [process for process in machine.processes if process.what == "worker"]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import BadJob
 from queuectl.job.history import OUTCOMES, STARTED
-from queuectl.job.model import State
+from queuectl.job.model import ACTIVE, State
 from queuectl.spool import jobfile, liveness
-from queuectl.spool.names import FIFO_RANK, parse_claim, rank_of
+from queuectl.spool.names import FIFO_RANK, id_in, parse_claim, rank_of
 
 if TYPE_CHECKING:
     from tests.simulation.auditor import Auditor, Move, Place
@@ -244,6 +244,32 @@ def _is_due_since(audit: Auditor, place: Place, moment: float) -> bool:
     return place.name.due_at <= world.true_time(moment)
 
 
+def one_job_of_a_unique_key_runs_at_a_time(audit: Auditor, run: Run) -> str | None:
+    """A power cut may bring a job back that had ended, and its run with it."""
+    inode = audit.world.disk.find(audit.claim_of(run) or "")
+    try:
+        job = jobfile.parse(inode.data).job if inode else None
+    except BadJob:
+        return None
+    if job is None or job.unique is None or job.unique_for not in {None, ACTIVE} or audit.cuts:
+        return None
+    audit.keys[run] = job.unique
+    for other, key in audit.keys.items():
+        process = other.process
+        if other.job_id == run.job_id or key != job.unique or not other.is_running(audit.world.time):
+            continue
+        if not process.is_dead and process.stopped_until <= audit.world.time - LEASE:
+            return f"{run.process} runs job {run.job_id} while job {other.job_id} with its key runs"
+    return None
+
+
+def who_is_said_to_have_a_key_is_there(audit: Auditor, job_id: str) -> str | None:
+    drafts = (id_in(text) for text in audit.world.disk.tree("/spool/pending") if text[0] == ".")
+    if audit.places.get(job_id) or audit.cuts or job_id in drafts:
+        return None
+    return f"a person is told that job {job_id} has a key, and it is nowhere"
+
+
 # ── how things end ────────────────────────────────────────────────────────────────────────────
 
 
@@ -325,7 +351,9 @@ ON_STARTS = (
     a_run_is_under_the_name_that_its_content_asks_for,
     no_run_begins_early,
     an_urgent_job_is_not_passed_over,
+    one_job_of_a_unique_key_runs_at_a_time,
 )
+ON_CONFLICTS = (who_is_said_to_have_a_key_is_there,)
 BEFORE_A_REQUEST_GOES = (a_request_to_cancel_is_heard,)
 AFTER_A_CUT = (no_id_is_in_two_places_after_a_cut, nothing_printed_is_lost)
 AT_THE_END = (

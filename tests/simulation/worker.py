@@ -68,4 +68,5 @@ def employ(
                 return
 
     process = world.start(machine, "worker", main, delay)
+    process.drains = awaited is not None
     return process

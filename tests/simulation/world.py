@@ -95,6 +95,8 @@ class Process:
         self.what = what
         self.is_dead = False
         self.is_to_stop = False
+        #: Whether its worker ends by itself once nothing is left to run now.
+        self.drains = False
         #: The name under which a request in the spool asks its worker to stop.
         self.asked_as: str | None = None
         self.worker: Worker | None = None
@@ -116,6 +118,10 @@ class Process:
         if self.is_to_stop or self.worker is None or self.asked_as != self.worker.name:
             return self.is_to_stop
         return self.machine.mount.disk.find(f"{SPOOL}/workers/{self.asked_as}.stop") is not None
+
+    def is_to_stay(self) -> bool:
+        """Whether it is a worker that goes on until it is asked to stop."""
+        return self.what == "worker" and not self.drains and not self.is_to_end()
 
     def stop(self, now: float, seconds: float) -> None:
         """SIGSTOP now, and SIGCONT after these seconds."""
