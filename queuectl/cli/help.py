@@ -147,7 +147,7 @@ def _print_page(text: str) -> None:
     from rich.markdown import Markdown
     from rich.theme import Theme
 
-    text = re.sub(r"\[([^\]\n]+)\]\([^)\n]+\)", r"\1", text)  # a terminal follows no links within the guide
+    text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text)  # a terminal follows no links within the guide
     console = printer.console()
     console.push_theme(Theme({"markdown.code": "bold cyan"}))  # its own is a black box on a light terminal
     with console.capture() as captured:
