@@ -28,6 +28,8 @@ from queuectl.view import audit
 from queuectl.worker import log as worker_log
 from queuectl.worker.loop import Worker
 from queuectl.worker.remains import stop_remains
+from tests.copies import Copy
+from tests.roles import be_a_worker
 from tests.shell import Shell
 
 if TYPE_CHECKING:
@@ -255,7 +257,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
 class Process:
     """One worker process that a test started."""
 
-    popen: subprocess.Popen[bytes]
+    popen: subprocess.Popen[bytes] | Copy
     spool: Spool
 
     @property
@@ -284,14 +286,7 @@ class Process:
         return self.popen.wait(seconds)
 
 
-def changed(changes: str) -> list[str]:
-    """The words of a program that becomes a worker once it has changed how one is made."""
-    spool = "from queuectl.spool.root import Root; from queuectl.system.medium import Medium"
-    imports = f"import sys; {spool}; from queuectl.worker import fleet, loop, stopping"
-    return [sys.executable, "-c", f"{imports}; {changes}; sys.exit(fleet.main(sys.argv[-2:]))"]
-
-
-ON_A_SHARE = changed("Medium.is_shared = True")
+ON_A_SHARE = "Medium.is_shared = True"
 
 
 def commands_of(spool: Spool) -> list[psutil.Process]:
@@ -314,18 +309,25 @@ class Workers:
         self.started: list[Process] = []
         self._forked: list[int] = []
 
-    def start(
-        self, kind: str = "foreground", pass_fds: Sequence[int] = (), inside: Sequence[str] = ()
-    ) -> Process:
-        """Start one; `inside` are the words of a program that becomes it."""
-        arguments = [*inside, sys.executable, "-m", "queuectl.worker", str(self.spool.path), kind]
+    def start(self, kind: str = "foreground", *, changes: str = "") -> Process:
+        """Start one; `changes` is a program that first changes how it is made."""
+        with self.log.open("ab") as log:
+            number = log.fileno()
+            copy = Copy(be_a_worker, [str(self.spool.path), kind], changes, out=number, err=number)
+        return self._started(copy)
+
+    def start_inside(self, *words: str, kind: str = "foreground", pass_fds: Sequence[int] = ()) -> Process:
+        """Start one as a program of its own; `words` are a program that becomes it."""
+        arguments = [*words, sys.executable, "-m", "queuectl.worker", str(self.spool.path), kind]
         with self.log.open("ab") as log:
             popen = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=pass_fds
             )
-        process = Process(popen, self.spool)
-        self.started.append(process)
-        return process
+        return self._started(popen)
+
+    def _started(self, popen: subprocess.Popen[bytes] | Copy) -> Process:
+        self.started.append(Process(popen, self.spool))
+        return self.started[-1]
 
     def fork(self, change: Callable[[], object]) -> None:
         """Start one in a copy of this process, which first changes how that calls the system."""

@@ -275,7 +275,7 @@ def test_a_worker_that_was_taken_for_dead_records_nothing_and_goes_on_under_a_ne
     foreign(spool, buried)
     sleeper.popen.send_signal(signal.SIGSTOP)
     stopped = time.monotonic()
-    other = workers.start(inside=ON_A_SHARE)
+    other = workers.start(changes=ON_A_SHARE)
     until(lambda: spool.find(job_id).state is State.DONE, "another worker has taken it over")
     if its_command == "has ended":
         release.touch()
@@ -304,7 +304,7 @@ def test_a_worker_of_another_host_that_shows_signs_of_life_keeps_its_job(
     worker = workers.start()
     until(lambda: len(history(job_id)) == 1, "it runs")
     foreign(spool, worker.name)
-    assert workers.start(inside=ON_A_SHARE).name
+    assert workers.start(changes=ON_A_SHARE).name
     begun = time.monotonic()
     until(lambda: time.monotonic() - begun > 5 * LEASE, "the other has looked more than once")
     release.touch()

@@ -129,7 +129,7 @@ def test_a_job_whose_file_may_not_grow_is_put_aside_and_the_others_run(
     flow = spool.path / "pending" / "flow.json"
     flow.write_text(f'{{"command": "true", "env": {{"PAD": "{"x" * 20_000}"}}}}')
     spool.file({"id": "small", "command": "true"})
-    worker = workers.start("drain", inside=["sh", "-c", 'ulimit -f 20; exec "$@"', "sh"])
+    worker = workers.start_inside("sh", "-c", 'ulimit -f 20; exec "$@"', "sh", kind="drain")
     assert worker.wait() == 0
     states = {found.id: found.state for found in spool.list()}
     assert states == dict.fromkeys(("brisk", "slow", "flow"), State.DEAD) | {"small": State.DONE}
@@ -278,7 +278,7 @@ def test_a_directory_that_takes_no_outcome_is_to_blame_and_not_the_job(
         os.chmod(folder, 0o500)
         if os.geteuid() == 0:
             inside = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-    worker = workers.start("drain", inside=inside)
+    worker = workers.start_inside(*inside, kind="drain")
     until(lambda: folder in workers.said(), "it names the directory")
     later = spool.file({"command": "true"})
     if how == "immutable":

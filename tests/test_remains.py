@@ -430,7 +430,7 @@ def test_a_command_has_no_signal_blocked_whatever_who_started_its_worker_had(
     job_id = spool.file({"command": ["perl", "-e", 'alarm 1; sleep 30; print "no alarm"'], "max_retries": 0})
     blocked = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); "
     inside = [sys.executable, "-c", f"{blocked}os.execv(sys.argv[1], sys.argv[1:])"]
-    assert workers.start("drain", inside=inside).wait() == 0
+    assert workers.start_inside(*inside, kind="drain").wait() == 0
     found = spool.find(job_id)
     assert found.job
     assert found.job.history[-1]["signal"] == "SIGALRM"
@@ -443,7 +443,7 @@ def test_a_command_of_words_is_told_where_it_is(spool: Spool, workers: Workers, 
     nowhere = spool.file({"command": ["printenv", "PWD"]})
     its_own = spool.file({"command": ["printenv", "PWD"], "cwd": "/", "env": {"PWD": "/mine"}})
     inside = ["sh", "-c", 'cd /usr; PWD=/elsewhere exec "$@"', "sh"]
-    assert workers.start("drain", inside=inside).wait() == 0
+    assert workers.start_inside(*inside, kind="drain").wait() == 0
     said = {
         job_id: Path(spool.root.logs, f"{job_id}.1.out").read_text() for job_id in (there, nowhere, its_own)
     }

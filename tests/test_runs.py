@@ -16,7 +16,6 @@ from queuectl import Spool, State
 from queuectl.spool import output
 from queuectl.system import files
 from queuectl.times import parse_moment, utc_now
-from tests.conftest import changed
 
 if TYPE_CHECKING:
     from queuectl.job.history import Event
@@ -119,7 +118,7 @@ def test_a_worker_that_was_cut_off_gives_back_what_it_has_claimed_and_not_starte
     lease = 1
     set_(spool, f"lock_lease_seconds: {lease}")
     job_id = spool.file(evidence.command())
-    worker = workers.start(inside=changed(f"exec({STANDS_STILL!r})"))
+    worker = workers.start(changes=STANDS_STILL)
     process = psutil.Process(worker.pid)
     until(lambda: process.status() == psutil.STATUS_STOPPED, "it stands still")
     stopped = time.monotonic()

@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import signal
+import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from queuectl.spool.wake import Bell, Wake
 from queuectl.system.medium import Medium
 from queuectl.worker.keeper import Keeper
 from queuectl.worker.silence import is_over
-from tests.conftest import changed, kinds
+from tests.conftest import kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,29 +171,24 @@ def begin(
     workers: Workers,
     until: Until,
     first: str,
-    once: float = 60,
     kind: str = "foreground",
     then: str = ":",
 ) -> tuple[str, Process, int]:
-    """A job that runs, its worker, to which what comes within `once` seconds is one, and its number."""
+    """A job that runs, its worker, and the pid of its command."""
     begun = spool.path.parent / "begun"
     wait = f"while :; do sleep 0.05; {then}; done"
     job_id = spool.file(
         {"command": f"{first}; echo $$ > {begun}.new; mv {begun}.new {begun}; {wait}", "max_retries": 0}
     )
-    worker = workers.start(kind, inside=changed(f"stopping.ONCE = {once}"))
+    worker = workers.start(kind)
     until(lambda: begun.exists() and spool.find(job_id).state is State.PROCESSING, "it runs")
     return job_id, worker, int(begun.read_text())
 
 
-def signals(order: str, worker: int, command: int, until: Until) -> None:
+def signals(order: str, worker: int, command: int) -> None:
     if order == "the worker first":
         os.kill(worker, signal.SIGTERM)
         os.kill(command, signal.SIGTERM)
-    elif order == "the command first":
-        os.kill(command, signal.SIGTERM)
-        until(lambda: not psutil.pid_exists(command), "its worker has noticed")
-        os.kill(worker, signal.SIGTERM)
     else:  # at once
         os.kill(worker, signal.SIGSTOP)
         os.kill(command, signal.SIGTERM)
@@ -200,7 +196,7 @@ def signals(order: str, worker: int, command: int, until: Until) -> None:
         os.kill(worker, signal.SIGCONT)
 
 
-ORDERS = ["the worker first", "the command first", "at once"]
+ORDERS = ["the worker first", "at once"]
 
 
 @pytest.mark.parametrize(
@@ -214,10 +210,8 @@ def test_a_signal_to_a_worker_and_its_command_uses_up_no_try(
     spool: Spool, workers: Workers, until: Until, history: History, ends: str, order: str, kind: str
 ) -> None:
     body, status = ENDS[ends]
-    if order == "the command first" and status == 3:
-        pytest.skip("a failure of its own, as far as anybody can know by then")
     job_id, worker, command = begin(spool, workers, until, body, kind=kind)
-    signals(order, worker.pid, command, until)
+    signals(order, worker.pid, command)
     assert worker.wait() == 0
     assert spool.find(job_id).state is State.PENDING
     last = history(job_id)[-1]
@@ -238,7 +232,7 @@ def test_a_command_that_cleans_up_for_long_after_a_signal_to_both_uses_up_no_try
     cleaning, release = spool.path.parent / "cleaning", spool.path.parent / "release"
     clean_up = f"touch {cleaning}; until test -e {release}; do sleep 0.05; done; exit {status}"
     first = f"trap '{clean_up}' {number.name[3:]}"
-    job_id, worker, command = begin(spool, workers, until, first, once=0.0)
+    job_id, worker, command = begin(spool, workers, until, first)
     os.kill(worker.pid, number)
     os.kill(command, number)
     until(cleaning.exists, "it cleans up")
@@ -251,7 +245,7 @@ def test_a_command_that_succeeds_on_the_signal_has_succeeded(
     spool: Spool, workers: Workers, until: Until, history: History
 ) -> None:
     job_id, worker, command = begin(spool, workers, until, "trap 'exit 0' TERM")
-    signals("at once", worker.pid, command, until)
+    signals("at once", worker.pid, command)
     assert worker.wait() == 0
     assert kinds(history(job_id)) == ["started", "completed"]
 
@@ -262,7 +256,7 @@ def test_long_after_a_worker_was_asked_to_stop_only_a_signal_is_no_failure_of_it
 ) -> None:
     release = spool.path.parent / "release"
     then = f"test ! -e {release} || {ending}"
-    job_id, worker, _ = begin(spool, workers, until, ":", once=0.0, then=then)
+    job_id, worker, _ = begin(spool, workers, until, ":", then=then)
     requests.to_stop(spool.root, [worker.name], None)
     until(lambda: not os.path.exists(release) and is_asked(spool, worker), "it is asked")
     release.touch()
@@ -277,11 +271,20 @@ def is_asked(spool: Spool, worker: Process) -> bool:
 def test_a_command_that_is_killed_while_its_worker_goes_on_has_failed(
     spool: Spool, workers: Workers, until: Until, history: History
 ) -> None:
-    job_id, worker, command = begin(spool, workers, until, ":", once=0.1)
+    job_id, worker, command = begin(spool, workers, until, ":")
     os.kill(command, signal.SIGTERM)
     until(lambda: spool.find(job_id).state is State.DEAD, "that is recorded")
     assert kinds(history(job_id)) == ["started", "failed"]
     assert worker.is_running
+
+
+#: Runs two workers where one is asked for.
+TWO = """
+import sys
+from queuectl.spool.root import Root
+from queuectl.worker import fleet
+sys.exit(fleet.run(Root(sys.argv[-2]), sys.argv[-1], 2))
+"""
 
 
 def test_a_signal_to_all_of_several_workers_and_their_commands_uses_up_no_try(
@@ -290,8 +293,7 @@ def test_a_signal_to_all_of_several_workers_and_their_commands_uses_up_no_try(
     """In whatever order it reaches them: the parent of the workers passes it on, too."""
     for number in range(2):
         spool.file({"id": f"job-{number}", "command": "sleep 60", "max_retries": 0})
-    several = "sys.exit(fleet.run(Root(sys.argv[-2]), 'foreground', 2))"
-    parent = workers.start(inside=changed(f"stopping.ONCE = 60; {several}"))
+    parent = workers.start_inside(sys.executable, "-c", TWO)
     until(lambda: all(len(history(f"job-{number}")) == 1 for number in range(2)), "both run")
     everyone = [parent.pid, *(child.pid for child in psutil.Process(parent.pid).children(recursive=True))]
     random.shuffle(everyone)

@@ -241,6 +241,28 @@ def test_a_second_signal_gives_the_job_back(spool: Spool, stage: Stage, clock: S
     assert spool.find(job_id).state is State.PENDING
 
 
+@pytest.mark.parametrize("awaited", [None, frozenset()], ids=["foreground", "drain"])
+def test_a_signal_that_ends_a_command_uses_up_no_try_if_its_worker_gets_it_right_after(
+    spool: Spool,
+    stage: Stage,
+    clock: StoppedClock,
+    history: History,
+    awaited: frozenset[State] | None,
+) -> None:
+    stage.lasts, stage.status = 5.0, 143
+    job_id = spool.file({"command": "sleep 60", "max_retries": 0})
+    worker = stage.enter(awaited)
+    worker.step()
+    clock.sleep(5.0)
+    assert worker.step().on is On.CONTROL, "it waits for a signal of its own"
+    clock.sleep(0.9 * ONCE)
+    worker.ask_to_stop()
+    stage.until(worker, On.END)
+    assert spool.find(job_id).state is State.PENDING
+    last = history(job_id)[-1]
+    assert (last["event"], last["exit_code"], last["error"]) == ("returned", 143, "the worker was stopped")
+
+
 def test_a_worker_that_was_taken_for_dead_ends_its_command_and_records_nothing(
     spool: Spool, stage: Stage, history: History
 ) -> None:

@@ -81,7 +81,7 @@ def without_instances() -> list[str]:
 def test_without_file_events_a_worker_says_so_once_and_looks_by_itself(
     spool: Spool, workers: Workers, until: Until, evidence: Evidence, without_instances: list[str]
 ) -> None:
-    workers.start(inside=without_instances)
+    workers.start_inside(*without_instances)
     for number in range(3):
         spool.file({"id": f"job-{number}", "command": evidence.command()})
         until(lambda: f"job-{number}" in evidence.finished(), "it ran", seconds=5)  # noqa: B023

@@ -7,8 +7,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode, urlsplit
@@ -16,6 +15,8 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from queuectl.system import files
+from tests.copies import Copy
+from tests.roles import be_a_dashboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -63,24 +64,18 @@ class Server:
     def __init__(
         self, spool: Spool, *options: str, env: Mapping[str, str] | None = None, first: str = ""
     ) -> None:
-        program = f"import sys\nfrom queuectl.cli.main import run\n{first}\nsys.exit(run())"
-        self.popen = subprocess.Popen(
-            [sys.executable, "-c", program, "--spool", str(spool.path), "webui", "--port", "0", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(env or {})},
-        )
-        assert self.popen.stdout is not None
-        self.printed = self.popen.stdout.readline().strip()
-        assert self.printed.startswith("http://"), self._err()
+        words = ["--spool", str(spool.path), "webui", "--port", "0", *options]
+        read_out, out = os.pipe()
+        err, self._err = tempfile.mkstemp(dir=spool.path.parent)
+        self.popen = Copy(be_a_dashboard, words, first, out=out, err=err, env=env)
+        os.close(out)
+        os.close(err)
+        with open(read_out, encoding="utf-8") as printed:
+            self.printed = printed.readline().strip()
+        assert self.printed.startswith("http://"), self.end()
         self.port = urlsplit(self.printed).port or 0
         self.host = f"127.0.0.1:{self.port}"
         self.origin = f"http://{self.host}"
-
-    def _err(self) -> str:
-        assert self.popen.stderr is not None
-        return self.popen.stderr.read()
 
     def ask(
         self,
@@ -90,7 +85,7 @@ class Server:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """One request, with exactly these headers beside the host."""
-        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         sent = {"Host": self.host, **(headers or {})}
         line.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in sent.items():
@@ -135,13 +130,14 @@ class Server:
     def interrupt(self) -> int:
         """Press Ctrl-C, and wait for the end."""
         self.popen.send_signal(signal.SIGINT)
-        return self.popen.wait(20)
+        return self.popen.wait(60)
 
     def end(self) -> str:
         """Kill it; returns what it wrote to standard error."""
         self.popen.kill()
-        _, err = self.popen.communicate()
-        return err
+        self.popen.wait()
+        with open(self._err, encoding="utf-8") as err:
+            return err.read()
 
 
 class Serve(Protocol):

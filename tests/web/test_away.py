@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from queuectl.web import pages
 from queuectl.web.dashboard import Dashboard
 from queuectl.web.guard import HEADERS
 from queuectl.web.pages.frame import Query
+from tests.web.wire import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +104,7 @@ class Stream:
     """The events of `/live`, one after the other."""
 
     def __init__(self, server: Server, query: str) -> None:
-        self.line = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        self.line = connect(server)
         self.line.sendall(f"GET /live?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         self._got = b""
 

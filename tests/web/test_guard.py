@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -10,6 +9,7 @@ import pytest
 
 from queuectl.web.guard import HEADERS, Rules, is_loopback, local_path
 from tests.web.conftest import FORM, TOKEN, Server
+from tests.web.wire import connect
 
 if TYPE_CHECKING:
     from queuectl import Spool
@@ -40,7 +40,7 @@ def test_no_route_answers_for_a_foreign_host_name(server: Server, host: str) -> 
 
 
 def test_a_request_with_two_host_headers_is_refused(server: Server) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
+    with connect(server) as line:
         line.sendall(f"GET / HTTP/1.1\r\nHost: {server.host}\r\nHost: evil.example\r\n\r\n".encode())
         assert line.recv(4096).split(b" ")[1] in {b"400", b"421"}
 
