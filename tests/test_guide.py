@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from queuectl.cli.main import app
 from queuectl.errors import BadJob
 from queuectl.job import fields, model
 from queuectl.job.fields import from_fields
+from tests.shell import Shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,6 +226,40 @@ def test_the_python_calls_that_are_listed_exist() -> None:
         name = re.match(r"`[sS]pool\.(\w+)\(", call)
         assert name, call
         assert callable(getattr(Spool, name[1]))
+
+
+def test_jobs_of_an_older_queue_are_taken_over_as_the_guide_has_it(tmp_path: Path) -> None:
+    with Shell(tmp_path) as shell:
+        shell.make_spool()
+        with contextlib.closing(sqlite3.connect(shell.home / "old.db")) as old, old:
+            columns = "id, command, state, attempts, locked_by, max_retries, timeout_seconds, updated_at"
+            old.execute(f"CREATE TABLE jobs ({columns}, available_at, error_message)")
+            old.executemany(
+                "INSERT INTO jobs (id, command, state, attempts, locked_by, max_retries) "
+                "VALUES (?, ?, ?, ?, ?, 5)",
+                [
+                    ("waits", "echo 'a b'", "pending", 0, None),
+                    ("ran", "true", "completed", 1, None),
+                    ("runs", "true", "processing", 2, "worker-1"),
+                ],
+            )
+        ran = shell.script(block(section("migrating", "Take jobs over"), "sh"))
+        assert ran.returncode == 0, ran.stdout
+        assert "1 job is completed already" in ran.stdout
+        shell.drain()
+        taken = {job["id"]: (job["state"], job["max_retries"]) for job in shell("list", "--json").json_lines}
+        assert taken == {"waits": ("completed", 5), "runs": ("completed", 5)}
+        assert shell.script(block(section("migrating", "Take jobs over"), "sh")).returncode == 1
+
+
+def test_each_command_that_is_typed_as_before_is_one(tmp_path: Path) -> None:
+    with Shell(tmp_path) as shell:
+        shell.make_spool().file("exit 1", id="job1", max_retries=0)
+        shell.drain()
+        for first, *_ in rows(section("migrating", "Commands"))[2:]:
+            for line in re.findall(r"`(queuectl (?!webui)[^`]*)`", first):
+                ran = shell.script(line.replace('"job1"', '"job2"'))
+                assert ran.returncode == 0, (line, ran.stdout)
 
 
 @pytest.fixture
