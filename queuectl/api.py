@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from queuectl.spool.jobs import Found
     from queuectl.spool.moving import Target
     from queuectl.spool.root import Root
+    from queuectl.view.groups import Group
     from queuectl.worker.member import Member
 
 
@@ -133,13 +134,13 @@ class Spool:
 
     def _gate(self, lot: list[Job], *, after_unfiled: bool = False) -> Mapping[str, str | QueueError]:
         """What the rules say of jobs that are filed together: see `filing.Gate`."""
-        if any(job.after or job.unique for job in lot):
+        if any(job.after or job.group or job.unique for job in lot):
             self.refuse_older_workers()
-        if not any(job.after for job in lot):
+        if not any(job.after or job.group for job in lot):
             return {}
-        from queuectl.rules import after  # most jobs wait for none
+        from queuectl.rules import gate  # most jobs wait for none
 
-        return after.gate(self.root, lot, may_be_unfiled=after_unfiled)
+        return gate.judge(self.root, lot, may_be_unfiled=after_unfiled)
 
     def refuse_older_workers(self) -> None:
         """Raise `QueueError` while a live worker is of a version that knows no parked jobs and no `after`.
@@ -161,7 +162,7 @@ class Spool:
 
     def refuse_unknown(self, changing: Mapping[str, Any]) -> None:
         """Raise `QueueError` for changes of fields that a live worker of an older version does not know."""
-        if not {"after", "unique", "unique_for"}.isdisjoint(changing):
+        if not {"after", "group", "slots", "unique", "unique_for"}.isdisjoint(changing):
             self.refuse_older_workers()
 
     def find(self, job_id: str) -> Found:
@@ -304,6 +305,30 @@ class Spool:
             except JobMoved:  # it moved meanwhile: look where it is now
                 continue
         raise JobMoved(job_id)
+
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of jobs that share slots, by name, as they are now."""
+        from queuectl.view import groups
+
+        return groups.groups(self.root, self.clock())
+
+    def set_group(self, group: str, slots: int | None = None, rest: float | None = None) -> None:
+        """Give a group so many numbered slots, and let each rest for so many seconds after a start."""
+        from queuectl.rules import groups
+
+        groups.set_up(self.root, groups.checked(group), slots, rest)
+
+    def pause_group(self, group: str) -> None:
+        """Start no job of a group until `resume_group`."""
+        from queuectl.rules import groups
+
+        groups.pause(self.root, groups.checked(group))
+
+    def resume_group(self, group: str) -> bool:
+        """Let jobs of a group be started again; False if it was not paused."""
+        from queuectl.rules import groups
+
+        return groups.resume(self.root, groups.checked(group))
 
     def member(self, kind: str = "program") -> Member:
         """Join the workers of this spool: `with spool.member() as me: claim = me.claim(…)`."""

@@ -320,7 +320,8 @@ def test_a_user_without_a_home_is_told_to_name_a_spool(shell: Shell) -> None:
     [
         [],
         ["x", "sideways"],
-        ["x", "drain", "1", "2"],
+        ["x", "drain", "1", "No Group"],
+        ["x", "drain", "1", "gpu", "2"],
         ["x", "drain", "0"],
     ],
 )

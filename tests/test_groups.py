@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from queuectl.spool.claims import Claim
     from queuectl.worker.member import Member
     from tests.conftest import Counting, StoppedClock, Until, Workers
+    from tests.shell import Shell
 
 __all__ = ["stage"]
 
@@ -643,3 +645,137 @@ def test_a_job_that_is_released_has_its_group_in_its_name_again(spool: Spool) ->
         me.complete(me.note(claim, me.started(1, None, spool.clock())), {"exit_code": 0}, spool.clock())
         me.look(spool.clock())
         assert spool.find("behind").path.endswith("-behind+gpu.yaml")
+
+
+# ── by command ────────────────────────────────────────────────────────────────────────────────
+
+
+def says(shell: Shell, *words: str) -> str:
+    return shell(*words).out
+
+
+@pytest.fixture
+def queue(shell: Shell) -> Shell:
+    shell("init")
+    return shell
+
+
+def test_a_group_is_made_and_changed_by_command(queue: Shell) -> None:
+    assert says(queue, "group", "set", "gpu", "--slots", "3") == "gpu has 3 slots\n"
+    assert says(queue, "group", "set", "gpu", "--slots", "1", "--rest", "90s") == (
+        "gpu has 1 slot, each rests for 1 min 30 s from a start\n"
+    )
+    folder = queue.spool.path / "groups" / "gpu"
+    (folder / "cuda0").touch()
+    assert says(queue, "group", "set", "gpu", "--slots", "2").startswith("gpu has 3 slots, each rests")
+    assert {path.name.partition(".")[0] for path in folder.iterdir()} == {"1", "2", "cuda0"}
+    assert {path.read_text() for path in folder.iterdir()} == {"90s\n"}
+    assert says(queue, "group", "set", "gpu", "--rest", "0") == "gpu has 3 slots\n"
+    assert says(queue, "group", "pause", "gpu") == "gpu is paused\n"
+    (one,) = map(json.loads, says(queue, "group", "list", "--json").splitlines())
+    assert one == {
+        "group": "gpu",
+        "paused": True,
+        "slots": 3,
+        "in_use": 0,
+        "resting": 0,
+        "running": 0,
+        "waiting": 0,
+        "rest_seconds": 0,
+        "workers": {},
+    }
+    assert says(queue, "group", "resume", "gpu") == "gpu is resumed\n"
+    assert says(queue, "group", "resume", "gpu") == "gpu was not paused\n"
+    assert says(queue, "check") == ""
+
+
+def test_slots_that_are_in_use_go_when_their_jobs_have_ended(queue: Shell) -> None:
+    says(queue, "group", "set", "gpu", "--slots", "3")
+    spool = queue.spool
+    for n in range(3):
+        file(spool, f"job-{n}")
+    with spool.member() as me:
+        got = claims(me, spool)
+        said = queue("group", "set", "gpu", "--slots", "1")
+        assert said.out == "gpu has 1 slot\n"
+        assert "3 are in use; nothing is started in gpu until fewer than 1 are." in said.err
+        for claim in got:
+            me.give_back(claim)
+        (claim,) = claims(me, spool)
+        shown = says(queue, "group", "list").splitlines()[1]
+        assert shown.split() == ["gpu", "1", "1", "0", "2", "-", "full"]
+        me.give_back(claim)
+    assert says(queue, "check") == ""
+
+
+def texts_in(spool: Spool) -> list[tuple[str, bytes]]:
+    """All files, without the moments in their names."""
+    files = sorted(path for path in spool.path.rglob("*") if path.is_file())
+    return [(path.name[27:] or path.name, path.read_bytes()) for path in files]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["enqueue", "--group", "gpu", "--slots", "3", "true"], "it wants 3, and the group gpu has 2"),
+        (["enqueue", "--group", "new", "--slots", "2", "true"], "it wants 2, and the group new has 1"),
+        (["enqueue", "--group", "GPU", "true"], "'GPU' cannot be taken"),
+        (["enqueue", "--slots", "2", "true"], "slots says nothing without group"),
+        (["group", "set", "gpu"], "Nothing to set was given"),
+        (["group", "set", "GPU", "--slots", "2"], "'GPU' is no name of a group"),
+        (["group", "set", "gpu", "--slots", "0"], "0 is not in the range"),
+        (["group", "set", "gpu", "--rest", "soon"], "--rest"),
+        (["group", "pause", "../x"], "'../x' is no name of a group"),
+        (["worker", "start", "--group", "a b"], "'a b' is no name of a group"),
+        (["group", "new", "gpu"], "Did you mean `queuectl group set`?"),
+        (["set", "waits", "slots=3"], "it wants 3, and the group gpu has 2"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(queue: Shell, words: list[str], told: str) -> None:
+    says(queue, "group", "set", "gpu", "--slots", "2")
+    says(queue, "enqueue", "--id", "waits", "--group", "gpu", "true")
+    before = texts_in(queue.spool)
+    assert told in queue(*words, status=(1, 2)).err
+    assert texts_in(queue.spool) == before
+
+
+def test_status_says_what_a_job_of_a_group_waits_for(queue: Shell) -> None:
+    says(queue, "group", "set", "gpu", "--slots", "2")
+    says(queue, "enqueue", "--id", "one", "--group", "gpu", "--slots", "2", "true")
+    says(queue, "enqueue", "--id", "two", "--group", "gpu", "true")
+    spool = queue.spool
+    with spool.member() as me:
+        assert [claim.id for claim in claims(me, spool)] == ["one"]
+        assert "waits for a slot of gpu: 2 of 2 in use" in says(queue, "status", "two")
+        says(queue, "group", "pause", "gpu")
+        assert "gpu is paused (`queuectl group resume gpu`)" in says(queue, "status", "two")
+    drop(spool, "big", "slots: 3\n")
+    with spool.member() as me:
+        take_in(me, spool)
+    assert "wants 3 slots, gpu has 2" in says(queue, "status", "big")
+    assert "Job big wants 3 slots, and the group gpu has 2." in says(queue, "status")
+    shown = json.loads(says(queue, "status", "one", "--json"))
+    assert (shown["group"], shown["slots"]) == ("gpu", 2)
+
+
+def test_a_job_changes_its_group_with_set(queue: Shell) -> None:
+    says(queue, "enqueue", "--id", "job", "--group", "gpu", "true")
+    says(queue, "set", "job", "group=web")
+    spool = queue.spool
+    assert spool.find("job").path.endswith("-job+web.yaml")
+    says(queue, "set", "job", "group=")
+    assert spool.find("job").path.endswith("-job.yaml")
+
+
+def test_workers_of_a_group_run_its_jobs_alone(queue: Shell) -> None:
+    says(queue, "enqueue", "--id", "job", "--group", "gpu", "echo $QUEUECTL_SLOT")
+    says(queue, "enqueue", "--id", "plain", "true")
+    for words in (["--drain"], ["--drain", "--count", "2"]):
+        queue("worker", "start", "--group", "gpu", *words)
+        assert says(queue, "list", "--state", "pending").split()[6] == "plain"
+    assert says(queue, "logs", "job", "--stdout").strip() == "1"
+    says(queue, "enqueue", "--id", "next", "--group", "gpu", "true")
+    says(queue, "worker", "start", "--group", "gpu")
+    says(queue, "wait", "next")
+    says(queue, "worker", "stop")
+    assert queue.spool.find("plain").state is State.PENDING

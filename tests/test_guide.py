@@ -276,6 +276,8 @@ def busy(tmp_path: Path) -> Spool:
             "launcher": "env",
             "backoff_base": 1,
             "after": "first",
+            "group": "gpu",
+            "slots": 1,
             "unique": "k",
             "unique_for": "24h",
         }
@@ -305,9 +307,11 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(busy: Spool) 
     (printed,) = objects(queuectl(busy, "output", "get", "whole", "--json"))
     with busy.member():
         (worker,) = objects(queuectl(busy, "worker", "status", "--json"))
+    (group,) = objects(queuectl(busy, "group", "list", "--json"))
+    assert list(group) == documented["queuectl group list --json"]
     assert list(overview) == documented["queuectl status --json"]
     assert list(whole) == job_keys
-    own = {"cwd", "env", "launcher", "backoff_base", "after", "unique", "unique_for"}
+    own = {"cwd", "env", "launcher", "backoff_base", "after", "group", "slots", "unique", "unique_for"}
     assert list(waits) == [key for key in job_keys if key not in own]
     assert list(dead) == [*waits, *documented["queuectl dlq list --json"]]
     assert list(printed) == documented["queuectl output get JOB_ID --json"]

@@ -80,14 +80,12 @@ AROUND: dict[str, tuple[str, str]] = {
         "export USER=me; queuectl enqueue ./report; " + WORKER,
         "grep -q 'all is well' ~/mail",
     ),
-    "Limit how many jobs run at once": (
+    "Limit how many jobs run at once": ("", "queuectl wait --all; test -s data.zip"),
+    "Give each job a GPU of its own": ("", "queuectl wait --all; test $(ls result-* | wc -l) = 8"),
+    "Start no more than ten jobs a minute": (
         "",
-        (
-            "queuectl --spool downloads wait --all; test -s data.zip\n"
-            "test $(queuectl --spool builds worker status --json | wc -l) = 4"
-        ),
+        "queuectl wait --all; test $(queuectl list --state completed --json | wc -l) = 3",
     ),
-    "Give each job a GPU of its own": ("", "queuectl wait --all; grep -qx 'on GPU [01]' which-gpu"),
     "Stop a job that takes too long": (
         "",
         ALL_DONE + "test $(queuectl config get job_timeout_seconds) = 14400",

@@ -45,6 +45,12 @@ HABITS = {
         "worker stop": ["kill", "quit", "rm", "remove", "shutdown"],
         "worker status": ["list", "ls", "ps", "show", "info"],
     },
+    "group": {
+        "group list": ["ls", "show", "status", "ps"],
+        "group set": ["add", "create", "new", "edit", "limit"],
+        "group pause": ["stop", "hold"],
+        "group resume": ["unpause", "continue", "start", "release"],
+    },
     "dlq": {"dlq list": ["ls", "show", "status"], "dlq retry": ["requeue", "rerun", "restart"]},
     "config": {"config list": ["ls", "all"], "config unset": ["reset", "rm", "remove", "delete"]},
     "output": {"output get": ["show", "cat", "logs", "log", "print"]},

@@ -21,6 +21,7 @@ MODULES = {
     "parking": ["hold", "release", "set", "move"],
     "editing": ["edit"],
     "workers": ["worker", "pause", "resume"],
+    "limits": ["group"],
     "web": ["webui", "metrics"],
     "config": ["config"],
     "spool": ["init", "check"],

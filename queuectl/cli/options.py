@@ -56,6 +56,8 @@ RULES = (
         repeats=True,
     ),
     Option(("--after-unfiled",), "after_unfiled", None, "Wait also for ids that nobody has filed yet."),
+    Option(("--group",), "group", "NAME", "Run it in this group, of whose slots it needs one."),
+    Option(("--slots",), "slots", "N", "How many slots of its group it needs."),
     Option(("--unique",), "unique", "KEY", "File nothing while another job with this key waits or runs."),
     Option(("--unique-for",), "unique_for", "HOW", "How long a job has its key: active, waiting, or 24h."),
     Option(("--hold",), "held", None, "Do not start it before `queuectl release`."),

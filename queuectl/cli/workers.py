@@ -13,6 +13,7 @@ from queuectl.cli.commands import Group, examples, on_spool, taking
 from queuectl.cli.options import AS_JSON
 from queuectl.cli.places import spool_or_new
 from queuectl.errors import QueueError
+from queuectl.rules import groups
 from queuectl.spool import descriptions, liveness, requests
 from queuectl.spool.onlooker import Onlooker
 from queuectl.times import duration, entered_duration, parse_moment
@@ -45,9 +46,12 @@ def worker_command() -> None:
     help="Stay, and end when nothing is left to run now; with =retries, when no failed job waits for its "
     "next try either; with =all, when no job is left, whenever it is due.",
 )
+@click.option("--group", "only", metavar="NAME", help="Run only jobs of this group.")
 @click.pass_context
-def _start(ctx: click.Context, count: int, foreground: bool, drain: str | None) -> int:
+def _start(ctx: click.Context, count: int, foreground: bool, drain: str | None, only: str | None) -> int:
     """Start workers; prints their names."""
+    if only is not None:
+        groups.checked(only)
     root = spool_or_new(ctx).root
     if requests.is_paused(root):
         printer.note("The queue is paused: workers start nothing before `queuectl resume`.")
@@ -57,11 +61,11 @@ def _start(ctx: click.Context, count: int, foreground: bool, drain: str | None) 
     from queuectl.worker import fleet
 
     if drain is not None:
-        return fleet.run(root, descriptions.DRAIN, count, drain)
+        return fleet.run(root, descriptions.DRAIN, count, drain, only)
     if foreground:
-        return fleet.run(root, descriptions.FOREGROUND, count)
+        return fleet.run(root, descriptions.FOREGROUND, count, only=only)
     try:
-        names = fleet.start_detached(root, count)
+        names = fleet.start_detached(root, count, only)
     except fleet.NotAllStarted as error:
         printer.lines(error.started)
         raise

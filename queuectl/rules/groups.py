@@ -11,6 +11,7 @@ crash anywhere leaves a token with a dead owner.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -19,6 +20,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
+from queuectl.errors import BadJob, BadUsage
 from queuectl.job.model import GROUP, State
 from queuectl.spool import tokens
 from queuectl.spool.names import make_id
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from queuectl.errors import QueueError
+    from queuectl.job.model import Job
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
     from queuectl.spool.tokens import Token
@@ -45,6 +49,8 @@ SHORTEST, LONGEST = 0.1, 1.0
 SOON = 0.15
 #: The slot of a group that nobody has set up.
 ONE = "1"
+#: A slot that is renamed each time is not written to after this many tries.
+_TRIES = 20
 #: What the system says of a directory that cannot be used, or not yet.
 REFUSALS = (FileNotFoundError, NotADirectoryError, PermissionError)
 
@@ -221,11 +227,12 @@ def look(root: Root, group: str) -> Seen:
     if not files.is_folder(folder):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
     seen = seen_in(root.texts_in(folder))
-    for token in seen.slots:
+    spent = [token for token in seen.slots if token.owner is None and token.name in seen.gone]
+    for token in spent:
         # Crash: a mark that stays without its slot does no harm, and `check --repair` removes it.
-        if token.owner is None and token.name in seen.gone and files.remove(f"{folder}/{token}"):
+        if files.remove(f"{folder}/{token}"):
             files.remove(f"{folder}/{token.name}{GONE}")
-    return seen
+    return seen._replace(slots=[token for token in seen.slots if token not in spent])
 
 
 def seen_in(texts: Iterable[str]) -> Seen:
@@ -234,6 +241,73 @@ def seen_in(texts: Iterable[str]) -> Seen:
     slots = tokens.valid(tokens.among(texts))
     gone = frozenset(text.removesuffix(GONE) for text in texts if text.endswith(GONE))
     return Seen(PAUSED in texts, slots, gone)
+
+
+def glance(root: Root, group: str) -> Seen:
+    """A group as it is now, for onlookers: nothing is made or changed."""
+    folder = folder_of(root, group)
+    return seen_in(root.texts_in(folder)) if files.is_folder(folder) else seen_in([ONE])
+
+
+def refusals(root: Root, lot: Iterable[Job]) -> dict[str, QueueError]:
+    """For the ids of jobs that are to be filed, why they are refused: they want more slots than there are."""
+    jobs = [job for job in lot if job.group is not None]
+    sizes = {group: glance(root, group).size for group in {job.group or "" for job in jobs}}
+    refused: dict[str, QueueError] = {}
+    for job in jobs:
+        group, wanted = job.group or "", job.slots or 1
+        if wanted > sizes[group]:
+            refused[job.id or ""] = BadJob(
+                f"slots: it wants {wanted}, and the group {group} has {sizes[group]}.",
+                f"Ask for fewer, or run `queuectl group set {group} --slots {wanted}` first.",
+            )
+    return refused
+
+
+def set_up(root: Root, group: str, count: int | None, rest: float | None) -> None:
+    """Give a group the slots 1 to `count`, which rest for so many seconds after each use.
+
+    None leaves that as it is. Slots that have other names stay. One that is to go and has a job goes once the
+    job has ended, and until then holds up as many other jobs.
+    """
+    folder = folder_of(root, group)
+    if not files.exists(folder):
+        make(root, group)
+    for _ in range(2 if count is not None else 0):  # a listing may miss a slot that is renamed just then
+        there = {token.name for token in look(root, group).slots}
+        numbered = {name for name in there if name.isdecimal()}
+        wanted = set(map(str, range(1, (count or 0) + 1)))
+        for name in wanted:
+            files.remove(f"{folder}/{name}{GONE}")
+        for name in wanted - there:
+            _create(root, f"{folder}/{name}")
+        for name in numbered - wanted:
+            _create(root, f"{folder}/{name}{GONE}")
+    seen = look(root, group)
+    if rest is None:
+        rest = max((tokens.rest_of(folder, token) for token in seen.slots), default=0.0)
+    left = {token.name for token in seen.slots}
+    for _ in range(_TRIES):
+        for token in [token for token in look(root, group).slots if token.name in left]:
+            if tokens.set_rest(folder, token, rest):
+                left.discard(token.name)
+
+
+def pause(root: Root, group: str) -> None:
+    """Start no job of a group until `resume`."""
+    if not files.exists(folder_of(root, group)):
+        make(root, group)
+    _create(root, f"{folder_of(root, group)}/{PAUSED}")
+
+
+def resume(root: Root, group: str) -> bool:
+    """Let jobs of a group be started again; False if it was not paused."""
+    return files.remove(f"{folder_of(root, group)}/{PAUSED}")
+
+
+def _create(root: Root, path: str) -> None:
+    with contextlib.suppress(FileExistsError):  # another command has just made it
+        files.create(path, mode=root.file_mode)
 
 
 def make(root: Root, group: str) -> None:
@@ -263,6 +337,16 @@ def remove_draft(draft: str) -> None:
 def is_name(text: str) -> bool:
     """Whether a group may have this name."""
     return re.fullmatch(GROUP, text, re.ASCII) is not None
+
+
+def checked(text: str) -> str:
+    """The name of a group as a person gives it. Raises `BadUsage` for one that no group may have."""
+    if not is_name(text):
+        raise BadUsage(
+            f"{text!r} is no name of a group.",
+            "It takes 1 to 24 of a-z, 0-9, '_' and '-', a letter or digit first, and not 'held'.",
+        )
+    return text
 
 
 def is_mark(text: str) -> bool:

@@ -202,7 +202,7 @@ def _apply(me: Hand, found: Found, how: Change, reason: str | None, now: datetim
             name = name._replace(rank=_rank_of(job, claim, how.settings))
         if job.run_at != before.run_at and (job.run_at or found.state is State.PENDING):
             name = name._replace(due=stamp(job.run_at or now))
-        if job.after != before.after:
+        if (job.after, job.group, job.slots) != (before.after, before.group, before.slots):
             judged = how.gate([job._replace(id=claim.id)]).get(claim.id)
             if isinstance(judged, QueueError):
                 raise judged

@@ -121,6 +121,18 @@ def rest_of(folder: str, token: Token) -> float:
         return 0.0
 
 
+def set_rest(folder: str, token: Token, seconds: float) -> bool:
+    """Let a token rest for so many seconds after each use from now on. False where it has been renamed."""
+    text = f"{seconds:g}s\n".encode() if seconds else b""
+    try:
+        with files.opened(f"{folder}/{token}", files.WRITE) as fd:
+            files.write_at(fd, text, 0)
+            files.kernel.ftruncate(fd, len(text))
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _after(text: str) -> str:
     return stamp(shifted(from_stamp(text))) if text else ""
 

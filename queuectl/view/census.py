@@ -49,13 +49,15 @@ class Listing(NamedTuple):
     """One directory: the jobs in it in run order or, finished ones, in the order of their ends.
 
     `parked` are the names of parked jobs, which `names` leaves out, `strangers` those that a person should
-    see. `ends` holds when each file was last written, in nanoseconds since 1970, in the states of `_ENDS`;
-    until all files have been looked at it is shorter than `names`, and `read` is false.
+    see, `wide` those of waiting jobs that want several slots of their group. `ends` holds when each file was
+    last written, in nanoseconds since 1970, in the states of `_ENDS`; until all files have been looked at it
+    is shorter than `names`, and `read` is false.
     """
 
     names: list[str]
     parked: Sequence[str] = ()
     strangers: Sequence[str] = ()
+    wide: Sequence[str] = ()
     ends: array[int] = array("q")
     read: bool = False
 
@@ -66,13 +68,15 @@ class Listing(NamedTuple):
         others = set(odd(state, names))
         strangers = (text for text in others if classify(state, text) in {Kind.DROP, Kind.STRANGER})
         found = [text for text in names if text not in others] if others else names
-        return cls(found, parked, sorted(strangers), read=True)
+        wide = [text for text in found if "=" in text] if state in jobs.WAITING else []
+        return cls(found, parked, sorted(strangers), wide, read=True)
 
 
 class Counts(NamedTuple):
     """How many jobs each state has, and other facts from the names alone.
 
-    `first_due` is the file name of the job that has waited longest. `strangers` are paths below the spool.
+    `first_due` is the file name of the job that has waited longest. `strangers` are paths below the spool,
+    `wide` the names of waiting jobs that want several slots of their group.
     """
 
     pending: int
@@ -85,6 +89,7 @@ class Counts(NamedTuple):
     dead: int
     first_due: str | None
     strangers: tuple[str, ...]
+    wide: tuple[str, ...]
 
     @classmethod
     def of(cls, listings: Mapping[State, Listing], due: int, first_due: str | None) -> Counts:
@@ -98,6 +103,7 @@ class Counts(NamedTuple):
             blocked=parked[jobs.BLOCKED],
             first_due=first_due,
             strangers=tuple(f"{state}/{text}" for state in State for text in listings[state].strangers),
+            wide=tuple(text for state in jobs.WAITING for text in listings[state].wide),
         )
 
     def oldest(self, now: datetime) -> float | None:
@@ -108,7 +114,7 @@ class Counts(NamedTuple):
 
     def as_dict(self) -> dict[str, int]:
         """One entry for each state, as `status --json` prints it."""
-        return dict(zip(self._fields[:-2], self[:-2], strict=True))
+        return dict(zip(self._fields[:-3], self[:-3], strict=True))
 
 
 def listed(root: Root) -> dict[State, list[str]]:

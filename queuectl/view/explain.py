@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import settings
 from queuectl.errors import BrokenConfig
 from queuectl.job.model import UNSTARTED, State
 from queuectl.rules import after
+from queuectl.rules import groups as rules
 from queuectl.spool import holds, jobs, order, presence, requests
 from queuectl.spool.names import EDIT, HELD, MOVING, REASON, classify, odd, parse, split_parked
 from queuectl.spool.names import Kind as NameKind
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.times import duration, local, parse_moment, stamp, when
-from queuectl.view import lookup
+from queuectl.view import groups, lookup
 from queuectl.view.wording import Finding, Kind, shortened
 from queuectl.view.workers import Worker, alive, workers
 
@@ -45,10 +47,21 @@ def attention(root: Root, counts: Counts, known: Sequence[Worker], now: datetime
             yield Finding(Kind.CLOCK, {"warning": presence.clock_warning(offset, host).rstrip(".")})
     if counts.dead:
         yield Finding(Kind.DEAD_JOBS, {"number": counts.dead})
+    yield from _too_wide(root, counts.wide)
     if counts.first_due:
         yield from _held(root, counts.first_due, now)
     yield from _strangers(root, counts.strangers)
     yield from config(root)
+
+
+def _too_wide(root: Root, texts: Sequence[str]) -> Iterator[Finding]:
+    """The jobs that want more slots than their groups have; some of them, if there are many."""
+    found = [name for text in texts if (name := parse(text)) and name.group]
+    sizes = {group: rules.glance(root, group).size for group in {name.group or "" for name in found}}
+    too_wide = (name for name in found if name.slots > sizes[name.group or ""])
+    for name in islice(too_wide, _SOME):
+        facts = {"id": name.id, "wanted": name.slots, "group": name.group, "size": sizes[name.group or ""]}
+        yield Finding(Kind.TOO_WIDE, facts)
 
 
 def _standstill(root: Root, known: Sequence[Worker], *, is_work: bool) -> Iterator[Finding]:
@@ -155,6 +168,8 @@ def _why_it_waits(
     if found.name.due > stamp(now):
         what = "next try" if found.state is State.FAILED else "due"
         yield Finding(Kind.LATER, {"what": what, "when": when(found.name.due_at, now)})
+    if found.job is not None and found.job.group is not None:
+        yield from _in_group(root, found.job.group, found.job.slots or 1, now)
     if not alive(workers(root, values)):
         yield Finding(Kind.NOBODY_WORKS)
     if found.unreadable:
@@ -167,6 +182,21 @@ def _why_it_waits(
 
 
 _PARKED = {HELD: Kind.PARKED_BY_HAND, EDIT: Kind.IN_EDITOR, MOVING: Kind.MOVING}
+
+
+def _in_group(root: Root, group: str, wanted: int, now: datetime) -> Iterator[Finding]:
+    """Why the group of a job does not let it start now."""
+    one = groups.one(root, group, 0, 0, now)
+    if one.paused:
+        yield Finding(Kind.GROUP_PAUSED, {"group": group})
+    if wanted > one.slots:
+        yield Finding(Kind.TOO_MANY_SLOTS, {"wanted": wanted, "group": group, "size": one.slots})
+    elif one.slots - one.in_use - one.resting < wanted:
+        facts = {"what": "a slot" if wanted == 1 else f"{wanted} slots", "group": group}
+        resting = f", {one.resting} resting" if one.resting else ""
+        yield Finding(
+            Kind.WAITS_FOR_SLOT, facts | {"used": one.in_use, "size": one.slots, "resting": resting}
+        )
 
 
 def _behind_others(root: Root, job_id: str, job: Job) -> Iterator[Finding]:

@@ -42,6 +42,10 @@ class Kind(Enum):
     DIED = ("{number} died at work", "The next worker, or `queuectl check --repair`, takes over its jobs.")
     CLOCK = ("{warning}", "")
     DEAD_JOBS = ("{number} dead", "See `queuectl dlq list`.")
+    TOO_WIDE = (
+        "Job {id} wants {wanted} slots, and the group {group} has {size}",
+        "`queuectl group set {group} --slots {wanted}`, or `queuectl set {id} slots={size}`.",
+    )
     HELD = ("Job {job} waits for a program that is writing to its file, {file}", "")
     DROPPED = ("{number} dropped in pending/, not taken in by a worker yet ({first})", "")
     LEFT_ALONE = ("1 file or folder that is no job is left alone ({some})", "See `queuectl check`.")
@@ -67,6 +71,12 @@ class Kind(Enum):
     )
     WAITS_FOR = ("waits for {what}", "")
     CANNOT_RUN = ("cannot run: {what}", "retry that job, or `queuectl release --now {id}`")
+    GROUP_PAUSED = ("{group} is paused", "`queuectl group resume {group}`")
+    WAITS_FOR_SLOT = ("waits for {what} of {group}: {used} of {size} in use{resting}", "")
+    TOO_MANY_SLOTS = (
+        "wants {wanted} slots, {group} has {size}",
+        "`queuectl group set {group} --slots {wanted}`",
+    )
     LATER = ("{what} at {when}", "")
     BROKEN = ("its file is broken: {why}", "")
     OPEN = ("a program has its file open for writing", "")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from queuectl import times
 from queuectl.errors import Lacking, QueueError, StorageTrouble
 from queuectl.job.model import State
+from queuectl.rules import groups
 from queuectl.spool import descriptions, liveness, output, presence, safety
 from queuectl.spool.descriptions import DETACHED, DRAIN, FOREGROUND
 from queuectl.spool.safety import open_root
@@ -47,8 +48,10 @@ class NotAllStarted(QueueError):
         self.exit_status = status
 
 
-def start_detached(root: Root, count: int) -> list[str]:
+def start_detached(root: Root, count: int, only: str | None = None) -> list[str]:
     """Start workers that outlive this process and its terminal; returns their names.
+
+    With `only` they take jobs of this group alone.
 
     Raises `NotAllStarted` when one does not come up; the others run on. Raises the `OSError` of a disk
     that takes nothing, or of a system without room for a process, before any is started.
@@ -59,7 +62,7 @@ def start_detached(root: Root, count: int) -> list[str]:
     files.probe(f"{root.workers}/.{host.host_name()}-{files.kernel.getpid()}.probe")
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "queuectl.worker", root.text, DETACHED, str(count)],
+            [sys.executable, "-m", "queuectl.worker", root.text, DETACHED, str(count), only or ""],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,  # its end is there once each worker has let go of it
             stderr=subprocess.STDOUT,
@@ -129,9 +132,12 @@ def _list_once(root: Root) -> Waiting | None:
     return listed
 
 
-def run_here(root: Root, kind: str, until: str, listed: Waiting | None = None) -> int:
+def run_here(
+    root: Root, kind: str, until: str, only: str | None = None, listed: Waiting | None = None
+) -> int:
     """Be a worker in this process until it ends; returns 130 after Ctrl-C, else 0."""
-    worker = Worker(root, kind, awaited=DRAINS[until] if kind == DRAIN else None, listed=listed)
+    awaited = DRAINS[until] if kind == DRAIN else None
+    worker = Worker(root, kind, awaited=awaited, only=only, listed=listed)
     if kind == DETACHED:
         _detach(root, worker)
     else:
@@ -172,15 +178,15 @@ def _detach(root: Root, worker: Worker) -> None:
     log.to_stream(sys.stderr, worker.name, lambda: log.to_file(root, worker.name))
 
 
-def run(root: Root, kind: str, count: int, until: str = "now") -> int:
+def run(root: Root, kind: str, count: int, until: str = "now", only: str | None = None) -> int:
     """Be the one worker, or run several as children of this process, until all have ended.
 
-    In a child, be one and exit. `until` is a word of `DRAINS`.
+    In a child, be one and exit. `until` is a word of `DRAINS`. With `only` they run that group's jobs alone.
     """
     safety.refuse_idle_root(root)
     _prepare(kind)
     if count == 1:
-        return run_here(root, kind, until)
+        return run_here(root, kind, until, only)
     listed = _list_once(root)
     # Race: a signal that comes just then reaches all of them once they can end in order.
     awaited = {*_endings(), signal.SIGCHLD}
@@ -191,7 +197,7 @@ def run(root: Root, kind: str, count: int, until: str = "now") -> int:
     if not children:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         processes.end_with(parent)
-        return run_here(root, kind, until, listed)
+        return run_here(root, kind, until, only, listed)
     return _stand_by(children, awaited)
 
 
@@ -249,9 +255,10 @@ def await_end(
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m queuectl.worker SPOOL KIND [COUNT]`: be a worker, or fork COUNT of them and end."""
-    path, kind, count = [*arguments, ""][:3] if len(arguments) in {2, 3} else ("", "", "")
-    if kind not in {DETACHED, FOREGROUND, DRAIN} or not re.fullmatch("([1-9][0-9]{0,3})?", count):
+    """`python -m queuectl.worker SPOOL KIND [COUNT [GROUP]]`: be a worker, or fork COUNT of them and end."""
+    path, kind, count, only = [*arguments, "", ""][:4] if len(arguments) in {2, 3, 4} else [""] * 4
+    is_count, is_group = re.fullmatch("([1-9][0-9]{0,3})?", count), not only or groups.is_name(only)
+    if kind not in {DETACHED, FOREGROUND, DRAIN} or not is_count or not is_group:
         sys.stderr.write(
             "This is for `queuectl worker start` alone.\nRun that, or see `queuectl worker start --help`.\n"
         )
@@ -265,7 +272,7 @@ def main(arguments: list[str]) -> int:
             if _fork(int(count)):
                 return 0  # the workers have no parent: a worker takes its children for a job's
             os.setsid()
-        return run_here(root, kind, "now", listed)
+        return run_here(root, kind, "now", only or None, listed)
     except QueueError as error:
         trouble: QueueError = error
     except OSError as error:

@@ -1,0 +1,60 @@
+"""Groups as onlookers see them: their slots, who has them, and how many jobs wait."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl.job.model import State
+from queuectl.rules import groups as rules
+from queuectl.spool import jobs, tokens
+from queuectl.spool.names import group_in, is_sortable
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from queuectl.spool.root import Root
+
+
+class Group(NamedTuple):
+    """One group. `workers` has the worker that has each slot which is in use, by the name of the slot.
+
+    `resting` slots are free, and none of them can be taken yet.
+    """
+
+    group: str
+    paused: bool
+    slots: int
+    in_use: int
+    resting: int
+    running: int
+    waiting: int
+    rest_seconds: float
+    workers: dict[str, str]
+
+
+def groups(root: Root, now: datetime) -> tuple[Group, ...]:
+    """All groups that have a directory or a job, by name."""
+    texts = [text for state in jobs.WAITING for text in root.texts_in(root.folder(state)) if "+" in text]
+    waiting = Counter(group_in(text) for text in texts if is_sortable(text))
+    running = Counter(name.group for name in jobs.names_in(root, State.PROCESSING) if name.group)
+    names = {folder.rpartition("/")[2] for folder in tokens.folders(root)} | waiting.keys() | running.keys()
+    known = sorted(filter(rules.is_name, names))
+    return tuple(one(root, name, waiting[name], running[name], now) for name in known)
+
+
+def one(root: Root, name: str, waiting: int, running: int, now: datetime) -> Group:
+    """A group with so many jobs that wait and that run."""
+    seen, folder = rules.glance(root, name), rules.folder_of(root, name)
+    rests = tokens.Rests().left(folder, seen.free, now)
+    return Group(
+        group=name,
+        paused=seen.is_paused,
+        slots=seen.size,
+        in_use=len(seen.taken),
+        resting=sum(rest > 0 for rest in rests.values()),
+        running=running,
+        waiting=waiting,
+        rest_seconds=max((tokens.rest_of(folder, token) for token in seen.slots), default=0.0),
+        workers={token.name: token.owner or "" for token in seen.taken},
+    )
