@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from queuectl import documents, settings, times
-from queuectl.errors import JobMoved, NoSuchJob, QueueError, StorageTrouble
+from queuectl.errors import CannotRun, JobMoved, NoSuchJob, QueueError, StorageTrouble
 from queuectl.job.fields import from_fields
 from queuectl.job.model import Job
 from queuectl.spool import safety
@@ -16,7 +16,7 @@ from queuectl.times import utc_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -177,6 +177,12 @@ class Spool:
 
         return lookup.listing(self.root, self.clock(), state, limit)
 
+    def dependents(self, job_id: str) -> Sequence[Found]:
+        """The jobs that wait for this one, in run order: those that are parked, read."""
+        from queuectl.view import dependencies
+
+        return dependencies.direct(self.root, self.find(job_id).id)
+
     def view(self, found: Found) -> dict[str, Any]:
         """A job as the JSON object of `status JOB_ID --json`."""
         from queuectl.view import lookup
@@ -186,18 +192,22 @@ class Spool:
     def wait(self, job_id: str, timeout: float | None = None) -> Found | None:
         """Wait until a job is done or dead and return it; None after `timeout` seconds.
 
-        Raises `NoSuchJob`, also if the job is deleted meanwhile.
+        Raises `NoSuchJob`, also if the job is deleted meanwhile, and `CannotRun` where it waits for a job
+        that ended otherwise than it asks.
         """
         from queuectl.spool import jobs
         from queuectl.view import lookup
+        from queuectl.view.dependencies import Hopeless
         from queuectl.view.endings import Ends
 
         end = None if timeout is None else times.clock.monotonic() + timeout
         found = lookup.locate(self.root, job_id)
+        hopeless = Hopeless(self.root)
         while True:
             ends = Ends(self.root, [found])
             for _ in ends.looks(end):
-                pass
+                for blamed, why in hopeless.among(ends.left.values()).items():
+                    raise CannotRun(blamed, str(why))
             if ends.gone:
                 raise NoSuchJob(found.id)
             if ends.left:

@@ -136,6 +136,16 @@ class LongAgo(BadUsage):
         self.moment = moment
 
 
+class CannotRun(QueueError):
+    """The job waits for others, and one of these ended otherwise than it asks."""
+
+    def __init__(self, job_id: str, why: str) -> None:
+        super().__init__(
+            f"Job {job_id} cannot run: {why}.",
+            f"Retry that one; `queuectl release --now {job_id}` runs it all the same.",
+        )
+
+
 class IdTaken(QueueError):
     """The id is in use, perhaps in other case, by the job `holder`; None if that job no longer exists."""
 

@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queuectl import Spool, State
-from queuectl.errors import BadJob
+from queuectl.errors import BadJob, CannotRun
 from queuectl.rules import after
 from queuectl.rules.after import End, Verdict
 from queuectl.spool import acts, parking
+from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
+from queuectl.view import audit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -488,3 +490,63 @@ def test_a_pipeline_is_run_in_order_by_one_drain(shell: Shell) -> None:
     assert "cannot run: lint failed" in shell("status", "ship").out
     assert shell("status", "tidy", "--json").json["after"] == {"test": "any", "lint": "failed"}
     assert shell("check").status == 0
+
+
+def test_who_waits_for_a_job_that_cannot_run_is_told_at_once(shell: Shell) -> None:
+    shell("enqueue", "--id", "build", "--max-retries", "0", "exit 3")
+    shell("enqueue", "--id", "test", "--after", "build", "true")
+    shell("enqueue", "--id", "ship", "--after", "test:any", "true")
+    shell("enqueue", "--id", "tidy", "--after", "build:any", "true")
+    shell("worker", "start", "--drain")
+    why = "build failed, and test waits for it"
+    assert f"Job ship cannot run: {why}" in shell.refused("wait", "ship", "tidy", status=1)
+    assert f"cannot run: {why}" in shell("status", "ship").out
+    assert "before    test\n" in shell("status", "build").out
+    assert "after test" in shell("list", "--state", "blocked").out
+    with pytest.raises(CannotRun, match=why):
+        shell.spool.wait("ship")
+    (said,) = [one for one in shell("status", "--json").json["attention"] if "cannot run" in one]
+    assert said == "2 cannot run: build failed. Retry that, or `queuectl cancel build --dependents`."
+    assert [found.id for found in shell.spool.dependents("build")] == ["test"]
+    assert shell("cancel", "build", "--dependents").lines == [
+        "ship is dead (cancelled before it ran)",
+        "test is dead (cancelled before it ran)",
+    ]
+    assert "is dead, not waiting" in shell.refused("cancel", "build", "--dependents", status=1)
+
+
+def test_all_that_waits_for_a_job_is_cancelled_before_it(shell: Shell) -> None:
+    shell("enqueue", "--id", "a", "true")
+    for job_id, wanted in (("b", ["a"]), ("c", ["a", "b:any"]), ("d", ["c:any", "a:any"])):
+        shell("enqueue", "--id", job_id, *[word for one in wanted for word in ("--after", one)], "true")
+    shell("enqueue", "--id", "e", "true")
+    ended = [line.partition(" ")[0] for line in shell("cancel", "a", "--dependents").lines]
+    assert ended[0] == "d"
+    assert ended[-1] == "a"
+    assert set(ended) == {"a", "b", "c", "d"}
+
+
+def test_what_a_blocked_job_waits_for_is_deleted_by_nobody(shell: Shell) -> None:
+    shell("enqueue", "--id", "lint", "--max-retries", "0", "exit 3")
+    shell("enqueue", "--id", "build", "true")
+    shell("enqueue", "--id", "other", "--max-retries", "0", "exit 3")
+    shell("enqueue", "--id", "slow", "--delay", "1h", "true")
+    shell("enqueue", "--id", "ship", "--after", "build", "--after", "lint", "--after", "slow", "true")
+    shell("worker", "start", "--drain")
+    said = shell("prune", "--older-than", "0s", "--yes")
+    assert "2 jobs kept: others wait" in said.err
+    shell("dlq", "purge", "--yes")
+    assert {found.id for found in shell.spool.list()} == {"build", "lint", "slow", "ship"}
+
+
+def test_check_finds_a_job_that_is_parked_behind_what_it_does_not_wait_for(spool: Spool) -> None:
+    for job_id in ("a", "b"):
+        file(spool, job_id)
+    file(spool, "c", "a")
+    found = spool.find("c")
+    os.rename(found.path, found.path.replace("after+a", "after+b"))
+    (wrong,) = audit.check(spool.root, Onlooker(spool.root), 1, spool.clock())
+    assert "parked behind b, which it does not ask to wait for" in wrong.sentence
+    assert wrong.mend is not None
+    wrong.mend()
+    assert spool.find("c").name.parked is None

@@ -14,14 +14,15 @@ from queuectl.cli.commands import Group, jobs_argument, jobs_or_all, on_spool, t
 from queuectl.cli.lots import Lot, interruptible
 from queuectl.cli.options import AS_JSON, DRY_RUN, LIMIT, YES
 from queuectl.cli.parking import entered_changes
-from queuectl.errors import BadUsage, NoSuchJob, QueueError, WrongState
+from queuectl.errors import BadUsage, CannotRun, NoSuchJob, QueueError, WrongState
 from queuectl.job.model import State
 from queuectl.spool import acts, jobs, liveness, names
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.times import duration, entered_duration, is_bare_number
-from queuectl.view import explain, lookup
+from queuectl.view import dependencies, explain, lookup
+from queuectl.view.dependencies import Hopeless
 from queuectl.view.endings import Ends
 from queuectl.view.wording import shortened
 
@@ -58,12 +59,15 @@ def _retry(spool: Spool, me: Hand, found: Found, values: Settings, changing: Map
     return f"{found.id} is {'held' if path.endswith(names.PARKED) else 'pending'}"
 
 
-@on_spool("cancel", "queuectl cancel resize-42")
+@on_spool("cancel", "queuectl cancel resize-42", "queuectl cancel build --dependents")
 @jobs_argument(*completion.LIVE, required=True)
-def cancel_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
+@click.option("--dependents", is_flag=True, help="Also all jobs that wait for them, and for those in turn.")
+def cancel_command(spool: Spool, job_ids: tuple[str, ...], dependents: bool) -> int:
     """Cancel jobs: a waiting one goes to dead, a running one is stopped first."""
     values = spool.settings()
     lot = Lot.of(spool, job_ids)
+    if dependents:
+        _add_dependents(spool, lot)
     with lot.hand() as me:
         cancelling = Cancelling(me, values, Onlooker(spool.root), _stop_remains, spool.clock)
 
@@ -90,6 +94,20 @@ def cancel_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
     return lot.status
 
 
+def _add_dependents(spool: Spool, lot: Lot) -> None:
+    """Cancel first what waits for the jobs of a lot, lest it start at their end.
+
+    Jobs that have ended are left out where others wait for them.
+    """
+    waiting = dependencies.tree(spool.root, [one.id for one in lot.left])
+    own = {one.id for one in lot.left}
+    over = {State.DONE, State.DEAD} if waiting else set()
+    lot.left = [
+        *(one for one in waiting if one.id not in own),
+        *(one for one in lot.left if one.state not in over),
+    ]
+
+
 def _stop_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
     from queuectl.worker.remains import stop_remains  # few jobs that are cancelled have a dead worker
 
@@ -110,10 +128,15 @@ def wait_command(spool: Spool, job_ids: tuple[str, ...], everything: bool, timeo
         found = [lookup.meant(answer) for answer in lookup.find_each(spool.root, job_ids).values()]
     ends = Ends(spool.root, found)
     onlooker, said = Onlooker(spool.root), set[str]()
+    hopeless, given_up = Hopeless(spool.root), 0
     tell_at = time.monotonic() + liveness.GLANCE  # a short wait prints nothing
     with printer.progress("waiting", len(found)) as advance:
         for _ in ends.looks(end):
             advance(ends.over)
+            for job_id, why in hopeless.among(ends.left.values()).items():
+                printer.note(f"Error: {CannotRun(job_id, str(why))}")
+                ends.give_up(job_id)
+                given_up += 1
             if time.monotonic() >= tell_at:
                 tell_at = time.monotonic() + liveness.looks_every(spool.live.now().lock_lease_seconds)
                 _tell_hindrances(spool, onlooker, ends.left, said)
@@ -126,6 +149,8 @@ def wait_command(spool: Spool, job_ids: tuple[str, ...], everything: bool, timeo
         return 124
     if ends.gone:
         return NoSuchJob.exit_status
+    if given_up:
+        return CannotRun.exit_status
     if len(ends.ended) == 1 and not everything:
         (one,) = ends.ended.values()
         return _exit_status(jobs.read(one) or one)
@@ -185,7 +210,13 @@ def prune_command(spool: Spool, older_than: str, states: tuple[str, ...], dry_ru
 def _delete(
     spool: Spool, found: list[Found], which: str, logs: Sequence[str] = (), *, yes: bool, dry_run: bool
 ) -> int:
-    """Delete jobs with what they printed, and logs of workers."""
+    """Delete jobs with what they printed, and logs of workers; not those that parked jobs wait for."""
+    needed = dependencies.needed(spool.root)
+    kept = [item for item in found if dependencies.is_needed(item, needed)]
+    if kept:
+        kept_ids = {item.id for item in kept}
+        found = [item for item in found if item.id not in kept_ids]
+        printer.note(f"{_count(len(kept), 'job')} kept: others wait, see `queuectl list --state blocked`.")
     beside = f"{_count(len(logs), 'log')} of workers that are gone" if logs else ""
     if dry_run:
         for item in found:

@@ -11,11 +11,12 @@ from queuectl.cli import completion, printer
 from queuectl.cli.commands import on_spool, taking
 from queuectl.cli.options import AS_JSON, LIMIT, WATCH
 from queuectl.errors import BadUsage
+from queuectl.job import layout
 from queuectl.job.history import last_attempt
 from queuectl.job.model import URGENT, State
-from queuectl.spool import output, requests
+from queuectl.spool import jobs, output, requests
 from queuectl.times import duration, parse_moment, stamp, when
-from queuectl.view import census, explain, lookup
+from queuectl.view import census, dependencies, explain, lookup
 from queuectl.view.wording import shortened, visible
 from queuectl.view.workers import alive, workers
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from queuectl.api import Spool
     from queuectl.spool.jobs import Found
 
+#: How many of the jobs that wait for one are named.
+_SOME = 5
 COLUMNS = ("ID", "STATE", "PRI", "RUNS", "WHEN", "COMMAND")
 
 
@@ -119,6 +122,8 @@ def _job_text(spool: Spool, found: Found) -> str:
         ("due", when(found.name.due_at, now) if view["state"] in {"scheduled", "failed"} else None),
         ("runs", f"{view['attempts']}; at most {view['max_retries'] + 1} before it is dead"),
         ("limit", duration(view["timeout"]) if view["timeout"] else "none"),
+        ("after", layout.after(job.after) if job and job.after else None),
+        ("before", _before(spool, found.id)),
         ("cwd", view.get("cwd")),
         ("env", " ".join(f"{key}={value}" for key, value in view["env"].items()) if "env" in view else None),
         ("unique", f"{job.unique} ({explain.term(job)})" if job and job.unique else None),
@@ -133,6 +138,13 @@ def _job_text(spool: Spool, found: Found) -> str:
             path = output.log_path(spool.root, found.id, runs[-1]["attempt"], stream)
             lines.append(f"std{stream:<7}{path}")
     return "\n".join(lines) + "\n"
+
+
+def _before(spool: Spool, job_id: str) -> str | None:
+    """The jobs that wait for this one."""
+    waiting = [one.id for one in dependencies.direct(spool.root, job_id)]
+    rest = f" and {len(waiting) - _SOME:,} more" if len(waiting) > _SOME else ""
+    return ", ".join(waiting[:_SOME]) + rest if waiting else None
 
 
 def _run_line(run: dict[str, Any], now: datetime) -> str:
@@ -199,6 +211,10 @@ def _row(found: Found, now: datetime) -> tuple[Any, ...]:
 
 
 def _when(found: Found, label: str, now: datetime) -> str:
+    if label == jobs.BLOCKED and found.job and found.job.after:
+        _, _, pointer = (found.name.parked or "").partition("+")
+        more = len(found.job.after) - 1
+        return f"after {pointer or next(iter(found.job.after))}{f' +{more:,}' if more else ''}"
     if label in {"scheduled", "failed"} and found.name.due > stamp(now):
         return f"in {duration((found.name.due_at - now).total_seconds())}"
     history = found.job.history if found.job else ()

@@ -158,7 +158,7 @@ def _job(root: Root, path: str, verdict_on: Callable[[str], Verdict], now: datet
         yield Finding(Kind.UNREADABLE, {"why": aside.why(error).rstrip(".")}, path)
         return
     if state in jobs.WAITING:
-        yield from _parked(name, path, record.job)
+        yield from _parked(root, name, path, record.job)
         if right := claiming.true_name(name, record.job, state, now):
             yield Finding(Kind.MISNAMED, {"right": right}, path, partial(_rename, root, state, path, right))
     elif state is State.DONE:
@@ -170,13 +170,17 @@ def _job(root: Root, path: str, verdict_on: Callable[[str], Verdict], now: datet
             yield Finding(Kind.NEVER_RUN, path=path)
 
 
-def _parked(name: Name, path: str, job: Job) -> Iterator[Finding]:
-    """A job that a person has parked and may have forgotten."""
-    reason, _, user = (name.parked or "").partition("+")
+def _parked(root: Root, name: Name, path: str, job: Job) -> Iterator[Finding]:
+    """A job that a person has parked and may have forgotten, or whose name says what its content does not."""
+    reason, _, whom = (name.parked or "").partition("+")
+    if reason == names.AFTER and whom.lower() not in map(str.lower, job.after):
+        state = State(path.split("/")[-2])
+        mend = partial(_rename, root, state, path, name.later().unparked())
+        yield Finding(Kind.MISPARKED, {"pointer": whom}, path, mend)
     if reason == names.EDIT:
         since = files.kernel.lstat(path).st_ctime  # a rename changes no other time
         if times.clock.now().timestamp() - since > LONG_IN_EDITOR:
-            yield Finding(Kind.LONG_IN_EDITOR, {"user": user, "id": name.id}, path)
+            yield Finding(Kind.LONG_IN_EDITOR, {"user": whom, "id": name.id}, path)
     elif reason == names.MOVING:
         to = shlex.quote(str(moving.begun(job.history).get("to", "DIR")))
         held = shlex.quote(path.removesuffix(f".{names.MOVING}{names.PARKED}") + names.PARKED)

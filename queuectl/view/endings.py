@@ -82,6 +82,10 @@ class Ends:
                 self._take_ended(one)
             self._settle([one.id for one in moved if one.id in self.left])
 
+    def give_up(self, job_id: str) -> None:
+        """Wait no longer for this job."""
+        self.left.pop(job_id, None)
+
     def _take_ended(self, one: Found) -> None:
         """Take a job that has ended under the name that it had."""
         for state in _ENDED:

@@ -16,7 +16,7 @@ from queuectl.spool.names import Kind as NameKind
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
 from queuectl.times import duration, local, parse_moment, stamp, when
-from queuectl.view import groups, lookup
+from queuectl.view import dependencies, groups, lookup
 from queuectl.view.wording import Finding, Kind, shortened
 from queuectl.view.workers import Worker, alive, workers
 
@@ -48,6 +48,8 @@ def attention(root: Root, counts: Counts, known: Sequence[Worker], now: datetime
     if counts.dead:
         yield Finding(Kind.DEAD_JOBS, {"number": counts.dead})
     yield from _too_wide(root, counts.wide)
+    if counts.blocked:
+        yield from _stuck(root)
     if counts.first_due:
         yield from _held(root, counts.first_due, now)
     yield from _strangers(root, counts.strangers)
@@ -62,6 +64,16 @@ def _too_wide(root: Root, texts: Sequence[str]) -> Iterator[Finding]:
     for name in islice(too_wide, _SOME):
         facts = {"id": name.id, "wanted": name.slots, "group": name.group, "size": sizes[name.group or ""]}
         yield Finding(Kind.TOO_WIDE, facts)
+
+
+def _stuck(root: Root) -> Iterator[Finding]:
+    """How many jobs cannot run as others ended otherwise than they ask, and because of which."""
+    stuck = dependencies.stuck(root)
+    if stuck.number:
+        some = ", ".join(_named(job_id, end) for job_id, end, _ in stuck.causes[:_SOME])
+        rest = f" and {len(stuck.causes) - _SOME:,} more" if len(stuck.causes) > _SOME else ""
+        facts = {"number": stuck.number, "what": some + rest, "first": stuck.causes[0][0]}
+        yield Finding(Kind.STUCK, facts)
 
 
 def _standstill(root: Root, known: Sequence[Worker], *, is_work: bool) -> Iterator[Finding]:
@@ -208,6 +220,12 @@ def _behind_others(root: Root, job_id: str, job: Job) -> Iterator[Finding]:
             some = ", ".join(_named(one, ends[one]) for one in ids[:_SOME])
             rest = f" and {len(ids) - _SOME:,} more" if len(ids) > _SOME else ""
             yield Finding(kind, {"what": some + rest, "id": job_id})
+    if (
+        verdict.open
+        and not verdict.broken
+        and (blame := dependencies.Snapshot(root).blame(job_id)) is not None
+    ):
+        yield Finding(Kind.CANNOT_RUN, {"what": str(blame), "id": job_id})
 
 
 def _named(job_id: str, end: after.End) -> str:

@@ -46,6 +46,7 @@ class Kind(Enum):
         "Job {id} wants {wanted} slots, and the group {group} has {size}",
         "`queuectl group set {group} --slots {wanted}`, or `queuectl set {id} slots={size}`.",
     )
+    STUCK = ("{number:,} cannot run: {what}", "Retry that, or `queuectl cancel {first} --dependents`.")
     HELD = ("Job {job} waits for a program that is writing to its file, {file}", "")
     DROPPED = ("{number} dropped in pending/, not taken in by a worker yet ({first})", "")
     LEFT_ALONE = ("1 file or folder that is no job is left alone ({some})", "See `queuectl check`.")
@@ -119,6 +120,10 @@ class Kind(Enum):
     LEFT_MOVING = (
         "its way to another spool, {to}, was cut off",
         "`queuectl move {id} --to {to}` finishes it. Where that spool is gone: `mv -n {quoted} {held}`.",
+    )
+    MISPARKED = (
+        "it is parked behind {pointer}, which it does not ask to wait for",
+        "A worker or `--repair` lets it wait for what it asks for.",
     )
     UNSUCCESSFUL = ("it is in done/, and did not end with status 0", _RUN)
     NEVER_RUN = (

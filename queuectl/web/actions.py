@@ -16,6 +16,7 @@ from queuectl.spool import acts, changes, descriptions, jobs, parking, requests
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.names import parse
 from queuectl.times import duration, entered_moment, iso
+from queuectl.view import dependencies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,6 +161,9 @@ def _set(dashboard: Dashboard, found: Found, form: Form) -> Said:
 def _delete(dashboard: Dashboard, found: Found, form: Form) -> Said:
     if found.state not in {State.DONE, State.DEAD}:
         raise WrongState(found.id, found.state.label, "completed or dead", "Cancel it first.")
+    if dependencies.is_needed(found, dependencies.needed(dashboard.spool.root)):
+        remedy = "Cancel those first, or release them now."
+        raise QueueError(f"Job {found.id} is not deleted, as others wait for it.", remedy)
     if not list(acts.delete(dashboard.spool.root, [found])):
         raise JobMoved(found.id)
     its_page_is_gone = form.one("back").startswith("/jobs/")
@@ -261,8 +265,12 @@ def _retried(dashboard: Dashboard, dead: list[Found]) -> Iterator[str]:
 
 
 def _deleted(dashboard: Dashboard, dead: list[Found]) -> Iterator[str]:
-    """Delete each job and its output. Yields "" for each."""
-    for _ in acts.delete(dashboard.spool.root, dead):
+    """Delete each job and its output, unless others wait for it. Yields "" for each, else why not."""
+    root = dashboard.spool.root
+    needed = dependencies.needed(root)
+    kept = {one.path for one in dead if dependencies.is_needed(one, needed)}
+    yield from (f"{one.id}: others wait for it" for one in dead if one.path in kept)
+    for _ in acts.delete(root, [one for one in dead if one.path not in kept]):
         yield ""
 
 
