@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,7 +27,7 @@ from queuectl.view import audit
 from tests.shell import Shell, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from queuectl.spool.filing import Filed
@@ -494,3 +496,81 @@ def test_a_spool_whose_keys_anybody_may_change_is_refused(spool: Spool) -> None:
     (spool.path / KEYS).chmod(0o777)
     with pytest.raises(Exception, match="may be written to by anybody"):
         Spool(spool.path)
+
+
+# ── crashes ───────────────────────────────────────────────────────────────────────────────────
+
+
+class Deadly:
+    """The system calls of the queue. The process ends before the n-th or, where it writes, half way."""
+
+    def __init__(self, n: int) -> None:
+        self._left = n
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._left -= 1
+            if self._left:
+                return real(*arguments, **named)
+            if name == "write":
+                os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
+            os._exit(9)
+
+        return call
+
+
+def dies(n: int, act: Callable[[], object]) -> bool:
+    """Whether a process that does this dies at its n-th call; False if it was done before that."""
+    if not (pid := os.fork()):
+        try:
+            files.kernel = Deadly(n)
+            act()
+            os._exit(0)
+        finally:  # the test's own process goes on without this one
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in {0, 9}
+    return status == 9
+
+
+def test_a_filing_that_dies_at_any_call_leaves_the_key_to_its_job_or_to_the_next(
+    new_spool: Callable[[str], Spool],
+) -> None:
+    for n in itertools.count(1):
+        spool = new_spool(f"spool{n}")
+        has_died = dies(n, partial(file, spool, "a", run_at="2036-01-01"))
+        if os.path.exists(path := f"{keys.folder_of(spool.root, 'k')}/1"):
+            os.utime(path, (0, 0))
+        told = file(spool, "b")
+        waiting = [found.id for found in spool.list()]
+        assert waiting == [told.id], n
+        assert told.is_new == (told.id == "b"), n
+        with spool.member() as me:
+            assert work(me, spool) == (["b"] if told.is_new else [])
+        if not has_died:
+            assert not told.is_new
+            return
+
+
+def test_a_worker_that_dies_at_any_call_leaves_the_key_to_the_job_that_it_had_claimed(
+    new_spool: Callable[[str], Spool],
+) -> None:
+    for n in itertools.count(1):
+        spool = new_spool(f"spool{n}")
+        file(spool, "a")
+        with spool.member() as me:
+            work(me, spool, frozenset("a"))
+        found = spool.find("a")
+        os.rename(found.path, found.path.replace("/dead/", "/pending/"))
+        me = spool.member()
+        me.relist(spool.clock())
+        has_died = dies(n, partial(me.claim, me.now()))
+        me.leave()
+        assert file(spool, "b") == ("a", None, False), n
+        if not has_died:
+            return
+        with spool.member() as me:
+            me.recover(lambda *_: None, spool.clock())
+            assert work(me, spool) == ["a"], n

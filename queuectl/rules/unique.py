@@ -55,8 +55,10 @@ class Unique:
             now = keys.standing(self._root, keys.folder_of(self._root, wish.key))
         except BadJob:
             return False  # the same is found where the key is to be taken
-        if now.holder is None or now.holder.is_of(wish.job_id):
-            return now.holder is not None
+        if now.holder is None or now.unwritten is not None:
+            return False
+        if now.holder.is_of(wish.job_id):
+            return True
         return wish.is_timed and keys.is_named_by_any(now, wish.job_id)
 
 

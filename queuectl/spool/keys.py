@@ -8,7 +8,7 @@ The highest number counts. Numbers are never renamed and never used again, so a 
 the server refuses a number that is there. Those below the highest are deleted once they are a day old.
 
 Crash: a number may be left empty, or name a job that was never filed. While it is younger than a filing
-takes, nobody knows; after that it holds nothing.
+takes, nobody knows. After that it counts no more: of an empty one the number before it decides.
 """
 
 from __future__ import annotations
@@ -95,11 +95,15 @@ class Holder(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """One key now: its directory, the numbers in it in order, and what the highest says."""
+    """One key now: its directory, the numbers in it in order, and what the highest says that names a job.
+
+    `unwritten` is the highest number if that names none: it is being written, or a crash left it so.
+    """
 
     folder: str
     numbers: list[int]
-    holder: Holder | None
+    holder: Holder | None = None
+    unwritten: Holder | None = None
 
     @property
     def next(self) -> int:
@@ -128,10 +132,16 @@ def standing(root: Root, folder: str) -> Standing:
             f"Nobody can have its unique key: {place} is not a directory.", "Move that away."
         ) from None
     numbers = sorted(int(text) for text in texts if _NUMBER.fullmatch(text))
+    unwritten = None
     for one in reversed(numbers):
-        with contextlib.suppress(FileNotFoundError):  # a share may list what is gone
-            return Standing(folder, numbers, read(f"{folder}/{one}"))
-    return Standing(folder, numbers, None)
+        try:
+            found = read(f"{folder}/{one}")
+        except FileNotFoundError:
+            continue  # a share may list what is gone
+        if found.job_id:
+            return Standing(folder, numbers, found, unwritten)
+        unwritten = unwritten or found
+    return Standing(folder, numbers, None, unwritten)
 
 
 def read(path: str) -> Holder:
@@ -271,7 +281,7 @@ class Keys:
             if isinstance(now, BadJob):
                 answers.append(now)
                 continue
-            taken = self._take(wish, now, verdicts)
+            taken = AGAIN if self._is_open(now) else self._take(wish, now, verdicts)
             if isinstance(taken, Holder):  # for the next job with this key
                 known[wish.key] = Standing(now.folder, [*now.numbers, now.next], taken)
                 verdicts[taken.path] = Verdict.HELD
@@ -279,6 +289,15 @@ class Keys:
             else:
                 answers.append(taken)
         return answers
+
+    def _is_open(self, now: Standing) -> bool:
+        """Whether the highest number may still come to name a job."""
+        if now.unwritten is None:
+            return False
+        if self._age(now.unwritten, times.clock.now().timestamp()) < FILING_TAKES:
+            return True
+        del self._since[now.unwritten.path]
+        return False
 
     def _take(self, wish: Wish, now: Standing, verdicts: Mapping[str, Verdict]) -> Holder | KeyTaken | float:
         if (holder := now.holder) is not None and not holder.is_of(wish.job_id):
@@ -295,7 +314,7 @@ class Keys:
             return {}
         root, now = self._root, times.clock.now().timestamp()
         ages = {one.path: self._age(one, now) for one in holders}
-        wanted = {one.job_id.lower() for one in holders if one.job_id}
+        wanted = {one.job_id.lower() for one in holders}
         waiting = root.texts_in(root.folder(State.PENDING))
         drafts = {id_in(text).lower(): text for text in waiting if text[:1] == "."}
         # Most holders ended long ago. done/ and dead/ are listed only where absence proves nothing.
