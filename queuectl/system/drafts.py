@@ -135,10 +135,16 @@ def prepare(path: Path | str, data: bytes, mode: int = files.PRIVATE, *, sync: b
 
 
 def put(hidden: str, path: Path | str) -> None:
-    """Give prepared content its name, in the place of what is there; on an error nothing is left of it."""
+    """Give prepared content its name, in the place of what is there; on an error nothing is left of it.
+
+    A share may report an error for a rename that happened: then the draft is gone, and nobody else uses
+    its name.
+    """
     try:
         files.kernel.replace(hidden, path)
     except OSError:
+        if not files.exists(hidden) and files.exists(path):
+            return
         with contextlib.suppress(OSError):  # the first error counts
             files.kernel.unlink(hidden)
         raise

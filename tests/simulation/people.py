@@ -200,7 +200,7 @@ def cancel(world: World, at: int) -> None:
 def pause(world: World, seconds: float) -> None:
     """`queuectl pause`, and `resume` later."""
     root = world.root()
-    with contextlib.suppress(OSError):  # a share may report an error, and the pause is there
+    with contextlib.suppress(OSError):
         requests.pause(root, times.utc_now())
     times.clock.sleep(seconds)
     resume(world)
