@@ -179,7 +179,8 @@ def free_each(root: Root, judged: Mapping[str, files.Mark]) -> list[str]:
         if files.move(path_of(root, job_id), hidden):
             away[job_id] = hidden
     freed = []
-    held: Container[str] = borne(root, away) if away else ()
+    with root.medium.listing_anew():
+        held: Container[str] = borne(root, away) if away else ()
     for job_id, hidden in away.items():
         if is_same(root, files.mark(hidden), judged[job_id]) and job_id.lower() not in held:
             files.remove(hidden)

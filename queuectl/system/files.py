@@ -225,6 +225,13 @@ def server_time(folder: Path | str, name: str) -> float:
         remove(path)
 
 
+def touch_folder(folder: Path | str) -> None:
+    """Make and remove a file, so that this host's client lists the directory anew."""
+    path = f"{folder}/.{kernel.urandom(4).hex()}.probe"
+    create(path)
+    remove(path)
+
+
 def exists(path: Path | str) -> bool:
     """Whether this very name is there now. On a share, ask only for names nobody else makes."""
     try:

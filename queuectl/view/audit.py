@@ -70,12 +70,13 @@ def repair(
     """
     recovered = recovery.by_hand(root, onlooker, values, stop_remains, now)
     left = []
-    for found in check(root, onlooker, values.lock_lease_seconds, now):
-        if found.mend is None:
-            left.append(_explained(found, recovered))
-        else:
-            with contextlib.suppress(FileNotFoundError):  # it has gone meanwhile
-                found.mend()
+    with root.medium.listing_anew():  # an old listing lacks jobs whose logs and ids must stay
+        for found in check(root, onlooker, values.lock_lease_seconds, now):
+            if found.mend is None:
+                left.append(_explained(found, recovered))
+            else:
+                with contextlib.suppress(FileNotFoundError):  # it has gone meanwhile
+                    found.mend()
     return left
 
 
@@ -213,7 +214,7 @@ def _no_job(root: Root, state: State, text: str, path: str) -> Iterator[Finding]
 def _unfinished(root: Root, state: State, text: str, path: str) -> Iterator[Finding]:
     if text[:1] != "." or _age(path) <= FRESH:
         return
-    if text.endswith(".tmp"):
+    if text.endswith((".tmp", ".probe")):
         # A filing holds its draft open until it publishes it: its process may be stopped, or the disk hang.
         is_open = root.medium.being_written(path)
         if not (_age(path) <= STALLED if is_open is None else is_open):

@@ -215,7 +215,9 @@ def is_quiet(world: World) -> bool:
         return False
     if any(process.is_to_end() for process in world.processes):
         return False
-    return not tree("/spool/processing") and not tree("/spool/failed")
+    return not any(
+        not text.endswith(".probe") for text in (*tree("/spool/processing"), *tree("/spool/failed"))
+    )
 
 
 def _happen(world: World, machine: Machine, one: Happening) -> None:
@@ -265,7 +267,6 @@ def _act(world: World, machine: Machine, one: Happening) -> None:
         _ACT[kind](world, number)
 
 
-#: A repair goes by listings: nobody asks for one where these may be 20 s old (sshfs with its cache on).
 _ACT: dict[str, Callable[[World, int], None]] = {
     "edit": lambda world, number: people.edit(world, number, number % 11),
     "move": people.move_back,
@@ -274,7 +275,7 @@ _ACT: dict[str, Callable[[World, int], None]] = {
     "now": people.run_now,
     "cancel": people.cancel,
     "pause": lambda world, number: people.pause(world, number % 15),
-    "repair": lambda world, _: people.repair(world) if world.share.stale_listing < 1.0 else None,
+    "repair": lambda world, _: people.repair(world),
     "config": lambda world, number: people.configure(world, *_CONFIGS[number % len(_CONFIGS)]),
 }
 

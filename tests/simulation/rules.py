@@ -12,7 +12,7 @@ from queuectl.errors import BadJob
 from queuectl.job.history import OUTCOMES, STARTED
 from queuectl.job.model import ACTIVE, State
 from queuectl.spool import jobfile, liveness
-from queuectl.spool.names import FIFO_RANK, id_in, parse_claim, rank_of
+from queuectl.spool.names import FIFO_RANK, id_in, is_made_id, parse_claim, rank_of
 
 if TYPE_CHECKING:
     from tests.simulation.auditor import Auditor, Move, Place
@@ -326,6 +326,21 @@ def an_attempt_has_one_outcome(audit: Auditor, _: None) -> str | None:
     return None
 
 
+def what_belongs_to_a_job_stays(audit: Auditor, _: None) -> str | None:
+    """The reservation of its id, and the log of each run. A power cut may take them."""
+    if audit.cuts:
+        return None
+    find = audit.world.disk.find
+    for job_id in audit.printed - audit.unreserved:
+        if not is_made_id(job_id) and find(f"/spool/ids/{job_id}.id") is None:
+            return f"the id {job_id} is free, and its job is there: {sorted(audit.places[job_id])}"
+    for job_id, runs in audit.world.runs.items():
+        for run in runs:
+            if find(f"/spool/logs/{job_id}.{run.attempt}.err") is None:
+                return f"the log of attempt {run.attempt} of {job_id} is gone: {sorted(audit.places[job_id])}"
+    return None
+
+
 def who_is_asked_to_stop_ends(audit: Auditor, _: None) -> str | None:
     left = [process for process in audit.world.processes if process.is_to_end()]
     return f"workers were asked to stop and have not ended: {', '.join(map(str, left))}" if left else None
@@ -361,5 +376,6 @@ AT_THE_END = (
     everything_ends,
     what_was_refused_is_not_there,
     an_attempt_has_one_outcome,
+    what_belongs_to_a_job_stays,
     who_is_asked_to_stop_ends,
 )
