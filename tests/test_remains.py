@@ -19,7 +19,7 @@ from queuectl import Spool, State
 from queuectl.spool.root import Root
 from queuectl.system import host
 from queuectl.system import mounts as system_mounts
-from queuectl.worker.remains import stop_remains
+from queuectl.worker.remains import stop_earlier, stop_remains
 from tests.conftest import kinds, problems_left_in
 
 if TYPE_CHECKING:
@@ -89,6 +89,13 @@ def test_what_is_left_is_found_by_whatever_way_its_worker_reached_the_spool(
     with died_at_once(spool, way, ["sleep", "60"]) as (claim, run):
         left = psutil.Process(run.pid)
         stop_remains(spool.root, claim.name)
+        assert has_ended(left)
+
+
+def test_a_run_under_another_claim_is_ended_before_the_job_runs_again(spool: Spool) -> None:
+    with died_at_once(spool, spool.path, ["sleep", "60"]) as (claim, run):
+        left = psutil.Process(run.pid)
+        stop_earlier(claim._replace(name=claim.name.owned("another")))
         assert has_ended(left)
 
 

@@ -106,6 +106,9 @@ class Stage:
     def clear_up(self) -> None:
         pass
 
+    def stop_earlier(self, claim: Claim) -> None:
+        raise AssertionError(f"no run is taken over here, yet {claim.name} is cleared of one")
+
     def stop_remains(self, root: object, name: object, history: object) -> None:
         raise AssertionError(f"no worker dies here, yet {name} of {root} is recovered: {history}")
 

@@ -131,6 +131,16 @@ def destination(outcome: Event) -> State:
     return State.DEAD
 
 
+def has_run_unseen(history: Sequence[Event]) -> bool:
+    """Whether another than its worker recorded the end of a run: nobody may have ended its command."""
+    began = {event.get("attempt"): event.get("worker") for event in history if event.get("event") == STARTED}
+    return any(
+        event.get("worker") != began.get(event.get("attempt"))
+        for event in history
+        if event.get("event") in OUTCOMES
+    )
+
+
 def outcome_by(history: Sequence[Event], owner: str) -> Event | None:
     """The last event, if it is an outcome that this owner recorded."""
     last = history[-1] if history else {}

@@ -36,6 +36,9 @@ class Starter(Protocol):
     def stop_remains(self, root: Root, name: Name, history: tuple[Event, ...]) -> None:
         """End what the command of a dead worker has left on this host: see `recovery.StopRemains`."""
 
+    def stop_earlier(self, claim: Claim) -> None:
+        """End what earlier runs of this claim's job have left on this host. Raises `StillRuns`."""
+
 
 class Commands:
     """Starts the commands of one spool on this host, or by the launcher that the job or the config names."""
@@ -80,6 +83,12 @@ class Commands:
         from queuectl.worker.remains import stop_remains  # and psutil, which few workers need
 
         stop_remains(root, name, history)
+
+    def stop_earlier(self, claim: Claim) -> None:
+        """End what earlier runs of this claim's job have left on this host."""
+        from queuectl.worker.remains import stop_earlier  # and psutil, which few workers need
+
+        stop_earlier(claim)
 
     def _environment(self, told: Mapping[str, str]) -> dict[bytes, bytes]:
         """The worker's own environment (encoded once for all), the job's, and the variables of the queue."""

@@ -29,6 +29,7 @@ from queuectl.worker.launcher import GRACE
 
 if TYPE_CHECKING:
     from queuectl.job.history import Event
+    from queuectl.spool.claims import Claim
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
 
@@ -47,7 +48,19 @@ def stop_remains(root: Root, name: Name, history: tuple[Event, ...] = ()) -> Non
     another user's, or does not end: it may wait for a disk that hangs. Raises `ClaimLost`
     where the claim is somebody else's by now.
     """
-    marks = _marks(root, name, history)
+    _stop(_marks(root, name, history))
+
+
+def stop_earlier(claim: Claim) -> None:
+    """Kill what earlier runs of a job left here. The claim is the caller's, who has started no command yet.
+
+    Raises `StillRuns` as `stop_remains` does.
+    """
+    _stop(_Marks({SPOOL_ID: claim.root.identity, "QUEUECTL_JOB_ID": claim.id}, None, {}))
+
+
+def _stop(marks: _Marks) -> None:
+    """Kill every process with one of these marks, and wait until none is left."""
     until = times.clock.monotonic() + _SLACK
     while True:
         own = files.kernel.getpid()

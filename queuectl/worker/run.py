@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.errors import Lacking
-from queuectl.job.history import CANCELLED, COMPLETED, FAILED, LOST, RETURNED
+from queuectl.job.history import CANCELLED, COMPLETED, FAILED, LOST, RETURNED, has_run_unseen
 from queuectl.spool.output import Curb
+from queuectl.spool.recovery import StillRuns
 from queuectl.system import files
 from queuectl.system.processes import Cannot
 from queuectl.worker import stopping
@@ -75,6 +77,13 @@ def start(claim: Claim, member: Member, keeper: Keeper, ledger: Ledger, starter:
     system has no room for a command just now, and the `OSError` of a disk in trouble.
     """
     began = member.now()
+    if not claim.root.medium.locks_tell and has_run_unseen(claim.job.history):
+        # Race: its worker stood still while a host that cannot see this one took its job over.
+        try:
+            starter.stop_earlier(claim)
+        except StillRuns as one:
+            ledger.give_back(claim)
+            raise Lacking(errno.EAGAIN, f"job {claim.id}: {one}") from None
     try:
         opened = member.begin(claim)
     except OSError:

@@ -155,6 +155,10 @@ class Starter:
     def clear_up(self) -> None:
         """A command as a value leaves nothing behind."""
 
+    def stop_earlier(self, claim: Claim) -> None:
+        """End the runs of a job that go on on this host while its claim is a new one."""
+        self.stop_remains(claim.root, claim.name, claim.job.history)
+
     def stop_remains(self, root: Root, name: Name, history: tuple[Event, ...]) -> None:
         """End the runs of a job that a dead worker left on this host."""
         del root, history

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from queuectl import State
+from queuectl import State, times
+from queuectl.spool import requests
 from tests.simulation import people
 from tests.simulation.rules import LEASE
 from tests.simulation.scene import Scene
@@ -113,6 +116,39 @@ def test_a_worker_lists_again_within_a_minute_of_a_share_that_was_away_for_long(
             job = scene.file(scene.host("two"), "sim 0.5 0 end")
             scene.run(60.0)
             assert scene.state(job) is State.DONE
+
+
+def test_a_run_of_a_worker_that_stands_still_ends_before_its_job_runs_again_on_its_host() -> None:
+    with Scene("nfs") as scene:
+        one, two = scene.host("one"), scene.host("two")
+        stopped = scene.worker(one)
+        job = scene.file(two, "sim 90 0 end")
+        scene.until(lambda: scene.running(job))
+        scene.run(1.0)
+        scene.stop(stopped, seconds=10 * LEASE)
+        scene.act(two, lambda world: requests.pause(world.root(), times.utc_now()))
+        rescuer = scene.worker(two)
+        scene.until(lambda: scene.world.disk.tree("/spool/pending"))
+        scene.kill(rescuer)
+        scene.worker(one)
+        scene.act(two, people.resume)
+        scene.until(lambda: len(scene.runs(job)) == 2)
+        first, second = scene.runs(job)
+        assert first.machine is second.machine
+        assert first.was_stopped
+
+
+def test_a_repair_keeps_the_logs_and_the_id_of_a_job_that_old_listings_do_not_show() -> None:
+    for seed in range(10):
+        with Scene("sshfs", seed) as scene:
+            one, two = scene.host("one"), scene.host("two")
+            scene.worker(one)
+            job = scene.file(one, "sim 4 0 end")
+            scene.until(partial(scene.running, job))
+            scene.act(two, people.repair)
+            scene.run(6.0)
+            scene.act(two, people.repair)
+            scene.settle()
 
 
 def test_an_urgent_job_goes_before_those_that_have_waited_longer() -> None:
