@@ -111,7 +111,7 @@ def test_the_name_of_the_program_alone_is_answered_with_first_steps_that_work(sh
 
 
 def test_the_version_is_the_packages(shell: Shell) -> None:
-    for arguments in (("--version",), ("version",)):
+    for arguments in (("--version",), ("-V",), ("version",)):
         assert shell(*arguments).out == f"queuectl {queuectl.__version__}\n"
 
 

@@ -86,7 +86,7 @@ def written_commands() -> dict[tuple[str, ...], set[str]]:
             assert path or not words, f"there is no command {first}"
             options = found.setdefault(path, set())
         elif first.startswith("`-"):
-            options |= set(re.findall(r"`(--?[a-z0-9][a-z-]*)", first))
+            options |= set(re.findall(r"`(--?[a-zA-Z0-9][a-z-]*)", first))
     return found
 
 

@@ -61,7 +61,7 @@ AROUND: dict[str, tuple[str, str]] = {
         DRAIN + 'test "$(queuectl list --json | grep -c \'"state": "completed"\')" = 3',
     ),
     "Run something tonight": ("", "test $(queuectl list --state scheduled --json | wc -l) = 2"),
-    "Run something every night": ("", ALL_DONE + "test -e backed-up"),
+    "Run something every night, with cron": ("", ALL_DONE + "test -e backed-up"),
     "Run steps one after another": (WORKER, "grep -qx 'there are 100' report.txt"),
     "Split the work, and join the results": (
         "seq 100 -1 1 > input.txt\n" + WORKER,
@@ -121,7 +121,7 @@ AROUND: dict[str, tuple[str, str]] = {
         (f"queuectl enqueue --id old true\n{DRAIN}touch -d '60 days ago' $QUEUECTL_SPOOL/done/*"),
         "test $(queuectl list --json | wc -l) = 0; test $(queuectl config get max_output_bytes) = 1000000",
     ),
-    "Back a queue up, and copy it": (
+    "Make a backup of a queue": (
         "queuectl enqueue --id kept true",
         "queuectl --spool restored status kept",
     ),

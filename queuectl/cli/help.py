@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,7 @@ GUIDE = Path(__file__).parents[1] / "guide"
 #: The columns that a page takes of a wide terminal, and the characters of a place in a pipe.
 _WIDEST, _LONGEST = 110, 200
 #: A row of the contents: a topic and what its page says.
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 _ROW = re.compile(r"^\| \[(\w+)\]\(\1\.md\) \| (.*) \|$", re.MULTILINE)
 
 
@@ -35,7 +37,7 @@ def page(topic: str) -> str:
 
 
 class Place(NamedTuple):
-    """A place in the guide: a heading, or a paragraph, list item or table row below `heading`."""
+    """A place in the guide: a heading, or a paragraph, list item, table row or line below `heading`."""
 
     topic: str
     heading: str
@@ -43,40 +45,45 @@ class Place(NamedTuple):
 
 
 def places(topic: str) -> Iterator[Place]:
-    """The places of a page, from the top."""
+    """The places of a page, from the top, without its contents and without what commands print."""
     heading = ""
     words: list[str] = []
-    is_code = False
+    language = None
     for line in [*page(topic).splitlines(), ""]:
         is_fence = line.startswith("```")
-        if words and (is_code or is_fence or not line or line.startswith(("#", "|", "- "))):
-            yield Place(topic, heading, " ".join(words))
+        if words and (language is not None or is_fence or not line or line.startswith(("#", "|", "- "))):
+            yield Place(topic, heading, _LINK.sub(r"\1", " ".join(words)))
             words = []
-        is_code ^= is_fence
-        if line.startswith("#") and not is_code:
+        if is_fence:
+            language = line[3:] if language is None else None
+        elif line.startswith("#") and language is None:
             heading = line.lstrip("# ")
             yield Place(topic, heading, "")
-        elif line and not is_fence and not line.startswith("| ---"):
+        elif line and language != "text" and not line.startswith("| ---") and "](#" not in line:
             words.append(line.strip("| "))
 
 
-def search(words: str) -> list[Place]:
-    """The places that hold each of the words, in any case; headings first."""
-    wanted = words.casefold().split()
-    found = [
-        place
-        for topic in topics()
-        for place in places(topic)
-        if all(word in (place.text or place.heading).casefold() for word in wanted)
-    ]
-    return sorted(found, key=lambda place: place.text != "")
+def search(words: Sequence[str]) -> list[Place]:
+    """The first place of each section that holds each of the words; those in a heading first."""
+    found: dict[tuple[str, str], Place] = {}
+    for topic in topics():
+        for place in places(topic):
+            if _holds(place.text or place.heading, words):
+                found.setdefault((topic, place.heading), place)
+    return sorted(found.values(), key=lambda place: place.text != "")
+
+
+def _holds(text: str, words: Sequence[str]) -> bool:
+    """Whether a text has each of the words, in any case, in singular or plural."""
+    folded = text.casefold()
+    return all(word.casefold().removesuffix("s") in folded for word in words)
 
 
 def sections(topic: str, words: Sequence[str]) -> str:
     """The sections of a page whose headings hold each of the words, else those whose text does."""
     parts = re.split(r"\n(?=## )", page(topic))
     for of in (lambda part: part.partition("\n")[0], str):
-        found = [part for part in parts if all(word.casefold() in of(part).casefold() for word in words)]
+        found = [part for part in parts if _holds(of(part), words)]
         if found:
             return "\n\n".join(part.strip("\n") for part in found) + "\n"
     said = " ".join(words)
@@ -116,7 +123,7 @@ def help_command(ctx: click.Context, words: tuple[str, ...]) -> None:
     elif words[0] in topics():
         _print_page(sections(words[0], words[1:]))
     else:
-        _print_places(said)
+        _print_places(words)
 
 
 def _usage(ctx: click.Context, words: tuple[str, ...]) -> str | None:
@@ -147,7 +154,7 @@ def _print_page(text: str) -> None:
     from rich.markdown import Markdown
     from rich.theme import Theme
 
-    text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text)  # a terminal follows no links within the guide
+    text = _LINK.sub(r"\1", text)  # a terminal follows no links within the guide
     console = printer.console()
     console.push_theme(Theme({"markdown.code": "bold cyan"}))  # its own is a black box on a light terminal
     with console.capture() as captured:
@@ -159,12 +166,16 @@ def _print_page(text: str) -> None:
         click.echo_via_pager(made)
 
 
-def _print_places(words: str) -> None:
-    found = search(words)
+def _print_places(words: Sequence[str]) -> None:
+    found, said = search(words), " ".join(words)
     if not found:
-        raise QueueError(f"The guide does not speak of {words!r}.", "See `queuectl help` for its topics.")
+        close = get_close_matches(said, topics(), n=1)
+        remedy = (
+            f"Did you mean `queuectl help {close[0]}`?" if close else "See `queuectl help` for its topics."
+        )
+        raise QueueError(f"The guide does not speak of {said!r}.", remedy)
     width = printer.console().width if printer.is_terminal() else _LONGEST
     for place in found:
         printer.line(f"{place.topic}: {place.heading}{': ' if place.text else ''}{place.text}"[:width])
-    many = "1 place" if len(found) == 1 else f"{len(found)} places"
-    printer.note(f"{many}. `queuectl help {found[0].topic} {words}` shows what stands around the first.")
+    many = "1 section" if len(found) == 1 else f"{len(found)} sections"
+    printer.note(f"{many}. `queuectl help {found[0].topic} {said}` shows the first.")

@@ -76,7 +76,9 @@ class Lazy(Group):
     shell_complete=completion.folders,
     help="The spool; without it, $QUEUECTL_SPOOL, or your own in the state directory.",
 )
-@click.version_option(__version__, message="queuectl %(version)s", help="Print the version.")
+@click.version_option(
+    __version__, "--version", "-V", message="queuectl %(version)s", help="Print the version."
+)
 @click.pass_context
 def app(ctx: click.Context, where: str | None) -> None:
     """A job queue of shell commands that needs no database and no server.
