@@ -9,10 +9,12 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 #: `__main__`: else each copy of a `pytest` that runs without xdist imports it.
@@ -20,15 +22,22 @@ _CONTEXT.set_forkserver_preload(["__main__", "tests.roles"])
 
 
 class Copy:
-    """One process, with the methods of a `subprocess.Popen`."""
+    """One process, with the methods of a `subprocess.Popen`. Its standard input is empty."""
 
     def __init__(
-        self, begin: Callable[..., int], *args: Any, out: int, err: int, env: Mapping[str, str] | None = None
+        self,
+        begin: Callable[..., int],
+        *args: Any,
+        out: int,
+        err: int,
+        cwd: str | bytes | Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Call `begin` in a new process with these streams; what it returns is the exit status."""
+        place = os.fspath(cwd or os.getcwd())
         streams = _File(out), _File(err)
         self._process = _CONTEXT.Process(
-            target=_be, args=(begin, args, *streams, os.getcwd(), {**os.environ, **(env or {})}), daemon=True
+            target=_be, args=(begin, args, *streams, place, dict(env or os.environ)), daemon=True
         )
         self._process.start()
         assert self._process.pid is not None
@@ -72,7 +81,12 @@ def _opened(duplicate: Any) -> int:
 
 
 def _be(
-    begin: Callable[..., int], args: tuple[Any, ...], out: int, err: int, place: str, env: dict[str, str]
+    begin: Callable[..., int],
+    args: tuple[Any, ...],
+    out: int,
+    err: int,
+    place: str | bytes,
+    env: dict[str, str],
 ) -> None:
     for number, stream in ((out, 1), (err, 2)):
         os.dup2(number, stream)
@@ -80,4 +94,5 @@ def _be(
     os.chdir(place)
     os.environ.clear()
     os.environ.update(env)
+    time.tzset()
     raise SystemExit(begin(*args))

@@ -15,13 +15,14 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
 import psutil
 import pytest
@@ -29,6 +30,8 @@ import yaml
 
 from queuectl import Spool
 from queuectl.cli import main, quick
+from tests.copies import Copy
+from tests.roles import be_a_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,7 +75,7 @@ def at_once(run: Callable[[A], T], cases: Iterable[A]) -> list[T]:
 
 
 #: Commands that start processes, and variables that Python reads as it starts.
-_APART = {"worker", "demo", "webui", "web", "TZ", "LANG", "LC_ALL", "PYTHONIOENCODING"}
+_APART = {"start", "demo", "webui", "web", "TZ", "LANG", "LC_ALL", "PYTHONIOENCODING"}
 
 
 def _runs_here(arguments: Iterable[str | Path | bytes], env: Mapping[str, str | None] | None) -> bool:
@@ -123,7 +126,7 @@ class Said:
 class Started:
     """A command that runs in the background, its streams in files."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], out: Path, err: Path) -> None:
+    def __init__(self, popen: Copy, out: Path, err: Path) -> None:
         self.popen = popen
         self._out, self._err = out, err
 
@@ -229,7 +232,7 @@ class Shell:
         self.home = folder / "home"
         self.home.mkdir()
         self.root = folder / "spool"
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._started: list[subprocess.Popen[bytes] | Copy] = []
         self._terminals: list[Terminal] = []
         self._may_leave = False
         kept = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
@@ -279,7 +282,9 @@ class Shell:
         *,
         unprivileged: bool,
     ) -> Said:
-        self._may_leave |= "worker" in arguments
+        self._may_leave |= "start" in arguments
+        if not (stdin or env or unprivileged):
+            return self._run_copy(arguments, cwd)
         command = [sys.executable, "-ISc", _UNPRIVILEGED] if unprivileged else _COMMAND
         done = subprocess.run(
             [*command, *arguments],
@@ -290,6 +295,24 @@ class Shell:
             check=False,
         )
         return Said(arguments, done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
+
+    def _run_copy(self, arguments: tuple[str | Path | bytes, ...], cwd: Path | bytes | None) -> Said:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            status = self._copy(arguments, out, err, cwd).wait()
+            for stream in (out, err):
+                stream.seek(0)
+            return Said(arguments, status, out.read(), err.read().decode("utf-8", "replace"))
+
+    def _copy(
+        self,
+        arguments: Sequence[str | Path | bytes],
+        out: IO[bytes],
+        err: IO[bytes],
+        cwd: Path | bytes | None = None,
+    ) -> Copy:
+        words = [os.fspath(word) for word in arguments]
+        streams = {"out": out.fileno(), "err": err.fileno()}
+        return Copy(be_a_command, words, **streams, cwd=cwd or self.home, env=self._env(None))
 
     def refused(
         self,
@@ -352,14 +375,7 @@ class Shell:
         """Run a command line in the background."""
         out, err = (self.home.parent / f"{len(self._started)}.{name}" for name in ("out", "err"))
         with out.open("wb") as out_file, err.open("wb") as err_file:
-            popen = subprocess.Popen(
-                [*_COMMAND, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=out_file,
-                stderr=err_file,
-                cwd=self.home,
-                env=self._env(None),
-            )
+            popen = self._copy(arguments, out_file, err_file)
         self._started.append(popen)
         return Started(popen, out, err)
 

@@ -67,7 +67,7 @@ class Server:
         words = ["--spool", str(spool.path), "webui", "--port", "0", *options]
         read_out, out = os.pipe()
         err, self._err = tempfile.mkstemp(dir=spool.path.parent)
-        self.popen = Copy(be_a_dashboard, words, first, out=out, err=err, env=env)
+        self.popen = Copy(be_a_dashboard, words, first, out=out, err=err, env={**os.environ, **(env or {})})
         os.close(out)
         os.close(err)
         with open(read_out, encoding="utf-8") as printed:
