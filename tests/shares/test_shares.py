@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -236,15 +237,20 @@ def test_a_machine_that_is_cut_off_lets_go_before_another_takes_over(site: Site)
 @pytest.mark.parametrize(("kind", "lease"), [("sshfs", 3 * SHORT)], indirect=["kind"])
 def test_a_command_is_killed_in_time_even_while_its_worker_hangs(site: Site) -> None:
     (client,) = site.alpha.running("sshfs")
-    site.alpha.queuectl("worker", "start")  # its log is on the share, too: a line for it hangs
+    site.alpha.queuectl("worker", "start")  # its log is on the share, too
+    (worker,) = site.alpha.running("queuectl.worker")
     told = site.folder / "told"
     # It does not end when it is told to, and holds no file of the share open: it would hang in its own end.
-    stubborn = f"exec > /dev/null 2>&1; trap ': > {told}' TERM; sleep 60; sleep 60"
+    # It freezes the share before its worker writes that it has started, or that it runs.
+    freeze = "kill -STOP $(pidof sshfs)"
+    stubborn = f"exec > /dev/null 2>&1; trap ': > {told}' TERM; {freeze}; sleep 60; sleep 60"
     body = f'[ "$QUEUECTL_ATTEMPT" = 1 ] || exec sleep 60; {stubborn}'
     site.beta.queuectl("enqueue", "--id", "long", site.command(body))
     wait_for(lambda: site.evidence.started("long"), "it runs")
-    os.kill(client, signal.SIGSTOP)
+    stack = Path(f"/proc/{worker}/task/{worker}/stack")  # of the thread that attends to the run
+    wait_for(lambda: "fuse" in stack.read_text(), "its worker hangs in a call to the share")
     wait_for(lambda: not site.alpha.running("sleep 60"), "it is killed", 30)
+    assert "fuse" in stack.read_text(), "its worker may have killed it"
     assert len(site.evidence.started("long")) == 1, "others took it over before"
     assert told.exists(), "it was not told before"
     os.kill(client, signal.SIGCONT)
