@@ -221,12 +221,20 @@ def test_a_number_that_is_no_file_stops_nobody(spool: Spool, kind: str) -> None:
     assert (spool.path / KEYS / "k" / "6").read_text() == "a active\n"
 
 
-def test_a_key_whose_directory_is_a_file_is_refused_with_words_and_stops_no_worker(spool: Spool) -> None:
+@pytest.mark.parametrize("kind", ["file", "link", "broken link"])
+def test_a_key_whose_directory_is_none_is_refused_in_words_and_stops_no_worker(
+    spool: Spool, tmp_path: Path, kind: str
+) -> None:
     (spool.path / KEYS).mkdir(mode=0o700)
-    (spool.path / KEYS / "k").write_text("")
+    if kind == "file":
+        (spool.path / KEYS / "k").write_text("")
+    else:
+        if kind == "link":
+            (tmp_path / "elsewhere").mkdir()
+        (spool.path / KEYS / "k").symlink_to(tmp_path / "elsewhere")
     (filed,) = spool.file_many([{"command": "true", "unique": "k"}])
     assert isinstance(filed.error, BadJob)
-    assert "keys/k is not a directory" in str(filed.error)
+    assert f"{spool.path}/keys/k" in str(filed.error)
     (spool.path / "pending" / "05-20261122T042700.123456Z-a.yaml").write_text("command: x\nunique: k\n")
     spool.file("true")
     with spool.member() as me:

@@ -14,6 +14,8 @@ takes, nobody knows. After that it counts no more: of an empty one the number be
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -121,16 +123,15 @@ def folder_of(root: Root, key: str) -> str:
 
 
 def standing(root: Root, folder: str) -> Standing:
-    """How the key of this directory stands. Raises `BadJob` where something else has its place."""
+    """How the key of this directory stands. Raises `BadJob` where the directory cannot be used."""
     try:
         texts = root.texts_in(folder)
+        if not files.is_folder(folder):  # a link could lead anywhere
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
     except FileNotFoundError:
         texts = []
-    except NotADirectoryError:
-        place = root.keys if files.exists(root.keys) and not files.is_folder(root.keys) else folder
-        raise BadJob(
-            f"Nobody can have its unique key: {place} is not a directory.", "Move that away."
-        ) from None
+    except (NotADirectoryError, PermissionError) as error:
+        raise _unusable(error) from None
     numbers = sorted(int(text) for text in texts if _NUMBER.fullmatch(text))
     unwritten = None
     for one in reversed(numbers):
@@ -142,6 +143,14 @@ def standing(root: Root, folder: str) -> Standing:
             return Standing(folder, numbers, found, unwritten)
         unwritten = unwritten or found
     return Standing(folder, numbers, None, unwritten)
+
+
+def _unusable(error: OSError) -> BadJob:
+    """The refusal of a job whose key nobody can have: that must hold up no other job."""
+    return BadJob(
+        f"No job can have its unique key: {error.filename}: {error.strerror}.",
+        "Mend or move away what is there, then file or retry the job.",
+    )
 
 
 def read(path: str) -> Holder:
@@ -299,14 +308,19 @@ class Keys:
         del self._since[now.unwritten.path]
         return False
 
-    def _take(self, wish: Wish, now: Standing, verdicts: Mapping[str, Verdict]) -> Holder | KeyTaken | float:
+    def _take(
+        self, wish: Wish, now: Standing, verdicts: Mapping[str, Verdict]
+    ) -> Holder | QueueError | float:
         if (holder := now.holder) is not None and not holder.is_of(wish.job_id):
             if verdicts[holder.path] is Verdict.OPEN:
                 return AGAIN
             if verdicts[holder.path] is Verdict.HELD:
                 return KeyTaken(wish.key, holder.job_id, _end_of(holder))
         mine = Holder(f"{now.folder}/{now.next}", wish.job_id, wish.term, times.clock.now().timestamp())
-        return mine if _make(self._root, now, mine) else 0.0
+        try:
+            return mine if _make(self._root, now, mine) else 0.0
+        except BadJob as error:
+            return error
 
     def _judge(self, holders: Sequence[Holder]) -> dict[str, Verdict]:
         """Which of these have their keys, by path; one look at the directories serves all."""
@@ -384,18 +398,22 @@ def _found(root: Root, wanted: AbstractSet[str], states: Sequence[State]) -> dic
 
 
 def _make(root: Root, now: Standing, mine: Holder) -> bool:
-    """Make the next number of a key; False where another one was faster."""
-    while True:
-        try:
-            files.create(mine.path, f"{mine.job_id} {mine.term}\n".encode(), root.file_mode)
-        except FileExistsError:
-            return False
-        except FileNotFoundError:
-            _make_folders(root, now.folder)
-        else:
-            break
-    _forget_old(now)
-    return True
+    """Make the next number of a key; False where another one was faster. Raises `BadJob`."""
+    text = f"{mine.job_id} {mine.term}\n".encode()
+    try:
+        for _ in range(files.INSIST):
+            try:
+                files.create(mine.path, text, root.file_mode)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                _make_folders(root, now.folder)
+            else:
+                _forget_old(now)
+                return True
+    except PermissionError as error:
+        raise _unusable(error) from error
+    raise _unusable(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), now.folder))
 
 
 def _forget_old(now: Standing) -> None:

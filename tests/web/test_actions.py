@@ -246,6 +246,11 @@ def test_jobs_are_filed_from_the_page_only_where_that_is_allowed(
     assert again.status == 400
     assert "taken" in again.text
     assert "echo a" in again.text
+    keyed = {"command": "true", "unique": "import 7"}
+    for fields in ({**keyed, "id": "first"}, keyed):
+        assert allowed.post("/new", fields, bearer).headers["location"] == "/jobs/first"
+    assert "import 7" in allowed.ask("/jobs/first", headers=bearer).text
+    assert len(states(spool)) == 2
 
 
 def test_the_page_says_why_a_button_did_nothing(server: Server, spool: Spool, workers: Workers) -> None:
