@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.job.model import State
-from queuectl.spool.names import Name, parse, parse_claim
+from queuectl.spool.names import Name, name_in
 from tests.simulation import rules
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ class Auditor:
         if path not in self._known:
             folder, _, text = path.rpartition("/")
             state = _STATES.get(folder)
-            name = None
-            if state is not None:
-                name = parse_claim(text) if state is State.PROCESSING else parse(text)
+            name = None if state is None else name_in(state, text)
             self._known[path] = None if state is None or name is None else Place(path, state, name)
         return self._known[path]
 
@@ -100,11 +98,12 @@ class Auditor:
         return [path for paths in self.places.values() for path in paths if path.endswith(ending)]
 
     def waiting(self) -> Iterator[Place]:
-        """The jobs that wait under sortable names."""
+        """The jobs that wait and are not parked."""
         for paths in self.places.values():
             for path in paths:
                 place = self.place(path)
-                if place is not None and place.state in {State.PENDING, State.FAILED}:
+                is_waiting = place is not None and place.state in {State.PENDING, State.FAILED}
+                if place is not None and is_waiting and place.name.parked is None:
                     yield place
 
     # ── what happens ──────────────────────────────────────────────────────────────────────

@@ -13,8 +13,11 @@ from queuectl.documents import Bare
 from queuectl.errors import BadJob, FiledAllTheSame, JobMoved, QueueError
 from queuectl.job.fields import from_fields
 from queuectl.job.model import State
-from queuectl.spool import acts, changes, filing, jobs, requests
+from queuectl.rules.release import release as free
+from queuectl.rules.release import release_now
+from queuectl.spool import acts, changes, filing, jobs, parking, requests
 from queuectl.spool.cancellation import Cancelling
+from queuectl.spool.names import HELD
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import drafts, files, logs
 from queuectl.times import iso
@@ -145,6 +148,50 @@ def retry(world: World, at: int) -> None:
         (State.DEAD, State.FAILED),
         lambda me, found: acts.retry(me, found, _values(world), times.utc_now()),
     )
+
+
+def hold(world: World, at: int) -> None:
+    """`queuectl hold`."""
+    found = _some(world, at, State.PENDING, State.FAILED)
+    if found is not None:
+        parking.hold(world.root(), found)
+
+
+def release(world: World, at: int) -> None:
+    """`queuectl release` of one of those that are held, now and then with `--now`."""
+    held = _held(world)
+    if held and at % 3:
+        free(world.root(), held[at % len(held)], times.utc_now())
+    elif held:
+        with acts.hand(world.root(), times.utc_now()) as me:
+            release_now(me, held[at % len(held)], times.utc_now())
+
+
+def park_by_hand(world: World, at: int) -> None:
+    """`mv X X.held`, and back under the same name a moment later if `at` is odd."""
+    found = _some(world, at, State.PENDING, State.FAILED)
+    if found is not None and found.name.parked is None:
+        world.kernel.rename(found.path, f"{found.path}.held")
+        if at % 2:
+            times.clock.sleep(0.5 + at % 4)
+            world.kernel.rename(f"{found.path}.held", found.path)
+
+
+def release_all(world: World) -> None:
+    """Let go whatever is held, again and again: somebody may still be about to hold a job."""
+    end = times.clock.monotonic() + 100.0
+    while times.clock.monotonic() < end:
+        for found in _held(world):
+            with contextlib.suppress(OSError, QueueError):
+                free(world.root(), found, times.utc_now())
+        times.clock.sleep(1.0)
+
+
+def _held(world: World) -> list[Found]:
+    with contextlib.suppress(OSError):
+        waiting = [one for state in jobs.WAITING for one in jobs.found_in(world.root(), state)]
+        return [one for one in waiting if one.name.parked == HELD]
+    return []
 
 
 def set_priority(world: World, at: int, priority: int) -> None:

@@ -99,6 +99,7 @@ def draw(seed: int, profile: str | None = None) -> Plan:
         for _ in range(luck.randint(0, 4))
     ]
     found += _story(luck, hosts, workers, rough)
+    found += _holds(random.Random(f"holds {seed}"), hosts, rough)
     return Plan(name, hosts, workers, luck.randrange(1 << 30), tuple(sorted(found)))
 
 
@@ -155,6 +156,19 @@ def _story(luck: random.Random, hosts: int, workers: int, rough: float) -> list[
     return []
 
 
+def _holds(luck: random.Random, hosts: int, rough: float) -> list[Happening]:
+    """In one schedule of four: people who hold jobs, change them and let them go."""
+    if luck.random() > 0.25:
+        return []
+    kinds = ["hold", "hold", "park", "release", "priority", "cancel", "retry"]
+    return [
+        Happening(
+            luck.uniform(0.1, 0.9) * rough, luck.choice(kinds), luck.randrange(hosts), luck.randrange(1000)
+        )
+        for _ in range(luck.randint(3, 9))
+    ]
+
+
 class Outcome(NamedTuple):
     """How a schedule ended: what it broke, None for nothing, its operations, and its trace."""
 
@@ -206,6 +220,7 @@ def calm(world: World) -> None:
     if not any(process.is_to_stay() for process in world.processes):
         employ(world, world.machines[0])
     world.start(world.machines[0], "person", partial(people.resume, world))
+    world.start(world.machines[0], "person", partial(people.release_all, world))
 
 
 def is_quiet(world: World) -> bool:
@@ -268,6 +283,9 @@ def _act(world: World, machine: Machine, one: Happening) -> None:
 
 
 _ACT: dict[str, Callable[[World, int], None]] = {
+    "hold": people.hold,
+    "release": people.release,
+    "park": people.park_by_hand,
     "edit": lambda world, number: people.edit(world, number, number % 11),
     "move": people.move_back,
     "retry": people.retry,

@@ -12,7 +12,7 @@ from queuectl.errors import BadJob
 from queuectl.job.history import OUTCOMES, STARTED
 from queuectl.job.model import ACTIVE, State
 from queuectl.spool import jobfile, liveness
-from queuectl.spool.names import FIFO_RANK, id_in, is_made_id, parse_claim, rank_of
+from queuectl.spool.names import FIFO_RANK, HELD, id_in, is_made_id, parse_claim, rank_of
 
 if TYPE_CHECKING:
     from tests.simulation.auditor import Auditor, Move, Place
@@ -270,6 +270,23 @@ def who_is_said_to_have_a_key_is_there(audit: Auditor, job_id: str) -> str | Non
     return f"a person is told that job {job_id} has a key, and it is nowhere"
 
 
+# ── holds ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def a_held_job_never_starts(audit: Auditor, run: Run) -> str | None:
+    place = audit.place(audit.claim_of(run))
+    return f"{run.process} runs {place.path}, which is parked" if place and place.name.parked else None
+
+
+def only_a_person_ends_a_hold(_: Auditor, move: Move) -> str | None:
+    before, after = move.before, move.after
+    if before is None or after is None or before.name.parked != HELD or move.who is None:
+        return None
+    if move.who.what != "worker" or after.name.parked == HELD or after.state is State.DEAD:
+        return None  # a cancellation that was recorded is finished by whoever finds it
+    return f"{move.who} moves {move.source}, which a person holds, to {move.target}"
+
+
 # ── how things end ────────────────────────────────────────────────────────────────────────────
 
 
@@ -355,6 +372,7 @@ ON_MOVES = (
     a_live_worker_keeps_its_claims,
     a_live_worker_keeps_its_description,
     done_means_that_a_run_ended_with_success,
+    only_a_person_ends_a_hold,
 )
 ON_WRITES = (only_the_holder_writes,)
 ON_STARTS = (
@@ -367,6 +385,7 @@ ON_STARTS = (
     no_run_begins_early,
     an_urgent_job_is_not_passed_over,
     one_job_of_a_unique_key_runs_at_a_time,
+    a_held_job_never_starts,
 )
 ON_CONFLICTS = (who_is_said_to_have_a_key_is_there,)
 BEFORE_A_REQUEST_GOES = (a_request_to_cancel_is_heard,)

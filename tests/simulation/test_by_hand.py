@@ -174,3 +174,19 @@ def test_a_job_that_is_cancelled_while_it_runs_is_dead_within_seconds() -> None:
         assert scene.state(job) is State.DEAD
         assert scene.world.time < begun + 10.0
         assert not scene.running(job)
+
+
+def test_a_person_who_dies_at_any_call_of_a_change_of_a_held_job_leaves_it_held() -> None:
+    for calls in range(1, 50):
+        with Scene(seed=calls) as scene:
+            host = scene.host("one")
+            job = scene.file(host, "sim 0.5 0 end")
+            scene.act(host, people.hold, 0)
+            person = scene.world.start(host, "person", partial(people.set_priority, scene.world, 0, 3))
+            scene.kill(person, calls)
+            scene.until(partial(getattr, person, "is_dead"))
+            scene.worker(host)
+            scene.run(2 * LEASE)
+            assert (scene.state(job), scene.runs(job)) == (State.PENDING, [])
+            scene.settle()
+            assert scene.state(job) is State.DONE
