@@ -24,6 +24,7 @@ ROWS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "drain-full": draining.drain_full,
     "drain-peers": draining.drain_peers,
     "beside-many": draining.beside_many,
+    "beside-parked": draining.beside_parked,
     "million": draining.million,
     "filing": filing.filing,
     "enqueue": filing.enqueue,

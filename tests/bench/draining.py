@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from functools import partial
@@ -163,6 +164,39 @@ def beside_many(place: Place) -> Iterator[Figure]:
                 ratios=ratios(took["alone"], took["beside"]),
                 target=at_least(0.95),
             )
+
+
+def beside_parked(place: Place) -> Iterator[Figure]:
+    """By the processor time of the workers and of all that they start, from their start to their end."""
+    count, others = place.size(2000, 20), place.size(100_000, 200)
+    folder = place.new()
+    alone, beside = spools.make(folder / "a" / "spool"), spools.make(folder / "b" / "spool")
+    spools.fill_parked(beside, others)
+
+    def used(spool: Spool) -> float:
+        spools.fill(spool, count)
+        settle()
+        before = _used_by_children()
+        spools.drain(spool, 1)
+        after = _used_by_children()
+        spools.expect_done(spool, count)
+        spools.forget(spool)
+        return after - before
+
+    took = in_turn({"beside": partial(used, beside), "alone": partial(used, alone)}, place.size(5, 1))
+    yield Figure(
+        f"{count:,} jobs beside {others:,} parked ones, CPU",
+        "s",
+        took["beside"],
+        against="none beside them",
+        ratios=ratios(took["alone"], took["beside"]),
+        target=at_least(0.95),
+    )
+
+
+def _used_by_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def million(place: Place) -> Iterator[Figure]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from queuectl import Job, Spool, State
 from queuectl.job.layout import to_yaml
-from queuectl.spool.names import Name, rank_of
-from queuectl.times import utc_now
+from queuectl.spool.names import HELD, Name, rank_of
+from queuectl.times import stamp, utc_now
 from tests.bench.place import QUEUECTL, Failed, run, running, wait_for
 
 if TYPE_CHECKING:
@@ -51,6 +51,19 @@ def fill(
     _write(spool.root.folder(State.PENDING), to_yaml(job), name, moment, range(first, first + count))
 
 
+def fill_parked(spool: Spool, count: int) -> None:
+    """Put jobs into pending/ of which half are held, and half wait for the first of these."""
+    half, moment = count // 2, utc_now() + PAST
+    for first, wanted, parked in (
+        (0, {}, HELD),
+        (half, {f"{OTHERS}{0:011}": "ok"}, f"after+{OTHERS}{0:011}"),
+    ):
+        job_id = f"{OTHERS}{first:011}"
+        text = to_yaml(Job("true", id=job_id, priority=URGENT, after=wanted, created_at=moment))
+        sample = Name(rank_of(URGENT, fifo=False), "", job_id, parked=parked)
+        _write(spool.root.folder(State.PENDING), text, sample, moment, range(first, first + half))
+
+
 def fill_done(spool: Spool, count: int) -> None:
     """Put finished jobs into done/: as many copies of one that was run, under names of their own."""
     fill(spool, 1, series=OTHERS)
@@ -68,7 +81,7 @@ def _write(folder: str, text: str, sample: Name, moment: datetime, numbers: rang
     for number in numbers:
         job_id = f"{sample.id[0]}{number:011}"
         due = moment + timedelta(microseconds=number)
-        name = f"{sample.rank:02}-{due:%Y%m%dT%H%M%S.%f}Z-{job_id}.yaml"
+        name = sample._replace(due=stamp(due), id=job_id)
         file = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(file, f"{before}{job_id}{after}".encode())
         os.close(file)
