@@ -92,4 +92,4 @@ def _below(field: str) -> str:
 
 def _quoted(field: str, value: str) -> str:
     doubled = value.replace("'", "''")
-    return f"{field}: '{doubled}'"
+    return f"`{field}: '{doubled}'`."
