@@ -428,6 +428,21 @@ def test_the_command_prints_the_id_of_the_job_that_has_the_key(shell: Shell) -> 
     assert "line 1: job" in many.err
 
 
+def test_a_key_for_several_jobs_is_refused_and_a_batch_says_which_member_it_lacks(shell: Shell) -> None:
+    said = shell("enqueue", "--unique", "k", "--lines", "-", stdin="true\nfalse\n", status=2)
+    assert "--unique gives several jobs one key" in said.err
+    shell("enqueue", "--id", "other", "--unique", "k2", "true")
+    jobs = '[{"command": "true", "unique": "k1"}, {"command": "true", "unique": "k2"}]'
+    said = shell("enqueue", "--batch", "both", "-", stdin=jobs, status=1)
+    assert "job other has the unique key 'k2'" in said.err
+    assert "Filed 1 of 2 jobs; 1 refused." in said.err
+    assert said.lines == ["both.1"]
+    assert "--resume files the others" in said.err
+    shell("cancel", "other")
+    assert shell("enqueue", "--batch", "both", "--resume", "-", stdin=jobs).status == 0
+    assert shell("status", "both.2", "--json").json["unique"] == "k2"
+
+
 def test_a_refused_retry_says_who_has_the_key(shell: Shell) -> None:
     for job_id in "ab":
         shell("enqueue", "--id", job_id, "--unique", "k", "--max-retries", "0", "false")

@@ -104,10 +104,8 @@ def enqueue_command(
         raise BadUsage(
             "--file and --lines name commands, and there are values for a command.", "Leave one out."
         )
-    if (is_batch or given.total > 1) and "id" in said:
-        raise BadUsage(
-            "--id cannot be given to several jobs.", "Name them with --batch, or write the ids into the jobs."
-        )
+    if is_batch or given.total > 1:
+        _refuse_for_several(said)
     if resume and batch is None:
         raise BadUsage("--resume does not say which batch.", "Add --batch NAME.")
     jobs = _Jobs(given, flags, again=again, are_members=is_batch)
@@ -125,6 +123,19 @@ def _is_meant(past: LongAgo) -> bool:
     if not printer.can_ask():
         raise BadUsage(past.problem, f"{past.remedy} If it is meant, add --yes.")
     return printer.ask(f"{past.problem} Is it meant?")
+
+
+def _refuse_for_several(said: Container[str]) -> None:
+    """Raise `BadUsage` for options that only one job may have."""
+    if "id" in said:
+        raise BadUsage(
+            "--id cannot be given to several jobs.", "Name them with --batch, or write the ids into the jobs."
+        )
+    if "unique" in said:
+        raise BadUsage(
+            "--unique gives several jobs one key, so only one of them would be filed.",
+            "Write a key of its own into each job, or leave it out.",
+        )
 
 
 class _Jobs:
@@ -181,6 +192,14 @@ class _Jobs:
         if job.id is not None:
             raise BadJob(f"It has the id {job.id!r}, and members of a batch get theirs.", "Leave the id out.")
         return job._replace(id=self._batch.member(number)) if self._batch else job
+
+    def passed_over(self, place: str, job: Job, holder: str) -> QueueError | None:
+        """Say that a job was not filed, as `holder` has its key; for a member of a batch that is an error."""
+        said = f"job {holder} has the unique key {job.unique!r}"
+        if self._are_members:
+            return QueueError(f"Not filed: {said}.", "Wait for that job.")
+        printer.note(f"{place}: {said}." if place else f"Nothing was filed: {said}.")
+        return None
 
     def digest(self) -> str:
         """The digest of all commands and where they run. Finds all jobs that are to be refused."""
@@ -303,13 +322,11 @@ def _file(
         with printer.progress("filing", shown, least=printer.MANY) as advance:
             for filed in answers:
                 place, job = jobs.asked.popleft()
-                if filed.error is None:
+                error = filed.error if filed.is_new else jobs.passed_over(place, job, filed.id)
+                if error is None:
                     told.tell(filed.id)
-                elif not (jobs.are_resumed and isinstance(filed.error, IdTaken)):  # another one was faster
-                    jobs.refused.append((place, filed.error))
-                if not filed.is_new:
-                    held_by = f"job {filed.id} has the unique key {job.unique!r}"
-                    printer.note(f"{place}: {held_by}." if place else f"Nothing was filed: {held_by}.")
+                elif not (jobs.are_resumed and isinstance(error, IdTaken)):  # another one was faster
+                    jobs.refused.append((place, error))
                 advance(told.number)
         if not jobs.refused:
             finish()
