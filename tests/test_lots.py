@@ -23,6 +23,7 @@ from queuectl.errors import JobMoved, NoSuchJob
 from queuectl.spool import acts, jobs
 from queuectl.system import files
 from queuectl.view import lookup
+from queuectl.view.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +87,7 @@ def test_ids_that_are_nowhere_share_a_few_looks(spool: Spool, counting: Counting
 
 def test_jobs_that_have_moved_are_found_again_together(spool: Spool, counting: Counting) -> None:
     file_all(spool, ids(0, 30))
-    lot = Lot.of(spool, ids(0, 30))
+    lot = Lot.of(spool, Selection(tuple(ids(0, 30))))
     with spool.member() as me:
         me.look(spool.clock(), again=True)
         for _ in range(20):
@@ -114,7 +115,7 @@ def test_a_job_that_is_put_somewhere_else_each_time_is_said_to_move_and_not_to_b
         os.rename(found.path, later)
         raise JobMoved(found.id)
 
-    assert Lot.of(spool, ["moves"]).do_all("moving", act) == 1
+    assert Lot.of(spool, Selection(("moves",))).do_all("moving", act) == 1
     assert "moves too fast" in capfd.readouterr().err
 
 

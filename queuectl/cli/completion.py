@@ -29,12 +29,16 @@ OFFERED = 200
 
 
 def ids_in(*states: State) -> Complete:
-    """Completes the ids of jobs in these states, without those that are on the command line already."""
+    """Completes the ids of jobs in these states, and their batches, without those that are named already."""
 
     def names(root: Root) -> Iterable[str]:
-        from queuectl.spool import jobs
+        from queuectl.spool import batches, jobs
 
-        return (name.id for state in states for name in jobs.names_in(root, state))
+        for state in states:
+            for name in jobs.names_in(root, state):
+                yield name.id
+                if batch := batches.batch_of(name.id):
+                    yield batch
 
     return _one_of(names)
 

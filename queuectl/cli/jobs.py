@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -14,16 +13,18 @@ from queuectl.cli.commands import Group, jobs_argument, jobs_or_all, on_spool, t
 from queuectl.cli.lots import Lot, interruptible
 from queuectl.cli.options import AS_JSON, DRY_RUN, LIMIT, YES
 from queuectl.cli.parking import entered_changes
+from queuectl.cli.selecting import selecting
 from queuectl.errors import BadUsage, CannotRun, NoSuchJob, QueueError, WrongState
 from queuectl.job.model import State
-from queuectl.spool import acts, jobs, liveness, names
+from queuectl.spool import acts, batches, jobs, liveness, members, names
 from queuectl.spool.cancellation import Cancelling
 from queuectl.spool.onlooker import Onlooker
 from queuectl.system import files
-from queuectl.times import duration, entered_duration, is_bare_number
+from queuectl.times import duration, entered_duration
 from queuectl.view import dependencies, explain, lookup
 from queuectl.view.dependencies import Hopeless
 from queuectl.view.endings import Ends
+from queuectl.view.selection import LABELS, Selection, select
 from queuectl.view.wording import shortened
 
 if TYPE_CHECKING:
@@ -38,18 +39,27 @@ if TYPE_CHECKING:
     from queuectl.spool.names import Name
     from queuectl.spool.root import Root
 
+#: The states of jobs that have ended, and the labels of those that have not.
+ENDED = (State.DONE, State.DEAD)
+LIVE = ("pending", "scheduled", "held", "blocked", "failed", "processing")
 #: Seconds for a worker to stop a job, beyond the grace period of its command.
 _PATIENCE = 60.0
 
 
 @on_spool("retry", "queuectl retry resize-42", "queuectl retry resize-42 --set timeout=2h")
-@jobs_argument(*completion.MAY_RUN_AGAIN, required=True)
+@selecting(completion.ids_in(*completion.MAY_RUN_AGAIN))
+@taking(DRY_RUN)
 @click.option("--set", "words", metavar="KEY=VALUE", multiple=True, help="Change a field; may be repeated.")
-def retry_command(spool: Spool, job_ids: tuple[str, ...], words: tuple[str, ...]) -> int:
-    """Move failed, dead or completed jobs to pending; their retries are counted from zero."""
+def retry_command(spool: Spool, chosen: Selection, dry_run: bool, words: tuple[str, ...]) -> int:
+    """Move failed, dead or completed jobs to pending; their retries are counted from zero.
+
+    Of a batch, and with options alone, only the dead ones.
+    """
     changing = entered_changes(words, spool.clock())
     spool.refuse_unknown(changing)
-    lot, values = Lot.of(spool, job_ids), spool.settings()
+    lot, values = Lot.of(spool, chosen, "dead"), spool.settings()
+    if dry_run:
+        return lot.show("pending")
     with lot.hand() as me:
         return lot.do_all("retrying", lambda found: _retry(spool, me, found, values, changing))
 
@@ -60,14 +70,17 @@ def _retry(spool: Spool, me: Hand, found: Found, values: Settings, changing: Map
 
 
 @on_spool("cancel", "queuectl cancel resize-42", "queuectl cancel build --dependents")
-@jobs_argument(*completion.LIVE, required=True)
+@selecting(completion.ids_in(*completion.LIVE))
 @click.option("--dependents", is_flag=True, help="Also all jobs that wait for them, and for those in turn.")
-def cancel_command(spool: Spool, job_ids: tuple[str, ...], dependents: bool) -> int:
+@taking(DRY_RUN)
+def cancel_command(spool: Spool, chosen: Selection, dependents: bool, dry_run: bool) -> int:
     """Cancel jobs: a waiting one goes to dead, a running one is stopped first."""
     values = spool.settings()
-    lot = Lot.of(spool, job_ids)
+    lot = Lot.of(spool, chosen, *LIVE)
     if dependents:
         _add_dependents(spool, lot)
+    if dry_run:
+        return lot.show("cancelled")
     with lot.hand() as me:
         cancelling = Cancelling(me, values, Onlooker(spool.root), _stop_remains, spool.clock)
 
@@ -115,17 +128,19 @@ def _stop_remains(root: Root, name: Name, history: tuple[Event, ...]) -> None:
 
 
 @on_spool("wait", 'queuectl wait "$(queuectl enqueue make)"', "queuectl wait --all --timeout 10m")
-@jobs_argument(*completion.LIVE)
+@selecting(completion.ids_in(*completion.LIVE))
 @click.option("--all", "everything", is_flag=True, help="All jobs that wait or run now.")
 @click.option("--timeout", "-t", metavar="SECONDS", help="Exit with 124 after this time.")
-def wait_command(spool: Spool, job_ids: tuple[str, ...], everything: bool, timeout: str | None) -> int:
+@taking(DRY_RUN)
+def wait_command(
+    spool: Spool, chosen: Selection, everything: bool, timeout: str | None, dry_run: bool
+) -> int:
     """Wait until jobs are done or dead; exit with the status of the job, or 0 if several all succeeded."""
-    jobs_or_all(job_ids, everything)
+    jobs_or_all(() if chosen.is_empty else ("some",), everything)
     end = None if timeout is None else time.monotonic() + entered_duration("--timeout", timeout)
-    if everything:
-        found = jobs.live(spool.root)
-    else:
-        found = [lookup.meant(answer) for answer in lookup.find_each(spool.root, job_ids).values()]
+    found = jobs.live(spool.root) if everything else _selected(spool, chosen)
+    if dry_run:
+        return Lot(spool, found).show("waited for")
     ends = Ends(spool.root, found)
     onlooker, said = Onlooker(spool.root), set[str]()
     hopeless, given_up = Hopeless(spool.root), 0
@@ -151,10 +166,18 @@ def wait_command(spool: Spool, job_ids: tuple[str, ...], everything: bool, timeo
         return NoSuchJob.exit_status
     if given_up:
         return CannotRun.exit_status
-    if len(ends.ended) == 1 and not everything:
+    if len(ends.ended) == 1 and chosen.words and not everything:
         (one,) = ends.ended.values()
         return _exit_status(jobs.read(one) or one)
     return int(any(one.state is State.DEAD for one in ends.ended.values()))
+
+
+def _selected(spool: Spool, chosen: Selection) -> list[Found]:
+    """The jobs to wait for: all that are named, and of others those that have not ended."""
+    selected = select(spool.root, chosen, LABELS if chosen.words else LIVE, spool.clock())
+    if selected.errors:
+        raise selected.errors[0]
+    return selected.found
 
 
 def _tell_hindrances(spool: Spool, onlooker: Onlooker, job_ids: Container[str], said: set[str]) -> None:
@@ -176,35 +199,28 @@ def _exit_status(found: Found) -> int:
 
 
 @on_spool("prune", "queuectl prune --older-than 7d --state completed --dry-run")
-@click.option(
-    "--older-than", metavar="AGE", required=True, help="The age since the end of the job: 7d, 12h, 30m."
-)
-@click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=click.Choice(["completed", "done", "dead"]),
-    help="Only jobs in this state; without it, completed and dead.",
-)
+@selecting(completion.ids_in(*ENDED), words=("completed", "done", "dead"))
 @taking(DRY_RUN, YES)
-def prune_command(spool: Spool, older_than: str, states: tuple[str, ...], dry_run: bool, yes: bool) -> int:
-    """Delete finished jobs and their logs; without --state also the logs of workers that have ended."""
-    age = entered_duration("--older-than", older_than)
-    if is_bare_number(older_than):
-        text = older_than.strip()
+def prune_command(spool: Spool, chosen: Selection, dry_run: bool, yes: bool) -> int:
+    """Delete finished jobs and their logs.
+
+    With --older-than alone also the logs of workers that have ended.
+    """
+    if not chosen.words and chosen.age is None:
         raise BadUsage(
-            f"--older-than: {text} has no unit.", f"Write {text}d for days, {text}h for hours or {text}s."
+            "All finished jobs would be deleted.", "Say which: --older-than 7d, the name of a batch, or ids."
         )
-    oldest = spool.clock() - timedelta(seconds=age)
-    found = []
-    for state in {state for word in states or ("completed", "dead") for state in lookup.WORDS[word]}:
-        for one in jobs.found_in(spool.root, state):
-            with contextlib.suppress(FileNotFoundError):  # it has moved meanwhile
-                if files.mark(one.path).mtime_ns / 1e9 <= oldest.timestamp():
-                    found.append(one)
-    logs = [] if states else acts.spent_worker_logs(spool.root, oldest)
-    which = f"that ended more than {duration(age)} ago"
-    return _delete(spool, found, which, logs, yes=yes, dry_run=dry_run)
+    selected = select(spool.root, chosen, ("completed", "dead"), spool.clock())
+    if selected.errors:
+        raise selected.errors[0]
+    for one in selected.found:
+        if one.state not in ENDED:
+            raise WrongState(one.id, one.label(spool.clock()), "completed or dead", "Nothing was deleted.")
+    is_alone = chosen.age is not None and chosen == Selection(age=chosen.age)
+    oldest = spool.clock() - timedelta(seconds=chosen.age or 0)
+    logs = acts.spent_worker_logs(spool.root, oldest) if is_alone else []
+    which = "that have ended" if chosen.age is None else f"that ended more than {duration(chosen.age)} ago"
+    return _delete(spool, selected.found, which, logs, yes=yes, dry_run=dry_run)
 
 
 def _delete(
@@ -216,14 +232,15 @@ def _delete(
     if kept:
         kept_ids = {item.id for item in kept}
         found = [item for item in found if item.id not in kept_ids]
-        printer.note(f"{_count(len(kept), 'job')} kept: others wait, see `queuectl list --state blocked`.")
-    beside = f"{_count(len(logs), 'log')} of workers that are gone" if logs else ""
+        said = printer.count(len(kept), "job")
+        printer.note(f"{said} kept: others wait, see `queuectl list --state blocked`.")
+    beside = f"{printer.count(len(logs), 'log')} of workers that are gone" if logs else ""
     if dry_run:
         for item in found:
             printer.line(item.id)
-        printer.note(f"{_count(len(found), 'job')}{beside and f' and {beside}'} would be deleted.")
+        printer.note(f"{printer.count(len(found), 'job')}{beside and f' and {beside}'} would be deleted.")
         return 0
-    what = f"{_count(len(found), 'job')} {which}, and what they printed{beside and f', and {beside}'}"
+    what = f"{printer.count(len(found), 'job')} {which}, and what they printed{beside and f', and {beside}'}"
     if (found or logs) and not printer.sure(f"Delete {what}?", yes):
         printer.note("Nothing was deleted.")
         return 1
@@ -237,16 +254,14 @@ def _delete(
                 advance(gone)
                 check()
     except BaseException:
-        printer.note(f"{_count(gone, 'job')} of {len(found):,} deleted.")
+        printer.note(f"{printer.count(gone, 'job')} of {len(found):,} deleted.")
         raise
     for path in logs:
         files.remove(path)
-    printer.note(f"{_count(gone, 'job')}{beside and f' and {beside}'} deleted.")
+    for name in members.spent(spool.root) if any(batches.batch_of(one.id) for one in found) else ():
+        files.remove(batches.path_of(spool.root, name))
+    printer.note(f"{printer.count(gone, 'job')}{beside and f' and {beside}'} deleted.")
     return 0
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 # ── dead letters ──────────────────────────────────────────────────────────────────────────────
@@ -279,7 +294,11 @@ def _dlq_list(spool: Spool, limit: int | None, as_json: bool) -> None:
 def _dlq_retry(spool: Spool, job_ids: tuple[str, ...], everything: bool) -> int:
     """Move dead jobs to pending; their retries are counted from zero."""
     jobs_or_all(job_ids, everything)
-    lot = Lot(spool, jobs.found_in(spool.root, State.DEAD)) if everything else Lot.of(spool, job_ids)
+    lot = (
+        Lot(spool, jobs.found_in(spool.root, State.DEAD))
+        if everything
+        else Lot.of(spool, Selection(job_ids), "dead")
+    )
     if everything and not lot.left:
         printer.note("No dead jobs.")
         return 0

@@ -13,12 +13,14 @@ import click
 
 from queuectl.cli import completion, printer
 from queuectl.cli.commands import Group, on_spool, taking
-from queuectl.cli.options import AS_JSON
+from queuectl.cli.options import AS_JSON, Option
+from queuectl.cli.selecting import require, selecting
 from queuectl.errors import BadUsage, QueueError
 from queuectl.job.history import last_attempt
 from queuectl.job.model import State
-from queuectl.spool import output
+from queuectl.spool import batches, jobs, output
 from queuectl.view import explain, lookup
+from queuectl.view.selection import LABELS, select
 from queuectl.view.wording import visible
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from queuectl.api import Spool
     from queuectl.spool.jobs import Found
+    from queuectl.view.selection import Selection
 
 
 def _complete_id(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -42,18 +45,29 @@ def output_command() -> None:
     """Show what jobs printed."""
 
 
-@click.argument("job_id", shell_complete=_complete_id)
-@taking(AS_JSON)
-@click.option(
-    "--attempt", "-a", type=click.IntRange(min=1), help="The number of the run; without it, the last."
+_showing = taking(
+    AS_JSON,
+    Option(("--attempt", "-a"), "attempt", "N", "The number of the run; without it, the last.", least=1),
+    Option(("--stdout",), "out", None, "Only standard output, byte for byte."),
+    Option(("--stderr",), "err", None, "Only standard error, byte for byte."),
+    Option(("--follow", "-f"), "follow", None, "Continue until the job ends."),
 )
-@click.option("--stdout", "out", is_flag=True, help="Only standard output, byte for byte.")
-@click.option("--stderr", "err", is_flag=True, help="Only standard error, byte for byte.")
-@click.option("--follow", "-f", is_flag=True, help="Continue until the job ends.")
-def _output(
+
+
+@output_command.on_spool("get", "queuectl output get resize-42 --stdout > result.txt")
+@click.argument("job_id", shell_complete=_complete_id)
+@_showing
+def _output_get(
     spool: Spool, job_id: str, attempt: int | None, as_json: bool, out: bool, err: bool, follow: bool
 ) -> None:
     """Show stdout, stderr, exit code and completion time of a run."""
+    show(spool, job_id, attempt, as_json, out, err, follow)
+
+
+def show(
+    spool: Spool, job_id: str, attempt: int | None, as_json: bool, out: bool, err: bool, follow: bool
+) -> None:
+    """Print the output of one job."""
     found = spool.find(job_id)
     streams = [stream for stream, is_wanted in (("out", out), ("err", err)) if is_wanted]
     if follow:
@@ -77,8 +91,37 @@ def _output(
         _print(run, streams, blocks)
 
 
-output_command.on_spool("get", "queuectl output get resize-42 --stdout > result.txt")(_output)
-logs_command = on_spool("logs", "queuectl logs resize-42 --follow")(_output)
+@on_spool("logs", "queuectl logs resize-42 --follow", "queuectl logs sweep --state dead")
+@selecting(_complete_id)
+@_showing
+def logs_command(
+    spool: Spool,
+    chosen: Selection,
+    attempt: int | None,
+    as_json: bool,
+    out: bool,
+    err: bool,
+    follow: bool,
+) -> None:
+    """Show what a job printed in a run; of several jobs each line with the id before it."""
+    require(chosen)
+    selected = select(spool.root, chosen, LABELS, spool.clock())
+    if selected.errors:
+        raise selected.errors[0]
+    if len(selected.found) == 1 and not batches.is_taken(spool.root, chosen.words[0] if chosen.words else ""):
+        show(spool, selected.found[0].id, attempt, as_json, out, err, follow)
+        return
+    streams = [stream for stream, is_wanted in (("out", out), ("err", err)) if is_wanted]
+    if as_json:
+        for one in selected.found:
+            if (reading := jobs.read(one)) and lookup.runs_of(reading.job):
+                show(spool, one.id, attempt, True, out, err, follow)
+        return
+    log = _Together(spool, streams or list(output.STREAMS), attempt)
+    log.look(sorted(selected.found, key=_number))
+    while follow and not log.is_over:
+        time.sleep(0.25)
+        log.look(select(spool.root, chosen, LABELS, spool.clock()).found)
 
 
 def _print_json(job_id: str, run: dict[str, Any], blocks: Callable[[str], Iterable[bytes]]) -> None:
@@ -139,6 +182,63 @@ def _follow(spool: Spool, found: Found, streams: list[str], only: int | None) ->
             return
         time.sleep(0.1)
         found = lookup.again(spool.root, found)
+
+
+def _number(found: Found) -> tuple[str, int]:
+    """Where a job stands among others: members of a batch by their numbers."""
+    name = batches.batch_of(found.id)
+    return (found.id, 0) if name is None else (name, batches.number_of(found.id))
+
+
+class _Together:
+    """The output of many jobs: whole lines, each with the id of its job before it."""
+
+    def __init__(self, spool: Spool, streams: list[str], only: int | None) -> None:
+        self._spool = spool
+        self._streams = streams
+        self._only = only
+        self._seen: set[tuple[State, str]] = set()
+        self._at: dict[tuple[str, int, str], int] = {}
+        self._rests: dict[tuple[str, int, str], bytes] = {}
+        self.is_over = False
+
+    def look(self, found: Iterable[Found]) -> None:
+        """Print what is new. A job that does not run is read once under each of its names."""
+        self.is_over = True
+        for one in found:
+            is_over = one.state in {State.DONE, State.DEAD}
+            self.is_over &= is_over
+            if one.state is State.PENDING or (one.state, str(one.name)) in self._seen:
+                continue
+            if (reading := jobs.read(one)) is None:
+                self.is_over = False  # it moves just now
+                continue
+            for run in lookup.runs_of(reading.job):
+                self._print(one.id, run)
+            if one.state is not State.PROCESSING:
+                self._seen.add((one.state, str(one.name)))
+
+    def _print(self, job_id: str, run: dict[str, Any]) -> None:
+        number = run["attempt"]
+        if self._only not in {None, number}:
+            return
+        for stream in self._streams:
+            key = (job_id, number, stream)
+            for place, block in output.read_log(self._spool.root, *key, self._at.get(key, 0)):
+                *lines, self._rests[key] = (self._rests.get(key, b"") + block).split(b"\n")
+                self._at[key] = place
+                self._print_lines(job_id, lines)
+            if "outcome" in run and (rest := self._rests.pop(key, b"")):
+                self._print_lines(job_id, [rest])
+
+    def _print_lines(self, job_id: str, lines: list[bytes]) -> None:
+        if printer.is_terminal():
+            printer.lines(f"{job_id} | {line.decode('utf-8', 'replace')}" for line in lines)
+            return
+        sys.stdout.flush()
+        for line in lines:
+            sys.stdout.buffer.write(b"%s | %s\n" % (job_id.encode(), line))
+        sys.stdout.flush()
 
 
 def _last_run(found: Found) -> int:

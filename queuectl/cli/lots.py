@@ -8,9 +8,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from queuectl.cli import printer
+from queuectl.cli.selecting import require
 from queuectl.errors import BadJob, JobMoved, NoSuchJob, QueueError, StorageTrouble
 from queuectl.spool import acts, jobs
-from queuectl.view import lookup
+from queuectl.view.selection import Selection, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,17 +33,23 @@ class Lot:
         self.status = 0
 
     @classmethod
-    def of(cls, spool: Spool, words: Iterable[str]) -> Lot:
-        """The jobs with these ids or prefixes of ids."""
-        lot = cls(spool)
-        found: dict[str, Found] = {}
-        for answer in lookup.find_each(spool.root, words).values():
-            if isinstance(answer, QueueError):
-                lot.refuse(answer)
-            else:
-                found[answer.id] = answer
-        lot.left = list(found.values())
+    def of(cls, spool: Spool, chosen: Selection, *usual: str) -> Lot:
+        """The jobs of a selection; of batches and of all jobs only those with a usual label."""
+        require(chosen)
+        selected = select(spool.root, chosen, usual, spool.clock())
+        lot = cls(spool, selected.found)
+        for error in selected.errors:
+            lot.refuse(error)
+        if not selected.found and not selected.errors:
+            printer.note("No job is meant: nothing was changed.")
         return lot
+
+    def show(self, what: str) -> int:
+        """Print the ids of the jobs that a command would act on; returns the exit status."""
+        for found in self.left:
+            printer.line(found.id)
+        printer.note(f"{printer.count(len(self.left), 'job')} would be {what}.")
+        return self.status
 
     def refuse(self, error: QueueError) -> None:
         """Print an error and note its exit status."""

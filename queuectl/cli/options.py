@@ -87,7 +87,7 @@ AS_JSON = Option(("--json",), "as_json", None, "JSON and nothing else; of severa
 WATCH = Option(("--watch", "-w"), "watch", None, "Redraw until Ctrl-C.")
 LIMIT = Option(("--limit", "-n"), "limit", "N", "The most jobs to show.", least=0)
 YES = Option(("--yes", "-y"), "yes", None, "Do not ask.")
-DRY_RUN = Option(("--dry-run",), "dry_run", None, "Only show what would be deleted.")
+DRY_RUN = Option(("--dry-run",), "dry_run", None, "Only show which jobs are meant.")
 #: Options whose text is converted. The text of the others is the value of the field.
 _MADE = frozenset({"run_at", "delay", "cwd", "env"})
 _HELP = Option(("--help", "-h"), "help", None, "")

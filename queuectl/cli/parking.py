@@ -10,9 +10,10 @@ import click
 
 from queuectl.api import Spool
 from queuectl.cli import completion, options
-from queuectl.cli.commands import jobs_argument, on_spool
+from queuectl.cli.commands import on_spool, taking
 from queuectl.cli.lots import Lot
 from queuectl.cli.places import absolute
+from queuectl.cli.selecting import selecting
 from queuectl.errors import BadUsage
 from queuectl.rules.release import release, release_now
 from queuectl.spool import acts, changes, jobs, moving, parking
@@ -24,11 +25,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from queuectl.spool.jobs import Found
+    from queuectl.view.selection import Selection
+
+#: The labels of jobs that wait.
+WAIT = ("pending", jobs.SCHEDULED, jobs.HELD, jobs.BLOCKED, "failed")
 
 
 @on_spool("hold", "queuectl hold resize-42")
-@jobs_argument(*jobs.WAITING, required=True)
-def hold_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
+@selecting(completion.ids_in(*jobs.WAITING))
+@taking(options.DRY_RUN)
+def hold_command(spool: Spool, chosen: Selection, dry_run: bool) -> int:
     """Keep waiting jobs from being started until they are released."""
 
     def hold(found: Found) -> str:
@@ -36,15 +42,19 @@ def hold_command(spool: Spool, job_ids: tuple[str, ...]) -> int:
         return f"{found.id} is held"
 
     spool.refuse_older_workers()
-    return Lot.of(spool, job_ids).do_all("holding", hold)
+    lot = Lot.of(spool, chosen, *WAIT)
+    return lot.show("held") if dry_run else lot.do_all("holding", hold)
 
 
 @on_spool("release", "queuectl release resize-42")
-@jobs_argument(*jobs.WAITING, required=True)
+@selecting(completion.ids_in(*jobs.WAITING))
 @click.option("--now", "at_once", is_flag=True, help="Also jobs that wait for other jobs.")
-def release_command(spool: Spool, job_ids: tuple[str, ...], at_once: bool) -> int:
+@taking(options.DRY_RUN)
+def release_command(spool: Spool, chosen: Selection, at_once: bool, dry_run: bool) -> int:
     """Let held jobs be started."""
-    lot = Lot.of(spool, job_ids)
+    lot = Lot.of(spool, chosen, jobs.HELD, *([jobs.BLOCKED] if at_once else []))
+    if dry_run:
+        return lot.show("released")
     if not at_once:
 
         def freed(found: Found) -> str:
@@ -64,22 +74,24 @@ def release_command(spool: Spool, job_ids: tuple[str, ...], at_once: bool) -> in
 @on_spool(
     "set", "queuectl set resize-42 priority=9 timeout=10m", "queuectl set resize-42 run_at=+1h env.MODE=fast"
 )
-@click.argument(
-    "words", metavar="JOB_ID... KEY=VALUE...", nargs=-1, shell_complete=completion.ids_in(*jobs.WAITING)
-)
-def set_command(spool: Spool, words: tuple[str, ...]) -> int:
+@selecting(completion.ids_in(*jobs.WAITING))
+@taking(options.DRY_RUN)
+def set_command(spool: Spool, chosen: Selection, dry_run: bool) -> int:
     """Change fields of waiting jobs; comments in their files stay.
 
     A key is a field of the job or env.NAME. Without a value the field is taken out.
     """
-    job_ids = [word for word in words if "=" not in word]
-    changing = entered_changes([word for word in words if "=" in word], spool.clock())
-    if not job_ids or not changing:
-        what = "Nothing to change was given." if job_ids else "No job was named."
+    words = [word for word in chosen.words if "=" in word]
+    chosen = chosen._replace(words=tuple(word for word in chosen.words if "=" not in word))
+    changing = entered_changes(words, spool.clock())
+    if chosen.is_empty or not changing:
+        what = "No job was named." if chosen.is_empty else "Nothing to change was given."
         raise BadUsage(what, "Write for example: queuectl set resize-42 priority=9")
     spool.refuse_unknown(changing)
-    lot, how = Lot.of(spool, job_ids), spool.change(partial(changes.edited, changes=changing))
-    said = ", ".join(word for word in words if "=" in word)
+    lot, how = Lot.of(spool, chosen, *WAIT), spool.change(partial(changes.edited, changes=changing))
+    said = ", ".join(words)
+    if dry_run:
+        return lot.show("changed")
     with lot.hand() as me:
 
         def change(found: Found) -> str:
@@ -90,11 +102,12 @@ def set_command(spool: Spool, words: tuple[str, ...]) -> int:
 
 
 @on_spool("move", "queuectl move resize-42 --to /srv/jobs")
-@jobs_argument(*jobs.WAITING, required=True)
+@selecting(completion.ids_in(*jobs.WAITING))
 @click.option(
     "--to", metavar="DIR", required=True, shell_complete=completion.folders, help="The other spool."
 )
-def move_command(spool: Spool, job_ids: tuple[str, ...], to: str) -> int:
+@taking(options.DRY_RUN)
+def move_command(spool: Spool, chosen: Selection, to: str, dry_run: bool) -> int:
     """Move waiting jobs to another spool.
 
     Said again, it finishes what a crash left.
@@ -103,7 +116,9 @@ def move_command(spool: Spool, job_ids: tuple[str, ...], to: str) -> int:
     if os.path.samefile(other.path, spool.path):
         raise BadUsage(f"--to: {to} is the spool where the jobs are.", "Name another one.")
     spool.refuse_older_workers()
-    lot, there = Lot.of(spool, job_ids), other.target()
+    lot, there = Lot.of(spool, chosen, *WAIT), other.target()
+    if dry_run:
+        return lot.show("moved")
     with lot.hand() as me:
 
         def move(found: Found) -> str:

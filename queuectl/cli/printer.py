@@ -18,7 +18,7 @@ from queuectl.errors import BadUsage, OutputTrouble
 from queuectl.view.wording import CONTROL, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, TextIO
 
 #: Fewer items than this are done before anyone could read a progress bar.
@@ -85,10 +85,24 @@ def notes_are_read() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+def count(number: int, what: str) -> str:
+    """A number of things, such as `1 job` and `2,000 jobs`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def as_json(value: Any) -> None:
     """Print a JSON value on one line."""
     text = json.dumps(value, ensure_ascii=False)
     click.echo(text if is_utf8() and not CONTROL.search(text) else json.dumps(value))
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print rows as CSV, with a first line of names; what a row has besides these columns is left out."""
+    import csv
+
+    writer = csv.DictWriter(sys.stdout, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def is_utf8() -> bool:

@@ -10,13 +10,16 @@ import click
 from queuectl.cli import completion, printer
 from queuectl.cli.commands import on_spool, taking
 from queuectl.cli.options import AS_JSON, LIMIT, WATCH
+from queuectl.cli.selecting import selecting
 from queuectl.errors import BadUsage
 from queuectl.job import layout
 from queuectl.job.history import last_attempt
 from queuectl.job.model import URGENT, State
 from queuectl.spool import jobs, output, requests
 from queuectl.times import duration, parse_moment, stamp, when
-from queuectl.view import census, dependencies, explain, lookup
+from queuectl.view import census, dependencies, explain, lookup, records
+from queuectl.view.selection import listed
+from queuectl.view.standing import standing
 from queuectl.view.wording import shortened, visible
 from queuectl.view.workers import alive, workers
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
     from queuectl.api import Spool
     from queuectl.spool.jobs import Found
+    from queuectl.view.selection import Selection
+    from queuectl.view.standing import Standing
 
 #: How many of the jobs that wait for one are named.
 _SOME = 5
@@ -39,13 +44,20 @@ COLUMNS = ("ID", "STATE", "PRI", "RUNS", "WHEN", "COMMAND")
     "status",
     "queuectl status            the whole queue",
     "queuectl status resize-42  one job, and why it does not run",
+    "queuectl status sweep      a batch: counts, time left, failures",
     "queuectl status --watch    redrawn until Ctrl-C",
 )
 @click.argument("job_id", required=False, shell_complete=completion.ids_in(*completion.ANY))
 @taking(AS_JSON, WATCH)
 def status_command(spool: Spool, job_id: str | None, as_json: bool, watch: bool) -> None:
-    """Show the whole queue, or one job."""
+    """Show the whole queue, a batch, or one job."""
     progress = _Progress() if watch else None
+    if job_id is not None and (batch := _standing(spool, job_id)):
+        if as_json:
+            printer.as_json(batch.as_dict())
+        else:
+            printer.show(lambda: _batch_text(_standing(spool, job_id) or batch), watch=watch)
+        return
     found = None if job_id is None else spool.find(job_id)
     if as_json:
         printer.as_json(_overview(spool) if found is None else spool.view(found))
@@ -55,6 +67,34 @@ def status_command(spool: Spool, job_id: str | None, as_json: bool, watch: bool)
         printer.text(_job_text(spool, found))
     else:
         printer.show(lambda: _job_text(spool, lookup.again(spool.root, found)), watch=True)
+
+
+def _standing(spool: Spool, name: str) -> Standing | None:
+    return standing(spool.root, name, spool.live.now(), spool.clock())
+
+
+def _batch_text(batch: Standing) -> str:
+    lines = [f"batch      {batch.name}: {batch.ended:,} of {batch.size:,} have ended"]
+    for word, number in batch.counts.items():
+        if number:
+            lines.append(printer.coloured(f"{word:<11}{number:>11,}", word))
+    if batch.rate is not None:
+        lines.append(f"{'rate':<11}{batch.rate * 60:>11.1f}   jobs end a minute")
+    left = f"about {duration(batch.seconds_left)}" if batch.seconds_left else "nothing"
+    if batch.seconds_left is None:
+        left = f"unknown: {batch.unknown}"
+    lines.append(f"left       {left}")
+    if batch.average is not None:
+        lines.append(f"average    {duration(batch.average):>11}   of a completed job's last run")
+    if batch.slowest:
+        slowest = ", ".join(f"{job_id} {duration(seconds)}" for job_id, seconds in batch.slowest)
+        lines.append(f"slowest    {slowest}")
+    for failure in batch.failures:
+        more = ", …" if failure.number > len(failure.ids) else ""
+        text = f"{failure.reason} ({', '.join(failure.ids)}{more})"
+        lines.append(f"{printer.count(failure.number, 'failure')}: {visible(text)}")
+    lines += [f"! {visible(text)}" for text in batch.attention]
+    return "\n".join(lines) + "\n"
 
 
 def _overview(spool: Spool) -> dict[str, Any]:
@@ -170,32 +210,52 @@ def _run_line(run: dict[str, Any], now: datetime) -> str:
     "list",
     "queuectl list --state pending --limit 20",
     "queuectl list --state dead --json | queuectl -s OTHER enqueue -",
+    "queuectl list sweep --csv --runs > runs.csv",
 )
-@click.option("--state", type=click.Choice(list(lookup.WORDS)), help="Only jobs in this state.")
+@selecting(completion.ids_in(*completion.ANY))
+@click.option("--csv", "as_csv", is_flag=True, help="CSV for spreadsheets and pandas.")
+@click.option("--runs", is_flag=True, help="With --csv or --json: a row a run instead of a job.")
 @taking(LIMIT, AS_JSON, WATCH)
-def list_command(spool: Spool, state: str | None, limit: int | None, as_json: bool, watch: bool) -> None:
+def list_command(
+    spool: Spool,
+    chosen: Selection,
+    as_csv: bool,
+    runs: bool,
+    limit: int | None,
+    as_json: bool,
+    watch: bool,
+) -> None:
     """List jobs in the order in which they run; completed ones newest first."""
-    if as_json:
-        for found in spool.list(state, limit):
-            printer.as_json(spool.view(found))
+    if sum((as_csv, as_json, watch)) > 1 or (runs and not (as_csv or as_json)):
+        raise BadUsage(
+            "--csv, --json and --watch exclude each other; --runs needs --csv or --json.", "Choose one."
+        )
+    found = listed(spool.root, chosen, spool.clock(), limit)
+    if as_csv or as_json:
+        rows = (row for one in found for row in (records.runs(one) if runs else [spool.view(one)]))
+        if as_json:
+            for row in rows:
+                printer.as_json(row)
+        else:
+            printer.as_csv(*((records.RUN, rows) if runs else (records.JOB, map(records.job, rows))))
     elif watch:
         if not printer.is_terminal():
             raise BadUsage("--watch needs a terminal.", "Leave it out in a pipe.")
         progress = _Progress()
-        printer.show(lambda: _live_list(spool, state, limit, progress), watch=True)
+        printer.show(lambda: _live_list(spool, chosen, limit, progress), watch=True)
     else:
-        rows = (_row(found, spool.clock()) for found in spool.list(state, limit))
-        hint = "" if state else " File one: queuectl enqueue 'echo hello'"
-        printer.table(COLUMNS, rows, none=f"No jobs.{hint}")
+        hint = " File one: queuectl enqueue 'echo hello'" if chosen.is_empty else ""
+        printer.table(COLUMNS, (_row(one, spool.clock()) for one in found), none=f"No jobs.{hint}")
 
 
-def _live_list(spool: Spool, state: str | None, limit: int | None, progress: _Progress) -> Any:
+def _live_list(spool: Spool, chosen: Selection, limit: int | None, progress: _Progress) -> Any:
     from rich.console import Group
     from rich.text import Text
 
     now = spool.clock()
     most = min(max(5, limit or 1000), printer.console().height - 6)
-    rows = [[visible(str(cell)) for cell in _row(found, now)] for found in spool.list(state, most)]
+    found = listed(spool.root, chosen, now, most)
+    rows = [[visible(str(cell)) for cell in _row(one, now)] for one in found]
     head = progress.line(census.counts(census.listed(spool.root), now).as_dict())
     return Group(Text(head), printer.rich_table(COLUMNS, rows))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl.job.model import is_id
 from queuectl.system import files
 
 if TYPE_CHECKING:
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 
 #: The second line of a batch whose members have all been filed.
 FILED = "filed"
+_ENDING = ".batch"
 _MEMBER = re.compile(r"(.+)\.(\d{1,9})", re.DOTALL)
 
 
 def path_of(root: Root, name: str) -> str:
     """The file that reserves the name of a batch. Names that differ in case alone share it."""
-    return f"{root.logs}/{name.lower()}.batch"
+    return f"{root.logs}/{name.lower()}{_ENDING}"
 
 
 class Batch(NamedTuple):
@@ -57,9 +59,14 @@ def size_of(root: Root, name: str) -> int | None:
         return None
 
 
+def names(root: Root) -> list[str]:
+    """The names of all batches, in lower case."""
+    return [text.removesuffix(_ENDING) for text in root.texts_in(root.logs) if text.endswith(_ENDING)]
+
+
 def is_taken(root: Root, name: str) -> bool:
     """Whether a batch has this name: ids and batches share one namespace."""
-    return files.exists(path_of(root, name))
+    return is_id(name) and files.exists(path_of(root, name))
 
 
 def batch_of(job_id: str) -> str | None:

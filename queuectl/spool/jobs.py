@@ -86,9 +86,12 @@ def _jobs_among(root: Root, state: State, texts: Iterable[str]) -> Iterator[Foun
             yield Found(state, name, f"{folder}/{text}")
 
 
-def everywhere(root: Root) -> Iterator[Found]:
-    """The files of all jobs, from one look, not read. A job that moves meanwhile may come twice."""
-    for state, texts in look(root):
+def everywhere(root: Root, at_rest: Iterable[State] = _AT_REST) -> Iterator[Found]:
+    """The files of all jobs, from one look, not read. A job that moves meanwhile may come twice.
+
+    With `at_rest` only those in these states and the running ones.
+    """
+    for state, texts in look(root, at_rest):
         for text in texts:
             if (name := name_in(state, text)) is not None:
                 yield Found(state, name, f"{root.folder(state)}/{text}")

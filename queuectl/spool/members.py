@@ -14,7 +14,7 @@ from queuectl.errors import BadUsage, IdTaken, QueueError
 from queuectl.job.model import State, is_id
 from queuectl.spool import batches, ids, jobs
 from queuectl.spool.batches import Batch
-from queuectl.spool.names import id_in, is_made_id, make_id
+from queuectl.spool.names import AFTER, id_in, is_made_id, make_id
 from queuectl.system import drafts, files
 
 if TYPE_CHECKING:
@@ -77,6 +77,22 @@ def _stranger(root: Root, name: str) -> str | None:
 def finish(root: Root, name: str) -> None:
     """Note that all members have been filed: from now on none is missing, even if it is deleted."""
     files.append(batches.path_of(root, name), f"{batches.FILED}\n".encode(), sync=True)
+
+
+def spent(root: Root) -> list[str]:
+    """The names, in lower case, of batches that have been filed and have no member left.
+
+    None while a job waits for another one: it may wait for the batch.
+    """
+    names = [name for name in batches.names(root) if (batch := batches.read(root, name)) and batch.is_filed]
+    if not names:
+        return []
+    left = set()
+    for one in jobs.everywhere(root):
+        if one.name.parked and one.name.parked.startswith(AFTER):
+            return []
+        left.add((batches.batch_of(one.id) or "").lower())
+    return [name for name in names if name not in left]
 
 
 def missing(root: Root, batch: Batch) -> set[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,21 @@ from queuectl.errors import BadJob
 from queuectl.job.history import OUTCOMES, destination, last_attempt
 from queuectl.job.model import State
 from queuectl.rules import groups
-from queuectl.spool import aside, claiming, ids, jobfile, jobs, keys, moving, names, output, recovery, tokens
+from queuectl.spool import (
+    aside,
+    batches,
+    claiming,
+    ids,
+    jobfile,
+    jobs,
+    keys,
+    members,
+    moving,
+    names,
+    output,
+    recovery,
+    tokens,
+)
 from queuectl.spool.descriptions import described
 from queuectl.spool.names import name_in
 from queuectl.spool.requests import PAUSED
@@ -114,6 +128,7 @@ def _look(
             if is_to_read(path):
                 yield from _job(root, path, verdict_on, now)
     yield from _left_behind(root, set(known))
+    yield from _batches(root, set(known))
     yield from _workers(root, verdict_on)
     yield from _groups(root, verdict_on)
 
@@ -263,6 +278,19 @@ def _left_behind(root: Root, known: set[str]) -> Iterator[Finding]:
         path = now.holder.path if now.holder else now.folder
         if not (now.holder and now.holder.job_id.lower() in borne) and _age(path) > FRESH:
             yield Finding(Kind.KEY, path=now.folder, mend=partial(keys.forget, now))
+
+
+def _batches(root: Root, known: set[str]) -> Iterator[Finding]:
+    """Batches of which no job is left, and those whose filing was cut off."""
+    for name in members.spent(root):
+        yield _to_delete(Kind.BATCH, batches.path_of(root, name))
+    half = [one for name in batches.names(root) if (one := batches.read(root, name)) and not one.is_filed]
+    filed = Counter(batches.batch_of(job_id) for job_id in known) if half else Counter[str | None]()
+    for batch in half:
+        path = batches.path_of(root, batch.name)
+        if _age(path) > FRESH:
+            facts = {"filed": filed[batch.name.lower()], "size": batch.size, "name": batch.name}
+            yield Finding(Kind.HALF_FILED, facts, path)
 
 
 def _borne(root: Root) -> set[str]:

@@ -138,6 +138,11 @@ class Kind(Enum):
     REWRITE = ("a rewrite that was cut off left it", "`--repair` mends it.")
     REASON = ("its job has gone", _DELETED)
     LOG = ("no job has its id", _DELETED)
+    BATCH = ("no job of this batch is left", _DELETED)
+    HALF_FILED = (
+        "{filed} of the {size} jobs of the batch {name} are filed",
+        "The line that began it files the others, with `--batch {name} --resume`.",
+    )
     ID = ("no job has this id", "`--repair` frees it.")
     KEY = ("the job that had this unique key last is gone", _DELETED)
     DEAD_WORKER = ("this worker is dead", "`--repair` clears it ({why}).")
