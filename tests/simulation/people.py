@@ -46,6 +46,12 @@ def file_unique(world: World, job_id: str, command: str, term: str) -> None:
     file(world, job_id, command, None, 0.0, {"unique": KEY, "unique_for": term})
 
 
+def file_grouped(world: World, job_id: str, command: str, share: tuple[str, int]) -> None:
+    """`queuectl enqueue --group GROUP --slots N`."""
+    group, slots = share
+    file(world, job_id, command, None, 0.0, {"group": group, "slots": Bare(str(slots))})
+
+
 def file(
     world: World,
     job_id: str | None,

@@ -98,7 +98,8 @@ def draw(seed: int, profile: str | None = None) -> Plan:
         Happening(luck.uniform(0, rough), luck.choice(kinds), luck.randrange(hosts), luck.randrange(1000))
         for _ in range(luck.randint(0, 4))
     ]
-    found += _story(luck, hosts, workers, rough)
+    (story,) = luck.choices(list(_STORIES), list(_STORIES.values()))
+    found += story(luck, hosts, rough)
     found += _holds(random.Random(f"holds {seed}"), hosts, rough)
     return Plan(name, hosts, workers, luck.randrange(1 << 30), tuple(sorted(found)))
 
@@ -114,45 +115,53 @@ def _filing(luck: random.Random, hosts: int, number: int, at: float) -> Happenin
     return Happening(at, kind, luck.randrange(hosts), number, _command(luck))
 
 
-def _story(luck: random.Random, hosts: int, workers: int, rough: float) -> list[Happening]:
-    """Now and then, what rarely comes together by chance."""
-    if (chance := luck.random()) < 0.15:  # jobs die, workers end, and a person moves the jobs back
-        times = [luck.uniform(0.1, 0.3) * rough for _ in range(4)]
-        return [
-            *(
-                Happening(at, "file own", luck.randrange(hosts), 30 + n, "sim 0.01 1 end")
-                for n, at in enumerate(times)
-            ),
-            *(
-                Happening(luck.uniform(0.3, 0.45) * rough, "stop", n % hosts, 3 * n)
-                for n in range(workers - 1)
-            ),
-            *(Happening(luck.uniform(0.5, 0.75) * rough, "move", luck.randrange(hosts), n) for n in range(6)),
-        ]
-    if chance < 0.25 and hosts > 1:  # a host cannot be seen for a while, and another one's clock is fast
-        at = luck.uniform(3, 7)
-        return [
-            Happening(at - 2.5, "file own", 0, 40, "sim 12.0 0 end"),
-            Happening(at - 1, "clock", 1, 2),
-            Happening(at, "cut", 0, luck.choice([1, 1, 2])),
-        ]
-    if chance < 0.3 and hosts > 1:  # a host is cut off while its worker hangs in a call, and a command runs
-        return [
-            Happening(0.0, "cut in a run", 0, luck.randrange(1000)),
-            Happening(luck.uniform(1, 2), "file own", 0, 41, "sim 12.0 0 end"),
-        ]
-    if chance > 0.85:  # jobs with one unique key are filed, dropped and brought back from everywhere
-        kinds = [*["file unique"] * 6, *["drop unique"] * 2, "retry", "retry", "move", "move", "cancel"]
-        texts = [f"sim {seconds} {codes} end" for seconds in (0.5, 2.0, 4.0) for codes in ("0", "1,0", "1")]
-        return [
-            Happening(luck.uniform(0, rough), kind, luck.randrange(hosts), 80 + n, luck.choice(texts))
-            for n, kind in enumerate(kinds)
-        ]
-    if chance < 0.4:  # long jobs first, then urgent ones while all workers are busy
-        return [
-            *(Happening(0.5 + n / 10, "file own", 0, 50 + 2 * n, "sim 9.0 0 end") for n in range(4)),
-            Happening(1.5, "file own", 0, 71, "sim 0.5 0 end"),
-        ]
+def _jobs_are_moved_back(luck: random.Random, hosts: int, rough: float) -> list[Happening]:
+    """Jobs die, workers end, and a person moves the jobs back."""
+    times = [luck.uniform(0.1, 0.3) * rough for _ in range(4)]
+    return [
+        *(
+            Happening(at, "file own", luck.randrange(hosts), 30 + n, "sim 0.01 1 end")
+            for n, at in enumerate(times)
+        ),
+        *(
+            Happening(luck.uniform(0.3, 0.45) * rough, "stop", n % hosts, 3 * n)
+            for n in range(max(2, hosts) - 1)
+        ),
+        *(Happening(luck.uniform(0.5, 0.75) * rough, "move", luck.randrange(hosts), n) for n in range(6)),
+    ]
+
+
+def _a_host_is_unseen(luck: random.Random, hosts: int, rough: float) -> list[Happening]:
+    """A host cannot be seen for a while, and another one's clock is fast."""
+    if hosts == 1:
+        return _urgent_jobs_come_last(luck, hosts, rough)
+    at = luck.uniform(3, 7)
+    return [
+        Happening(at - 2.5, "file own", 0, 40, "sim 12.0 0 end"),
+        Happening(at - 1, "clock", 1, 2),
+        Happening(at, "cut", 0, luck.choice([1, 1, 2])),
+    ]
+
+
+def _a_worker_hangs_in_a_run(luck: random.Random, hosts: int, rough: float) -> list[Happening]:
+    """A host is cut off while its worker hangs in a call, and a command runs."""
+    if hosts == 1:
+        return _urgent_jobs_come_last(luck, hosts, rough)
+    return [
+        Happening(0.0, "cut in a run", 0, luck.randrange(1000)),
+        Happening(luck.uniform(1, 2), "file own", 0, 41, "sim 12.0 0 end"),
+    ]
+
+
+def _urgent_jobs_come_last(_luck: random.Random, _hosts: int, _rough: float) -> list[Happening]:
+    """Long jobs first, then urgent ones while all workers are busy."""
+    return [
+        *(Happening(0.5 + n / 10, "file own", 0, 50 + 2 * n, "sim 9.0 0 end") for n in range(4)),
+        Happening(1.5, "file own", 0, 71, "sim 0.5 0 end"),
+    ]
+
+
+def _nothing_more(_luck: random.Random, _hosts: int, _rough: float) -> list[Happening]:
     return []
 
 
@@ -167,6 +176,40 @@ def _holds(luck: random.Random, hosts: int, rough: float) -> list[Happening]:
         )
         for _ in range(luck.randint(3, 9))
     ]
+
+
+def _jobs_share_slots(luck: random.Random, hosts: int, rough: float) -> list[Happening]:
+    """Jobs share the slots of two groups, and workers die with slots in hand."""
+    found = [
+        Happening(luck.uniform(0, rough / 2), "file group", luck.randrange(hosts), 60 + n, _command(luck))
+        for n in range(8)
+    ]
+    kinds = ("kill", "kill", "retry", "cancel", "drain")
+    return found + [
+        Happening(luck.uniform(2, rough), kind, luck.randrange(hosts), luck.randrange(1000)) for kind in kinds
+    ]
+
+
+def _jobs_have_one_key(luck: random.Random, hosts: int, rough: float) -> list[Happening]:
+    """Jobs with one unique key are filed, dropped and brought back from everywhere."""
+    kinds = [*["file unique"] * 6, *["drop unique"] * 2, "retry", "retry", "move", "move", "cancel"]
+    texts = [f"sim {seconds} {codes} end" for seconds in (0.5, 2.0, 4.0) for codes in ("0", "1,0", "1")]
+    return [
+        Happening(luck.uniform(0, rough), kind, luck.randrange(hosts), 80 + n, luck.choice(texts))
+        for n, kind in enumerate(kinds)
+    ]
+
+
+#: What rarely comes together by chance, and the part of all schedules in which it does.
+_STORIES = {
+    _jobs_are_moved_back: 15,
+    _a_host_is_unseen: 10,
+    _a_worker_hangs_in_a_run: 5,
+    _urgent_jobs_come_last: 10,
+    _nothing_more: 30,
+    _jobs_share_slots: 15,
+    _jobs_have_one_key: 15,
+}
 
 
 class Outcome(NamedTuple):
@@ -247,6 +290,8 @@ def _happen(world: World, machine: Machine, one: Happening) -> None:
 
 #: Who writes to files past the queue.
 _ROLES = {"edit": "editor", "drop": "copier", "drop unique": "copier"}
+#: The group of jobs, and how many of its slots each needs.
+_SHARES = (("single", 1), ("pair", 1), ("pair", 1), ("pair", 2))
 #: For how long jobs have a unique key.
 _TERMS = ("active", "active", "active", "waiting", "3")
 
@@ -263,6 +308,8 @@ def _act(world: World, machine: Machine, one: Happening) -> None:
     kind, number = one.kind, one.number
     if kind == "file unique":
         people.file_unique(world, f"own-{number}", one.text, _TERMS[number % len(_TERMS)])
+    elif kind == "file group":
+        people.file_grouped(world, f"own-{number}", one.text, _SHARES[number % len(_SHARES)])
     elif kind.startswith("file"):
         job_id = {"file made": None, "file same": "same"}.get(kind, f"own-{number}")
         delay = 2.0 + number % 7 if kind == "file later" else 0.0

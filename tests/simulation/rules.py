@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from queuectl.errors import BadJob
 from queuectl.job.history import OUTCOMES, STARTED
 from queuectl.job.model import ACTIVE, State
-from queuectl.spool import jobfile, liveness
+from queuectl.spool import jobfile, liveness, tokens
 from queuectl.spool.names import FIFO_RANK, HELD, id_in, is_made_id, parse_claim, rank_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PAUSED = "/spool/workers/paused"
 LEASE, POLL = 6.0, 2.0
+#: How many slots each group has.
+SLOTS = {"single": 1, "pair": 2}
 #: Seconds within which a worker that nothing hinders hears a request, and within which two clocks that
 #: nobody sets agree.
 HEARS, AGREES = 6.0, 2.5
@@ -194,6 +196,41 @@ def only_whole_files_run(audit: Auditor, run: Run) -> str | None:
     return f"{run.process} runs half of a file: {run.text!r}"
 
 
+def no_group_runs_more_than_it_has_slots(audit: Auditor, run: Run) -> str | None:
+    """But for a run that another host cannot see: its worker has died or stood still."""
+    mine, world = audit.place(audit.claim_of(run)), audit.world
+    if mine is None or mine.name.group is None or audit.cuts:
+        return None
+    taken = mine.name.slots
+    for other in (other for runs in world.runs.values() for other in runs if other.is_running(world.time)):
+        name, process = parse_claim(other.claim), other.process
+        is_unseen = process.is_dead or process.stopped_until > world.time - LEASE
+        if name and name.group == mine.name.group and not (is_unseen and world.share.kind != "ext4"):
+            taken += name.slots
+    if taken > SLOTS[mine.name.group]:
+        return f"{run.process} runs {run.job_id}, and the group {mine.name.group} has {taken} slots in use"
+    return None
+
+
+def a_slot_is_free_once_its_run_has_been_ended(audit: Auditor, move: Move) -> str | None:
+    folder, _, text = (move.source or "").rpartition("/")
+    token = tokens.parse(text) if folder.startswith("/spool/groups/") else None
+    if token is None or token.owner is None or f"@{token.owner}" in (move.target or ""):
+        return None
+    group, ran = folder.rpartition("/")[2], audit.world.runs
+    claims = [audit.place(path) for path in audit.claims_of(token.owner)]
+    begun = [
+        place.name.slots
+        for place in claims
+        if place and place.name.group == group
+        if any(place.path.endswith(f"/{run.claim}") for run in ran.get(place.name.id, ()))
+    ]
+    left = sum(one.owner == token.owner for one in tokens.among(audit.world.disk.tree(folder)))
+    if sum(begun) > left:
+        return f"{move.who} gives back {move.source}, whose owner has a claim in that group"
+    return None
+
+
 def a_run_is_under_the_name_that_its_content_asks_for(audit: Auditor, run: Run) -> str | None:
     path = audit.claim_of(run)
     if path is None or (inode := audit.world.disk.find(path)) is None or inode not in audit.writers:
@@ -229,7 +266,11 @@ def an_urgent_job_is_not_passed_over(audit: Auditor, run: Run) -> str | None:
         return None
     known = audit.since[path] - 2 * POLL - world.share.stale_listing - AGREES
     for place in audit.waiting():
-        if place.name.rank < mine.name.rank and _is_due_since(audit, place, known):
+        if (
+            place.name.group is None
+            and place.name.rank < mine.name.rank
+            and _is_due_since(audit, place, known)
+        ):
             return f"{process} runs {path}, and {place.path} waits"
     return None
 
@@ -373,6 +414,7 @@ ON_MOVES = (
     a_live_worker_keeps_its_description,
     done_means_that_a_run_ended_with_success,
     only_a_person_ends_a_hold,
+    a_slot_is_free_once_its_run_has_been_ended,
 )
 ON_WRITES = (only_the_holder_writes,)
 ON_STARTS = (
@@ -381,6 +423,7 @@ ON_STARTS = (
     no_attempt_begins_twice,
     what_runs_is_held,
     only_whole_files_run,
+    no_group_runs_more_than_it_has_slots,
     a_run_is_under_the_name_that_its_content_asks_for,
     no_run_begins_early,
     an_urgent_job_is_not_passed_over,

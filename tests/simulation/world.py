@@ -432,6 +432,10 @@ class World:
         self.disk.make(SPOOL, 0o700, is_folder=True)
         for name in FOLDERS:
             self.disk.make(f"{SPOOL}/{name}", 0o700, is_folder=True)
+        self.disk.make(f"{SPOOL}/groups", 0o700, is_folder=True)
+        self.disk.make(f"{SPOOL}/groups/pair", 0o700, is_folder=True)
+        for name in ("one", "two"):
+            self.disk.make(f"{SPOOL}/groups/pair/{name}", 0o600)
         self.disk.make("/elsewhere", 0o700, is_folder=True)
         self.disk.write(self.disk.make(f"{SPOOL}/config.yaml", 0o600), config.encode(), 0)
         self.disk.make_all_safe()
