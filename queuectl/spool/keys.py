@@ -333,7 +333,8 @@ class Keys:
         drafts = {id_in(text).lower(): text for text in waiting if text[:1] == "."}
         # Most holders ended long ago. done/ and dead/ are listed only where absence proves nothing.
         is_whole = any(one.seconds is not None or ages[one.path] < FILING_TAKES for one in holders)
-        found = _found(root, wanted, (*jobs.WAITING, *_ENDED) if is_whole else jobs.WAITING)
+        with root.medium.listing_anew():  # an old listing lacks a job that has the key
+            found = _found(root, wanted, (*jobs.WAITING, *_ENDED) if is_whole else jobs.WAITING)
         verdicts = {}
         for one in holders:
             job_id = one.job_id.lower()

@@ -163,9 +163,9 @@ class Medium:
         On NFS the cached listing is dropped first, unless it is proven to be true. A listing of another
         share may be old (sshfs: 20 s), but for one within `listing_anew`.
         """
-        if self._lists_anew and not self.answers_truly:
-            files.touch_folder(folder)
         if not self.is_nfs or not files.CAN_DROP_LISTINGS:
+            if self._lists_anew and self.is_shared:
+                files.touch_folder(folder)
             return files.list_names(folder)
         known, now = self._listed.get(folder), times.clock.monotonic()
         names, mark = files.list_marked(folder, known.mark if known and known.is_proven else None)
@@ -176,8 +176,8 @@ class Medium:
     def listing_anew(self) -> Iterator[None]:
         """Let no listing come from a cache, for whoever deletes what no listing shows.
 
-        Each then costs a file that is made and removed: of 40 listings on sshfs that were old, that made 40
-        true, and 5 of 5 on NFSv3.
+        Each then costs a file that is made and removed, but on NFS. Of 40 listings on sshfs that were old,
+        that made 40 true.
         """
         before, self._lists_anew = self._lists_anew, True
         try:
