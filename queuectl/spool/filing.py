@@ -325,7 +325,7 @@ def _sync(root: Root, written: list[drafts.Draft], taken: list[Name], numbers: l
     drafts.sync(written)
     if numbers:  # a number that a power cut leaves empty holds no key
         drafts.sync_files(numbers)
-        for folder in {path.rpartition("/")[0] for path in numbers}:
+        for folder in {root.keys, *(path.rpartition("/")[0] for path in numbers)}:
             files.sync_folder(folder)
     if taken:
         # Crash: without this the job could survive a power cut that its id does not.

@@ -435,6 +435,7 @@ def _make_folders(root: Root, folder: str) -> None:
     mode = files.kernel.stat(root.text).st_mode
     if KEYS not in root.texts_in(root.text):
         _make_folder(root, root.text, root.keys, mode)
+        files.sync_folder(root.text)
     _make_folder(root, root.keys, folder, mode)
 
 
@@ -448,4 +449,3 @@ def _make_folder(root: Root, above: str, path: str, mode: int) -> None:
         files.kernel.rmdir(draft)
         if name not in root.texts_in(above):
             raise
-    files.sync_folder(above)
