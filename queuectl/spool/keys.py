@@ -318,7 +318,7 @@ class Keys:
                 return KeyTaken(wish.key, holder.job_id, _end_of(holder))
         mine = Holder(f"{now.folder}/{now.next}", wish.job_id, wish.term, times.clock.now().timestamp())
         try:
-            return mine if _make(self._root, now, mine) else 0.0
+            return mine if _make(self._root, now, mine) else AGAIN  # a listing may be old
         except BadJob as error:
             return error
 
