@@ -72,6 +72,22 @@ def test_flags_hold_for_every_job(shell: Shell) -> None:
     assert shell("status", "--json").json["counts"]["held"] == 2
 
 
+def test_an_array_may_say_how_many_run_at_once(shell: Shell) -> None:
+    shell(
+        "enqueue", "--batch", "lim", "--array", "1-4%2", "test $QUEUECTL_SLOT -le 2 -a $QUEUECTL_VALUE -gt 0"
+    )
+    assert {job["group"] for job in shell.jobs()} == {"lim"}
+    (group,) = shell("group", "list", "--json").json_lines
+    assert (group["group"], group["slots"]) == ("lim", 2)
+    shell.drain()
+    shell("wait", "lim")
+    refused = [["--batch", "Big"], ["--group", "x"]]
+    shell("group", "set", "gpu", "--slots", "3")
+    for words in [*refused, ["--batch", "gpu"]]:
+        shell.refused("enqueue", *words, "--array", "1-4%2", "echo $QUEUECTL_VALUE", status=(1, 2))
+    assert shell.jobs() == []
+
+
 def test_a_dry_run_shows_the_commands_and_files_nothing(shell: Shell) -> None:
     said = shell("enqueue", "--dry-run", "--each", "convert {} {.}.png", "--", "a b.jpg", "c.jpg")
     assert said.lines == ["convert 'a b.jpg' 'a b'.png", "convert c.jpg c.png"]
@@ -244,6 +260,6 @@ def test_resume_wants_the_same_jobs(shell: Shell) -> None:
 def test_resume_runs_no_job_again_that_was_deleted_after_its_end(shell: Shell) -> None:
     shell("enqueue", *LINE)
     shell.drain()
-    shell("prune", "--older-than", "0s", "--yes")
+    shell("prune", "sweep.1", "sweep.2", "--yes")
     assert shell("enqueue", "--resume", *LINE).lines == []
     assert shell.jobs() == []

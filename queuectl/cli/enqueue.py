@@ -24,6 +24,7 @@ from queuectl.errors import (
 )
 from queuectl.job.fields import ALIASES, from_fields
 from queuectl.spool.batches import Batch
+from queuectl.system import files
 from queuectl.times import entered_moment, iso, utc_now
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from queuectl.api import Spool
     from queuectl.cli.sources import Given, Source
     from queuectl.job.model import Job
+    from queuectl.spool.root import Root
 
 EXAMPLES = """\b
 Examples:
@@ -108,6 +110,8 @@ def enqueue_command(
         _refuse_for_several(said)
     if resume and batch is None:
         raise BadUsage("--resume does not say which batch.", "Add --batch NAME.")
+    if given.at_once and "group" in flags:
+        raise BadUsage("--array with % and --group both limit how many run.", "Leave one of them out.")
     jobs = _Jobs(given, flags, again=again, are_members=is_batch)
     if dry_run:
         return _show(jobs, as_json=as_json)
@@ -147,6 +151,7 @@ class _Jobs:
 
     def __init__(self, given: Given, flags: dict[str, Any], *, again: bool, are_members: bool) -> None:
         self.total = given.total
+        self.at_once = given.at_once
         self.refused: list[tuple[str, QueueError]] = []
         self.asked: deque[tuple[str, Job]] = deque()
         self._given = given
@@ -191,7 +196,11 @@ class _Jobs:
             ) from None
         if job.id is not None:
             raise BadJob(f"It has the id {job.id!r}, and members of a batch get theirs.", "Leave the id out.")
-        return job._replace(id=self._batch.member(number)) if self._batch else job
+        if self._batch is None:
+            return job
+        return job._replace(
+            id=self._batch.member(number), group=self._batch.name if self.at_once else job.group
+        )
 
     def passed_over(self, place: str, job: Job, holder: str) -> QueueError | None:
         """Say that a job was not filed, as `holder` has its key; for a member of a batch that is an error."""
@@ -254,6 +263,8 @@ def _file_batch(
         return jobs.report(0)
     root = spool_or_new(ctx).root
     known = batches.read(root, name) if resume and name else None
+    if jobs.at_once and name and not known:
+        _refuse_group(root, name)
     if name is None:
         batch = members.draw(root, jobs.total, digest)
         name = batch.name
@@ -267,6 +278,10 @@ def _file_batch(
     if known is not None:
         wanted = () if known.is_filed else members.missing(root, batch)
     jobs.name(batch, wanted)
+    if jobs.at_once:
+        from queuectl.rules import groups
+
+        groups.set_up(root, name, jobs.at_once, None)
     is_whole = False
 
     def finish() -> None:
@@ -284,6 +299,14 @@ def _file_batch(
         if not is_whole:
             line = f"the same line with --batch {name} --resume"
             printer.note(f"Not all jobs of batch {name} are filed; {line} files the others.")
+
+
+def _refuse_group(root: Root, name: str) -> None:
+    """Raise an error where the group that limits a batch cannot have its name, or is there already."""
+    from queuectl.rules import groups
+
+    if files.exists(groups.folder_of(root, groups.checked(name))):
+        raise QueueError(f"There is a group {name!r} already.", "Choose another name for the batch.")
 
 
 def _refuse_other(known: Batch, asked: Batch) -> None:

@@ -69,7 +69,12 @@ VALUES = (
     Option(("--null", "-0"), "by_nul", None, "The values that are read end in NUL, as from `find -print0`."),
     Option(("--with",), "combined", "NAME=VALUES", "Every combination: lr=0.1,0.01 seed=1..5.", repeats=True),
     Option(("--csv",), "csv", "FILE", "A job for each row; {NAME} is the value of a column."),
-    Option(("--array",), "array", "RANGE", "A job for each number: 1-100, 1-99:2 or 1,3,7-9."),
+    Option(
+        ("--array",),
+        "array",
+        "RANGE",
+        "A job for each number: 1-100, 1-99:2; %8 = 8 at once.",
+    ),
     Option(("--batch",), "batch", "NAME", "The name of all these jobs; their ids are NAME.1, NAME.2, …"),
     Option(("--resume",), "resume", None, "File the jobs of the batch that a crash has left out."),
     Option(("--dry-run",), "dry_run", None, "Only show the commands that would be filed."),

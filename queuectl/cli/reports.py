@@ -17,7 +17,7 @@ from queuectl.job.history import last_attempt
 from queuectl.job.model import URGENT, State
 from queuectl.spool import jobs, output, requests
 from queuectl.times import duration, parse_moment, stamp, when
-from queuectl.view import census, dependencies, explain, lookup, records
+from queuectl.view import census, dependencies, estimate, explain, lookup, records
 from queuectl.view.selection import listed
 from queuectl.view.standing import standing
 from queuectl.view.wording import shortened, visible
@@ -103,13 +103,16 @@ def _overview(spool: Spool) -> dict[str, Any]:
     texts = census.listed(root)
     counts = census.counts(texts, now)
     known = workers(root, spool.live.now())
+    average, is_paused = census.average_duration(root, texts[State.DONE]), requests.is_paused(root)
+    working, waiting = 0 if is_paused else alive(known), counts.pending + counts.failed
     return {
         "counts": counts.as_dict(),
         "workers": alive(known),
-        "average_duration_seconds": census.average_duration(root, texts[State.DONE]),
+        "average_duration_seconds": average,
+        "seconds_left": estimate.of_queue(waiting, counts.processing, average, working),
         "oldest_pending_seconds": counts.oldest(now),
         "spool": str(spool.path),
-        "paused": requests.is_paused(root),
+        "paused": is_paused,
         "attention": [one.sentence for one in explain.attention(root, counts, known, now)],
     }
 
@@ -144,6 +147,8 @@ def _overview_text(facts: dict[str, Any], progress: _Progress | None) -> str:
         f"average    {duration(average):>11}   of a completed job's last run",
         f"oldest     {duration(oldest):>11}   since the first of those that wait was due",
     ]
+    if facts["seconds_left"]:
+        lines.append(f"left       {duration(facts['seconds_left']):>11}   about, with these workers")
     if progress is not None:
         lines.append(progress.line(facts["counts"]))
     lines += [f"! {visible(text)}" for text in facts["attention"]]

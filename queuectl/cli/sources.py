@@ -41,10 +41,14 @@ class Source(NamedTuple):
 
 
 class Given(NamedTuple):
-    """The jobs of one command line: how many, and a function that gives them from the start each time."""
+    """The jobs of one command line: how many, and a function that gives them from the start each time.
+
+    At most `at_once` of them run at a time, as many as there are workers if it is None.
+    """
 
     total: int
     sources: Callable[[], Iterator[Source]]
+    at_once: int | None = None
 
     @classmethod
     def of(cls, sources: Sequence[Source]) -> Given:
@@ -99,9 +103,11 @@ def of_values(
         raise BadUsage("--each and --command both give the command.", "Leave one of them out.")
     template = said.get("each", command)
     words = line.words if template is not None else []
-    made = [
-        _read_values(name, said[name], by_nul=by_nul) for name in ("values", "csv", "array") if name in said
-    ]
+    made = [_read_values(name, said[name], by_nul=by_nul) for name in ("values", "csv") if name in said]
+    at_once = None
+    if "array" in said:
+        array, at_once = values.of_array(said["array"])
+        made.append(array)
     if combined:
         made.append(values.of_combinations(list(map(options.exact, combined))))
     if words == ["-"] and not line.is_list:
@@ -113,7 +119,7 @@ def of_values(
             "Values were given in more than one way.",
             "Give them once: as arguments, `-`, --values, --with, --csv or --array.",
         )
-    return _filled(_template(line, template), made[0])
+    return _filled(_template(line, template), made[0])._replace(at_once=at_once)
 
 
 def _template(line: options.Line, text: str | None) -> str | list[str]:
@@ -130,11 +136,6 @@ def _template(line: options.Line, text: str | None) -> str | list[str]:
 
 
 def _read_values(option: str, text: str, *, by_nul: bool) -> Values:
-    if option == "array":
-        made, limit = values.of_array(text)
-        if limit is not None:
-            raise BadUsage(f"--array: %{limit} is not known yet.", "Leave it out.")
-        return made
     data, place = _bytes(text)
     if option == "csv":
         try:

@@ -109,7 +109,7 @@ def standing(root: Root, name: str, values: Settings, now: datetime) -> Standing
         len(found),
         batch is not None and batch.is_filed,
         {label: labels[label] for label in lookup.WORDS if label != "done"},
-        estimate.rate(ends, now.timestamp()),
+        estimate.rate(ends, now.timestamp() if going else ends[-1] if ends else 0.0),
         None if unknown else seconds,
         unknown or ("too few have ended" if seconds is None else ""),
         sum(runs.values()) / len(runs) if runs else None,

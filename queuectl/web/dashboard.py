@@ -16,6 +16,7 @@ from queuectl.system import files
 from queuectl.view import dead_letters
 from queuectl.view.census import Census, Watch
 from queuectl.view.dead_letters import DeadLetters
+from queuectl.view.standing import standing
 from queuectl.view.workers import Worker, workers
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from queuectl.api import Spool
     from queuectl.settings import Settings
     from queuectl.spool.recovery import StopRemains
+    from queuectl.view.standing import Standing
 
 #: A page waits this many seconds for a fresh look at the directories; then it shows the last one.
 PATIENCE = 0.1
@@ -63,6 +65,8 @@ class Dashboard:
         self.last_workers: list[Worker] = []
         self.was_paused = False
         self._workers_at = float("-inf")
+        #: How batches stood when they were looked at, and until when that is good enough.
+        self._standings: dict[str, tuple[float, Standing]] = {}
 
     def close(self, seconds: float | None = None) -> None:
         """Stop looking; waits at most `seconds` for a look under way."""
@@ -109,6 +113,20 @@ class Dashboard:
             if not present:
                 return None
         return None
+
+    def standing(self, name: str) -> Standing | None:
+        """How a batch stands; None where there is none. Looking takes at most a twentieth of the time."""
+        begun = times.clock.monotonic()
+        until, known = self._standings.get(name, (0.0, None))
+        if known is not None and begun < until:
+            return known
+        found = standing(self.spool.root, name, self.settings(), self.spool.clock())
+        if found is None:
+            return None
+        now = times.clock.monotonic()
+        self._standings = {one: kept for one, kept in self._standings.items() if kept[0] > now}
+        self._standings[name] = now + max(1.0, 20 * (now - begun)), found
+        return found
 
     def place(self, state: State, text: str) -> Found | None:
         """The job, not read, in the file of this name; None if it is no name of a job."""

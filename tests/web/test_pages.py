@@ -15,7 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from queuectl import Spool, State
+from queuectl.spool import members
+from queuectl.spool.batches import Batch
 from queuectl.times import iso
+from tests.conftest import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -381,3 +384,40 @@ def test_a_broken_history_is_shown_as_unreadable(server: Server, hostile: Spool)
     assert told["job"]["ended_at"] is None
     assert told["runs"] == []
     assert told["now"] <= iso(hostile.clock())
+
+
+# ── batches ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_batch_has_a_page_with_its_counts_failures_and_jobs(
+    server: Server, spool: Spool, workers: Workers
+) -> None:
+    members.reserve(spool.root, Batch("sweep", 3, "0"))
+    commands = ["true", "exit 7", "true"]
+    jobs = [{"id": f"sweep.{n}", "command": one, "max_retries": 0} for n, one in enumerate(commands, 1)]
+    assert all(filed.error is None for filed in spool.file_many([*jobs, "echo other"]))
+    members.finish(spool.root, "sweep")
+    waiting = facts(server, "/batches/sweep.json")["batch"]
+    assert (waiting["counts"]["pending"], waiting["seconds_left"]) == (3, None)
+    assert "unknown: no worker is alive" in words(server.ask("/batches/sweep").text)
+    workers.drain()
+
+    def ended() -> dict[str, Any] | None:
+        told = facts(server, "/batches/sweep.json")
+        return told if told["batch"]["ended"] == 3 and len(told["jobs"]) == 3 else None
+
+    told = wait_until(ended, "the page shows the end")
+    assert told
+    assert {job["id"] for job in told["jobs"]} == {"sweep.1", "sweep.2", "sweep.3"}
+    assert told["batch"]["failures"] == [{"reason": "exit status 7", "number": 1, "ids": ["sweep.2"]}]
+    page = words(server.ask("/batches/sweep").text)
+    assert "3 of 3 have ended" in page
+    assert "queuectl retry sweep" in page
+    assert "batch sweep" in words(server.ask("/jobs/sweep.2").text)
+    assert "sweep" in words(server.ask("/batches").text)
+    assert server.ask("/batches/other").status == 404
+    assert server.ask("/batches/" + quote(EVIL)).status == 404
+
+
+def test_without_batches_the_page_says_how_to_file_one(server: Server) -> None:
+    assert "--each" in words(server.ask("/batches").text)

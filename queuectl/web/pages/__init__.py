@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queuectl.errors import NotASpool
-from queuectl.web.pages import config, dead, job, jobs, overview, refusals, workers
+from queuectl.web.pages import batch, config, dead, job, jobs, overview, refusals, workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PAGES: Mapping[str, Callable[[Dashboard, Query], Page]] = {
     "/": overview.page,
     "/jobs": jobs.page,
+    "/batches": batch.every,
     "/dead": dead.page,
     "/workers": workers.page,
     "/config": config.page,
@@ -36,4 +37,6 @@ def _found(dashboard: Dashboard, path: str, query: Query) -> Page:
     head, _, job_id = path.rpartition("/")
     if head == "/jobs":
         return job.page(dashboard, job_id, query)
+    if head == "/batches":
+        return batch.page(dashboard, job_id, query)
     return refusals.missing(dashboard, f"There is no page {path!r}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from queuectl.spool import output
+from queuectl.spool import batches, output
 from queuectl.times import parse_moment
 from queuectl.view import explain, lookup
 from queuectl.view.wording import ERROR_SHOWN, Kind, escaped
@@ -41,6 +41,7 @@ def page(dashboard: Dashboard, job_id: str, query: Query) -> Page:
     facts = look.frame | {
         "job": row(look, found),
         "why": escaped(_why(look, found)),
+        "batch": _batch(look, found),
         "runs": _timeline(runs, look.now),
         "run": number,
         "latest": number == last,
@@ -48,6 +49,12 @@ def page(dashboard: Dashboard, job_id: str, query: Query) -> Page:
         "file": None if file is None else file.decode("utf-8", "replace"),
     }
     return Page("job", found.id, ("job-head", "job-runs", "job-output", "job-facts", "job-file"), facts)
+
+
+def _batch(look: Look, found: Found) -> str | None:
+    """The name of the batch that a job is a member of."""
+    name = batches.batch_of(found.id)
+    return name if name and batches.is_taken(look.dashboard.spool.root, name) else None
 
 
 def _why(look: Look, found: Found) -> str:
