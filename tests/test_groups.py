@@ -599,9 +599,9 @@ def test_a_plain_job_makes_no_operation_more_beside_a_full_group(
         file(spool, f"job-{n}", priority=9)
     counting.calls.clear()
     run_all(spool, plain)
-    # One look at the group and one at each file of the listing, whatever the number of plain jobs.
+    # The first look at the group and one at each file of the listing, whatever the number of plain jobs.
     more = counting.calls - alone
-    assert more == {"listdir": 1, "lstat": 2 + 5}
+    assert more == {"listdir": 3, "lstat": 1 + 5}
 
 
 # ── check ─────────────────────────────────────────────────────────────────────────────────────
@@ -779,3 +779,40 @@ def test_workers_of_a_group_run_its_jobs_alone(queue: Shell) -> None:
     says(queue, "wait", "next")
     says(queue, "worker", "stop")
     assert queue.spool.find("plain").state is State.PENDING
+
+
+def test_two_tokens_of_one_name_that_an_owner_has_in_turn_never_have_one_name(spool: Spool) -> None:
+    folder = gpu(spool, f"a.{EARLY}")
+    slots = groups.Slots(spool.root, "me-1-abcd")
+    claim = Name(5, EARLY, "job", "me-1-abcd", "gpu")
+    names = []
+    for _ in range(3):  # at one moment
+        assert slots.take(claim, NOW)
+        names += os.listdir(folder)
+        slots.give_back(claim)
+        names += os.listdir(folder)
+    assert len(set(names)) == len(names)
+
+
+def test_a_slot_that_this_owner_has_without_a_claim_is_given_back_now_and_then(spool: Spool) -> None:
+    with spool.member() as me:
+        gpu(spool, f"a.{EARLY}@{me.name}", "b")
+        file(spool, "job")
+        (claim,) = claims(me, spool)
+        (spool.path / "groups" / "gpu" / f"c.{EARLY}@{me.name}").touch()
+        me.recover(lambda *_: None, spool.clock(), frozenset({str(claim.name)}))
+        me.look(spool.clock())
+        assert sorted(filter(None, owners(spool).values())) == [me.name]
+
+
+def test_a_job_of_a_group_is_held_and_released_by_mv(spool: Spool) -> None:
+    file(spool, "a.yaml")
+    path = spool.find("a.yaml").path
+    os.rename(path, f"{path}.held")
+    with spool.member() as me:
+        assert claims(me, spool) == []
+        assert spool.find("a.yaml").label(spool.clock()) == "held"
+        os.rename(f"{path}.held", path)
+        assert [claim.id for claim in claims(me, spool)] == ["a.yaml"]
+    os.rename(spool.find("a.yaml").path, f"{path}.held")
+    assert spool.release("a.yaml").endswith("-a.yaml+gpu.yaml")

@@ -17,6 +17,7 @@ import logging
 import os
 import random
 import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
@@ -29,7 +30,6 @@ from queuectl.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from queuectl.errors import QueueError
     from queuectl.job.model import Job
@@ -74,9 +74,12 @@ class Slots:
         #: Until when (monotonic) no job of a group can be started here.
         self._closed: dict[str, float] = {}
         self._paused: set[str] = set()
+        #: Groups whose directories are there.
+        self._known: set[str] = set()
         self._held: dict[Name, list[Token]] = {}
         #: Groups in which an error may have left a token of this owner that no claim needs.
         self._unsure: set[str] = set()
+        self._last = datetime.min.replace(tzinfo=UTC)
 
     def is_open(self, group: str) -> bool:
         """Whether to try for a job of this group now, "" for jobs without one. Asks nothing of the disk."""
@@ -115,7 +118,9 @@ class Slots:
                 self._close(group, LONGEST if seen.is_paused else self._until_next(rests.values()))
                 return False
             self._unsure.add(group)
-            taken = tokens.take(self._root, folder, free[: claim.slots], self._owner, now)
+            # Two tokens of one name must not get the same stamp, taken or given back: no name comes back.
+            self._last = max(now, self._last + timedelta(microseconds=2))
+            taken = tokens.take(self._root, folder, free[: claim.slots], self._owner, self._last)
         except REFUSALS as error:
             self._refuse(group, error)
             return False
@@ -151,6 +156,10 @@ class Slots:
         self._unsure.discard(group)
         self._closed.pop(group, None)
 
+    def doubt(self) -> None:
+        """Compare slots with claims at the next look: a share may report a rename that was not made."""
+        self._unsure |= self._known
+
     def tidy(self, now: datetime) -> None:
         """Give back the slots of claims that are gone: the job was put aside, or the claim was lost."""
         processing = self._root.folder(State.PROCESSING)
@@ -165,6 +174,9 @@ class Slots:
 
     def _look(self, group: str, now: datetime) -> Seen:
         """The slots of a group. Any that this worker has without a claim is given back, as if just used."""
+        if group not in self._known:
+            require(self._root, group)
+            self._known.add(group)
         seen = look(self._root, group)
         needed = {token for some in self._held.values() for token in some}
         left = [token for token in seen.slots if token.owner == self._owner and token not in needed]
@@ -182,10 +194,13 @@ class Slots:
 
     def _refuse(self, group: str, error: OSError) -> None:
         """Start no job of a group whose directory cannot be used: that must hold up no other job."""
+        self._known.discard(group)
+        self._close(group, LONGEST)
+        if isinstance(error, FileNotFoundError):
+            return  # somebody has removed it: it is made again
         if group not in self._paused:
             log.warning("group %s: %s (%s)", group, error.strerror, folder_of(self._root, group))
         self._paused.add(group)
-        self._close(group, LONGEST)
 
 
 class Seen(NamedTuple):
@@ -216,16 +231,23 @@ class Seen(NamedTuple):
         return sum(token.name in self.gone for token in self.taken)
 
 
-def look(root: Root, group: str) -> Seen:
-    """A group as it is now. One without a directory is made, with one slot.
+def require(root: Root, group: str) -> str:
+    """The directory of a group. Where there is none it is made, with one slot.
 
     Raises `NotADirectoryError` for anything else under its name: a link could lead anywhere.
     """
     folder = folder_of(root, group)
-    if not files.exists(folder):
+    # Not by its name: a share remembers for long that a name was not there.
+    if GROUPS not in root.texts_in(root.text) or group not in root.texts_in(f"{root.text}/{GROUPS}"):
         make(root, group)
     if not files.is_folder(folder):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+    return folder
+
+
+def look(root: Root, group: str) -> Seen:
+    """A group as it is now. Raises `FileNotFoundError` where it has no directory."""
+    folder = folder_of(root, group)
     seen = seen_in(root.texts_in(folder))
     spent = [token for token in seen.slots if token.owner is None and token.name in seen.gone]
     for token in spent:
@@ -270,9 +292,7 @@ def set_up(root: Root, group: str, count: int | None, rest: float | None) -> Non
     None leaves that as it is. Slots that have other names stay. One that is to go and has a job goes once the
     job has ended, and until then holds up as many other jobs.
     """
-    folder = folder_of(root, group)
-    if not files.exists(folder):
-        make(root, group)
+    folder = require(root, group)
     for _ in range(2 if count is not None else 0):  # a listing may miss a slot that is renamed just then
         there = {token.name for token in look(root, group).slots}
         numbered = {name for name in there if name.isdecimal()}
@@ -295,9 +315,7 @@ def set_up(root: Root, group: str, count: int | None, rest: float | None) -> Non
 
 def pause(root: Root, group: str) -> None:
     """Start no job of a group until `resume`."""
-    if not files.exists(folder_of(root, group)):
-        make(root, group)
-    _create(root, f"{folder_of(root, group)}/{PAUSED}")
+    _create(root, f"{require(root, group)}/{PAUSED}")
 
 
 def resume(root: Root, group: str) -> bool:

@@ -4,6 +4,7 @@
     RANK-RUNAT-ID+gpu=2.yaml               the same, for a job that needs two slots of the group gpu
     RANK-RUNAT-ID.yaml.held                parked: workers pass it over without reading it
     RANK-RUNAT-ID.yaml.after+build.held    parked for another reason than a person's `hold`
+    RANK-RUNAT-ID+gpu=2.yaml.held          parked by a person's `mv`
     RANK-RUNAT-ID@OWNER.yaml               claimed
     RANK-RUNAT-ID+held@OWNER.yaml          claimed where it was parked, which a recovery restores
 
@@ -52,6 +53,8 @@ AFTER = "after"
 #: Why a name is parked, besides a person's `hold`: the text between `.yaml.` and `.held`.
 _REASON = rf"after\+{ID}|{EDIT}\+{USER}|{MOVING}|needs-limits"
 _PARKED = rf"{_JOB}\.yaml(?:\.({_REASON}))?\.held"
+#: The name of a job of a group that a person has parked with `mv`.
+_PARKED_IN_GROUP = rf"{_JOB}\+({_GROUP})\.yaml\.held"
 _CLAIMED = rf"{_JOB}(?:\+(?:({_GROUP})|(held)|(after|{_REASON})\.held))?@([A-Za-z0-9-]{{1,80}})\.yaml"
 _ALL = rf"(?:{_SHAPE}/)*"  # not possessive: before Python 3.11.5 that takes what it should not (gh-106052)
 #: How many names are matched at once.
@@ -176,8 +179,11 @@ def group_in(text: str) -> str:
 
 def parse_parked(text: str) -> Name | None:
     """The parts of a parked name, None for any other name."""
-    match = re.fullmatch(_PARKED, text, re.ASCII)
-    return Name(int(match[1]), match[2], match[3], parked=match[4] or HELD) if match else None
+    if match := re.fullmatch(_PARKED, text, re.ASCII):
+        return Name(int(match[1]), match[2], match[3], parked=match[4] or HELD)
+    if match := re.fullmatch(_PARKED_IN_GROUP, text, re.ASCII):
+        return split(text.removesuffix(PARKED))._replace(parked=HELD)
+    return None
 
 
 class Kind(Enum):
@@ -248,9 +254,11 @@ def id_in(text: str) -> str:
 
 def _id_in_parked(stem: str) -> str:
     """The id in a parked name without rank and due. An id may itself end in `.yaml` or `.moving`."""
-    head, plus, _ = stem.removesuffix(PARKED).partition("+")
+    head, plus, mark = stem.removesuffix(PARKED).partition("+")
     if not plus and head.endswith(".yaml"):
         return head[: -len(".yaml")]
+    if plus and re.fullmatch(rf"{_GROUP}\.yaml", mark, re.ASCII) and not head.endswith(f".yaml.{AFTER}"):
+        return head
     return head.rpartition(".")[0].removesuffix(".yaml")
 
 

@@ -167,7 +167,10 @@ class Member:
 
         `held` are the names of this member's own claims; any other was left by an error of the disk.
         """
-        new = self.others.recover(stop_remains, now, held) if self.others.is_recovery_due() else []
+        if not self.others.is_recovery_due():
+            return []
+        self.slots.doubt()
+        new = self.others.recover(stop_remains, now, held)
         if new:
             self.relist(now)
         return new

@@ -41,6 +41,9 @@ class Run:
     ends: float
     code: int
     is_stubborn: bool
+    #: The group of the job and the slots that the command was told of.
+    group: str | None = None
+    slots: frozenset[str] = frozenset()
     was_stopped: bool = False
     waiter: Thread | None = None
 
@@ -130,7 +133,7 @@ class Starter:
     def start(
         self, claim: Claim, attempt: int, told: Mapping[str, str], logs: tuple[int, ...], values: Settings
     ) -> Any:
-        del told, logs, values
+        del logs, values
         world = self._world
         process, clock = world.current, world.monotonic()
         process.machine.last_pid += 1
@@ -148,6 +151,8 @@ class Starter:
             world.time + seconds,
             code,
             is_stubborn,
+            claim.name.group,
+            frozenset(filter(None, told.get("QUEUECTL_SLOT", "").split(","))),
         )
         world.begin(run)
         return Command(world, run, process.machine.last_pid, clock)

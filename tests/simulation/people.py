@@ -52,6 +52,13 @@ def file_grouped(world: World, job_id: str, command: str, share: tuple[str, int]
     file(world, job_id, command, None, 0.0, {"group": group, "slots": Bare(str(slots))})
 
 
+def touch_slot(world: World, at: int) -> None:
+    """`touch groups/pair/SLOT` for a slot that the group has."""
+    with contextlib.suppress(OSError):
+        slot = f"/spool/groups/pair/{('one', 'two')[at % 2]}"
+        world.kernel.close(world.kernel.open(slot, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
 def file(
     world: World,
     job_id: str | None,

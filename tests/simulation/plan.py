@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import QueueError
-from tests.simulation import doors, faults, people
+from tests.simulation import doors, faults, people, rules
 from tests.simulation.auditor import Violation
 from tests.simulation.shares import PROFILES
 from tests.simulation.worker import employ
@@ -184,7 +184,7 @@ def _jobs_share_slots(luck: random.Random, hosts: int, rough: float) -> list[Hap
         Happening(luck.uniform(0, rough / 2), "file group", luck.randrange(hosts), 60 + n, _command(luck))
         for n in range(8)
     ]
-    kinds = ("kill", "kill", "retry", "cancel", "drain")
+    kinds = ("kill", "kill", "retry", "cancel", "drain", "touch slot", "touch slot")
     return found + [
         Happening(luck.uniform(2, rough), kind, luck.randrange(hosts), luck.randrange(1000)) for kind in kinds
     ]
@@ -271,7 +271,7 @@ def is_quiet(world: World) -> bool:
     tree = world.disk.tree
     if any(not text.startswith(".") for text in tree("/spool/pending")):
         return False
-    if any(process.is_to_end() for process in world.processes):
+    if any(process.is_to_end() for process in world.processes) or rules.slots_in_use(world):
         return False
     return not any(
         not text.endswith(".probe") for text in (*tree("/spool/processing"), *tree("/spool/failed"))
@@ -331,6 +331,7 @@ def _act(world: World, machine: Machine, one: Happening) -> None:
 
 _ACT: dict[str, Callable[[World, int], None]] = {
     "hold": people.hold,
+    "touch slot": people.touch_slot,
     "release": people.release,
     "park": people.park_by_hand,
     "edit": lambda world, number: people.edit(world, number, number % 11),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.simulation.auditor import Auditor, Move, Place
     from tests.simulation.commands import Run
     from tests.simulation.files import Inode
-    from tests.simulation.world import Process
+    from tests.simulation.world import Process, World
 
 PAUSED = "/spool/workers/paused"
 LEASE, POLL = 6.0, 2.0
@@ -304,6 +304,23 @@ def one_job_of_a_unique_key_runs_at_a_time(audit: Auditor, run: Run) -> str | No
     return None
 
 
+def no_slot_has_two_jobs(audit: Auditor, run: Run) -> str | None:
+    """On a share a command may outlive its worker's host, which nobody can see then."""
+    world, is_alone = audit.world, audit.world.share.kind == "ext4"
+    if run.group is None or audit.cuts:
+        return None
+    if not run.slots:
+        return f"{run.process} runs job {run.job_id} of a group without a slot"
+    for other in (one for runs in world.runs.values() for one in runs):
+        shared = run.slots & other.slots if other.group == run.group else None
+        if other is run or not shared or not other.is_running(world.time):
+            continue
+        is_unseen = other.process.is_dead or other.process.stopped_until > world.time - LEASE
+        if is_alone or not is_unseen:
+            return f"{run.process} runs job {run.job_id} in a slot of job {other.job_id}: {shared}"
+    return None
+
+
 def who_is_said_to_have_a_key_is_there(audit: Auditor, job_id: str) -> str | None:
     drafts = (id_in(text) for text in audit.world.disk.tree("/spool/pending") if text[0] == ".")
     if audit.places.get(job_id) or audit.cuts or job_id in drafts:
@@ -352,6 +369,18 @@ def a_request_to_cancel_is_heard(audit: Auditor, path: str) -> str | None:
             if is_meant and not run.process.is_dead and run.process.was_free_since(since - LEASE):
                 return f"{run.process} runs {claim}, which was to end {now - since:.1f} s ago"
     return None
+
+
+def slots_in_use(world: World) -> list[str]:
+    """The slots that somebody has."""
+    folders = world.disk.find("/spool/groups")
+    names = [name for name in folders.names or () if name[0] != "."] if folders else []
+    return [text for name in names for text in world.disk.tree(f"/spool/groups/{name}") if "@" in text]
+
+
+def every_slot_comes_back(audit: Auditor, _: None) -> str | None:
+    left = slots_in_use(audit.world)
+    return f"slots are in use, and no job has them: {left}" if left else None
 
 
 def everything_ends(audit: Auditor, _: None) -> str | None:
@@ -429,6 +458,7 @@ ON_STARTS = (
     an_urgent_job_is_not_passed_over,
     one_job_of_a_unique_key_runs_at_a_time,
     a_held_job_never_starts,
+    no_slot_has_two_jobs,
 )
 ON_CONFLICTS = (who_is_said_to_have_a_key_is_there,)
 BEFORE_A_REQUEST_GOES = (a_request_to_cancel_is_heard,)
@@ -436,6 +466,7 @@ AFTER_A_CUT = (no_id_is_in_two_places_after_a_cut, nothing_printed_is_lost)
 AT_THE_END = (
     nothing_printed_is_lost,
     everything_ends,
+    every_slot_comes_back,
     what_was_refused_is_not_there,
     an_attempt_has_one_outcome,
     what_belongs_to_a_job_stays,
