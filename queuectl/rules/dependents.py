@@ -27,12 +27,12 @@ from queuectl.rules import after
 from queuectl.spool import aside, batches, claiming, claims, jobfile, jobs
 from queuectl.spool.claims import Claim
 from queuectl.spool.holds import BeingWritten
-from queuectl.spool.names import AFTER, PARKED, parse_parked
+from queuectl.spool.names import AFTER, PARKED, id_in, parse_parked
 from queuectl.system import files
 from queuectl.system.medium import GRAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from queuectl.job.model import Job
@@ -85,8 +85,10 @@ class Dependents:
         self._known: dict[Parked, End | None] = {}
         self._behind: dict[str, dict[Parked, None]] = {}
         self._by_id: dict[str, Parked] = {}
-        #: The ids of jobs that are parked for another reason.
-        self._others: set[str] = set()
+        #: The ids, in lower case, of jobs that are parked for another reason, by their file names.
+        self._others: dict[str, str] = {}
+        #: The parked names of the last listing, and those that came since.
+        self._listed: dict[State, set[str]] = {state: set() for state in jobs.WAITING}
         #: Those that the system refuses to move, such as immutable ones.
         self._refused: set[Parked] = set()
         #: A heap, and what is in it.
@@ -102,17 +104,21 @@ class Dependents:
 
     # ── what is known ─────────────────────────────────────────────────────────────────────
 
-    def take_in(self, parked: Iterable[tuple[State, str]]) -> None:
-        """Take in the parked names of a listing."""
-        there = {Parked(text, state): None for state, text in parked}
-        others = [one for one in there if _MARK not in one.text]
-        for one in others:
-            del there[one]
-        self._others = {one.name.id.lower() for one in others}
-        for one in self._known.keys() - there.keys():
-            self._forget(one)
-        for one in there:
-            self._note(one)
+    def take_in(self, parked: Mapping[State, Iterable[str]]) -> None:
+        """Take in the parked names of a listing, by the directories that they are in."""
+        # Most names are those of the last listing: parsing 100,000 takes as long as running a hundred jobs.
+        for state, before in self._listed.items():
+            there = set(parked.get(state, ()))
+            for text in before - there:
+                self._forget(Parked(text, state))
+                self._others.pop(text, None)
+            for text in there - before:
+                one = Parked(text, state)
+                if _MARK in text:
+                    self._note(one)
+                else:
+                    self._others[text] = id_in(text).lower()
+            self._listed[state] = there
 
     def hear(self, texts: Iterable[str]) -> None:
         """Take in names that have come into pending/, and judge those that were there: they were edited."""
@@ -140,14 +146,16 @@ class Dependents:
         return self.is_busy and times.clock.monotonic() >= self._judge_at
 
     def _note(self, one: Parked) -> None:
+        self._listed[one.state].add(one.text)
         if one not in self._known:
-            job_id = one.name.id.lower()
+            job_id = id_in(one.text).lower()
             self._known[one] = None
             self._behind.setdefault(one.pointer, {})[one] = None
             self._by_id[job_id] = one
             self._new.append(job_id)
 
     def _forget(self, one: Parked) -> None:
+        self._listed[one.state].discard(one.text)
         if one not in self._known:
             return
         del self._known[one]
@@ -180,11 +188,12 @@ class Dependents:
         self._bury_circles()
         running = set(_ids(State.PROCESSING, root.texts_in(root.folder(State.PROCESSING))))
         self.is_behind_a_run = any(one in behind or batches.batch_of(one) in behind for one in running)
-        over = behind.keys() - self._by_id.keys() - self._others - running
+        over = behind.keys() - self._by_id.keys() - running
+        over.difference_update(self._others.values())
         if over:
             over.difference_update(_ids(State.PENDING, waiting()))
         if over:
-            live = chain(self._by_id, self._others, running, _ids(State.PENDING, waiting()))
+            live = chain(self._by_id, self._others.values(), running, _ids(State.PENDING, waiting()))
             over -= {name for job_id in live if (name := batches.batch_of(job_id)) in over}
         is_new = any(self._known[one] is None for pointer in over for one in behind[pointer])
         if over and (self._swept.may_differ(root, over) or is_new):

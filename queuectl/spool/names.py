@@ -56,6 +56,7 @@ _PARKED = rf"{_JOB}\.yaml(?:\.({_REASON}))?\.held"
 #: The name of a job of a group that a person has parked with `mv`.
 _PARKED_IN_GROUP = rf"{_JOB}\+({_GROUP})\.yaml\.held"
 _CLAIMED = rf"{_JOB}(?:\+(?:({_GROUP})|(held)|(after|{_REASON})\.held))?@([A-Za-z0-9-]{{1,80}})\.yaml"
+_ALL_PARKED = rf"(?:{_PARKED}/)*"
 _ALL = rf"(?:{_SHAPE}/)*"  # not possessive: before Python 3.11.5 that takes what it should not (gh-106052)
 #: How many names are matched at once.
 _LOT = 1000
@@ -167,9 +168,14 @@ def split(text: str) -> Name:
 
 def split_parked(state: State, texts: list[str]) -> tuple[list[str], list[str]]:
     """The names in the directory of a state without those of parked jobs, and these."""
-    parked = {text for text in texts if text.endswith(PARKED) and name_in(state, text) is not None}
+    parked = [text for text in texts if text.endswith(PARKED)]
     # Most often none is parked: a second pass over a million names costs a tenth of listing them.
-    return [text for text in texts if text not in parked] if parked else texts, list(parked)
+    if not parked:
+        return texts, parked
+    others = [text for text in texts if not text.endswith(PARKED)]
+    doubtful = _not_matching(_ALL_PARKED, parked) if state in PARKING else parked
+    strange = {text for text in doubtful if name_in(state, text) is None}
+    return [*others, *strange], [text for text in parked if text not in strange]
 
 
 def group_in(text: str) -> str:
@@ -225,11 +231,16 @@ def odd(state: State, texts: list[str]) -> list[str]:
     """
     if state is State.PROCESSING:
         return [text for text in texts if parse_claim(text) is None]
+    return [text for text in _not_matching(_ALL, texts) if name_in(state, text) is None]
+
+
+def _not_matching(pattern: str, texts: list[str]) -> list[str]:
+    """The texts of those lots of which not all match; the pattern is that of a whole lot."""
     found = []
     for first in range(0, len(texts), _LOT):
         lot = texts[first : first + _LOT]
-        if not re.fullmatch(_ALL, "/".join((*lot, "")), re.ASCII):  # no file name holds a slash
-            found += [text for text in lot if name_in(state, text) is None]
+        if not re.fullmatch(pattern, "/".join((*lot, "")), re.ASCII):  # no file name holds a slash
+            found += lot
     return found
 
 

@@ -112,7 +112,7 @@ class Waiting:
         self.edits = Edits(root)
         self.holds = Holds(root)
         self.strangers: list[str] = []
-        self.parked: list[tuple[State, str]] = []
+        self.parked: dict[State, list[str]] = {}
 
     @property
     def cost(self) -> float:
@@ -128,11 +128,9 @@ class Waiting:
         begun = times.clock.monotonic()
         moment = stamp(now)
         self._forget_gone(begun)
-        self.parked = []
         for state in jobs.WAITING:
             texts = self.root.texts_in(self.root.folder(state))
-            texts, parked = names.split_parked(state, texts)
-            self.parked += [(state, text) for text in parked]
+            texts, self.parked[state] = names.split_parked(state, texts)
             odd = names.odd(state, texts)
             if odd or self._gone or self._refused:
                 refused = [text for text, until in self._refused.items() if until > begun]
