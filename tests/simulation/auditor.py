@@ -65,8 +65,8 @@ class Auditor:
         self.cuts, self.cut_at = 0, float("-inf")
         #: Ids whose reservations a power cut took: two files that people drop may get one of them.
         self.unreserved: set[str] = set()
-        #: Each attempt that has begun, and how many cuts there were before it.
-        self.began: dict[tuple[str, int], int] = {}
+        #: Each attempt that has begun, and when its claim was made.
+        self.began: dict[tuple[str, int], float] = {}
         #: The unique key that each run has for as long as its job waits or runs.
         self.keys: dict[Run, str] = {}
         #: Requests in workers/ by their paths, and since when they are there.
@@ -155,7 +155,9 @@ class Auditor:
     def begins(self, run: Run) -> None:
         """Hear of a command's start."""
         self._ask(rules.ON_STARTS, run)
-        self.began[run.job_id, run.attempt] = self.cuts
+        self.began[run.job_id, run.attempt] = self.since.get(
+            f"/spool/processing/{run.claim}", self.world.time
+        )
 
     def told_of_holder(self, job_id: str) -> None:
         """Hear that a person was told that this job has a unique key."""

@@ -181,13 +181,14 @@ def release(world: World, at: int) -> None:
 
 
 def park_by_hand(world: World, at: int) -> None:
-    """`mv X X.held`, and back under the same name a moment later if `at` is odd."""
+    """`mv X X.held`, without a group, and back under the same name a moment later if `at` is odd."""
     found = _some(world, at, State.PENDING, State.FAILED)
     if found is not None and found.name.parked is None:
-        world.kernel.rename(found.path, f"{found.path}.held")
+        parked = f"{found.path.rpartition('/')[0]}/{found.name._replace(parked=HELD)}"
+        world.kernel.rename(found.path, parked)
         if at % 2:
             times.clock.sleep(0.5 + at % 4)
-            world.kernel.rename(f"{found.path}.held", found.path)
+            world.kernel.rename(parked, found.path)
 
 
 def release_all(world: World) -> None:
