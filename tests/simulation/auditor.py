@@ -51,6 +51,11 @@ class Auditor:
         self.since: dict[str, float] = {}
         #: The paths that a job has left: on a share a worker passes such a name over for a while.
         self.left: set[str] = set()
+        #: When each job was first there, and how it has ended so far: how, and until when it lay there.
+        self.first: dict[str, float] = {}
+        self.ended: dict[str, list[tuple[str | None, float]]] = {}
+        #: The ids of jobs that a person has let start whatever they wait for.
+        self.let_go: set[str] = set()
         #: Where each file came from under a job's name; None for a dropped file or a draft.
         self.sources: dict[str, Place | None] = {}
         #: The process behind each owner's name, and when the beat of each last reached the disk.
@@ -116,10 +121,18 @@ class Auditor:
         if move.before:
             self.places.get(move.before.name.id, set()).discard(move.before.path)
             self.left.add(move.before.path)
+            if move.before.state in {State.DONE, State.DEAD} and (
+                ends := self.ended.get(move.before.name.id)
+            ):
+                ends[-1] = ends[-1][0], now
         if move.after:
             self.places.setdefault(move.after.name.id, set()).add(move.after.path)
             self.since[move.after.path] = now
             self.sources[move.after.path] = move.before
+            self.first.setdefault(move.after.name.id, now)
+            if move.after.state in {State.DONE, State.DEAD}:
+                how = rules.end_of(self, move.after)
+                self.ended.setdefault(move.after.name.id, []).append((how, float("inf")))
         for path in (source, target):
             if path is not None and path.startswith("/spool/workers/"):
                 self._note_presence(path, is_there=path == target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from queuectl.documents import Bare
 from queuectl.errors import BadJob, FiledAllTheSame, JobMoved, QueueError
 from queuectl.job.fields import from_fields
 from queuectl.job.model import State
+from queuectl.rules import after
 from queuectl.rules.release import release as free
 from queuectl.rules.release import release_now
 from queuectl.spool import acts, changes, filing, jobs, parking, requests
@@ -27,6 +29,7 @@ from tests.simulation.doors import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from queuectl.spool.acts import Hand
     from queuectl.spool.jobs import Found
@@ -59,17 +62,22 @@ def touch_slot(world: World, at: int) -> None:
         world.kernel.close(world.kernel.open(slot, os.O_CREAT | os.O_WRONLY, 0o600))
 
 
+def file_after(world: World, job_id: str, command: str, wanted: Mapping[str, str]) -> None:
+    """`queuectl enqueue --after … --after-unfiled`."""
+    file(world, job_id, command, None, 0.0, {"after": wanted})
+
+
 def file(
     world: World,
     job_id: str | None,
     command: str,
     priority: int | None,
     delay: float,
-    more: Mapping[str, str] = MappingProxyType({}),
+    more: Mapping[str, str | Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
     """`queuectl enqueue`: what it prints is noted, and what it refuses."""
     auditor = world.auditor
-    fields: dict[str, str] = {"command": command, **more}
+    fields: dict[str, Any] = {"command": command, **more}
     if job_id is not None:
         fields["id"] = job_id
     if command.split()[2:3] == ["1"]:  # it fails whatever happens
@@ -81,7 +89,8 @@ def file(
     try:
         root = world.root()
         values = _values(world)
-        for filed in filing.file_jobs(root, values, [from_fields(fields)], times.utc_now, lambda _: {}):
+        gate = partial(after.gate, root, may_be_unfiled=True)
+        for filed in filing.file_jobs(root, values, [from_fields(fields)], times.utc_now, gate):
             if not filed.is_new:
                 auditor.told_of_holder(filed.id)
                 auditor.refuse(job_id or "")
@@ -177,6 +186,7 @@ def release(world: World, at: int) -> None:
         free(world.root(), held[at % len(held)], times.utc_now())
     elif held:
         with acts.hand(world.root(), times.utc_now()) as me:
+            world.auditor.let_go.add(held[at % len(held)].id)
             release_now(me, held[at % len(held)], times.utc_now())
 
 

@@ -101,6 +101,7 @@ def draw(seed: int, profile: str | None = None) -> Plan:
     (story,) = luck.choices(list(_STORIES), list(_STORIES.values()))
     found += story(luck, hosts, rough)
     found += _holds(random.Random(f"holds {seed}"), hosts, rough)
+    found += _pipeline(random.Random(f"pipeline {seed}"), hosts, rough)
     return Plan(name, hosts, workers, luck.randrange(1 << 30), tuple(sorted(found)))
 
 
@@ -212,6 +213,21 @@ _STORIES = {
 }
 
 
+def _pipeline(luck: random.Random, hosts: int, rough: float) -> list[Happening]:
+    """Jobs that wait for one another, filed in any order, of which some fail and are retried or cancelled."""
+    if luck.random() > 0.2:
+        return []
+    found = [
+        Happening(luck.uniform(0, rough / 2), "file after", luck.randrange(hosts), 110 + n, _command(luck))
+        for n in range(luck.randint(2, 5))
+    ]
+    acts = luck.choices(["retry", "move", "cancel", "stop"], k=luck.randint(0, 4))
+    return found + [
+        Happening(luck.uniform(rough / 4, rough), act, luck.randrange(hosts), luck.randrange(1000))
+        for act in acts
+    ]
+
+
 class Outcome(NamedTuple):
     """How a schedule ended: what it broke, None for nothing, its operations, and its trace."""
 
@@ -269,7 +285,8 @@ def calm(world: World) -> None:
 def is_quiet(world: World) -> bool:
     """Whether no job waits or runs, and nobody who was asked to stop is still there."""
     tree = world.disk.tree
-    if any(not text.startswith(".") for text in tree("/spool/pending")):
+    waiting = [f"/spool/pending/{text}" for text in tree("/spool/pending") if not text.startswith(".")]
+    if not all(rules.may_stay(world.auditor, path) for path in waiting):
         return False
     if any(process.is_to_end() for process in world.processes) or rules.slots_in_use(world):
         return False
@@ -310,6 +327,9 @@ def _act(world: World, machine: Machine, one: Happening) -> None:
         people.file_unique(world, f"own-{number}", one.text, _TERMS[number % len(_TERMS)])
     elif kind == "file group":
         people.file_grouped(world, f"own-{number}", one.text, _SHARES[number % len(_SHARES)])
+    elif kind == "file after":  # each waits for the one before, and the second next for the first as well
+        wanted = {f"own-{number - back}": _ENDINGS[number % 3] for back in (1, 3) if number - back >= 110}
+        people.file_after(world, f"own-{number}", one.text, wanted)
     elif kind.startswith("file"):
         job_id = {"file made": None, "file same": "same"}.get(kind, f"own-{number}")
         delay = 2.0 + number % 7 if kind == "file later" else 0.0
@@ -329,6 +349,7 @@ def _act(world: World, machine: Machine, one: Happening) -> None:
         _ACT[kind](world, number)
 
 
+_ENDINGS = ("ok", "any", "failed")
 _ACT: dict[str, Callable[[World, int], None]] = {
     "hold": people.hold,
     "touch slot": people.touch_slot,

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queuectl.errors import BadJob
-from queuectl.job.history import OUTCOMES, STARTED
+from queuectl.job.history import CANCELLED, FAILED, LOST, OUTCOMES, STARTED
 from queuectl.job.model import ACTIVE, State
 from queuectl.spool import jobfile, liveness, tokens
-from queuectl.spool.names import FIFO_RANK, HELD, id_in, is_made_id, parse_claim, rank_of
+from queuectl.spool.names import AFTER, FIFO_RANK, HELD, id_in, is_made_id, name_in, parse_claim, rank_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.simulation.auditor import Auditor, Move, Place
     from tests.simulation.commands import Run
     from tests.simulation.files import Inode
@@ -130,6 +132,8 @@ def nothing_is_claimed_while_paused(audit: Auditor, move: Move) -> str | None:
         return None
     if move.before.state is State.PROCESSING or move.after.state is not State.PROCESSING:
         return None
+    if move.after.name.parked:
+        return None  # it is released, not claimed
     if since < audit.world.time - _hearing(audit) and who.was_free_since(since):
         return f"{who} claims {move.source} {audit.world.time - since:.1f} s after a pause"
     return None
@@ -351,6 +355,62 @@ def only_a_person_ends_a_hold(_: Auditor, move: Move) -> str | None:
 # ── how things end ────────────────────────────────────────────────────────────────────────────
 
 
+# ── jobs after jobs ───────────────────────────────────────────────────────────────────────────
+
+_WANTED: Mapping[str, frozenset[str | None]] = {
+    "ok": frozenset({"ok"}),
+    "failed": frozenset({"failed", None}),
+    "any": frozenset({"ok", "failed", "cancelled", None}),
+}
+
+
+def end_of(audit: Auditor, place: Place) -> str | None:
+    """How a job ended that lies there; None for one in dead/ whose file does not say."""
+    if place.state is State.DONE:
+        return "ok"
+    inode = audit.world.disk.find(place.path)
+    try:
+        history = jobfile.parse(inode.data).job.history if inode else ()
+    except BadJob:
+        return None
+    last = history[-1].get("event") if history else None
+    return {CANCELLED: "cancelled", FAILED: "failed", LOST: "failed"}.get(last or "")
+
+
+def no_job_starts_before_what_it_waits_for_has_ended(audit: Auditor, run: Run) -> str | None:
+    """An ending counts that lasted until the job was filed, as far as a listing may be old."""
+    inode = audit.world.disk.find(audit.claim_of(run) or "")
+    if run.job_id in audit.let_go:
+        return None
+    try:
+        wanted = jobfile.parse(inode.data).job.after if inode else {}
+    except BadJob:
+        return None
+    known = audit.first.get(run.job_id, 0.0) - AGREES - audit.world.share.stale_listing
+    for job_id, how in wanted.items():
+        if not any(end in _WANTED[how] and until >= known for end, until in audit.ended.get(job_id, ())):
+            return f"{run.process} runs {run.job_id}, which waits for {job_id}: {audit.ended.get(job_id)}"
+    return None
+
+
+def may_stay(audit: Auditor, path: str) -> bool:
+    """Whether a job that is parked behind others has not what it waits for, as things are."""
+    inode, place = audit.world.disk.find(path), audit.place(path)
+    if inode is None or place is None or not (place.name.parked or "").startswith(AFTER):
+        return False
+    try:
+        wanted = jobfile.parse(inode.data).job.after
+    except BadJob:
+        return False
+    return not all(_is_met(audit, job_id, how) for job_id, how in wanted.items())
+
+
+def _is_met(audit: Auditor, job_id: str, how: str) -> bool:
+    places = [place for path in audit.places.get(job_id, ()) if (place := audit.place(path))]
+    ends = [end_of(audit, place) for place in places if place.state in {State.DONE, State.DEAD}]
+    return bool(ends) and ends[0] in _WANTED[how] - {None}
+
+
 def done_means_that_a_run_ended_with_success(audit: Auditor, move: Move) -> str | None:
     if move.after is None or move.after.state is not State.DONE:
         return None
@@ -389,9 +449,10 @@ def every_slot_comes_back(audit: Auditor, _: None) -> str | None:
 def everything_ends(audit: Auditor, _: None) -> str | None:
     for job_id, paths in audit.places.items():
         for path in paths:
-            if not path.startswith(("/spool/done/", "/spool/dead/")):
+            if not path.startswith(("/spool/done/", "/spool/dead/")) and not may_stay(audit, path):
                 return f"job {job_id} never ends: it is still {path}"
-    left = [text for text in audit.world.disk.tree("/spool/pending") if not text.startswith(".")]
+    there = [text for text in audit.world.disk.tree("/spool/pending") if not text.startswith(".")]
+    left = [text for text in there if name_in(State.PENDING, text) is None]
     return f"dropped files are not taken in: {left}" if left else None
 
 
@@ -463,6 +524,7 @@ ON_STARTS = (
     one_job_of_a_unique_key_runs_at_a_time,
     a_held_job_never_starts,
     no_slot_has_two_jobs,
+    no_job_starts_before_what_it_waits_for_has_ended,
 )
 ON_CONFLICTS = (who_is_said_to_have_a_key_is_there,)
 BEFORE_A_REQUEST_GOES = (a_request_to_cancel_is_heard,)
