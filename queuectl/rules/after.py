@@ -37,7 +37,7 @@ class End(Enum):
     #: It waits or runs, or it may be tried again.
     OPEN = "has not ended"
     #: No job has had this id so far.
-    UNFILED = "not filed yet"
+    UNFILED = "is not filed yet"
     OK = "succeeded"
     FAILED = "failed"
     CANCELLED = "was cancelled"

@@ -25,7 +25,7 @@ _MARK = f".{AFTER}+"
 #: Of how many ids that jobs are parked behind `status` finds out what became of them; the busiest first.
 MOST = 200
 #: For what waits for one job so many parked files are read at most; else their names have to do.
-MOST_READ = 2000
+MOST_READ = 500
 #: Whoever waits for jobs asks no sooner than after this many seconds, and this many times what asking took.
 EVERY, PATIENCE = 1.0, 20
 

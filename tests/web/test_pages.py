@@ -386,6 +386,17 @@ def test_a_broken_history_is_shown_as_unreadable(server: Server, hostile: Spool)
     assert told["now"] <= iso(hostile.clock())
 
 
+def test_the_page_of_a_job_shows_what_it_waits_for_and_what_waits_for_it(
+    server: Server, spool: Spool
+) -> None:
+    spool.file({"id": "build", "command": "true"})
+    spool.file({"id": "ship", "command": "true", "after": {"build": "any"}})
+    told = facts(server, "/jobs/ship.json")
+    assert told["after"] == [{"id": "build", "wanted": "any", "end": "has not ended"}]
+    assert "Runs after build (any), which has not ended" in words(server.ask("/jobs/ship").text)
+    assert "Waits for it ship" in words(server.ask("/jobs/build").text)
+
+
 # ── batches ───────────────────────────────────────────────────────────────────────────────────
 
 

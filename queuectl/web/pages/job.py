@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from queuectl.spool import batches, output
+from queuectl.rules import after
+from queuectl.spool import batches, jobs, output
 from queuectl.times import parse_moment
-from queuectl.view import explain, lookup
+from queuectl.view import dependencies, explain, lookup
 from queuectl.view.wording import ERROR_SHOWN, Kind, escaped
 from queuectl.web.pages import refusals
 from queuectl.web.pages.frame import Page, Query
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 #: The page shows this many bytes at the end of each stream.
 TAIL = 64 * 1024
+#: So many of the jobs that one waits for are shown, and of those that wait for it.
+SOME = 20
 #: The page shows this many characters of a text, and a link to the whole.
 LIMITS = {"error": ERROR_SHOWN, "run": 300, "command": 16_000, "file": 32_000}
 
@@ -42,6 +46,8 @@ def page(dashboard: Dashboard, job_id: str, query: Query) -> Page:
         "job": row(look, found),
         "why": escaped(_why(look, found)),
         "batch": _batch(look, found),
+        "after": _after(dashboard, found),
+        "before": _before(look, found),
         "runs": _timeline(runs, look.now),
         "run": number,
         "latest": number == last,
@@ -63,6 +69,23 @@ def _why(look: Look, found: Found) -> str:
     reasons = explain.reasons(spool.root, look.dashboard.settings(), found, look.now, ahead)
     # The page has a button for what `queuectl retry` does.
     return "; ".join(one.problem if one.kind is Kind.DEAD else one.clause for one in reasons)
+
+
+def _after(dashboard: Dashboard, found: Found) -> list[dict[str, str]]:
+    """Some of the jobs that this one runs after, and how they have ended, as long as it waits for them."""
+    job = found.job
+    if job is None or found.state not in jobs.WAITING or after.is_ready(job):
+        return []
+    some = dict(islice(job.after.items(), SOME))
+    ends = after.look(dashboard.spool.root, some).ends
+    return [{"id": one, "wanted": how, "end": ends[one].value} for one, how in some.items()]
+
+
+def _before(look: Look, found: Found) -> list[str]:
+    """Some of the jobs that wait for this one."""
+    if not look.counts.blocked:
+        return []
+    return [one.id for one in dependencies.direct(look.dashboard.spool.root, found.id)[:SOME]]
 
 
 def _timeline(runs: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
