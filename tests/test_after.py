@@ -278,6 +278,17 @@ def test_a_name_that_says_another_reason_than_the_content_is_found_out(spool: Sp
         assert work(me, spool) == ["a", "b"]
 
 
+def test_a_parked_file_that_is_no_job_any_more_is_put_aside(spool: Spool) -> None:
+    file(spool, "a")
+    parking.hold(spool.root, spool.find("a"))
+    file(spool, "b", "a")
+    with open(spool.find("b").path, "w", encoding="utf-8"):
+        pass  # an editor met a full disk
+    with spool.member() as me:
+        assert work(me, spool) == []
+    assert spool.find("b").state is State.DEAD
+
+
 def test_a_file_that_is_being_written_is_not_released(spool: Spool) -> None:
     file(spool, "a")
     file(spool, "b", "a")

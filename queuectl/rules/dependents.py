@@ -242,7 +242,9 @@ class Dependents:
         """Whether a parked file still asks to wait for what it is parked behind, as far as it can be read."""
         try:
             job = jobfile.read(one.path(self._root)).job
-        except (BadJob, OSError):  # it has moved, or is being saved
+        except BadJob:
+            return False  # it is no job any more, or is being saved
+        except OSError:  # it has moved, or the share is in trouble
             return True
         wanted = next((how for job_id, how in job.after.items() if job_id.lower() == one.pointer), None)
         if wanted is None or after.is_ready(job):

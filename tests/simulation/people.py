@@ -315,6 +315,6 @@ def stop(world: World, process: Process, *, by_signal: bool) -> None:
         process.worker.ask_to_stop()
     else:
         name = process.worker.name
+        process.asked_as = name  # a share may report an error, and the request is there
         with contextlib.suppress(OSError):
             requests.to_stop(world.root(), [name], None)
-            process.asked_as = name
