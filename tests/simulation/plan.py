@@ -221,7 +221,7 @@ def _pipeline(luck: random.Random, hosts: int, rough: float) -> list[Happening]:
         Happening(luck.uniform(0, rough / 2), "file after", luck.randrange(hosts), 110 + n, _command(luck))
         for n in range(luck.randint(2, 5))
     ]
-    acts = luck.choices(["retry", "move", "cancel", "stop"], k=luck.randint(0, 4))
+    acts = luck.choices(["retry", "move", "cancel", "hold"], k=luck.randint(0, 4))
     return found + [
         Happening(luck.uniform(rough / 4, rough), act, luck.randrange(hosts), luck.randrange(1000))
         for act in acts
