@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.job.model import State
 from queuectl.rules import groups as rules
 from queuectl.spool import jobs, tokens
-from queuectl.spool.names import group_in, is_sortable
+from queuectl.spool.names import group_in, is_sortable, parse_claim
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from queuectl.spool.root import Root
@@ -35,12 +36,20 @@ class Group(NamedTuple):
 
 def groups(root: Root, now: datetime) -> tuple[Group, ...]:
     """All groups that have a directory or a job, by name."""
-    texts = [text for state in jobs.WAITING for text in root.texts_in(root.folder(state)) if "+" in text]
-    waiting = Counter(group_in(text) for text in texts if is_sortable(text))
-    running = Counter(name.group for name in jobs.names_in(root, State.PROCESSING) if name.group)
-    names = {folder.rpartition("/")[2] for folder in tokens.folders(root)} | waiting.keys() | running.keys()
+    waiting = [text for state in jobs.WAITING for text in root.texts_in(root.folder(state))]
+    running = root.texts_in(root.folder(State.PROCESSING))
+    return among(root, waiting, running, now)
+
+
+def among(root: Root, waiting: Iterable[str], running: Iterable[str], now: datetime) -> tuple[Group, ...]:
+    """The same from listings: the names of jobs that wait, and of those that run."""
+    waits = Counter(group_in(text) for text in waiting if "+" in text and is_sortable(text))
+    runs = Counter(
+        name.group for text in running if "+" in text and (name := parse_claim(text)) and name.group
+    )
+    names = {folder.rpartition("/")[2] for folder in tokens.folders(root)} | waits.keys() | runs.keys()
     known = sorted(filter(rules.is_name, names))
-    return tuple(one(root, name, waiting[name], running[name], now) for name in known)
+    return tuple(one(root, name, waits[name], runs[name], now) for name in known)
 
 
 def one(root: Root, name: str, waiting: int, running: int, now: datetime) -> Group:

@@ -317,6 +317,18 @@ def resume(dashboard: Dashboard) -> Said:
     return Said("Resumed: workers start jobs again." if was_paused else "It was not paused.")
 
 
+def pause_group(dashboard: Dashboard, group: str) -> Said:
+    """Pause a group."""
+    dashboard.spool.pause_group(group)
+    return Said(f"{group} is paused: none of its jobs is started; what runs goes on.")
+
+
+def resume_group(dashboard: Dashboard, group: str) -> Said:
+    """Resume a group."""
+    was_paused = dashboard.spool.resume_group(group)
+    return Said(f"{group} is resumed." if was_paused else f"{group} was not paused.")
+
+
 def stop_worker(dashboard: Dashboard, name: str, form: Form) -> Said | Question:
     """Ask a worker to end after its current job."""
     worker = {one.name: one for one in descriptions.members(dashboard.spool.root)}.get(name)

@@ -309,6 +309,10 @@ class Routes:
                 return actions.on_dead(board, what, form)
             case ["workers", name, "stop"]:
                 return actions.stop_worker(board, name, form)
+            case ["groups", group, "pause"]:
+                return actions.pause_group(board, group)
+            case ["groups", group, "resume"]:
+                return actions.resume_group(board, group)
             case ["pause"]:
                 return actions.pause(board)
             case ["resume"]:

@@ -338,3 +338,19 @@ def test_a_confirmation_counts_only_for_the_number_in_the_question(server: Serve
 def put_dead(spool: Spool, job_id: str) -> None:
     name = f"10-20260101T000000.000000Z-{job_id}.yaml"
     (spool.path / "dead" / name).write_text(f"id: {job_id}\ncommand: 'true'\n")
+
+
+def test_a_group_is_shown_with_its_slots_and_paused_and_resumed(server: Server, spool: Spool) -> None:
+    assert "Groups" not in server.ask("/").text
+    spool.set_group("gpu", 2, 60.0)
+    spool.file({"command": "true", "group": "gpu"})
+    shown = server.ask("/").text
+    assert "0 of 2" in shown
+    assert 'action="/groups/gpu/pause"' in shown
+    answer = server.post("/groups/gpu/pause")
+    assert server.said(answer) == "gpu is paused: none of its jobs is started; what runs goes on."
+    assert [one.paused for one in spool.groups()] == [True]
+    assert 'action="/groups/gpu/resume"' in server.ask("/").text
+    assert server.said(server.post("/groups/gpu/resume")) == "gpu is resumed."
+    assert server.said(server.post("/groups/gpu/resume")) == "gpu was not paused."
+    assert "no name of a group" in server.said(server.post("/groups/No%20Group/pause"))

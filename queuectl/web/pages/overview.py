@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from queuectl.job.model import State
-from queuectl.view import explain
+from queuectl.spool import jobs, tokens
+from queuectl.view import explain, groups
 from queuectl.view.census import quantile
 from queuectl.view.wording import Kind, escaped
 from queuectl.view.workers import alive
@@ -37,6 +38,7 @@ def page(dashboard: Dashboard, _: Query) -> Page:
                 if one.kind is not Kind.DEAD_JOBS  # the page has dead letters of its own
             ],
             "meanings": MEANINGS,
+            "limits": _limits(look, dashboard),
             "charts": {
                 "hour": asdict(chart.lay_out(completed, failed, look.now, 60, 1)),
                 "day": asdict(chart.lay_out(completed, failed, look.now, 72, 20)),
@@ -48,7 +50,19 @@ def page(dashboard: Dashboard, _: Query) -> Page:
             "failures": _last_failures(look, 8),
         }
     )
-    return Page("overview", "Overview", ("health", "counts", "charts", "running", "failures"), facts)
+    return Page(
+        "overview", "Overview", ("health", "counts", "limits", "charts", "running", "failures"), facts
+    )
+
+
+def _limits(look: Look, dashboard: Dashboard) -> list[dict[str, Any]]:
+    """The groups of jobs that share slots."""
+    root = dashboard.spool.root
+    if not tokens.folders(root):
+        return []  # most queues have none: then a million names are not looked at
+    waiting = (text for state in jobs.WAITING for text in look.census.listing(state).names)
+    found = groups.among(root, waiting, look.census.listing(State.PROCESSING).names, look.now)
+    return [one._asdict() for one in found]
 
 
 def health(look: Look) -> dict[str, str]:  # noqa: PLR0911 - one return a sentence
