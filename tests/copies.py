@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ _CONTEXT.set_forkserver_preload(["__main__", "tests.roles"])
 
 
 class Copy:
-    """One process, with the methods of a `subprocess.Popen`. Its standard input is empty."""
+    """One process, with the methods of a `subprocess.Popen`. Its standard input is empty unless given."""
 
     def __init__(
         self,
@@ -30,14 +31,17 @@ class Copy:
         *args: Any,
         out: int,
         err: int,
+        stdin: int | None = None,
         cwd: str | bytes | Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         """Call `begin` in a new process with these streams; what it returns is the exit status."""
         place = os.fspath(cwd or os.getcwd())
-        streams = _File(out), _File(err)
+        streams = {
+            stream: _File(number) for stream, number in enumerate((stdin, out, err)) if number is not None
+        }
         self._process = _CONTEXT.Process(
-            target=_be, args=(begin, args, *streams, place, dict(env or os.environ)), daemon=True
+            target=_be, args=(begin, args, streams, place, dict(env or os.environ)), daemon=True
         )
         self._process.start()
         assert self._process.pid is not None
@@ -83,14 +87,17 @@ def _opened(duplicate: Any) -> int:
 def _be(
     begin: Callable[..., int],
     args: tuple[Any, ...],
-    out: int,
-    err: int,
+    streams: dict[int, int],
     place: str | bytes,
     env: dict[str, str],
 ) -> None:
-    for number, stream in ((out, 1), (err, 2)):
+    for stream, number in streams.items():
         os.dup2(number, stream)
         os.close(number)
+    # Whether a stream is a terminal decides how Python buffers it.
+    sys.stdin = os.fdopen(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     os.chdir(place)
     os.environ.clear()
     os.environ.update(env)

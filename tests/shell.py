@@ -31,7 +31,7 @@ import yaml
 from queuectl import Spool
 from queuectl.cli import main, quick
 from tests.copies import Copy
-from tests.roles import be_a_command
+from tests.roles import be_a_command, be_a_command_on_a_terminal, be_a_program_on_a_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,10 +48,6 @@ _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\
 _TWO_SENTENCES = re.compile(r"Error: \S.*?([.?!)]\s|\n)\s*\S.*", re.DOTALL)
 _COMMAND = [sys.executable, "-m", "queuectl"]
 _START = "os.execv(sys.executable, [sys.executable, '-m', 'queuectl', *sys.argv[1:]])"
-# A session leader makes the terminal on its standard error its own, so that Ctrl-C there reaches it.
-_OWN_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0); "
-_ON_TERMINAL = _OWN_TERMINAL + _START
-_PROGRAM = f"{_OWN_TERMINAL} os.execvp(sys.argv[1], sys.argv[1:])"
 # Without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH the mode of a file counts for root, too.
 _UNPRIVILEGED = (
     f"import ctypes, os, sys; [ctypes.CDLL(None).prctl(24, one, 0, 0, 0) for one in (1, 2)]; {_START}"
@@ -74,12 +70,14 @@ def at_once(run: Callable[[A], T], cases: Iterable[A]) -> list[T]:
         return list(pool.map(run, cases))
 
 
-#: Commands that start processes, and variables that Python reads as it starts.
-_APART = {"start", "demo", "webui", "web", "TZ", "LANG", "LC_ALL", "PYTHONIOENCODING"}
+#: Commands that start processes.
+_STARTERS = {"start", "demo", "webui", "web"}
+#: Variables that Python reads as it starts.
+_AT_START = {"TZ", "LANG", "LC_ALL", "PYTHONIOENCODING"}
 
 
 def _runs_here(arguments: Iterable[str | Path | bytes], env: Mapping[str, str | None] | None) -> bool:
-    return not _APART & {*map(os.fsdecode, arguments), *(env or {})}
+    return not (_STARTERS & {*map(os.fsdecode, arguments)} or _AT_START & {*(env or {})})
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -154,7 +152,7 @@ class Started:
 class Terminal:
     """A command on a pseudo-terminal: what it was sent, and a keyboard."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], master: int, out: Path | None) -> None:
+    def __init__(self, popen: Copy, master: int, out: Path | None) -> None:
         self.popen = popen
         self._master = master
         self._raw = bytearray()
@@ -232,7 +230,7 @@ class Shell:
         self.home = folder / "home"
         self.home.mkdir()
         self.root = folder / "spool"
-        self._started: list[subprocess.Popen[bytes] | Copy] = []
+        self._started: list[Copy] = []
         self._terminals: list[Terminal] = []
         self._may_leave = False
         kept = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
@@ -388,17 +386,20 @@ class Shell:
         columns: int = 140,
     ) -> Terminal:
         """Run a command line on a terminal; standard input or output may be a file instead."""
-        command = [sys.executable, "-ISc", _ON_TERMINAL, *arguments]
-        return self._on_terminal(command, env, stdin, redirected=redirected, columns=columns)
+        begin, words = be_a_command_on_a_terminal, list(arguments)
+        if _AT_START & {*(env or {})}:
+            begin, words = be_a_program_on_a_terminal, [*_COMMAND, *arguments]
+        return self._on_terminal(begin, words, env, stdin, redirected=redirected, columns=columns)
 
     def program(self, *command: str) -> Terminal:
         """Run another program on a terminal, in this home."""
-        started = [sys.executable, "-ISc", _PROGRAM, *command]
-        return self._on_terminal(started, None, None, redirected=False, columns=140)
+        begin = be_a_program_on_a_terminal
+        return self._on_terminal(begin, command, None, None, redirected=False, columns=140)
 
     def _on_terminal(
         self,
-        command: Sequence[str | Path],
+        begin: Callable[[list[str | bytes]], int],
+        words: Sequence[str | Path],
         env: Mapping[str, str | None] | None,
         stdin: Path | None,
         *,
@@ -409,14 +410,14 @@ class Shell:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         out = self.home.parent / f"{len(self._started)}.out" if redirected else None
         with contextlib.ExitStack() as stack:
-            popen = subprocess.Popen(
-                command,
-                stdin=stack.enter_context(stdin.open("rb")) if stdin else slave,
-                stdout=stack.enter_context(out.open("wb")) if out else slave,
-                stderr=slave,
+            popen = Copy(
+                begin,
+                [os.fspath(word) for word in words],
+                stdin=stack.enter_context(stdin.open("rb")).fileno() if stdin else slave,
+                out=stack.enter_context(out.open("wb")).fileno() if out else slave,
+                err=slave,
                 cwd=self.home,
                 env=self._env(env),
-                start_new_session=True,
             )
         os.close(slave)
         self._started.append(popen)
