@@ -22,9 +22,11 @@ from queuectl.system import files
 from queuectl.view import audit
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Mapping
 
     from queuectl.worker.member import Member
+    from tests.conftest import Counting, StoppedClock
     from tests.shell import Shell
 
 quick = settings(max_examples=200, deadline=None, database=None)
@@ -437,6 +439,34 @@ def test_many_that_wait_for_one_are_released_in_lots(spool: Spool) -> None:
             me.look(spool.clock())
             assert sum(found.name.parked is not None for found in spool.list()) == left
         assert work(me, spool) == [f"b{number}" for number in range(250)]
+
+
+def test_a_plain_job_takes_no_file_operation_more_beside_jobs_that_wait(
+    spool: Spool, counting: Counting, clock: StoppedClock
+) -> None:
+    def cost() -> Counter[str]:
+        assert all(filed.error is None for filed in spool.file_many(["true"] * 10))
+        clock.sleep(60.0)
+        with spool.member() as me:
+            me.relist(spool.clock())
+            while me.dependents.is_busy:
+                me.judge(spool.clock())
+            counting.calls.clear()
+            me.look(spool.clock())
+            while (claim := me.claim(spool.clock())) is not None:
+                me.complete(me.note(claim, me.started(1, None, spool.clock())), {}, spool.clock())
+                me.look(spool.clock())
+            return counting.calls.copy()
+
+    alone = cost()
+    file(spool, "later", run_at="2100-01-01T00:00:00Z")
+    file(spool, "dead")
+    clock.sleep(1.0)
+    with spool.member() as me:
+        assert work(me, spool, frozenset(["dead"])) == ["dead"]
+    for number in range(40):
+        file(spool, f"b{number}", ("later", "dead")[number % 2])
+    assert cost() == alone
 
 
 def test_what_waits_for_a_refused_job_of_the_same_lot_is_refused_too(spool: Spool) -> None:
