@@ -556,6 +556,18 @@ def test_who_waits_for_a_job_that_cannot_run_is_told_at_once(shell: Shell) -> No
     assert "is dead, not waiting" in shell.refused("cancel", "build", "--dependents", status=1)
 
 
+def test_a_job_that_is_released_now_runs_whatever_it_waits_for_and_that_is_said(shell: Shell) -> None:
+    shell("enqueue", "--id", "build", "--delay", "1h", "true")
+    for job_id in ("ship", "other"):
+        shell("enqueue", "--id", job_id, "--after", "build", f"echo {job_id} >> order")
+    shell("hold", "other")
+    assert shell("release", "other").lines == ["other is blocked"]
+    said = "ship is pending, though build has not ended as it asks"
+    assert shell("release", "--now", "ship").lines == [said]
+    shell("worker", "start", "--drain")
+    assert (shell.home / "order").read_text() == "ship\n"
+
+
 def test_all_that_waits_for_a_job_is_cancelled_before_it(shell: Shell) -> None:
     shell("enqueue", "--id", "a", "true")
     for job_id, wanted in (("b", ["a"]), ("c", ["a", "b:any"]), ("d", ["c:any", "a:any"])):

@@ -15,6 +15,7 @@ from queuectl.cli.lots import Lot
 from queuectl.cli.places import absolute
 from queuectl.cli.selecting import selecting
 from queuectl.errors import BadUsage
+from queuectl.rules import after
 from queuectl.rules.release import release, release_now
 from queuectl.spool import acts, changes, jobs, moving, parking
 from queuectl.times import entered_moment, iso
@@ -65,8 +66,11 @@ def release_command(spool: Spool, chosen: Selection, at_once: bool, dry_run: boo
     with lot.hand() as me:
 
         def let_go(found: Found) -> str:
+            reading = jobs.read(found)
+            reason = after.parked_behind(spool.root, reading.job) if reading and reading.job else None
             release_now(me, found, spool.clock())
-            return f"{found.id} is {found.state.label}"
+            unmet = f", though {reason.partition('+')[2]} has not ended as it asks" if reason else ""
+            return f"{found.id} is {found.state.label}{unmet}"
 
         return lot.do_all("releasing", let_go)
 
