@@ -236,6 +236,7 @@ def _show(jobs: _Jobs, *, as_json: bool) -> int:
     """Print the commands of jobs that are not filed."""
     number = 0
     for job in jobs:
+        jobs.asked.clear()
         number += 1
         if as_json:
             printer.as_json({"command": job.command, "env": dict(job.env)})

@@ -54,6 +54,8 @@ class Standing(NamedTuple):
     average: float | None
     failures: tuple[Failure, ...]
     slowest: tuple[tuple[str, float], ...]
+    #: Where its members lay, not read: running ones, waiting ones, then those that have ended.
+    members: tuple[Found, ...]
 
     @property
     def ended(self) -> int:
@@ -115,6 +117,7 @@ def standing(root: Root, name: str, values: Settings, now: datetime) -> Standing
         sum(runs.values()) / len(runs) if runs else None,
         _failures(_sample([one for one in found if one.state in {State.FAILED, State.DEAD}])),
         tuple(sorted(runs.items(), key=lambda run: -run[1])[:SLOWEST]),
+        tuple(sorted(found, key=lambda one: jobs.ORDER.index(one.state))),
     )
 
 

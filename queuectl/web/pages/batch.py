@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl.spool import batches
-from queuectl.spool.names import ID_AT
 from queuectl.system import files
 from queuectl.view.wording import escaped
 from queuectl.web.pages import refusals
 from queuectl.web.pages.frame import Page, Query
 from queuectl.web.pages.look import Look
-from queuectl.web.pages.rows import ROWS, STATES, id_in, rows
+from queuectl.web.pages.rows import ROWS, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from queuectl.job.model import State
     from queuectl.web.dashboard import Dashboard
 
 
@@ -27,27 +22,17 @@ def page(dashboard: Dashboard, name: str, query: Query) -> Page:
     if found is None:
         return refusals.missing(dashboard, f"There is no batch {name!r} in this spool.")
     look, number = Look.take(dashboard, dashboard.lately()), query.number("page")
-    places = list(islice(_members(look, name), (number - 1) * ROWS, number * ROWS + 1))
+    shown = found.members[(number - 1) * ROWS : number * ROWS]
     told = found.as_dict() | {"ended": found.ended, "unknown": found.unknown}
     told["attention"] = [escaped(one) for one in found.attention]
     facts = look.frame | {
         "batch": told,
-        "jobs": [row for state, text in places[:ROWS] for row in rows(look, state, [text])],
+        "jobs": [row for one in shown for row in rows(look, one.state, [str(one.name)])],
         "page": number,
         "pages": max(1, -(-found.filed // ROWS)),
-        "more": len(places) > ROWS,
+        "more": found.filed > number * ROWS,
     }
     return Page("batch", found.name, ("batch-head", "batch-jobs"), facts)
-
-
-def _members(look: Look, name: str) -> Iterator[tuple[State, str]]:
-    """The states and file names of the members of a batch, in the order of the page with all jobs."""
-    wanted = name.lower()
-    for word in STATES:
-        for state, text in look.census.in_order(word, look.now)[1]:
-            is_near = text[ID_AT:].lower().startswith(f"{wanted}.")
-            if is_near and batches.batch_of(id_in(state, text).lower()) == wanted:
-                yield state, text
 
 
 def every(dashboard: Dashboard, query: Query) -> Page:
