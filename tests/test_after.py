@@ -145,6 +145,20 @@ def test_a_job_that_died_keeps_what_waits_for_it_until_it_is_retried(spool: Spoo
         assert work(me, spool) == ["a", "b"]
 
 
+def test_a_retry_that_another_worker_runs_revives_what_was_judged_to_be_unable_to_run(spool: Spool) -> None:
+    file(spool, "a")
+    file(spool, "b", "a")
+    with spool.member() as one, spool.member() as two:
+        assert work(one, spool, frozenset("a")) == ["a"]
+        with acts.hand(spool.root, spool.clock()) as hand:
+            acts.retry(hand, spool.find("a"), spool.settings(), spool.clock())
+        two.relist(spool.clock())
+        claim = two.claim(spool.clock())
+        assert claim is not None
+        two.complete(two.note(claim, two.started(2, None, spool.clock())), {"exit_code": 0}, spool.clock())
+        assert work(one, spool) == ["b"]
+
+
 def test_a_cancelled_job_satisfies_only_who_wants_any_end(spool: Spool) -> None:
     file(spool, "a")
     for job_id, wanted in (("b", "ok"), ("c", "failed"), ("d", "any")):
