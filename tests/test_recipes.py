@@ -50,7 +50,10 @@ AROUND: dict[str, tuple[str, str]] = {
         "touch -- a.log \"it's.log\" '-o.log' $'two\\nlines.log'",
         ALL_DONE + "test $(ls -b -- *.log.gz | wc -l) = 4; test $(wc -l < ids) = 4",
     ),
-    "Try every combination of parameters": (WORKER, "test $(ls result-*.txt | wc -l) = 6"),
+    "Try every combination of parameters": (
+        WORKER,
+        "test $(ls result-*.txt | wc -l) = 6; test $(wc -l < sweep.csv) = 7",
+    ),
     "Let another program drop jobs": (
         WORKER + "echo bytes > upload-17.bin",
         "until test -s upload-17.size; do sleep 0.1; done; test $(cat upload-17.size) = 6",
@@ -136,7 +139,7 @@ AROUND: dict[str, tuple[str, str]] = {
     "Watch the queue with Prometheus": ("", "grep -q '^queuectl_' queuectl.prom"),
     "Take the results to a spreadsheet or to pandas": (
         f"queuectl enqueue --id one 'echo 1, 2'\nqueuectl enqueue --id two true\n{DRAIN}",
-        'test $(wc -l < jobs.csv) = 3; grep -q "\\"echo 1, 2\\",0" jobs.csv',
+        'test $(wc -l < jobs.csv) = 3; test $(wc -l < runs.csv) = 3; grep -q "\\"echo 1, 2\\"" jobs.csv',
     ),
     "Share a queue with a group of users": ("", ALL_DONE),
     "Run jobs on another host, through ssh": (
