@@ -186,7 +186,7 @@ def test_several_retries_that_a_full_disk_refuses_name_what_is_left(
     assert "Left as they were: a b c" in said
 
 
-@pytest.mark.parametrize("what", ["retry", "cancel", "run", "priority"])
+@pytest.mark.parametrize("what", ["retry", "cancel", "run", "set"])
 def test_a_button_that_a_full_disk_refuses_takes_no_effect_and_leaves_nothing(
     spool: Spool, dashboard: Dashboard, fill: Callable[[], None], what: str
 ) -> None:
