@@ -421,7 +421,7 @@ def test_a_directory_that_cannot_be_used_stops_its_group_alone(spool: Spool, tmp
     spool.file({"id": "c", "command": "true"})
     with spool.member() as me:
         assert [claim.id for claim in claims(me, spool)] == ["c"]
-        tokens.free_of_the_dead(spool.root, lambda _: True, NOW)
+        tokens.free(tokens.held(spool.root), NOW)
     assert os.listdir(elsewhere) == ["passwd"]
 
 
@@ -485,6 +485,44 @@ def test_a_dead_owner_whose_command_still_runs_keeps_its_slots(spool: Spool) -> 
     with spool.member() as other:
         other.recover(still_runs, spool.clock())
         assert owners(spool) == {"a": me.name}
+
+
+def test_an_owner_that_dies_during_a_recovery_keeps_its_slot_until_its_command_has_ended(
+    spool: Spool, clock: StoppedClock
+) -> None:
+    gpu(spool, "a", "b", text="60s")
+
+    def start_and_die(job_id: str) -> str:
+        file(spool, job_id)
+        clock.sleep(1)
+        me = spool.member()
+        (claim,) = claims(me, spool)
+        me.begin(claim)
+        me.note(claim, me.started(1, 1, spool.clock()))
+        me.presence.unlock()
+        return me.name
+
+    stopped: list[str] = []
+    late: list[str] = []
+
+    def stop(_: object, name: Name, __: object) -> None:
+        """Takes its time, while another worker starts a job in the other slot and dies."""
+        stopped.append(name.id)
+        clock.sleep(29)
+        if not late:
+            late.append(start_and_die("second"))
+
+    start_and_die("first")
+    with spool.member() as other:
+        other.recover(stop, spool.clock())
+        assert (stopped, owners(spool)) == (["first"], {"a": None, "b": late[0]})
+        assert f"{late[0]}.yaml" in os.listdir(spool.root.workers)
+        clock.sleep(59)
+        assert claims(other, spool) == []  # the slot rests from when it was freed
+        clock.sleep(1)
+        assert [claim.id for claim in claims(other, spool)] == ["first"]
+        other.recover(stop, spool.clock())
+        assert (stopped, owners(spool)) == (["first", "second"], {"a": other.name, "b": None})
 
 
 def test_fewer_slots_hold_until_the_jobs_in_them_have_ended(spool: Spool) -> None:

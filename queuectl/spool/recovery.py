@@ -15,9 +15,11 @@ import errno
 import os
 import shlex
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl import times
 from queuectl.errors import BadJob, ClaimLost, StorageTrouble
 from queuectl.job.history import FAILED, STARTED, last_attempt, outcome_by
 from queuectl.job.model import State
@@ -91,6 +93,7 @@ class Rescue(NamedTuple):
     def recover(self, now: datetime) -> Recovered:
         """End the claims of every dead owner."""
         lease = self.settings.lock_lease_seconds
+        began = times.clock.monotonic()
 
         @cache
         def is_dead(owner: str | None) -> bool:
@@ -99,6 +102,10 @@ class Rescue(NamedTuple):
         for text, belonging in list(claims.leftovers(self.root)):
             if (name := parse_claim(belonging)) and is_dead(name.owner):
                 _undo_rewrite(self.root, text, belonging)
+        # Race: an owner that dies after the listing of claims may leave one that it does not show. So those
+        # that are buried, and whose slots are freed, are dead before it.
+        dead = {owner for owner in described(self.root) if is_dead(owner)}
+        slots = [(folder, token) for folder, token in tokens.held(self.root) if is_dead(token.owner)]
         told: list[str] = []
         left: dict[str, Left] = {}
         for text in self.root.texts_in(self.root.folder(State.PROCESSING)):
@@ -110,9 +117,10 @@ class Rescue(NamedTuple):
         recovered = Recovered(told, left)
         kept = {self.me, *recovered.kept}
         # Crash: only now, as the commands of the dead have ended that ran in their slots.
-        tokens.free_of_the_dead(self.root, lambda owner: owner not in kept and is_dead(owner), now)
-        dead = [owner for owner in described(self.root) if owner not in kept and is_dead(owner)]
-        told += [f"Worker {owner} is dead; its place is cleared." for owner in self.onlooker.bury(dead)]
+        later = now + timedelta(seconds=times.clock.monotonic() - began)
+        tokens.free([(folder, token) for folder, token in slots if token.owner not in kept], later)
+        buried = self.onlooker.bury(dead - kept)
+        told += [f"Worker {owner} is dead; its place is cleared." for owner in buried]
         return recovered
 
     def _try_to_end(self, name: Name, now: datetime) -> tuple[str, Left | None]:

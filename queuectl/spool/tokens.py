@@ -26,7 +26,7 @@ from queuectl.system import files
 from queuectl.times import from_stamp, parse_duration, shifted, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from queuectl.spool.root import Root
@@ -153,15 +153,14 @@ def held(root: Root) -> Iterator[tuple[str, Token]]:
             yield from ((folder, token) for token in among(root.texts_in(folder)) if token.owner)
 
 
-def free_of_the_dead(root: Root, is_dead: Callable[[str], bool], now: datetime) -> None:
-    """Give back the tokens of dead owners whose claims have been ended.
+def free(left: Iterable[tuple[str, Token]], now: datetime) -> None:
+    """Give back tokens, each with its directory, of dead owners whose claims have been ended.
 
     Nobody knows when a dead owner started its command, so a token that rests does so from now on.
     """
-    for folder, token in held(root):
-        if token.owner and is_dead(token.owner):
-            with contextlib.suppress(PermissionError):  # a worker that may rename it frees it
-                release(folder, token, now)
+    for folder, token in left:
+        with contextlib.suppress(PermissionError):  # a worker that may rename it frees it
+            release(folder, token, now)
 
 
 class Rests:
