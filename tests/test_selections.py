@@ -192,6 +192,11 @@ def test_check_deletes_what_is_left_of_a_batch(shell: Shell) -> None:
     assert not (shell.root / "logs" / "gone.batch").exists()
 
 
+def test_shells_complete_the_names_of_batches(sweep: Shell) -> None:
+    complete = {"_QUEUECTL_COMPLETE": "bash_complete", "COMP_WORDS": "queuectl hold ot", "COMP_CWORD": "2"}
+    assert [line.partition(",")[2] for line in sweep(env=complete).lines] == ["other", "other.1", "other.2"]
+
+
 # ── time left ─────────────────────────────────────────────────────────────────────────────────
 
 

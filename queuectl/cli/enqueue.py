@@ -264,17 +264,8 @@ def _file_batch(
         return jobs.report(0)
     root = spool_or_new(ctx).root
     known = batches.read(root, name) if resume and name else None
-    if jobs.at_once and name and not known:
-        _refuse_group(root, name)
-    if name is None:
-        batch = members.draw(root, jobs.total, digest)
-        name = batch.name
-    else:
-        batch = Batch(name, jobs.total, digest)
-        if known is None:
-            members.reserve(root, batch)
-        else:
-            _refuse_other(known, batch)
+    batch = _reserved(root, name, known, jobs, digest, resume=resume)
+    name = batch.name
     wanted: Collection[int] = range(1, batch.size + 1)
     if known is not None:
         wanted = () if known.is_filed else members.missing(root, batch)
@@ -300,6 +291,24 @@ def _file_batch(
         if not is_whole:
             line = f"the same line with --batch {name} --resume"
             printer.note(f"Not all jobs of batch {name} are filed; {line} files the others.")
+
+
+def _reserved(
+    root: Root, name: str | None, known: Batch | None, jobs: _Jobs, digest: str, *, resume: bool
+) -> Batch:
+    """The batch of these jobs, whose name is taken; `known` is what there is of it already."""
+    from queuectl.spool import members
+
+    if name is None:
+        return members.draw(root, jobs.total, digest)
+    batch = Batch(name, jobs.total, digest)
+    if known is not None:
+        _refuse_other(known, batch)
+        return batch
+    if jobs.at_once:
+        _refuse_group(root, name)
+    (members.reserve_again if resume else members.reserve)(root, batch)
+    return batch
 
 
 def _refuse_group(root: Root, name: str) -> None:

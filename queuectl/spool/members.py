@@ -55,9 +55,20 @@ def reserve(root: Root, batch: Batch) -> None:
     _sync(root, batch)
 
 
+def reserve_again(root: Root, batch: Batch) -> None:
+    """Take the name of a batch that is to be resumed, whose file a crash may have left empty."""
+    if batches.is_taken(root, batch.name):
+        drafts.replace(batches.path_of(root, batch.name), _content(batch), root.file_mode)
+    else:
+        reserve(root, batch)
+
+
+def _content(batch: Batch) -> bytes:
+    return f"{batch.size} {batch.digest} {batch.name}\n".encode()
+
+
 def _write(root: Root, batch: Batch) -> None:
-    text = f"{batch.size} {batch.digest} {batch.name}\n"
-    files.create(batches.path_of(root, batch.name), text.encode(), mode=root.file_mode)
+    files.create(batches.path_of(root, batch.name), _content(batch), mode=root.file_mode)
 
 
 def _sync(root: Root, batch: Batch) -> None:
