@@ -201,21 +201,7 @@ def test_a_drop_that_many_take_in_at_once_becomes_one_job(
     assert problems_left(quick_spool) == []
 
 
-# ── retrying and cancelling ───────────────────────────────────────────────────────────────────
-
-
-def test_two_who_retry_one_job_at_once_put_it_back_once(
-    quick_spool: Spool, at_once: AtOnce, size: Size, places: Places, figure: Figure
-) -> None:
-    ids = [f"job-{n}" for n in range(size(50, 5000))]
-    file_all(quick_spool, ids)
-    assert sorted(claim_everything(quick_spool)) == sorted(ids)
-    actions = [partial(quick_spool.retry, job_id) for job_id in ids]
-    answers = at_once([partial(in_rounds(2), actions)] * 2)
-    told = Counter(tuple(sorted(pair)) for pair in zip(*answers, strict=True))
-    assert told == {(WrongState.__name__, "done"): len(ids)}
-    assert places(quick_spool) == {job_id: [State.PENDING] for job_id in ids}
-    figure("two retry one job", f"{len(ids):,} jobs, each put back once")
+# ── cancelling ────────────────────────────────────────────────────────────────────────────────
 
 
 def in_rounds(parties: int) -> Callable[[Sequence[Callable[[], object]]], list[str]]:

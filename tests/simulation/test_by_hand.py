@@ -77,15 +77,18 @@ def test_a_worker_that_stood_still_while_its_job_was_taken_over_records_nothing(
         assert [event["event"] for event in scene.history(job)] == ["started", "lost", "started", "completed"]
 
 
-def test_a_worker_that_dies_at_any_call_of_a_run_costs_one_run_at_most() -> None:
-    for calls in range(1, 60):
+@pytest.mark.parametrize("codes", ["0", "1,0"])
+@pytest.mark.parametrize("takes", [0.01, 2])
+def test_a_worker_that_dies_at_any_call_of_a_run_costs_one_run_at_most(takes: float, codes: str) -> None:
+    for calls in range(1, 80):
         with Scene(seed=calls) as scene:
             host = scene.host("one")
-            job = scene.file(host, "sim 2 0 end")
+            job = scene.file(host, f"sim {takes} {codes} end")
+            second = scene.file(host, "sim 0.01 0 end", "second")
             scene.kill(scene.worker(host), calls)
             scene.settle()
-            assert scene.state(job) is State.DONE
-            assert len(scene.runs(job)) <= 2
+            assert scene.state(job) is scene.state(second) is State.DONE
+            assert len(scene.runs(job)) + len(scene.runs(second)) <= 3 + codes.count(",")
 
 
 @pytest.mark.parametrize("profile", ["smb", "gluster", "sshfs"])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import State
 from tests.trials.scenes import DEADLY, POINTS, Scene, drain, ends_of, faults_of, survives
 
 if TYPE_CHECKING:
@@ -51,39 +50,6 @@ def ways(size: Callable[[int, int], int]) -> Iterator[tuple[int, str]]:
     """Where to die, and how: quickly at every second call, or in full at each in each way."""
     hows = ("before", "after", "half way")[: size(1, 3)]
     return ((n, how) for n in itertools.count(1, size(2, 1)) for how in hows)
-
-
-@pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails once"])
-@pytest.mark.parametrize("takes", [0.0, 0.2], ids=["brisk", "slow"])
-def test_death_of_a_worker_between_any_two_of_its_own_calls_loses_no_job_and_doubles_none(
-    new_spool: Callable[[str], Spool],
-    tmp_path: Path,
-    size: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
-    takes: float,
-    fails: bool,
-) -> None:
-    """The whole loop, as `worker start --drain` runs it: its order of writes is what is tried."""
-    faults: dict[str, object] = {}
-    tried = 0
-    for n in itertools.count(1, size(5, 1)):
-        scene = Scene(new_spool(f"spool-{n}"), tmp_path / f"told-{n}")
-        first = f"test $QUEUECTL_ATTEMPT != 1 || {{ sleep {takes}; {'exit 1' if fails else ':'}; }}"
-        scene.ids.append(scene.spool.file({"id": "first", "command": f"{first}; {scene.command}"}))
-        scene.ids.append(scene.spool.file({"id": "second", "command": scene.command}))
-        came_to_its_end = survives(partial(drain, scene), Deadly(n, "before"))
-        assert survives(partial(drain, scene))
-        tried += 1
-        if fault := faults_of(scene, scene.promised(), [[State.DONE]]):
-            faults[f"before call {n}"] = fault
-        if len(runs := [one.name for one in scene.marks.iterdir()]) > 3:
-            faults[f"more than one run again, before call {n}"] = runs
-        if came_to_its_end:
-            break
-    assert n > 30
-    assert faults == {}
-    how = f"{'slow' if takes else 'brisk'} job that {'fails once' if fails else 'succeeds'}"
-    figure(f"death of a worker with a {how}", f"{tried} deaths, all audited clean")
 
 
 @pytest.mark.parametrize("point", POINTS)
