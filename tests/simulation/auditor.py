@@ -78,7 +78,8 @@ class Auditor:
         self.asked: dict[str, float] = {}
         #: Who changed each file from outside the queue, and when last: editors, `cp`.
         self.writers: dict[Inode, tuple[Process, float]] = {}
-        #: Halves that nobody can tell from whole files: their writer was held up, or met a full disk.
+        #: Halves that nobody can tell from whole files: their writer was held up, or met a full disk, or its
+        #: server lost a part of the draft, and whether its client says so at the next sync is not measured.
         self.torn: set[Inode] = set()
 
     def place(self, path: str | None) -> Place | None:
@@ -194,6 +195,8 @@ class Auditor:
                     self.places.setdefault(job_id, set()).add(place.path)
                     if place.path not in before.get(job_id, ()):
                         self.since[place.path] = self.cut_at
+        drafts = (f"/spool/pending/{text}" for text in tree("/spool/pending") if text[0] == ".")
+        self.torn.update(inode for path in drafts if (inode := self.world.disk.find(path)))
         here = {f"/spool/workers/{text}" for text in tree("/spool/workers")}
         self.asked = {path: at for path, at in self.asked.items() if path in here}
         if self.world.disk.find("/spool/ids"):
