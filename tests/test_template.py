@@ -140,6 +140,8 @@ def test_the_variable_has_a_value_that_no_job_file_can_hold(tmp_path: Path) -> N
         ("sh -c {}", "script"),
         ("sh -c a\\ {}", "script"),
         ("python3 -c \"print('{}')\"", "script"),
+        ('sh -c "P $QUEUECTL_VALUE"', "script"),
+        ('bash -c "P ${QUEUECTL_VALUE%.x}"', "script"),
         (["sh", "-c", "P {}"], "script"),
         (["nice", "bash", "-xc", "P {}"], "script"),
     ],
@@ -149,10 +151,19 @@ def test_a_mark_is_refused_where_no_quoting_protects_its_value(template: str | l
         Template(template, ["value"])
 
 
+def test_a_script_is_told_to_be_put_between_single_quotes() -> None:
+    with pytest.raises(BadUsage) as refused:
+        Template('sh -c "P {}"', ["value"])
+    assert "single quotes" in refused.value.remedy
+
+
 @pytest.mark.parametrize(
     "template",
     [
         """sh -c 'P "$1"' _ {}""",
+        """sh -c 'P "$QUEUECTL_VALUE"'""",
+        'sh -c "P x" _ "$QUEUECTL_VALUE"',
+        'P "${QUEUECTL_VALUE%.x}"',
         'sh -c "P x" _ "{}"',
         "grep -c {} x",
         """awk '{print $1}' {}""",

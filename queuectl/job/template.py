@@ -74,6 +74,7 @@ class Template:
         self._is_single = len(names) == 1
         if isinstance(command, str):
             self._marks = list(self._marks_in_shell(command))
+            _refuse_expanded(command)
         else:
             self._refuse_scripts(command)
 
@@ -165,14 +166,22 @@ _DOUBTFUL = {
     "$'": "after $'",
     "<<": "in or after a here-document",
     "=(": "in or after an array",
-    "`": "between or after backquotes: use $(…)",
+    "`": "between or after backquotes",
 }
-_IN_SCRIPT = "in a script within the command"
+_IN_SCRIPT, _EVAL = "in a script within the command", "in a command with `eval`"
 #: Commands in which no place is safe: a `)` of `case` closes nothing, and `eval` reads a text twice.
 _ODD = {
     r"(?s)\bcase\b.*\(|\(.*\bcase\b": "in a command with `case` and parentheses",
-    r"(?:^|[\s;&|(])eval\s": "in a command with `eval`",
+    r"(?:^|[\s;&|(])eval\s": _EVAL,
 }
+#: What to do where the variable would be no safer, or differently.
+_REMEDIES = {
+    _IN_SCRIPT: f'Put the script between single quotes, with "${VALUE}" in it.',
+    _UNSAFE["+"]: "Compute it in the program that runs, or rewrite the command.",
+    _DOUBTFUL["`"]: "Write $(…) instead of backquotes.",
+    _EVAL: "Leave `eval` out.",
+}
+_VARIABLE = re.compile(rf"\$(?:\{{{VALUE}[^}}]*\}}|{VALUE}\b)")
 _INTERPRETER = re.compile(r"(?:.*/)?(?:\w*sh|busybox|python[\d.]*|perl|ruby|node|php)")
 
 
@@ -219,6 +228,15 @@ def _braces(text: str) -> Iterator[tuple[int, str]]:
                 opened += (_Opened(one, begun) for one in _opening(within, piece))
 
 
+def _refuse_expanded(text: str) -> None:
+    """Raise `BadUsage` where the shell writes the value of the variable into a script: `sh -c "… $V"`."""
+    probe = _VARIABLE.sub(f"{{{VALUE}}}", text)
+    for at, context in _braces(probe):
+        is_variable = probe.startswith(VALUE, at + 1)
+        if is_variable and context == _IN_SCRIPT:
+            raise _refusal(f"${VALUE}", context)
+
+
 class _Opened(NamedTuple):
     """A quotation or a bracket that is open: a key of `_CLOSES`, and where it begins."""
 
@@ -248,7 +266,7 @@ def _begins_script(text: str, opened: _Opened) -> bool:
 def _refusal(mark: str, where: str) -> BadUsage:
     return BadUsage(
         f"{mark} stands {where}, where the shell might run a part of a value.",
-        f'Write "${VALUE}" there, or rewrite the command.',
+        _REMEDIES.get(where, f'Write "${VALUE}" there, or rewrite the command.'),
     )
 
 
