@@ -53,7 +53,11 @@ def test_a_job_is_filed_there_and_cancelled_here(shell: Shell, there: Spool, spo
     assert ids_in(here) == {"one": "dead", "two": "dead"}
     assert [event["event"] for event in history_of(here.find("one"))] == ["moving", "moved"]
     assert f"moved to {there.path}" in shell("status", "one").out
+    assert f"(`queuectl -s {there.path} status one` shows it)" in shell("status", "one").out
     assert shell("move", "one", *to).lines == [f"one is in {there.path}"]
+    assert f"was moved to {there.path}, and would run twice" in shell.refused("retry", "one", status=1)
+    assert "would run twice" in shell.refused("dlq", "retry", "--all", status=1)
+    assert ids_in(here) == {"one": "dead", "two": "dead"}
     assert problems_in(here) == problems_in(there) == []
 
 

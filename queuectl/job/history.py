@@ -155,6 +155,12 @@ def when_cancelled(history: Sequence[Event]) -> str:
     return f"cancelled {ending.get(history[-1].get('event', ''), 'before it ran again')}"
 
 
+def moved_to(history: Sequence[Event]) -> str | None:
+    """The spool that the job was moved to and is in now; None where it was not moved."""
+    last = history[-1] if history else {}
+    return str(last.get("to")) if last.get("event") == MOVED else None
+
+
 def moved_by_hand(history: Sequence[Event]) -> bool:
     """Whether a person moved a pending job there: its last outcome leads to another state."""
     last = history[-1] if history else {}

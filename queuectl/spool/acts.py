@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.errors import BadJob, ClaimLost, JobMoved, QueueError, WrongState
-from queuectl.job.history import CANCELLED, when_cancelled
+from queuectl.job.history import CANCELLED, moved_to, when_cancelled
 from queuectl.job.model import TRANSITIONS, State
 from queuectl.spool import (
     aside,
@@ -93,7 +94,8 @@ def retry(
 
     `changing` are changes of its fields, as `changes.edited` takes them. A job that is held stays so.
     Raises `WrongState` for a job that waits or runs, `JobMoved` when it moved meanwhile, `KeyTaken` while
-    another job holds its unique key, and `BadJob` when its file has not been mended.
+    another job holds its unique key, `BadJob` when its file has not been mended, and `QueueError` for a job
+    that is in another spool now.
     """
     if State.PENDING not in TRANSITIONS[found.state] or found.state is State.PROCESSING:
         raise WrongState(found.id, found.state.label, "failed, dead or completed", "It will run as it is.")
@@ -101,6 +103,12 @@ def retry(
     _refuse_unreadable(found)
     with me.claimed(found, now) as (claim, path):
         record = claims.read_ready(me.root, path)
+        if (to := moved_to(record.job.history)) is not None:
+            there = f"queuectl -s {shlex.quote(to)}"
+            raise QueueError(
+                f"Job {claim.id} was moved to {to}, and would run twice.",
+                f"See `{there} status {claim.id}`. Nothing was changed.",
+            )
         if (wanted := changes.changed(record.job, changing or {})).unique is not None:
             _take_key(me.root, wanted, claim.id)
         if changing:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
 from queuectl.errors import BadJob, FiledAllTheSame, IdTaken, JobMoved, QueueError, StorageTrouble, WrongState
-from queuectl.job.history import MOVED, MOVING
+from queuectl.job.history import MOVED, MOVING, moved_to
 from queuectl.job.model import State
 from queuectl.spool import claims, finishing, ids, jobs, names, parking, safety
 from queuectl.spool.claims import Claim
@@ -96,8 +96,7 @@ def _movable(found: Found, there: Target) -> Job | None:
     if reading is None:
         raise JobMoved(found.id)
     history = reading.job.history if reading.job else ()
-    last = history[-1] if history else {}
-    if found.state is State.DEAD and (last.get("event"), last.get("to")) == (MOVED, there.place):
+    if found.state is State.DEAD and moved_to(history) == there.place:
         return None
     if found.state not in jobs.WAITING:
         raise WrongState(found.id, found.state.label, "waiting", "Nothing was changed.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import settings
 from queuectl.errors import BrokenConfig
+from queuectl.job.history import moved_to
 from queuectl.job.model import UNSTARTED, State
 from queuectl.rules import after
 from queuectl.rules import groups as rules
@@ -150,11 +152,15 @@ def reasons(
         code = lookup.exit_of(found.job).get("exit_code")
         return [Finding(Kind.ENDED) if code is None else Finding(Kind.DONE, {"code": code})]
     kind = Kind.DEAD
+    facts = {"why": shortened(lookup.reason_for(found)), "id": found.id, "file": found.path}
     if found.job is None:
         kind = Kind.DEAD_UNREAD
     elif files.exists(found.path + REASON):
         kind = Kind.DEAD_EXPLAINED
-    return [Finding(kind, {"why": shortened(lookup.reason_for(found)), "id": found.id, "file": found.path})]
+    elif (to := moved_to(found.job.history)) is not None:
+        kind = Kind.IS_ELSEWHERE
+        facts["there"] = shlex.quote(to)
+    return [Finding(kind, facts)]
 
 
 def _how_it_runs(root: Root, values: Settings, found: Found) -> Finding:

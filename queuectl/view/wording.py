@@ -91,6 +91,7 @@ class Kind(Enum):
     DONE = ("done, exit status {code}", "")
     ENDED = ("nothing is recorded of its end", "")
     DEAD = ("{why}", "`queuectl retry {id}` runs it again")
+    IS_ELSEWHERE = ("{why}", "`queuectl -s {there} status {id}` shows it")
     DEAD_UNREAD = ("{why}", "mend {file}, then `queuectl retry {id}` runs it again")
     DEAD_EXPLAINED = ("{why}", "what helps is told in {file}.reason.txt")
     # of a file, in `check`
