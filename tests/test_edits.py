@@ -12,7 +12,7 @@ import pytest
 
 from queuectl import Spool, State
 from queuectl.job.layout import scalar
-from queuectl.spool.edits import Place, was_edited
+from queuectl.spool.edits import Edits, Place, was_edited
 from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.order import smallest
 from queuectl.spool.wake import Bell, Wake
@@ -151,6 +151,24 @@ def test_of_many_listed_jobs_the_one_that_was_made_urgent_is_claimed_next(
         claim = me.claim(utc_now())
         assert claim
         assert (claim.id, claim.name.rank) == (chosen.id, 1)
+
+
+def test_files_are_compared_again_soon_after_a_comparison_that_hung(
+    spool: Spool, clock: StoppedClock
+) -> None:
+    place = Place(State.PENDING, os.path.basename(spool.find(spool.file("true")).path))
+    edits = Edits(spool.root)
+
+    def hang() -> Iterator[Place]:
+        clock.sleep(60.0)
+        yield place
+
+    edits.compare([place])
+    edits.compare(hang())
+    in_place(f"{spool.root.folder(State.PENDING)}/{place.text}", "command: echo edited, and longer\n")
+    clock.sleep(31.0)
+    edits.compare([place])
+    assert list(edits.take()) == [place]
 
 
 @pytest.mark.parametrize(("save", "kind"), [*((save, "foreground") for save in WAYS), (WAYS[0], "drain")])

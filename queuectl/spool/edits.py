@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FIRST = 200
 #: After a comparison that took longer than this many seconds, the next one waits `PATIENCE` times as long.
 CHEAP, PATIENCE = 0.02, 20
+#: It never waits for longer, in seconds: a share that was away meanwhile is not slow.
+LONGEST = 30.0
 #: A file that changed more than this many seconds after the time in its name was not just filed.
 FILING_TAKES = 1.0
 
@@ -74,7 +76,7 @@ class Edits:
         self._marks = marks
         ended = times.clock.monotonic()
         cost = ended - begun
-        self._next = ended + (PATIENCE * cost if cost > CHEAP else 0.0)
+        self._next = ended + (min(PATIENCE * cost, LONGEST) if cost > CHEAP else 0.0)
 
     def take(self) -> Iterator[Place]:
         """The files to read, each once."""
