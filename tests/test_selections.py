@@ -177,6 +177,8 @@ def test_status_of_a_half_filed_batch_says_how_to_file_the_rest(shell: Shell) ->
     path = shell.root / "logs" / "half.batch"
     path.write_text(path.read_text().replace("2 ", "5 ", 1).replace("filed\n", ""))
     assert "2 of 5 are filed" in shell("status", "half").out
+    shell("cancel", "half")
+    assert "Not all 5 jobs of batch half are filed" in shell("wait", "half", status=1).err
     os.utime(path, (time.time() - 100,) * 2)
     said = shell("check", status=1)
     assert "2 of the 5 jobs of the batch half are filed" in said.out

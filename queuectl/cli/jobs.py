@@ -177,6 +177,11 @@ def _selected(spool: Spool, chosen: Selection) -> list[Found]:
     selected = select(spool.root, chosen, LABELS if chosen.words else LIVE, spool.clock())
     if selected.errors:
         raise selected.errors[0]
+    for batch in filter(None, (batches.read(spool.root, word) for word in chosen.words)):
+        if not batch.is_filed:
+            printer.note(
+                f"Not all {batch.size:,} jobs of batch {batch.name} are filed: those that are count."
+            )
     return selected.found
 
 

@@ -44,6 +44,8 @@ class Batch(NamedTuple):
 
 def read(root: Root, name: str) -> Batch | None:
     """The batch of this name; None where there is none, or a crash has left its file empty."""
+    if not is_id(name):
+        return None
     try:
         words = files.read(path_of(root, name)).decode("ascii").split()
         return Batch(words[2], int(words[0]), words[1], words[3:] == [FILED])

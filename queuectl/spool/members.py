@@ -93,7 +93,7 @@ def finish(root: Root, name: str) -> None:
 def spent(root: Root) -> list[str]:
     """The names, in lower case, of batches that have been filed and have no member left.
 
-    None while a job waits for another one: it may wait for the batch.
+    Empty while a job waits for another one: it may wait for the batch.
     """
     names = [name for name in batches.names(root) if (batch := batches.read(root, name)) and batch.is_filed]
     if not names:
