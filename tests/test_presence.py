@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 from queuectl.spool import descriptions, liveness, presence, requests
 from queuectl.spool.onlooker import Onlooker
 from queuectl.spool.wake import Bell, Wake
-from queuectl.system import files
+from queuectl.system import files, locks
 from queuectl.times import utc_now
 from queuectl.worker.keeper import LOOK, Keeper
 from tests.conftest import wait_until
@@ -134,3 +135,40 @@ def test_a_folder_that_stays_as_it_was_is_not_listed_for_ever(
 
     wait_until(hears_no_more, "the folder has proven to be as it was")
     assert len(listings) > 1
+
+
+class FailsOnce:
+    """System calls, of which the second opening of one file meets an error of the disk."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._left = path, 2
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, path: str, *rest: int) -> int:
+        if str(path) == self._path:
+            self._left -= 1
+            if self._left == 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return os.open(path, *rest)
+
+
+def test_a_look_that_fails_keeps_no_lock_of_a_dead_worker(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = presence.join(spool.root, descriptions.BY_HAND, utc_now())
+    path, lock = descriptions.path_of(spool.root, me.name), presence.lock_file(spool.root, me.name)
+    data = files.read(path)
+    me.leave()
+    files.create(path, data)
+    files.create(lock)
+    monkeypatch.setattr(files, "kernel", FailsOnce(str(path)))
+    with pytest.raises(
+        OSError, match="Input/output"
+    ) as failed:  # a lock that nothing holds on to is released
+        Onlooker(spool.root).is_alive(me.name, LEASE)
+    taken = locks.take(str(lock), files.PRIVATE)
+    assert taken is not None
+    taken.release()
+    assert failed.value.errno == errno.EIO
