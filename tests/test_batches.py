@@ -181,6 +181,16 @@ def test_batches_and_jobs_share_their_names(shell: Shell) -> None:
     assert any(job_id.startswith("sweep-") for job_id in done)
 
 
+def test_of_a_batch_that_is_held_nobody_knows_when_it_ends(shell: Shell) -> None:
+    shell("enqueue", "--hold", "--batch", "night", "--array", "1-2", "echo {}")
+    assert (
+        "left       unknown: those that are left are held, or wait for others" in shell("status", "night").out
+    )
+    assert shell("status", "night", "--json").json["seconds_left"] is None
+    shell("cancel", "night")
+    assert "left       nothing" in shell("status", "night").out
+
+
 def test_a_made_id_is_no_name_for_a_batch(shell: Shell) -> None:
     job_id = shell("enqueue", "x").out.strip()
     assert "is taken" in shell.refused("enqueue", "--batch", job_id, "--each", "y {}", "--", "a", status=1)

@@ -216,6 +216,7 @@ def test_a_job_that_was_put_aside_names_the_file_that_tells_what_helps(shell: Sh
     out = shell("status", "again").out
     assert "The id 'a' is taken" in out
     assert "queuectl retry" not in out
+    assert ". (" not in out
     assert f"what helps is told in {shell.place('again')}.reason.txt" in out
 
 

@@ -764,6 +764,8 @@ def texts_in(spool: Spool) -> list[tuple[str, bytes]]:
         (["group", "set", "gpu", "--slots", "0"], "0 is not in the range"),
         (["group", "set", "gpu", "--rest", "soon"], "--rest"),
         (["group", "pause", "../x"], "'../x' is no name of a group"),
+        (["group", "pause", "gqu"], "There is no group 'gqu'"),
+        (["group", "resume", "gqu"], "There is no group 'gqu'"),
         (["worker", "start", "--group", "a b"], "'a b' is no name of a group"),
         (["group", "new", "gpu"], "Did you mean `queuectl group set`?"),
         (["set", "waits", "slots=3"], "it wants 3, and the group gpu has 2"),
@@ -787,6 +789,7 @@ def test_status_says_what_a_job_of_a_group_waits_for(queue: Shell) -> None:
         assert "waits for a slot of gpu: 2 of 2 in use" in says(queue, "status", "two")
         says(queue, "group", "pause", "gpu")
         assert "gpu is paused (`queuectl group resume gpu`)" in says(queue, "status", "two")
+        assert "! Paused: no job of the group gpu is started." in says(queue, "status")
     drop(spool, "big", "slots: 3\n")
     with spool.member() as me:
         take_in(me, spool)

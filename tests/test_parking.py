@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,11 @@ def test_held_jobs_stay_until_they_are_released_and_keep_their_turn(shell: Shell
     shell("worker", "start", "--drain")
     assert (shell.home / "order").read_text().split() == ["second", "first", "third"]
     assert shell("check").status == 0
+
+
+def test_a_held_job_that_is_due_later_says_when(shell: Shell) -> None:
+    shell("enqueue", "--hold", "--id", "later", "--delay", "2h", "true")
+    assert re.search(r"^later +held +0 +0 +in (2 h|1 h 59 min)", shell("list").out, re.MULTILINE)
 
 
 def test_what_is_not_held_is_not_released_and_what_does_not_wait_is_not_held(shell: Shell) -> None:

@@ -11,6 +11,7 @@ from queuectl.cli.commands import Group, taking
 from queuectl.cli.options import AS_JSON
 from queuectl.errors import BadUsage
 from queuectl.job.model import MOST_SLOTS
+from queuectl.rules.groups import checked
 from queuectl.times import duration, entered_duration
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _set(spool: Spool, name: str, slots: int | None, rest: str | None) -> None:
 @click.argument("name")
 def _pause(spool: Spool, name: str) -> None:
     """Start no job of a group; what runs goes on."""
+    _require(spool, name)
     spool.pause_group(name)
     printer.line(f"{name} is paused")
 
@@ -78,4 +80,14 @@ def _pause(spool: Spool, name: str) -> None:
 @click.argument("name")
 def _resume(spool: Spool, name: str) -> None:
     """Let jobs of a group be started again."""
+    _require(spool, name)
     printer.line(f"{name} is resumed" if spool.resume_group(name) else f"{name} was not paused")
+
+
+def _require(spool: Spool, name: str) -> None:
+    """Raise `BadUsage` for a group that nobody has set up and no job is in: most likely a slip."""
+    if checked(name) not in {one.group for one in spool.groups()}:
+        raise BadUsage(
+            f"There is no group {name!r}.",
+            f"See `queuectl group list`, or make it first: `queuectl group set {name} --slots 1`.",
+        )

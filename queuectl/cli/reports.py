@@ -280,7 +280,7 @@ def _when(found: Found, label: str, now: datetime) -> str:
         _, _, pointer = (found.name.parked or "").partition("+")
         more = len(found.job.after) - 1
         return f"after {pointer or next(iter(found.job.after))}{f' +{more:,}' if more else ''}"
-    if label in {"scheduled", "failed"} and found.name.due > stamp(now):
+    if label in {"scheduled", "failed", jobs.HELD} and found.name.due > stamp(now):
         return f"in {duration((found.name.due_at - now).total_seconds())}"
     history = found.job.history if found.job else ()
     at = history[-1].get("at") if history and label in {"completed", "dead", "processing"} else None

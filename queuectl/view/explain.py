@@ -40,6 +40,7 @@ _SOME = 5
 def attention(root: Root, counts: Counts, known: Sequence[Worker], now: datetime) -> Iterator[Finding]:
     """What a person should look at in a queue with these workers; nothing if all is well."""
     yield from _standstill(root, known, is_work=bool(counts.pending or counts.failed))
+    yield from (Finding(Kind.SOME_PAUSED, {"group": group}) for group in groups.paused(root))
     yield from (Finding(Kind.FROZEN, one._asdict()) for one in known if one.state == "frozen")
     if len(known) > alive(known):
         yield Finding(Kind.DIED, {"number": len(known) - alive(known)})
@@ -152,7 +153,7 @@ def reasons(
         code = lookup.exit_of(found.job).get("exit_code")
         return [Finding(Kind.ENDED) if code is None else Finding(Kind.DONE, {"code": code})]
     kind = Kind.DEAD
-    facts = {"why": shortened(lookup.reason_for(found)), "id": found.id, "file": found.path}
+    facts = {"why": shortened(lookup.reason_for(found)).rstrip("."), "id": found.id, "file": found.path}
     if found.job is None:
         kind = Kind.DEAD_UNREAD
     elif files.exists(found.path + REASON):

@@ -52,6 +52,12 @@ def among(root: Root, waiting: Iterable[str], running: Iterable[str], now: datet
     return tuple(one(root, name, waits[name], runs[name], now) for name in known)
 
 
+def paused(root: Root) -> list[str]:
+    """The groups of which no job is started, by name."""
+    names = [folder.rpartition("/")[2] for folder in tokens.folders(root)]
+    return sorted(name for name in names if rules.is_name(name) and rules.glance(root, name).is_paused)
+
+
 def one(root: Root, name: str, waiting: int, running: int, now: datetime) -> Group:
     """A group with so many jobs that wait and that run."""
     seen, folder = rules.glance(root, name), rules.folder_of(root, name)

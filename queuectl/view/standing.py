@@ -103,6 +103,8 @@ def standing(root: Root, name: str, values: Settings, now: datetime) -> Standing
     going = [one for one in found if one.label(now) in _GOING]
     last_due = max((one.name.due_at.timestamp() for one in going), default=0.0)
     unknown = _hindrance(root, values) if going else ""
+    if not going and len(ended) < len(found):
+        unknown = "those that are left are held, or wait for others"
     seconds = estimate.of_batch(ends, len(going), now.timestamp(), last_due)
     runs = _durations(one for one in _sample(ended) if one.state is State.DONE)
     return Standing(

@@ -34,6 +34,10 @@ class Kind(Enum):
 
     # of the queue, in `status` and on the dashboard
     PAUSED = ("Paused: no new job is started", "`queuectl resume` ends that.")
+    SOME_PAUSED = (
+        "Paused: no job of the group {group} is started",
+        "`queuectl group resume {group}` ends that.",
+    )
     NO_WORKER = ("No worker is alive", "`queuectl worker start` starts one.")
     FROZEN = (
         "Worker {name}: its process is there, but shows no sign of life",
