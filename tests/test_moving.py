@@ -61,6 +61,19 @@ def test_a_job_is_filed_there_and_cancelled_here(shell: Shell, there: Spool, spo
     assert problems_in(here) == problems_in(there) == []
 
 
+def test_a_job_is_moved_back_once_its_id_is_free(spool: Spool, there: Spool, shell: Shell) -> None:
+    spool.file({"id": "one", "command": "true"})
+    spool.move("one", there)
+    with pytest.raises(QueueError, match="Job one came from there") as raised:
+        there.move("one", spool)
+    assert raised.value.remedy == f"`queuectl -s {spool.path} prune one` frees the id."
+    assert ids_in(there) == {"one": "pending"}
+    shell("-s", str(spool.path), "prune", "one", "--yes")
+    there.move("one", spool)
+    assert ids_in(spool) == {"one": "pending"}
+    assert ids_in(there) == {"one": "dead"}
+
+
 def test_what_cannot_be_moved_is_refused_and_stays_as_it_was(
     shell: Shell, there: Spool, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ the mark `moved_from` is taken for the one that was filed.
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import times
@@ -125,7 +126,8 @@ def _marked(claim: Claim) -> Claim:
 
 def _file(claim: Claim, reason: str | None, there: Target) -> None:
     """File the job there, unless it is there already. Raises `QueueError` where it is not."""
-    mark = f"{os.path.realpath(claim.root.text)}/{claim.id}"
+    here = os.path.realpath(claim.root.text)
+    mark = f"{here}/{claim.id}"
     job = claim.job._replace(id=claim.id, moved_from=mark, history=())
     error = _refusal(there, job, is_held=reason == names.HELD)
     if isinstance(error, IdTaken):
@@ -134,6 +136,11 @@ def _file(claim: Claim, reason: str | None, there: Target) -> None:
             error = _refusal(there, job, is_held=reason == names.HELD)
         elif (reading := jobs.read(one)) and reading.job and reading.job.moved_from == mark:
             return
+        elif reading and reading.job and moved_to(reading.job.history) == here:
+            error = QueueError(
+                f"Job {claim.id} came from there, and what is left of it has its id.",
+                f"`queuectl -s {shlex.quote(there.place)} prune {claim.id}` frees the id.",
+            )
     if error is not None:
         raise error.at(there.root.text)
 
