@@ -368,6 +368,17 @@ def test_a_job_that_a_person_moves_back_needs_a_number_of_its_own(spool: Spool) 
     assert holders(spool) == {"1": "a active\n", "2": "a active\n"}
 
 
+def test_a_waiting_job_that_is_given_another_key_or_none_has_its_old_one_no_more(shell: Shell) -> None:
+    shell("enqueue", "--id", "a", "--unique", "old", "true")
+    shell("set", "a", "unique=new")
+    assert shell("enqueue", "--id", "b", "--unique", "old", "true").lines == ["b"]
+    assert shell("enqueue", "--id", "c", "--unique", "new", "true").lines == ["a"]
+    shell("set", "a", "unique=")
+    assert shell("enqueue", "--id", "d", "--unique", "new", "true").lines == ["d"]
+    assert "has the unique key 'old'" in shell("enqueue", "--unique", "old", "true").err
+    assert shell("check").out == ""
+
+
 def test_a_change_of_a_waiting_job_to_a_key_that_another_has_is_refused(shell: Shell) -> None:
     shell("enqueue", "--id", "a", "--unique", "k", "true")
     shell("enqueue", "--id", "b", "true")

@@ -220,7 +220,12 @@ def _apply(me: Hand, found: Found, how: Change, reason: str | None, now: datetim
             _take_key(me.root, job, claim.id)
         if new != data:
             claims.write_anew(me.root, path, new)
-        return _put(me.root, found.state, path, name)
+        target = _put(me.root, found.state, path, name)
+    if before.unique is not None and before.unique != job.unique:
+        # The job is changed: an error here would mislead, and its end frees the key.
+        with contextlib.suppress(OSError):
+            keys.free_of(me.root, before.unique, claim.id)
+    return target
 
 
 def _rank_of(job: Job, name: Name, values: Settings) -> int:
