@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from queuectl.spool.acts import Change, Hand
-    from queuectl.spool.filing import Filed
+    from queuectl.spool.filing import Filed, Gate
     from queuectl.spool.jobs import Found
     from queuectl.spool.moving import Target
     from queuectl.spool.root import Root
@@ -122,8 +122,10 @@ class Spool:
                 raise StorageTrouble(error) from error
             raise
 
+        rules = self._gate(after_unfiled=after_unfiled)
+
         def gate(lot: list[Job]) -> Mapping[str, str | QueueError]:
-            judged = self._gate(lot, after_unfiled=after_unfiled)
+            judged = rules(lot)
             if not held:
                 return judged
             self.refuse_older_workers()
@@ -132,15 +134,23 @@ class Spool:
 
         return file_jobs(self.root, values, jobs, self.clock, gate)
 
-    def _gate(self, lot: list[Job], *, after_unfiled: bool = False) -> Mapping[str, str | QueueError]:
-        """What the rules say of jobs that are filed together: see `filing.Gate`."""
-        if any(job.after or job.group or job.unique for job in lot):
-            self.refuse_older_workers()
-        if not any(job.after or job.group for job in lot):
-            return {}
-        from queuectl.rules import gate  # most jobs wait for none
+    def _gate(self, *, after_unfiled: bool = False) -> Gate:
+        """What asks the rules about the lots of jobs that one call files: see `filing.Gate`."""
+        asked: list[Any] = []
 
-        return gate.judge(self.root, lot, may_be_unfiled=after_unfiled)
+        def judge(lot: list[Job]) -> Mapping[str, str | QueueError]:
+            if any(job.after or job.group or job.unique for job in lot):
+                self.refuse_older_workers()
+            if not any(job.after or job.group for job in lot):
+                return {}
+            if not asked:
+                from queuectl.rules import gate  # most jobs wait for none
+
+                asked.append(gate.Gate(self.root, may_be_unfiled=after_unfiled))
+            answer: Mapping[str, str | QueueError] = asked[0].judge(lot)
+            return answer
+
+        return judge
 
     def refuse_older_workers(self) -> None:
         """Raise `QueueError` while a live worker is of a version that knows no parked jobs and no `after`.
@@ -290,7 +300,7 @@ class Spool:
         """The change that gives a job's file the content that `edit` makes of it, for `acts.change`."""
         from queuectl.spool import acts
 
-        return acts.Change(edit, self.settings(), self._gate)
+        return acts.Change(edit, self.settings(), self._gate())
 
     def cancel_waiting(self, job_id: str) -> str:
         """Move a waiting job to dead as cancelled; raises `WrongState` for others."""

@@ -179,17 +179,20 @@ def admit(claim: Claim, now: datetime, *, sync: bool) -> Claim | Name:
     return finishing.park(claim, reason)
 
 
-def gate(root: Root, lot: list[Job], *, may_be_unfiled: bool) -> dict[str, str | QueueError]:
+def gate(
+    root: Root, lot: list[Job], *, may_be_unfiled: bool, before: Look | None = None
+) -> tuple[dict[str, str | QueueError], Look]:
     """For the ids of jobs that are filed together: why they are parked, or why they are refused.
 
-    A job that may start is left out. A job may wait for another one of the lot.
+    A job that may start is left out. A job may wait for another one of the lot. Returns also where the
+    others lie, for the next lot.
     """
     own: dict[str, Job] = {}
     for job in lot:
         own.setdefault(_folded(job), job)  # a second job of one id is refused
     wanted = {job_id for job in lot for job_id in job.after}
     inside = {job_id for job_id in wanted if job_id.lower() in own}
-    seen = look(root, wanted - inside)
+    seen = look(root, wanted - inside, before or NOTHING)
     ends = seen.ends | dict.fromkeys(inside, End.OPEN)
     places = {job_id: at for at, job_id in enumerate(own)}
     turns = {job_id: f"{_OWN}{places[job_id.lower()]:06}" for job_id in inside} | seen.turns
@@ -203,7 +206,7 @@ def gate(root: Root, lot: list[Job], *, may_be_unfiled: bool) -> dict[str, str |
             judged[job_id] = f"{AFTER}+{pointer(verdict, turns)}"
     if not may_be_unfiled:
         _refuse_what_waits_for_refused(own, judged)
-    return judged
+    return judged, seen
 
 
 def _folded(job: Job) -> str:
@@ -217,7 +220,8 @@ def _unfit(
     unknown = [job_id for job_id in job.after if ends[job_id] in {End.UNFILED, End.REMOVED}]
     if unknown and not may_be_unfiled:
         return _unknown(unknown[0])
-    if (way := cycle(_folded(job), behind.of)) is not None:
+    # Nobody can wait for an id that was just made up.
+    if not is_made_id(_folded(job)) and (way := cycle(_folded(job), behind.of)) is not None:
         return BadJob(f"after: it would wait for itself: {' -> '.join(way)}.", "Leave one out.")
     longest = max(job.after, key=len)
     if not root.takes_length(_AROUND_IDS + len(job.id or "") + len(longest)):
@@ -288,7 +292,7 @@ def look(root: Root, job_ids: Iterable[str], before: Look = NOTHING) -> Look:
     """Look where these jobs and batches lie now: a few listings for any number of ids.
 
     Ids that differ in case alone are one id. The answers are by the spelling that was asked for. Nothing is
-    listed for jobs that had ended at the look `before` and are where they were then.
+    listed for jobs that are where they were at the look `before`.
     """
     seen = Look({}, {}, {})
     wanted: set[str] = set()
@@ -316,10 +320,9 @@ def look(root: Root, job_ids: Iterable[str], before: Look = NOTHING) -> Look:
 
 
 def _is_still(root: Root, before: Look, job_id: str) -> bool:
-    """Whether a job had ended and lies where it lay: no name comes back to a directory that it has left."""
+    """Whether a job lies where it lay: no name comes back to a directory that it has left."""
     one = before.places.get(job_id)
-    is_over = one is not None and one.state in {State.DONE, State.DEAD} and before.ends[job_id] not in _OPEN
-    return is_over and root.medium.answers_truly and files.exists(one.path) if one else False
+    return one is not None and root.medium.answers_truly and files.exists(one.path)
 
 
 def _end_of_batch(size: int, members: list[Found]) -> End:

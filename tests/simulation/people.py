@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from datetime import timedelta
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from queuectl.documents import Bare
 from queuectl.errors import BadJob, FiledAllTheSame, JobMoved, QueueError
 from queuectl.job.fields import from_fields
 from queuectl.job.model import State
-from queuectl.rules import after
+from queuectl.rules.gate import Gate
 from queuectl.rules.release import release as free
 from queuectl.rules.release import release_now
 from queuectl.spool import acts, changes, filing, jobs, parking, requests
@@ -89,7 +88,7 @@ def file(
     try:
         root = world.root()
         values = _values(world)
-        gate = partial(after.gate, root, may_be_unfiled=True)
+        gate = Gate(root, may_be_unfiled=True).judge
         for filed in filing.file_jobs(root, values, [from_fields(fields)], times.utc_now, gate):
             if not filed.is_new:
                 auditor.told_of_holder(filed.id)
