@@ -43,7 +43,7 @@ class Kind(Enum):
         "Worker {name}: its process is there, but shows no sign of life",
         "If it is stopped, {how_to_wake} lets it go on.",
     )
-    DIED = ("{number} died at work", "The next worker, or `queuectl check --repair`, takes over its jobs.")
+    DIED = ("{number} died at work", "The next worker, or `queuectl check --repair`, clears up.")
     CLOCK = ("{warning}", "")
     DEAD_JOBS = ("{number} dead", "See `queuectl dlq list`.")
     TOO_WIDE = (
