@@ -496,6 +496,7 @@ def test_a_dead_worker_is_told_as_dead_until_it_is_cleared(shell: Shell) -> None
     pid = workers(shell)[name]["pid"]
     os.kill(pid, signal.SIGKILL)
     ends([pid])
+    until(lambda: shell.has_let_go(name), "the worker has died")
     assert workers(shell)[name]["state"] == "dead"
     assert shell("status", "--json").json["workers"] == 0
     assert "No worker" in shell("worker", "stop").err

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queuectl.spool.liveness import Facts, Standing, beats_every, confirmation, judge
@@ -94,6 +94,7 @@ SHARE, OWNER, OBSERVER = range(3)
 LOOK = 2.0
 
 
+@settings(deadline=None)
 @given(
     which=st.sampled_from([SHARE, OWNER, OBSERVER]),
     at=st.floats(0, 2000),
@@ -127,4 +128,4 @@ def test_a_clock_that_is_set_makes_nobody_dead_before_the_lease(
             break
         assert moment - max(begins, last) <= LEASE + LOOK, "it is never taken over"
         moment += LOOK
-    assert moment - last >= LEASE
+    assert moment - last >= LEASE - 1e-6  # what rounding takes

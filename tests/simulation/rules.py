@@ -220,6 +220,7 @@ def no_group_runs_more_than_it_has_slots(audit: Auditor, run: Run) -> str | None
 
 
 def a_slot_is_free_once_its_run_has_been_ended(audit: Auditor, move: Move) -> str | None:
+    """A power cut may bring back the claim and the slots of a run that has ended."""
     folder, _, text = (move.source or "").rpartition("/")
     token = tokens.parse(text) if folder.startswith("/spool/groups/") else None
     if token is None or token.owner is None or f"@{token.owner}" in (move.target or ""):
@@ -230,7 +231,9 @@ def a_slot_is_free_once_its_run_has_been_ended(audit: Auditor, move: Move) -> st
         place.name.slots
         for place in claims
         if place and place.name.group == group
-        if any(place.path.endswith(f"/{run.claim}") for run in ran.get(place.name.id, ()))
+        for run in ran.get(place.name.id, ())
+        if place.path.endswith(f"/{run.claim}")
+        if run.is_running(audit.world.time) or run.began > audit.cut_at
     ]
     left = sum(one.owner == token.owner for one in tokens.among(audit.world.disk.tree(folder)))
     if sum(begun) > left:
