@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import hypothesis
 import psutil
 import pytest
 
@@ -105,6 +106,11 @@ def is_full() -> bool:
 def pytest_xdist_auto_num_workers() -> int:
     """Twice as many workers as there are cores: most of a test is waiting for processes."""
     return 2 * (os.cpu_count() or 1)
+
+
+# How long an example takes says nothing on a busy machine, and no example is kept from one run to the next.
+hypothesis.settings.register_profile("tests", deadline=None, database=None)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_configure() -> None:
