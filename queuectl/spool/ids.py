@@ -50,11 +50,14 @@ def reserve(root: Root, job_id: str) -> bool:
             _make_folder(root)
         else:
             break
-    # Race: a batch reserves its name before it looks for an id like it.
-    if batches.is_taken(root, job_id):
-        drop(root, job_id)
-        return False
-    return True
+    is_free = False
+    try:
+        # Race: a batch reserves its name before it looks for an id like it.
+        is_free = not batches.is_taken(root, job_id)
+    finally:
+        if not is_free:
+            drop(root, job_id)
+    return is_free
 
 
 def restore(root: Root) -> None:
