@@ -480,7 +480,8 @@ def test_a_button_shows_new_rows_at_once(
     page.get_by_label("Select worse").check()
     dead("another")
     expect(page.locator("#held")).to_be_visible()
-    page.get_by_role("button", name="Show them").click()
+    # A real click moves the pointer off the row, and the page may show the rows before the click arrives.
+    page.get_by_role("button", name="Show them").dispatch_event("click")
     expect(page.get_by_label("Select another")).to_be_visible()
     expect(page.get_by_label("Select worse")).to_be_checked()
     expect(page.locator("#held")).to_be_hidden()
