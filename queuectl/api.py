@@ -333,7 +333,7 @@ class Spool:
         return groups.groups(self.root, self.clock())
 
     def set_group(self, group: str, slots: int | None = None, rest: float | None = None) -> None:
-        """Give a group so many numbered slots, and let each rest for so many seconds after a start."""
+        """Make or change a group of numbered slots. Each slot rests for `rest` seconds after a start."""
         from queuectl.rules import groups
 
         groups.set_up(self.root, groups.checked(group), slots, rest)

@@ -90,7 +90,7 @@ class Slots:
         return self.only is None or group == self.only
 
     def opens_in(self) -> float | None:
-        """Seconds until the next closed group is worth another try; None where none is closed."""
+        """Seconds until the next closed group may have a free slot; None if no group is closed."""
         now = times.clock.monotonic()
         self._closed = {group: at for group, at in self._closed.items() if at > now}
         return min((at - now for at in self._closed.values()), default=None)
